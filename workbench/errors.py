@@ -1,0 +1,37 @@
+"""Errors a user can mend: one line that says what was asked, what was found, what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class WorkbenchError(Exception):
+    """Base of every error that is the user's to mend. The command line prints it and exits with 2."""
+
+
+class ConfigError(WorkbenchError):
+    """A field, value or combination of values that no model or run can have."""
+
+
+class DataError(WorkbenchError):
+    """A corpus, tokenizer or set of pairs that cannot be read or used."""
+
+
+class RunError(WorkbenchError):
+    """A run folder or checkpoint that is missing, damaged, or in the way."""
+
+
+class InputError(WorkbenchError):
+    """A prompt, token or hook name that does not fit the model."""
+
+
+def nearest(word: object, options: Iterable[str]) -> str:
+    """A hint to append to an error: the closest of `options`, else the whole list.
+
+    >>> nearest("tinny", ["nano", "tiny"])
+    "Did you mean 'tiny'?"
+    """
+    options = list(options)
+    close = get_close_matches(str(word), options, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Choose from: {', '.join(options)}."

@@ -1,0 +1,124 @@
+"""From a mapping (YAML, JSON, `--set a.b=c`) to a validated dataclass, and back."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from workbench.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Make the dataclass `cls` from `values`, checking every key and type.
+
+    Args:
+        cls: a dataclass; nested dataclass fields take nested mappings.
+        values: the settings; a missing key takes its default.
+        where: prefix for the field path in messages, such as `"model"`.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest one), a missing key, a value of the wrong
+            type; the message has the field's path, the value and the rule.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where or 'the configuration'} must be a mapping of fields, not {values!r}.")
+    _check_keys(cls, values, where)
+    # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
+    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    cls.__pydantic_config__ = config  # type: ignore[attr-defined]
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        parts = ([where] if where else []) + [str(part) for part in first["loc"]]
+        found = first.get("input")
+        rule = first["msg"].rstrip(".")
+        raise ConfigError(f"{'.'.join(parts)}: {rule}; found {str(found)[:80]!r}.") from None
+
+
+def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key, value in values.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in fields:
+            raise ConfigError(f"{path} is not a field. {nearest(key, fields)}")
+        kind = fields[key].type
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
+            _check_keys(kind, value, path)
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """A dataclass as plain nested dictionaries, ready for YAML or JSON."""
+    return dataclasses.asdict(value)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with `yaml.safe_load`, refusing duplicate keys.
+
+    Raises:
+        ConfigError: missing, a folder, not UTF-8, over 1 MB, not YAML, a duplicate key, or not a mapping.
+    """
+    import yaml
+
+    path = Path(path)
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+            if not isinstance(key, str):
+                raise ConfigError(f"{path}: the key {key!r} is not text.")
+            if key in seen:
+                raise ConfigError(f"{path}: the key {key!r} stands twice.")
+            seen.add(key)
+        return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+    Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    try:
+        if path.stat().st_size > 1_000_000:
+            raise ConfigError(f"{path} is over 1 MB; a configuration is a few lines of YAML.")
+        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} holds no mapping of fields.")
+    return values
+
+
+def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Apply `a.b=c` assignments (values read as YAML) to nested dictionaries; returns a new one.
+
+    Raises:
+        ConfigError: an assignment without `=`, or one that goes through a value that is no mapping.
+    """
+    import copy
+
+    import yaml
+
+    result = copy.deepcopy(values)
+    for assignment in assignments:
+        key, sign, text = assignment.partition("=")
+        if not sign or not key:
+            raise ConfigError(f"--set takes field=value, such as train.lr=0.001; found {assignment!r}.")
+        *parents, last = key.split(".")
+        place = result
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"--set {key}: {parent} holds {place!r}, not a mapping of fields.")
+        try:
+            place[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {key}: {text!r} is not a valid value.") from None
+    return result
