@@ -1,0 +1,169 @@
+"""Text in, text out: the tokenizer's side of `HookedTransformer`."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.model.cache import KeyValueCache
+
+if TYPE_CHECKING:
+    from workbench.model.transformer import HookedTransformer as _Model
+else:
+    _Model = object
+
+
+class TextInterface(_Model):
+    """Mixed into `HookedTransformer`."""
+
+    def to_tokens(
+        self, text: str | list[str], prepend_bos: bool | None = None, truncate: bool = False
+    ) -> Int[Tensor, "batch pos"]:
+        """Token ids, right-padded, each row starting with BOS unless `prepend_bos=False`.
+
+        Raises:
+            InputError: no tokenizer, an empty list, or a text that is longer than the context.
+        """
+        tokenizer = self._need_tokenizer()
+        texts = [text] if isinstance(text, str) else list(text)
+        if not texts:
+            raise InputError("no text was given; pass at least one string.")
+        start = [] if prepend_bos is False else [tokenizer.bos_token_id]
+        rows = [start + tokenizer.encode(one, add_special_tokens=False) for one in texts]
+        longest = max(map(len, rows))
+        if longest > self.config.n_ctx:
+            if not truncate:
+                raise InputError(
+                    f"the text has {longest} tokens, the model's context is {self.config.n_ctx}; "
+                    "shorten it or pass truncate=True."
+                )
+            rows = [row[: self.config.n_ctx] for row in rows]
+            longest = self.config.n_ctx
+        pad = tokenizer.pad_token_id or 0
+        padded = [row + [pad] * (longest - len(row)) for row in rows]
+        return torch.tensor(padded, dtype=torch.long, device=self.device).reshape(len(rows), longest)
+
+    def to_string(self, tokens: Int[Tensor, "*batch pos"] | list[int] | int) -> str | list[str]:
+        """The text of token ids; a list of texts for a batch."""
+        tokenizer = self._need_tokenizer()
+        ids = torch.as_tensor(tokens)
+        if ids.ndim == 2:
+            return [tokenizer.decode(row.tolist(), clean_up_tokenization_spaces=False) for row in ids]
+        return tokenizer.decode(ids.reshape(-1).tolist(), clean_up_tokenization_spaces=False)
+
+    def to_str_tokens(
+        self, input: str | list[str] | Int[Tensor, "*batch pos"], prepend_bos: bool | None = None
+    ) -> list[str] | list[list[str]]:
+        """Each token as text. Bytes of a character that several tokens share show as `�`."""
+        tokenizer = self._need_tokenizer()
+        if isinstance(input, list):
+            return [self.to_str_tokens(one, prepend_bos) for one in input]  # type: ignore[misc]
+        ids = self.to_tokens(input, prepend_bos)[0] if isinstance(input, str) else torch.as_tensor(input)
+        if ids.ndim == 2 and ids.shape[0] == 1:
+            ids = ids[0]
+        if ids.ndim == 2:
+            return [self.to_str_tokens(row) for row in ids]  # type: ignore[misc]
+        return [
+            tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.reshape(-1).tolist()
+        ]
+
+    def to_single_token(self, text: str) -> int:
+        """The id of a text that is one token.
+
+        Raises:
+            InputError: the text is no token or several; the message shows them.
+        """
+        tokenizer = self._need_tokenizer()
+        known = tokenizer.convert_tokens_to_ids(text) if text in tokenizer.all_special_tokens else None
+        ids = [known] if known is not None else tokenizer.encode(text, add_special_tokens=False)
+        if len(ids) != 1:
+            parts = [tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in ids]
+            raise InputError(f"{text!r} is {len(ids)} tokens, not one: {parts}. Mind the leading space.")
+        return ids[0]
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str | Int[Tensor, "batch pos"] = "",
+        max_new_tokens: int = 100,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+        stop_at_eos: bool = True,
+        use_cache: bool = True,
+    ):
+        """Sample a continuation; returns text for a text prompt, token ids for token ids.
+
+        Args:
+            prompt: text (BOS is prepended) or ids, [batch pos].
+            max_new_tokens: stops earlier at EOS, or when the context is full.
+            temperature: 0 takes the most likely token each time.
+            top_k: sample among the k most likely tokens only (Fan et al. 2018).
+            top_p: sample among the fewest tokens whose probabilities reach p (Holtzman et al. 2020).
+            seed: the same seed gives the same text on the same machine.
+
+        Raises:
+            InputError: a masked model, a prompt that fills the context, or settings out of range.
+        """
+        if self.config.attention != "causal":
+            raise InputError("a masked model (bidirectional attention) cannot continue a text; use a clm run.")
+        if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+            raise InputError("generate needs temperature >= 0, top_k >= 1 and 0 < top_p <= 1.")
+        tokens = self.to_tokens(prompt) if isinstance(prompt, str) else prompt.to(self.device)
+        if tokens.shape[1] == 0:
+            raise InputError("the prompt has no tokens; pass some text or ids.")
+        if tokens.shape[1] >= self.config.n_ctx:
+            raise InputError(
+                f"the prompt has {tokens.shape[1]} tokens and fills the context of {self.config.n_ctx}; shorten it."
+            )
+        eos = self.tokenizer.eos_token_id if stop_at_eos and self.tokenizer is not None else None
+        random = torch.Generator(device=self.device).manual_seed(seed)
+        cache = KeyValueCache(self.config, tokens.shape[0], self.dtype, self.device) if use_cache else None
+        ended = torch.zeros(tokens.shape[0], dtype=torch.bool, device=self.device)
+        unread = tokens
+        for _ in range(min(max_new_tokens, self.config.n_ctx - tokens.shape[1])):
+            last = self.residual(unread, cache=cache)[:, -1]
+            chosen = sample(self.unembed(last), temperature, top_k, top_p, random)
+            if eos is not None:
+                chosen = torch.where(ended, eos, chosen)
+                ended |= chosen == eos
+            tokens = torch.cat([tokens, chosen[:, None]], 1)
+            if eos is not None and bool(ended.all()):
+                break
+            unread = tokens if cache is None else chosen[:, None]
+        if not isinstance(prompt, str):
+            return tokens
+        return self._need_tokenizer().decode(
+            tokens[0].tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+
+    def _need_tokenizer(self):
+        if self.tokenizer is None:
+            raise InputError("this model has no tokenizer; set model.tokenizer, or pass token ids.")
+        return self.tokenizer
+
+
+def sample(
+    logits: Float[Tensor, "batch d_vocab"],
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator,
+) -> Int[Tensor, " batch"]:
+    """Draw one token a row after temperature, top-k and top-p, in that order."""
+    logits = logits.float()
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        least = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, float("-inf"))
+    if top_p is not None and top_p < 1:
+        ordered, order = logits.sort(descending=True)
+        probabilities = ordered.softmax(-1)
+        beyond = probabilities.cumsum(-1) - probabilities >= top_p
+        logits = logits.scatter(-1, order, ordered.masked_fill(beyond, float("-inf")))
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]

@@ -1,0 +1,320 @@
+"""`HookedTransformer`: the model that trains is the model that is opened."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformer_lens import ActivationCache, HookedRootModule
+from transformer_lens.hook_points import HookPoint
+
+from workbench.errors import InputError, nearest
+from workbench.model.block import Block
+from workbench.model.cache import KeyValueCache
+from workbench.model.config import ModelConfig
+from workbench.model.hooking import listened
+from workbench.model.loss import linear_cross_entropy
+from workbench.model.norms import NORMS
+from workbench.model.positions import LearnedPositions
+from workbench.model.tokens import TextInterface
+from workbench.model.weights import WeightViews, lens_config
+from workbench.seeds import derive
+
+PER_HEAD_COPIES = ("hook_result", "hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
+"""Hook points that hold one d_model vector per head; `run_with_cache` takes them only by name."""
+
+
+class Embed(nn.Module):
+    """Token vectors, [d_vocab d_model]."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))
+
+    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
+        return F.embedding(tokens, self.W_E)
+
+
+class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
+    """A transformer with transformer-lens' hook points, names and tools, at the speed of plain PyTorch.
+
+    Args:
+        config: the shape.
+        tokenizer: a `PreTrainedTokenizerFast`, needed only for text input and output.
+
+    `.config` is ours; `.cfg` is the same as a `TransformerLensConfig`. Rows of unequal length are
+    padded on the right; a row alone gives what it gives in any batch, to rounding.
+    """
+
+    def __init__(self, config: ModelConfig, tokenizer: Any = None) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.embed = Embed(config)
+        self.hook_embed = HookPoint()
+        self.pos_embed = LearnedPositions(config) if config.positions == "learned" else None
+        if self.pos_embed is not None:
+            self.hook_pos_embed = HookPoint()
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.ln_final = NORMS[config.norm](config)
+        self.unembed_weight = None if config.tied else nn.Parameter(torch.empty(config.d_vocab, config.d_model))
+        self.setup()
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Set all weights from `config.seed`: normal with `init_std`, projections into the residual
+        stream divided by sqrt(2 n_layers) (Radford et al. 2019), biases 0, gains 1."""
+        random = torch.Generator().manual_seed(derive(self.config.seed, "weights"))
+        for name, parameter in self.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(1.0 if name.endswith(".w") else 0.0)
+                continue
+            deep = name.endswith("out_weight")
+            std = self.config.init_std / (math.sqrt(2 * self.config.n_layers) if deep else 1.0)
+            parameter.copy_(torch.randn(parameter.shape, generator=random) * std)
+
+    @property
+    def cfg(self):
+        """The configuration as transformer-lens' tools read it."""
+        made = self.__dict__.get("_lens_config")
+        if made is None or made.dtype != self.dtype or made.device != str(self.device):
+            made = self.__dict__["_lens_config"] = lens_config(self.config, self.dtype, self.device)
+        return made
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.embed.W_E.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        return self.embed.W_E.dtype
+
+    @property
+    def readout_weight(self) -> Float[Tensor, "d_vocab d_model"]:
+        """`W_U` transposed, as it is stored; the embedding itself if tied."""
+        return self.embed.W_E if self.unembed_weight is None else self.unembed_weight
+
+    def unembed(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
+        """Logits of vectors that have passed `ln_final`."""
+        return F.linear(x, self.readout_weight)
+
+    def new_cache(self, batch: int) -> KeyValueCache:
+        """An empty key-value cache, to pass as `cache`."""
+        return KeyValueCache(self.config, batch, self.dtype, self.device)
+
+    def residual(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        *,
+        attention_mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
+        segments: Int[Tensor, "batch pos"] | None = None,
+        positions: Int[Tensor, "batch pos"] | None = None,
+        mask: Bool[Tensor, "#batch 1 pos pos"] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream after `ln_final`: everything but the unembedding.
+
+        Args:
+            tokens: ids.
+            attention_mask: 1 at tokens, 0 at the padding on the right.
+            segments: number of the story each token belongs to; attention stays inside it and
+                positions start again in it.
+            positions: place of each token, if not 0, 1, 2, ...
+            mask: True where a query may attend to a key; replaces the causal or full pattern.
+            cache: what was read before; these tokens come after it.
+
+        Raises:
+            InputError: sequence longer than the context, left padding.
+        """
+        past = 0 if cache is None else cache.length
+        length = tokens.shape[1]
+        if past + length > self.config.n_ctx and positions is None:
+            raise InputError(f"the sequence has {past + length} tokens, the context is {self.config.n_ctx}.")
+        if mask is None:
+            mask = self._mask(tokens, attention_mask, segments)
+        if positions is None:
+            positions = torch.arange(past, past + length, device=tokens.device).expand(tokens.shape)
+            if segments is not None:
+                positions = positions - _segment_starts(segments)
+        x = self.hook_embed(self.embed(tokens))
+        if self.pos_embed is not None:
+            x = x + self.hook_pos_embed(self.pos_embed(positions))
+        if self.training and self.config.dropout:
+            x = F.dropout(x, self.config.dropout)
+        for index, block in enumerate(self.blocks):
+            x = block(x, positions, mask, None if cache is None else cache.layers[index])
+        return self.ln_final(x)
+
+    def _mask(
+        self, tokens: Tensor, attention_mask: Tensor | None, segments: Tensor | None
+    ) -> Bool[Tensor, "batch 1 pos pos"] | None:
+        causal = self.config.attention == "causal"
+        if attention_mask is None and not causal and self.tokenizer is not None:
+            # Padding is what stands after the last token of a row.
+            real = (tokens != self.tokenizer.pad_token_id).flip(1).cummax(1).values.flip(1)
+            attention_mask = None if bool(real.all()) else real
+        if attention_mask is not None:
+            attention_mask = attention_mask.bool()
+            if not bool((attention_mask.cummin(1).values == attention_mask).all()):
+                raise InputError(
+                    "the padding stands on the left or inside a row; pad on the right, "
+                    "because left padding would move every token's position."
+                )
+        if segments is None and (causal or attention_mask is None):
+            return None  # right padding lies in every real token's future
+        length = tokens.shape[1]
+        allowed = torch.ones(1, length, length, dtype=torch.bool, device=tokens.device)
+        if causal:
+            allowed = allowed.tril()
+        if segments is not None:
+            allowed = allowed & (segments[:, :, None] == segments[:, None, :])
+        if attention_mask is not None:
+            allowed = allowed & (attention_mask[:, None, :] | torch.eye(length, dtype=torch.bool))
+        return allowed[:, None]
+
+    def loss(
+        self,
+        tokens: Int[Tensor, "batch pos"],
+        targets: Int[Tensor, "batch pos"],
+        segments: Int[Tensor, "batch pos"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """Mean cross-entropy in nats over the targets that are not -100, without holding all logits."""
+        x = self.residual(tokens, segments=segments)
+        return linear_cross_entropy(x.flatten(0, 1), self.readout_weight, targets.flatten())
+
+    def forward(
+        self,
+        input: str | list[str] | Int[Tensor, "batch pos"],
+        return_type: str | None = "logits",
+        loss_per_token: bool = False,
+        prepend_bos: bool | None = None,
+        attention_mask: Tensor | None = None,
+        segments: Tensor | None = None,
+        past_kv_cache: KeyValueCache | None = None,
+    ) -> Any:
+        """Run the model.
+
+        Args:
+            input: text, texts, or token ids, [batch pos]. Text gets BOS unless `prepend_bos=False`.
+            return_type: `"logits"` [batch pos d_vocab]; `"loss"`, the next-token cross-entropy in
+                nats, padding left out; `"both"`; None for nothing.
+            loss_per_token: loss as [batch pos-1] instead of its mean (0 at padding).
+
+        Raises:
+            InputError: empty or too long input, ids outside the vocabulary, a `return_type` that
+                does not exist, or the next-token loss of a masked model.
+        """
+        if return_type not in ("logits", "loss", "both", None):
+            raise InputError(f"return_type {return_type!r} is none of logits, loss, both, None.")
+        tokens, attention_mask = self._to_input(input, prepend_bos, attention_mask)
+        x = self.residual(tokens, attention_mask=attention_mask, segments=segments, cache=past_kv_cache)
+        if return_type is None:
+            return None
+        logits = self.unembed(x)
+        if return_type == "logits":
+            return logits
+        if self.config.objective != "clm":
+            raise InputError("a masked model has no next-token loss; use model.loss(tokens, targets).")
+        loss = next_token_loss(logits, tokens, attention_mask, loss_per_token)
+        return loss if return_type == "loss" else (logits, loss)
+
+    def _to_input(
+        self, input: str | list[str] | Tensor, prepend_bos: bool | None, attention_mask: Tensor | None
+    ) -> tuple[Int[Tensor, "batch pos"], Tensor | None]:
+        if isinstance(input, str | list):
+            tokens = self.to_tokens(input, prepend_bos)
+            if tokens.shape[0] > 1 and attention_mask is None:
+                pad = self._need_tokenizer().pad_token_id
+                attention_mask = (tokens != pad).flip(1).cummax(1).values.flip(1)
+        else:
+            tokens = input.unsqueeze(0) if input.ndim == 1 else input
+        if tokens.numel() == 0:
+            raise InputError("the input has no tokens; pass some text or ids.")
+        low, high = tokens.aminmax()
+        if low < 0 or high >= self.config.d_vocab:
+            raise InputError(f"token ids run from {low} to {high}; the vocabulary has {self.config.d_vocab}.")
+        return tokens.to(self.device), attention_mask
+
+    def run_with_cache(self, *args: Any, return_cache_object: bool = True, **kwargs: Any) -> tuple[Any, Any]:
+        """Run and keep activations (see `HookedRootModule.run_with_cache` for the options).
+
+        Without `names_filter` every activation on the explicit path is kept. The per-head copies
+        of the residual stream (`hook_result`, `hook_attn_in`, `hook_{q,k,v}_input`) are computed
+        only when a filter names them; `cache.stack_head_results()` needs none of them.
+
+        Returns:
+            The output, and a transformer-lens `ActivationCache` (a plain dict if
+            `return_cache_object=False`).
+        """
+        chosen = kwargs.get("names_filter")
+        if chosen is None:
+            kwargs["names_filter"] = lambda name: not name.endswith(PER_HEAD_COPIES)
+        elif not callable(chosen):
+            for name in [chosen] if isinstance(chosen, str) else chosen:
+                self._need_hook(name)
+        out, activations = super().run_with_cache(*args, **kwargs)
+        if not return_cache_object:
+            return out, activations
+        return out, ActivationCache(activations, self, has_batch_dim=not kwargs.get("remove_batch_dim", False))
+
+    def _enable_hook_with_name(self, name: str, hook: Callable, dir: Any) -> None:
+        self._need_hook(name)
+        super()._enable_hook_with_name(name, hook, dir)
+
+    def _need_hook(self, name: str) -> None:
+        if name not in self.hook_dict:
+            raise InputError(f"no hook point is called {name!r}. {nearest(name, self.hook_dict)}")
+
+    def has_listeners(self) -> bool:
+        """Whether any hook point has a listener."""
+        return listened(*self.hook_dict.values())
+
+    # transformer-lens' tools switch these before they listen; here listening is enough.
+    def set_use_attn_result(self, value: bool) -> None:
+        """Accepted for transformer-lens' tools; `hook_result` fires whenever it has a listener."""
+        self.cfg.use_attn_result = value
+
+    def set_use_split_qkv_input(self, value: bool) -> None:
+        """Accepted for transformer-lens' tools; `hook_{q,k,v}_input` fire whenever they have a listener."""
+        self.cfg.use_split_qkv_input = value
+
+    def set_use_hook_mlp_in(self, value: bool) -> None:
+        """Accepted for transformer-lens' tools; `hook_mlp_in` always fires."""
+        self.cfg.use_hook_mlp_in = value  # type: ignore[attr-defined]
+
+    def set_use_attn_in(self, value: bool) -> None:
+        """Accepted for transformer-lens' tools; `hook_attn_in` fires whenever it has a listener."""
+        self.cfg.use_attn_in = value  # type: ignore[attr-defined]
+
+
+def next_token_loss(
+    logits: Float[Tensor, "batch pos d_vocab"],
+    tokens: Int[Tensor, "batch pos"],
+    attention_mask: Tensor | None = None,
+    per_token: bool = False,
+) -> Float[Tensor, "*shape"]:
+    """Cross-entropy in nats of each token given those before it; padding counts nothing.
+
+    Returns:
+        The mean over real tokens, or [batch pos-1] with 0 at padding.
+    """
+    wide = logits[:, :-1].to(torch.promote_types(logits.dtype, torch.float32))
+    losses = F.cross_entropy(wide.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    losses = losses.view(tokens.shape[0], -1)
+    if attention_mask is None:
+        return losses if per_token else losses.mean()
+    real = attention_mask[:, 1:].to(losses.dtype)
+    return losses * real if per_token else (losses * real).sum() / real.sum().clamp(min=1)
+
+
+def _segment_starts(segments: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch pos"]:
+    index = torch.arange(segments.shape[1], device=segments.device).expand(segments.shape)
+    changed = torch.ones_like(segments, dtype=torch.bool)
+    changed[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    return torch.where(changed, index, 0).cummax(1).values
