@@ -9,6 +9,7 @@ from transformer_lens.hook_points import HookPoint
 from workbench.model.cache import LayerCache
 from workbench.model.config import ModelConfig
 from workbench.model.hooking import listened
+from workbench.model.kernels import causal_attention, kept_pattern_is_faster
 from workbench.model.positions import Rotary
 
 
@@ -100,6 +101,8 @@ class Attention(nn.Module):
         """
         if split is None:
             fused = F.linear(x, self.qkv_weight, self.qkv_bias)
+            if self._unwatched(mask, cache) and kept_pattern_is_faster(x, x.shape[1]):
+                return F.linear(causal_attention(fused, self.n_heads, self.scale), self.out_weight, self.out_bias)
             q, k, v = fused.unflatten(-1, (3, self.n_heads, self.d_head)).unbind(-3)
         else:
             q, k, v = (
@@ -129,6 +132,12 @@ class Attention(nn.Module):
         result = self.hook_result(torch.einsum("bphe,hed->bphd", z, self.W_O))
         out = result.sum(-2)
         return out if self.out_bias is None else out + self.out_bias
+
+    def _unwatched(self, mask: Tensor | None, cache: LayerCache | None) -> bool:
+        plain = self.causal and self.rotary is None and mask is None and cache is None
+        return plain and not listened(
+            self.hook_q, self.hook_k, self.hook_v, self.hook_attn_scores, self.hook_pattern, self.hook_z, self.hook_result
+        )
 
     def _explicit(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, past: int
