@@ -1,0 +1,148 @@
+"""AdamW with float32 master weights (Loshchilov & Hutter 2019; Micikevicius et al. 2018)."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from workbench.errors import RunError
+
+
+class AdamW:
+    """Decoupled weight decay on matrices only, and clipping by the norm of the whole gradient.
+
+    The parameters arrive in float32. With `dtype=torch.bfloat16` they are replaced by bf16 copies
+    for the forward and backward pass, and updates go to the float32 masters. Weights, gradients and
+    moments each lie in one row of memory, of which the parameters become views: an update is a few
+    passes over long rows, not a call per parameter.
+
+    Args:
+        named_parameters: (name, parameter) pairs, float32; the names appear in `state()`.
+        betas: decay rates of the two moments.
+        eps: added to the denominator.
+        weight_decay: decay rate of parameters with two or more axes, times the learning rate.
+        clip: largest gradient norm; 0 for none.
+        dtype: what the model computes in.
+    """
+
+    def __init__(
+        self,
+        named_parameters: Iterable[tuple[str, nn.Parameter]],
+        *,
+        betas: tuple[float, float] = (0.9, 0.95),
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        clip: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self._betas, self._eps, self._clip = betas, eps, clip
+        named = [(name, parameter) for name, parameter in named_parameters if parameter.requires_grad]
+        named.sort(
+            key=lambda pair: pair[1].ndim < 2
+        )  # matrices first: one stretch that decays, one that does not
+        self._names = [name for name, _ in named]
+        self._parameters = [parameter for _, parameter in named]
+        self._mixed = dtype != torch.float32
+        flat = torch.cat([parameter.detach().flatten() for parameter in self._parameters])
+        self._flat = {"weights": flat, "gradient": torch.zeros_like(flat)}
+        self._flat |= {"first": torch.zeros_like(flat), "second": torch.zeros_like(flat)}
+        self._masters = self._views(self._flat["weights"])
+        self._gradients = self._views(self._flat["gradient"])
+        self._first, self._second = self._views(self._flat["first"]), self._views(self._flat["second"])
+        self._computing = flat.to(dtype) if self._mixed else flat
+        for parameter, view in zip(self._parameters, self._views(self._computing), strict=True):
+            parameter.data = view
+        self._count = torch.zeros((), dtype=torch.float32)
+        border = sum(parameter.numel() for parameter in self._parameters if parameter.ndim >= 2)
+        stretches = ((slice(0, border), weight_decay), (slice(border, flat.numel()), 0.0))
+        self._groups = [(part, decay) for part, decay in stretches if part.stop > part.start]
+
+    def _views(self, flat: Tensor) -> list[Tensor]:
+        sizes = [parameter.numel() for parameter in self._parameters]
+        parts = flat.split(sizes)
+        return [part.view(parameter.shape) for part, parameter in zip(parts, self._parameters, strict=True)]
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def step(self, lr: float) -> float:
+        """One update from the gradients that are there.
+
+        Returns:
+            The gradient's norm before clipping. If it is not finite, nothing has been changed.
+        """
+        self._gather_gradients()
+        norm = torch.linalg.vector_norm(self._flat["gradient"])
+        value = float(norm)
+        if not math.isfinite(value):
+            return value
+        divisor = norm / self._clip if self._clip and value > self._clip else None
+        self._count += 1
+        for part, decay in self._groups:
+            torch._fused_adamw_(
+                [self._flat["weights"][part]],
+                [self._flat["gradient"][part]],
+                [self._flat["first"][part]],
+                [self._flat["second"][part]],
+                [],
+                [self._count],
+                lr=lr,
+                beta1=self._betas[0],
+                beta2=self._betas[1],
+                weight_decay=decay,
+                eps=self._eps,
+                amsgrad=False,
+                maximize=False,
+                grad_scale=divisor,
+            )
+        if self._mixed:
+            self._computing.copy_(self._flat["weights"])
+        return value
+
+    def _gather_gradients(self) -> None:
+        """The gradients in float32 in one row; zeros where a parameter took no part."""
+        found = [(view, p.grad) for view, p in zip(self._gradients, self._parameters, strict=True)]
+        present = [(view, grad) for view, grad in found if grad is not None]
+        if len(present) < len(found):
+            self._flat["gradient"].zero_()
+        if present:
+            torch._foreach_copy_([view for view, _ in present], [grad for _, grad in present])
+
+    def weights(self) -> dict[str, Tensor]:
+        """The float32 master weights by parameter name: what a checkpoint's model.safetensors holds."""
+        return dict(zip(self._names, self._masters, strict=True))
+
+    def state(self) -> dict[str, Tensor]:
+        """Both moments by parameter name and the number of updates: what optimizer.safetensors holds.
+        The master weights are not repeated here; they are the checkpoint's weights."""
+        state = {"step": self._count}
+        for name, first, second in zip(self._names, self._first, self._second, strict=True):
+            state[f"exp_avg.{name}"] = first
+            state[f"exp_avg_sq.{name}"] = second
+        return state
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor], weights: Mapping[str, Tensor] | None = None) -> None:
+        """Go on from what `state()` and `weights()` gave.
+
+        Raises:
+            RunError: tensors are missing, left over, or of another shape.
+        """
+        own = self.state() | (
+            {} if weights is None else {f"weights.{n}": t for n, t in self.weights().items()}
+        )
+        given = dict(state) | ({} if weights is None else {f"weights.{n}": t for n, t in weights.items()})
+        for name in sorted(own.keys() | given.keys()):
+            expected = tuple(own[name].shape) if name in own else None
+            found = tuple(given[name].shape) if name in given else None
+            if expected != found:
+                raise RunError(
+                    f"the optimiser's state does not fit the model: {name} is {found}, not {expected}."
+                )
+            own[name].copy_(given[name])
+        if self._mixed:
+            self._computing.copy_(self._flat["weights"])
