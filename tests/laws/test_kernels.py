@@ -73,13 +73,17 @@ def test_kept_pattern_attention(scale):
     qkv = torch.randn(2, 9, 3 * 4 * 5, dtype=torch.float64, requires_grad=True)
     ours = causal_attention(qkv, 4, scale)
     q, k, v = (part.transpose(1, 2) for part in qkv.unflatten(-1, (3, 4, 5)).unbind(-3))
-    theirs = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / scale).transpose(1, 2).flatten(-2)
+    theirs = (
+        F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=1 / scale).transpose(1, 2).flatten(-2)
+    )
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     grad = torch.randn_like(ours)
     torch.testing.assert_close(
         torch.autograd.grad(ours, qkv, grad)[0], torch.autograd.grad(theirs, qkv, grad)[0], rtol=0, atol=1e-12
     )
-    assert torch.autograd.gradcheck(lambda x: causal_attention(x, 2, 1.5), torch.randn(1, 4, 12).double().requires_grad_())
+    assert torch.autograd.gradcheck(
+        lambda x: causal_attention(x, 2, 1.5), torch.randn(1, 4, 12).double().requires_grad_()
+    )
 
 
 def test_kept_pattern_is_used_in_bf16_training_and_nowhere_else():
@@ -92,10 +96,13 @@ def test_kept_pattern_is_used_in_bf16_training_and_nowhere_else():
 
 
 def test_compiled_loss_falls_back_when_somebody_listens(monkeypatch):
-    from tests.laws.conftest import build
+    from small_models import build
+
     from workbench.model.compiled import compiled_loss
 
-    monkeypatch.setattr(torch, "compile", lambda function, **options: lambda *a, **k: function(*a, **k) * 0 + 1)
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: lambda *a, **k: function(*a, **k) * 0 + 1
+    )
     model = build()
     tokens = torch.randint(4, 61, (2, 8))
     fake, real = compiled_loss(model), model.loss(tokens, tokens)

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from small_models import build
 
-from tests.laws.conftest import build
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 
@@ -48,9 +48,8 @@ def test_hooks_are_gone_after_an_exception(model, tokens):
     with pytest.raises(RuntimeError, match="from a hook"):
         model.run_with_hooks(tokens, fwd_hooks=[("blocks.0.attn.hook_pattern", fail)])
     assert not model.has_listeners()
-    with pytest.raises(RuntimeError, match="from a hook"):
-        with model.hooks(fwd_hooks=[(everything, fail)]):
-            model(tokens)
+    with pytest.raises(RuntimeError, match="from a hook"), model.hooks(fwd_hooks=[(everything, fail)]):
+        model(tokens)
     assert not model.has_listeners()
 
 
@@ -121,7 +120,9 @@ def test_cache_of_keys_and_values(model, tokens):
 def test_generation_with_cache_equals_without(model, tokens, settings):
     if model.config.attention != "causal":
         pytest.skip("a masked model does not continue a text")
-    made = [model.generate(tokens[:, :4], max_new_tokens=12, use_cache=use, seed=5, **settings) for use in (0, 1)]
+    made = [
+        model.generate(tokens[:, :4], max_new_tokens=12, use_cache=use, seed=5, **settings) for use in (0, 1)
+    ]
     assert torch.equal(*made)
     assert made[0].shape == (3, 16)
 
@@ -188,7 +189,11 @@ def test_named_heads_are_the_heads(model, tokens):
     normalized = cache[f"blocks.{layer}.ln1.hook_normalized"] * model.blocks[layer].ln1.w
     if model.config.norm == "LayerNorm":
         normalized = normalized + model.blocks[layer].ln1.b
-    for name, weight, bias in [("q", attn.W_Q, attn.b_Q), ("k", attn.W_K, attn.b_K), ("v", attn.W_V, attn.b_V)]:
+    for name, weight, bias in [
+        ("q", attn.W_Q, attn.b_Q),
+        ("k", attn.W_K, attn.b_K),
+        ("v", attn.W_V, attn.b_V),
+    ]:
         expected = torch.einsum("bpd,hde->bphe", normalized, weight) + bias
         torch.testing.assert_close(cache[name, layer], expected, **EXACT)
 
