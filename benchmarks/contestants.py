@@ -54,7 +54,9 @@ def _take_out_hooks(model: nn.Module) -> None:
     model.hook_dict = {}  # type: ignore[assignment]
 
 
-def plain(config: ModelConfig, mode: str, compiled: bool = False, fused: bool = False, keep: bool = False) -> Step:
+def plain(
+    config: ModelConfig, mode: str, compiled: bool = False, fused: bool = False, keep: bool = False
+) -> Step:
     """The plain GPT: float32, autocast, or bf16 weights with float32 masters."""
     if keep:
         from training.memory import keep_freed_pages
@@ -90,9 +92,9 @@ def gpt_neo(config: ModelConfig, autocast: bool) -> Step:
 def boot_native(config: ModelConfig) -> Step:
     """transformer-lens' own trainable model, the hooked peer."""
     from transformer_lens.config import TransformerBridgeConfig
-    from transformer_lens.model_bridge import TransformerBridge
+    from transformer_lens.model_bridge.sources import boot_native as boot
 
-    bridge = TransformerBridge.boot_native(
+    bridge = boot(
         TransformerBridgeConfig(
             d_model=config.d_model, d_head=config.head_width, n_layers=config.n_layers, n_ctx=config.n_ctx,
             n_heads=config.n_heads, d_mlp=config.mlp_width, d_vocab=config.d_vocab, act_fn="gelu",
@@ -101,7 +103,9 @@ def boot_native(config: ModelConfig) -> Step:
     )  # fmt: skip
 
     def loss_of(tokens: Tensor, targets: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(bridge(tokens, return_type="logits").flatten(0, 1), targets.flatten())
+        return nn.functional.cross_entropy(
+            bridge(tokens, return_type="logits").flatten(0, 1), targets.flatten()
+        )
 
     return _step(bridge, loss_of, None, autocast=False)
 
@@ -123,7 +127,8 @@ def _step(model: nn.Module, loss_of: Callable, masters: list[Tensor] | None, aut
             parameter.grad = None
         optimiser.step()
         with torch.no_grad():
-            torch._foreach_copy_(parameters, masters)
+            for master, parameter in zip(masters, parameters, strict=True):
+                parameter.copy_(master)
         return loss
 
     return step

@@ -1,6 +1,5 @@
 """The speed to beat: a GPT in about 30 lines of plain PyTorch, with nothing to open."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

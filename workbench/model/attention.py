@@ -35,6 +35,8 @@ class Attention(nn.Module):
         self.out_weight = nn.Parameter(torch.empty(config.d_model, heads))
         self.out_bias = nn.Parameter(torch.zeros(config.d_model)) if config.out_bias else None
         self.rotary = Rotary(config) if config.positions == "rotary" else None
+        self.hook_attn_in = HookPoint()
+        self.hook_q_input, self.hook_k_input, self.hook_v_input = HookPoint(), HookPoint(), HookPoint()
         self.hook_q, self.hook_k, self.hook_v = HookPoint(), HookPoint(), HookPoint()
         if self.rotary is not None:
             self.hook_rot_q, self.hook_rot_k = HookPoint(), HookPoint()
@@ -102,7 +104,8 @@ class Attention(nn.Module):
         if split is None:
             fused = F.linear(x, self.qkv_weight, self.qkv_bias)
             if self._unwatched(mask, cache) and kept_pattern_is_faster(x, x.shape[1]):
-                return F.linear(causal_attention(fused, self.n_heads, self.scale), self.out_weight, self.out_bias)
+                z = causal_attention(fused, self.n_heads, self.scale)
+                return F.linear(z, self.out_weight, self.out_bias)
             q, k, v = fused.unflatten(-1, (3, self.n_heads, self.d_head)).unbind(-3)
         else:
             q, k, v = (
@@ -133,11 +136,23 @@ class Attention(nn.Module):
         out = result.sum(-2)
         return out if self.out_bias is None else out + self.out_bias
 
+    def fork(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor] | None:
+        """The residual stream as each head's queries, keys and values read it, before the norm.
+
+        Three tensors [batch pos head d_model] that have passed `hook_attn_in` and
+        `hook_{q,k,v}_input`; None while nobody listens to those.
+        """
+        inputs = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
+        if not listened(self.hook_attn_in, *inputs):
+            return None
+        heads = self.hook_attn_in(x.unsqueeze(-2).repeat(1, 1, self.n_heads, 1))
+        q, k, v = (point(heads.clone() if listened(point) else heads) for point in inputs)
+        return q, k, v
+
     def _unwatched(self, mask: Tensor | None, cache: LayerCache | None) -> bool:
+        seen = (self.hook_q, self.hook_k, self.hook_v, self.hook_attn_scores, self.hook_pattern)
         plain = self.causal and self.rotary is None and mask is None and cache is None
-        return plain and not listened(
-            self.hook_q, self.hook_k, self.hook_v, self.hook_attn_scores, self.hook_pattern, self.hook_z, self.hook_result
-        )
+        return plain and not listened(*seen, self.hook_z, self.hook_result)
 
     def _explicit(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, past: int

@@ -1,7 +1,5 @@
 """One pre-norm transformer block: attention and MLP, each added to the residual stream."""
 
-from functools import partial
-
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -10,26 +8,19 @@ from transformer_lens.hook_points import HookPoint
 from workbench.model.attention import Attention
 from workbench.model.cache import LayerCache
 from workbench.model.config import ModelConfig
-from workbench.model.hooking import listened
 from workbench.model.mlp import MLP
 from workbench.model.norms import NORMS
 
 
 class Block(nn.Module):
-    """`mid = pre + attn(ln1(pre))`, `post = mid + mlp(ln2(mid))` (Radford et al. 2019).
-
-    The per-head copies of the attention input (`hook_attn_in`, `hook_{q,k,v}_input`, each
-    [batch pos head d_model], before the norm) exist only while somebody listens to them.
-    """
+    """`mid = pre + attn(ln1(pre))`, `post = mid + mlp(ln2(mid))` (Radford et al. 2019)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.n_heads = config.n_heads
         self.dropout = config.dropout
         self.ln1, self.ln2 = NORMS[config.norm](config), NORMS[config.norm](config)
         self.attn, self.mlp = Attention(config), MLP(config)
-        self.hook_attn_in, self.hook_mlp_in = HookPoint(), HookPoint()
-        self.hook_q_input, self.hook_k_input, self.hook_v_input = HookPoint(), HookPoint(), HookPoint()
+        self.hook_mlp_in = HookPoint()
         self.hook_resid_pre, self.hook_resid_mid, self.hook_resid_post = HookPoint(), HookPoint(), HookPoint()
         self.hook_attn_out, self.hook_mlp_out = HookPoint(), HookPoint()
 
@@ -41,14 +32,12 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         pre = self.hook_resid_pre(x)
-        attend = partial(self.attn, positions=positions, mask=mask, cache=cache)
-        inputs = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
-        if listened(self.hook_attn_in, *inputs):
-            heads = self.hook_attn_in(pre.unsqueeze(-2).repeat(1, 1, self.n_heads, 1))
-            q, k, v = (self.ln1(point(heads.clone() if listened(point) else heads)) for point in inputs)
-            attended = attend(pre, split=(q, k, v))
+        forked = self.attn.fork(pre)
+        if forked is None:
+            attended = self.attn(self.ln1(pre), positions, mask, cache)
         else:
-            attended = attend(self.ln1(pre))
+            q, k, v = (self.ln1(part) for part in forked)
+            attended = self.attn(pre, positions, mask, cache, split=(q, k, v))
         mid = self.hook_resid_mid(pre + self.hook_attn_out(self._drop(attended)))
         out = self.mlp(self.ln2(self.hook_mlp_in(mid)))
         return self.hook_resid_post(mid + self.hook_mlp_out(self._drop(out)))

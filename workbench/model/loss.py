@@ -58,9 +58,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 probabilities.masked_fill_(~scored[part, None], 0.0)
             if dx is not None:
                 torch.mm(probabilities, weight, out=dx[part])
-            if with_weight and dweight is None:
+            if not with_weight:
+                continue
+            if dweight is None:
                 dweight = probabilities.T @ scaled[part]
-            elif with_weight:
+            else:
                 dweight.addmm_(probabilities.T, scaled[part])
         ctx.save_for_backward(None if dx is None else dx.mul_(inverse.to(x.dtype)), dweight)
         return total * inverse

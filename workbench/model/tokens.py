@@ -1,6 +1,6 @@
 """Text in, text out: the tokenizer's side of `HookedTransformer`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -10,7 +10,7 @@ from workbench.errors import InputError
 from workbench.model.cache import KeyValueCache
 
 if TYPE_CHECKING:
-    from workbench.model.transformer import HookedTransformer as _Model
+    _Model = Any  # the rest of HookedTransformer
 else:
     _Model = object
 
@@ -65,9 +65,8 @@ class TextInterface(_Model):
             ids = ids[0]
         if ids.ndim == 2:
             return [self.to_str_tokens(row) for row in ids]  # type: ignore[misc]
-        return [
-            tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.reshape(-1).tolist()
-        ]
+        flat = ids.reshape(-1).tolist()
+        return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in flat]
 
     def to_single_token(self, text: str) -> int:
         """The id of a text that is one token.
@@ -109,7 +108,7 @@ class TextInterface(_Model):
             InputError: a masked model, a prompt that fills the context, or settings out of range.
         """
         if self.config.attention != "causal":
-            raise InputError("a masked model (bidirectional attention) cannot continue a text; use a clm run.")
+            raise InputError("a masked model cannot continue a text; use a run with objective clm.")
         if temperature < 0 or (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
             raise InputError("generate needs temperature >= 0, top_k >= 1 and 0 < top_p <= 1.")
         tokens = self.to_tokens(prompt) if isinstance(prompt, str) else prompt.to(self.device)
@@ -117,7 +116,8 @@ class TextInterface(_Model):
             raise InputError("the prompt has no tokens; pass some text or ids.")
         if tokens.shape[1] >= self.config.n_ctx:
             raise InputError(
-                f"the prompt has {tokens.shape[1]} tokens and fills the context of {self.config.n_ctx}; shorten it."
+                f"the prompt has {tokens.shape[1]} tokens and fills the context of {self.config.n_ctx}; "
+                "shorten it."
             )
         eos = self.tokenizer.eos_token_id if stop_at_eos and self.tokenizer is not None else None
         random = torch.Generator(device=self.device).manual_seed(seed)

@@ -60,7 +60,8 @@ class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
             self.hook_pos_embed = HookPoint()
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.ln_final = NORMS[config.norm](config)
-        self.unembed_weight = None if config.tied else nn.Parameter(torch.empty(config.d_vocab, config.d_model))
+        untied = None if config.tied else nn.Parameter(torch.empty(config.d_vocab, config.d_model))
+        self.register_parameter("unembed_weight", untied)
         self.setup()
         self.initialise()
 
@@ -261,7 +262,8 @@ class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
         out, activations = super().run_with_cache(*args, **kwargs)
         if not return_cache_object:
             return out, activations
-        return out, ActivationCache(activations, self, has_batch_dim=not kwargs.get("remove_batch_dim", False))
+        batched = not kwargs.get("remove_batch_dim", False)
+        return out, ActivationCache(activations, self, has_batch_dim=batched)
 
     def _enable_hook_with_name(self, name: str, hook: Callable, dir: Any) -> None:
         self._need_hook(name)

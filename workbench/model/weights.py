@@ -1,6 +1,6 @@
 """Weights in transformer-lens' names and shapes, as views or stacks of what is trained."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -9,7 +9,7 @@ from torch import Tensor
 from workbench.model.config import ModelConfig
 
 if TYPE_CHECKING:
-    from workbench.model.transformer import HookedTransformer as _Model
+    _Model = Any  # the rest of HookedTransformer
 else:
     _Model = object
 
