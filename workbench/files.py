@@ -1,11 +1,12 @@
 """Files that are whole or absent: temporary name, fsync, rename. No pickle."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,18 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, keep: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """A folder that appears under its name only when the block ends well.
 
     The block fills a temporary folder beside it; its files are fsynced and the folder renamed to
-    `path`. On an exception, Ctrl-C included, the temporary folder is removed. A kill leaves only
+    `path`. A folder that stood there before is moved aside first, so no half-deleted one is ever seen
+    under the name. On an exception, Ctrl-C included, the temporary folder is removed. A kill leaves only
     a name that starts with a dot and ends in `.tmp`, which readers ignore.
+
+    Args:
+        path: the folder.
+        keep: asked about a folder that stands there at the end; True leaves it there and drops ours. For
+            builders that race to make the same thing: a good one is then never moved from under its readers.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,10 +104,38 @@ def new_folder(path: Path) -> Iterator[Path]:
             if file.is_file():
                 fsync_file(file)
         fsync_folder(temporary)
-        if path.is_dir():
-            shutil.rmtree(path)
-        os.replace(temporary, path)
+        _put_in_place(temporary, path, keep)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_folder(path.parent)
+
+
+def _put_in_place(temporary: Path, path: Path, keep: Callable[[Path], bool] | None) -> None:
+    """Rename `temporary` to `path`, moving what stands there aside; another process may do the same."""
+    while True:
+        try:
+            os.rename(temporary, path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        if keep is not None and keep(path):
+            shutil.rmtree(temporary)
+            return
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+        try:
+            os.rename(path, old)
+        except FileNotFoundError:
+            old.rmdir()
+            continue
+        try:
+            os.rename(temporary, path)
+        except OSError as error:
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                shutil.rmtree(old, ignore_errors=True)
+                continue
+            os.rename(old, path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+        return
