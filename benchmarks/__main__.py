@@ -1,0 +1,31 @@
+"""Every figure that the README quotes, against its peers, in one run: `make bench`.
+
+The longer comparison of a trained run with a GPT-Neo (`make bench-quality`) takes about 40 minutes.
+"""
+
+import argparse
+
+from benchmarks import blimp, caching, start, training
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shapes", nargs="+", default=["nano", "tiny", "small", "base"])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=4.0, help="a contestant and round")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    print("# Start-up")
+    start.run()
+    print("\n# Caching")
+    for shape in ("nano", "base"):
+        caching.run(shape, args.rounds, args.seconds, args.threads)
+    print("\n# BLiMP")
+    blimp.main([])
+    print("\n# Training step")
+    for shape in args.shapes:
+        training.run(shape, args.rounds, args.seconds, args.threads)
+
+
+if __name__ == "__main__":
+    main()
