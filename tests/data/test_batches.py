@@ -1,7 +1,6 @@
 """Batches: a pure function of (seed, step); every window once an epoch; segments, masks and evaluation."""
 
 import hashlib
-import time
 from collections import Counter
 
 import numpy as np
@@ -328,16 +327,3 @@ def test_what_cannot_be_batched_is_refused(make_split):
         Batches(split, 0, 1, 8, d_vocab=10)
     with pytest.raises(ConfigError, match="a step is 0 or more, not -1"):
         Batches(split, 0, 1, 8).batch(-1)
-
-
-def test_a_batch_takes_no_time(real_packed):
-    """Best of 100, so that a busy machine does not decide."""
-    for options, milliseconds in (({}, 2.0), ({"cross_story": False}, 2.0), ({"objective": "mlm"}, 4.0)):
-        batches = Batches(real_packed.train, 0, 32, 256, **options)
-        batches.batch(0)
-        best = 1e9
-        for step in range(100):
-            started = time.perf_counter()
-            batches.batch(step)
-            best = min(best, time.perf_counter() - started)
-        assert best * 1e3 < milliseconds

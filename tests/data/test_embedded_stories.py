@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
@@ -121,13 +120,3 @@ def test_a_validation_story_seen_in_training_is_passed_over(monkeypatch):
 def test_wrong_arguments(n, split):
     with pytest.raises(DataError, match=rf"stories\(n={n}, split='{split}'\): n must be 0 or more"):
         stories(n, split=split)
-
-
-def test_two_thousand_stories_in_a_second():
-    stories(10)
-    best = 0.0
-    for repeat in range(3):
-        start = time.process_time()
-        stories(400, seed=repeat)
-        best = max(best, 400 / (time.process_time() - start))
-    assert best > 2000, f"{best:.0f} stories a second of processor time"
