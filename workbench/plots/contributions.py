@@ -1,0 +1,86 @@
+"""Figures of direct attributions: blue helps the grammatical sentence, red the other."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    from workbench.interp.contributions import PairAttribution, TextAttribution
+
+COLOURS = "RdBu"
+"""Diverging, told apart by colour-blind readers (Brewer)."""
+
+
+def layer_map(components: Any, values: Any) -> tuple[Any, list[str]]:
+    """Contributions of heads and MLPs as layer x column, and the columns' names: H0, H1, ..., MLP."""
+    layered = [
+        (c.layer, c.head, value) for c, value in zip(components, values, strict=True) if c.layer is not None
+    ]
+    heads = 1 + max(head for _, head, _ in layered if head is not None)
+    grid = np.zeros((1 + max(layer for layer, _, _ in layered), heads + 1))
+    for layer, head, value in layered:
+        grid[layer, heads if head is None else head] = value
+    return grid, [*(f"H{head}" for head in range(heads)), "MLP"]
+
+
+def plot_pair(attribution: "PairAttribution", ax: Any = None, whole: bool = False) -> Any:
+    """Layer x (heads, MLP) with the numbers in the cells; what embeddings and biases add is in the title.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    values = attribution.whole if whole else attribution.at_place
+    grid, columns = layer_map(attribution.components, values)
+    limit = float(np.abs(grid).max()) or 1.0
+    if ax is None:
+        _, ax = pyplot.subplots(
+            figsize=(1.5 + 0.6 * len(columns), 1.2 + 0.5 * len(grid)), layout="constrained"
+        )
+    image = ax.imshow(grid, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto")
+    for (layer, column), value in np.ndenumerate(grid):
+        shade = "white" if abs(value) > 0.6 * limit else "black"
+        ax.text(column, layer, f"{value:+.2f}", ha="center", va="center", fontsize=8, color=shade)
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(grid)), [f"L{layer}" for layer in range(len(grid))])
+    total = attribution.difference if whole else attribution.difference_at_place
+    others = ", ".join(
+        f"{component.label} {value:+.2f}"
+        for component, value in zip(attribution.components, values, strict=True)
+        if component.layer is None
+    )
+    what = "whole sentences" if whole else "shown position"
+    ax.set_title(f"{what}: {total:+.2f} nats\n{others}", fontsize=9)
+    ax.figure.colorbar(image, ax=ax, label="nats for the grammatical sentence")
+    return ax
+
+
+def plot_text(attribution: "TextAttribution", ax: Any = None) -> Any:
+    """Component x token.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    pyplot = _pyplot()
+    values = attribution.contributions.T
+    limit = float(np.abs(values).max()) or 1.0
+    if ax is None:
+        size = (2 + 0.5 * values.shape[1], 1 + 0.22 * values.shape[0])
+        _, ax = pyplot.subplots(figsize=size, layout="constrained")
+    image = ax.imshow(values, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto")
+    ax.set_xticks(
+        range(values.shape[1]), [repr(token)[1:-1] for token in attribution.tokens], rotation=60, ha="right"
+    )
+    ax.set_yticks(range(values.shape[0]), [component.label for component in attribution.components])
+    ax.figure.colorbar(image, ax=ax, label="nats above the uniform guess")
+    return ax
+
+
+def _pyplot() -> Any:
+    try:
+        from matplotlib import pyplot
+    except ImportError:
+        raise InputError("plotting needs matplotlib: pip install 'interp-workbench[notebook]'.") from None
+    return pyplot
