@@ -1,0 +1,133 @@
+"""The model card: what a run is, from what is on its disk."""
+
+import html
+import re
+import unicodedata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import WorkbenchError
+from workbench.files import read_json, write_text
+from workbench.model.config import ModelConfig
+from workbench.runs import folder
+from workbench.runs.catalogue import latest_blimp, overall_accuracy
+from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_state
+
+_MARKUP = re.compile(r"([\\`*{}\[\]()#!|~]|(?<!\w)_|_(?!\w))")
+
+
+def write_card(run: Path) -> Path:
+    """Write README.md of a run folder: figures, data, shape, training, how to load.
+
+    Names and values are escaped, so that none of them becomes markup.
+    """
+    run = Path(run)
+    file = run / "README.md"
+    write_text(file, card_text(run))
+    return file
+
+
+def card_text(run: Path) -> str:
+    """The text of the model card.
+
+    Raises:
+        WorkbenchError: config.yaml is missing or damaged.
+    """
+    config = folder.read_config(run)
+    model = ModelConfig.from_dict(config["model"])
+    kind = "masked (bidirectional)" if model.objective == "mlm" else "causal"
+    state = _last_state(run)
+    name = Path(run).absolute().name
+    parts = [
+        f"# {_plain(name)}",
+        f"A {kind} transformer with {model.n_params:,} parameters, trained by the interpretability "
+        f"workbench on {_plain(_data_name(run))}. Step {state.get('step', 0):,}.",
+    ]
+    parts += [f"**Warning.** {_plain(flag)}" for flag in state.get("flags", ())]
+    parts += ["## Figures", _table(_figures(run, state)), "## Data", _table(_flat(_data_card(run)))]
+    parts += ["## Model", _table(config["model"]), "## Training", _table(_flat(config["train"]))]
+    quoted = ascii(str(run))
+    parts += [
+        "## How to open it",
+        "```python\nimport workbench as wb\n\n"
+        f"run = wb.load({quoted})\n"
+        'logits, cache = run.model.run_with_cache("Once upon a time")\n```',
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
+    rows = [row for row in folder.read_rows(Path(run) / folder.METRICS) if row.get("kind") == "eval"]
+    latest = rows[-1] if rows else {}
+    figures: dict[str, Any] = {
+        "validation loss, nats a token": _rounded(latest.get("loss")),
+        "perplexity": _rounded(latest.get("perplexity")),
+        "bits a byte": _rounded(latest.get("bits_per_byte")),
+        "next-token accuracy" if latest.get("bits_per_byte") else "accuracy": _rounded(
+            latest.get("accuracy")
+        ),
+        "tokens scored": latest.get("tokens"),
+        "tokens seen in training": state.get("tokens_seen"),
+        "minutes of training": _rounded(state.get("seconds_trained", 0.0) / 60),
+    }
+    scores = latest_blimp(run)
+    accuracy = overall_accuracy(scores)
+    if scores is not None and accuracy is not None:
+        figures[f"minimal pairs decided rightly ({scores.get('pairs', 'unnamed')})"] = _rounded(accuracy)
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def _last_state(run: Path) -> dict[str, Any]:
+    for step in reversed(checkpoint_steps(run)):
+        try:
+            return read_state(checkpoint_folder(run, step))
+        except WorkbenchError:
+            continue
+    return {}
+
+
+def _data_card(run: Path) -> dict[str, Any]:
+    try:
+        card = read_json(Path(run) / folder.DATA_CARD)
+    except WorkbenchError:
+        return {}
+    return card if isinstance(card, dict) else {}
+
+
+def _data_name(run: Path) -> str:
+    card = _data_card(run)
+    return str(card.get("name") or card.get("source") or "unknown data")
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _table(values: Mapping[str, Any]) -> str:
+    shown = {key: value for key, value in values.items() if value is not None}
+    if not shown:
+        return "Nothing was recorded."
+    lines = [f"| {_plain(key)} | {_plain(_number(value))} |" for key, value in shown.items()]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _plain(text: object) -> str:
+    """Text that Markdown and HTML show as it is, on one line, without control characters."""
+    line = " ".join(str(text).split())
+    line = "".join(character for character in line if unicodedata.category(character)[0] != "C")
+    return html.escape(_MARKUP.sub(r"\\\1", line[:500]), quote=False)
