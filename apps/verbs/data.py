@@ -7,8 +7,16 @@ if TYPE_CHECKING:
     from workbench.data.report import CorpusReport
 
 
+EXAMPLES = """\
+examples:
+  workbench data                                            the embedded stories
+  workbench data --data ../shared/data/TinyStories --verify
+  workbench data --data my_stories.txt --vocab 4000 --n-ctx 128"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `workbench data`."""
+    parser.epilog = EXAMPLES
     parser.add_argument(
         "--data",
         metavar="WHAT",

@@ -1,0 +1,122 @@
+"""One run: what it is, how far it is, its figures, its loss curve, its checkpoints."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+EXAMPLES = """\
+examples:
+  workbench show runs/tiny
+  workbench show runs/tiny@512        figures as of that checkpoint
+  workbench show runs/tiny --card     the model card, as Markdown
+  workbench show runs/tiny --settings every setting, as YAML"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's arguments."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("run", help="the run folder, or run@step")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--card", action="store_true", help="print the model card")
+    what.add_argument("--settings", action="store_true", help="print config.yaml")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the run; returns the exit code."""
+    from apps.verbs.tables import clean
+    from workbench.runs import folder
+    from workbench.runs.card import card_text
+    from workbench.runs.catalogue import load
+    from workbench.runs.checkpoint import checkpoint_steps
+
+    path, _ = folder.find_run(args.run)
+    if args.card:
+        print(card_text(path), end="")
+        return 0
+    if args.settings:
+        import yaml
+
+        print(yaml.safe_dump(folder.read_config(path), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    if not checkpoint_steps(path):
+        print(f"{clean(path)} has no checkpoint yet. Go on with: workbench resume {path}")
+        return 0
+    opened = load(args.run)
+    shape, state, data = opened.checkpoint.config, opened.checkpoint.state, opened.config["data"]
+    rows = [row for row in folder.read_rows(path / folder.METRICS) if row.get("step", 0) <= opened.step]
+    kind = "masked" if shape.objective == "mlm" else "causal"
+    print(f"{clean(path)} at step {opened.step:,}")
+    _lines(
+        {
+            "model": f"{kind}, {shape.n_params:,} parameters: {shape.n_layers} layers, "
+            f"d_model {shape.d_model}, "
+            f"{shape.n_heads} heads of {shape.d_head}, d_mlp {shape.d_mlp}, {shape.positions} positions, "
+            f"vocabulary {shape.d_vocab:,}, context {shape.n_ctx}",
+            "data": data["source"],
+            "trained": f"{state['tokens_seen']:,} tokens in {_time(state['seconds_trained'])}, "
+            f"limit {_limit(opened.config['train'])}, {opened.config['train']['dtype']}",
+            **_figures(rows),
+            **_pairs(opened.blimp()),
+        }
+    )
+    for flag in state.get("flags", ()):
+        print(f"Warning: {clean(flag)}")
+    _curve(rows)
+    steps = opened.checkpoints
+    shown = ", ".join(map(str, steps if len(steps) <= 16 else [*steps[:12], "...", *steps[-3:]]))
+    print(f"\ncheckpoints ({len(steps)}): {shown}")
+    return 0
+
+
+def _lines(values: Mapping[str, object]) -> None:
+    from apps.verbs.tables import clean
+
+    for name, value in values.items():
+        print(f"  {name:<11} {clean(value)}")
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+
+
+def _limit(train: Mapping[str, Any]) -> str:
+    for name in ("steps", "tokens", "minutes"):
+        if train.get(name) is not None:
+            return f"{train[name]:,.4g} {name}" if name == "minutes" else f"{train[name]:,} {name}"
+    return "none"
+
+
+def _figures(rows: list[dict[str, Any]]) -> dict[str, str]:
+    from apps.verbs.tables import number
+
+    found = [row for row in rows if row["kind"] == "eval"]
+    if not found:
+        return {}
+    last = found[-1]
+    text = f"loss {last['loss']:.4f} nats/token, perplexity {last['perplexity']:.2f}, "
+    text += f"accuracy {last['accuracy']:.1%}"
+    if last.get("bits_per_byte") is not None:
+        text += f", {number(last['bits_per_byte'], 4)} bits/byte"
+    where = "the whole split" if last.get("final") else "a part of it"
+    figures = {"validation": f"{text} (step {last['step']:,}, {last['tokens']:,} tokens, {where})"}
+    samples = [row for row in rows if row["kind"] == "sample"]
+    if samples:
+        figures["sample"] = samples[-1]["text"]
+    return figures
+
+
+def _pairs(scores: dict[str, Any] | None) -> dict[str, str]:
+    from workbench.runs.catalogue import overall_accuracy
+
+    accuracy = overall_accuracy(scores)
+    if scores is None or accuracy is None:
+        return {}
+    return {"pairs": f"{accuracy:.1%} of {scores.get('pairs', 'the')} pairs decided rightly"}
+
+
+def _curve(rows: list[dict[str, Any]]) -> None:
+    from apps.verbs.tables import sparkline
+
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    if len(losses) > 1:
+        print(f"\n  loss  {losses[0]:.2f} {sparkline(losses)} {losses[-1]:.2f}")

@@ -1,0 +1,233 @@
+"""`RunSettings`: every choice of a training run, from a preset, a YAML file, flags and `--set a.b=c`."""
+
+import dataclasses
+import math
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from workbench import settings
+from workbench.errors import ConfigError, nearest
+from workbench.model.config import ModelConfig
+from workbench.model.presets import PRESETS
+
+DEFAULT_MINUTES = 10.0
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """What is read."""
+
+    source: str | None = None
+    """Hub name, folder in hub layout, .txt, .jsonl or .parquet; not set: the embedded stories."""
+    column: str = "text"
+    """The column that holds the stories."""
+    limit: int | None = None
+    """Read at most so many stories of each split."""
+    n_stories: int = 20_000
+    """Training stories to write where the source is the embedded ones."""
+    tokenizer: str | None = None
+    """A tokenizer.json, or a run whose tokenizer to share; not set: one is trained on the corpus."""
+    cross_story: bool = True
+    """Whether attention may reach back into an earlier story of the same window."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "n_stories"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"data.{name} must be at least 1; found {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How it is trained. At most one of `steps`, `tokens` and `minutes` limits the run.
+
+    Raises:
+        ConfigError: a value out of range, or two limits.
+    """
+
+    steps: int | None = None
+    """Updates."""
+    tokens: int | None = None
+    """Tokens read, rounded up to a whole update."""
+    minutes: float | None = None
+    """Minutes of updates: evaluation, checkpoints and set-up are not counted, so the budget buys the
+    same training however closely it is watched. The schedule ends when the time does."""
+    batch_size: int = 16
+    """Windows of n_ctx tokens in one forward pass."""
+    accumulate: int = 1
+    """Forward passes whose gradients make one update."""
+    lr: float | None = None
+    """Peak learning rate; not set: 3e-3 at width 128, falling as width ** -0.75."""
+    lr_end: float = 0.05
+    """Learning rate at the end, as a share of the peak."""
+    warmup: float = 0.03
+    """Share of the budget over which the learning rate rises to its peak."""
+    weight_decay: float = 0.1
+    """On matrices only (Loshchilov & Hutter 2019)."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    clip: float = 1.0
+    """Largest norm of the whole gradient; 0 switches clipping off."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the weights in the forward and backward pass; master weights are always float32."""
+    compile: bool = False
+    """Run the loss through torch.compile."""
+    threads: int | None = None
+    """CPU threads; not set: torch's own choice. A run repeats to the bit on the same number."""
+    seed: int = 0
+    """Seed of the order of the data, of masking, dropout and samples."""
+    log_every: int = 10
+    """Steps between rows of metrics.jsonl."""
+    eval_every: int = 250
+    """Steps between evaluations; the end is always evaluated."""
+    eval_tokens: int = 50_000
+    """Tokens of the validation split that an evaluation on the way reads, always the same ones."""
+    final_eval_tokens: int | None = None
+    """The same at the end; not set: the whole split."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints, beside those at 0, 1, 2, 4, ... 512 (Biderman et al. 2023, Pythia)."""
+    keep_optimizer: int = 2
+    """How many of the last checkpoints keep the optimiser's state; 0: all."""
+    sample_prompt: str = "Once upon a time"
+    sample_tokens: int = 64
+    """Length of the generated sample at each evaluation; 0: none."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                rule = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
+                raise ConfigError(f"train.{name} must be {rule}; found {value!r}.")
+        for name in ("lr", "minutes", "eps"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"train.{name} must be above 0; found {value!r}.")
+        limits = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
+        if len(limits) > 1:
+            raise ConfigError(f"train.{' and train.'.join(limits)} are both set; a run has one limit.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrackSettings:
+    """Where else the numbers go, beside metrics.jsonl."""
+
+    wandb: bool | None = None
+    """Not set: only with WANDB_API_KEY in the environment. True without a key: offline."""
+    project: str = "interp-workbench"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """One training run, whole: what config.yaml holds."""
+
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    data: DataSettings = dataclasses.field(default_factory=DataSettings)
+    train: TrainSettings = dataclasses.field(default_factory=TrainSettings)
+    track: TrackSettings = dataclasses.field(default_factory=TrackSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for config.yaml."""
+        return settings.to_dict(self)
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens read for one update."""
+        return self.train.batch_size * self.train.accumulate * self.model.n_ctx
+
+
+def resolve(
+    values: Mapping[str, Any] | None = None, preset: str | None = None, assignments: Sequence[str] = ()
+) -> RunSettings:
+    """Put a run's settings together: preset, under file, under assignments; open choices are made.
+
+    Args:
+        values: sections `model`, `data`, `train`, `track`, and optionally `preset`.
+        preset: a name of `PRESETS`; goes before the one in `values`.
+        assignments: `section.field=value`, as `--set` takes them.
+
+    Raises:
+        ConfigError: unknown preset, section or field (with the nearest one), wrong type, out of
+            range, or a contradiction.
+    """
+    merged = settings.assign(dict(values or {}), list(assignments))
+    preset = preset or merged.get("preset")
+    merged.pop("preset", None)
+    if preset is not None:
+        if not isinstance(preset, str) or preset not in PRESETS:
+            raise ConfigError(f"no preset is called {preset!r}. {nearest(preset, PRESETS)}")
+        model = merged.get("model") or {}
+        if isinstance(model, Mapping):
+            merged["model"] = {**PRESETS[preset], **model}
+    merged = {key: {} if value is None else value for key, value in merged.items()}
+    made = settings.build(RunSettings, _tidy(RunSettings, merged, ""))
+    train = made.train
+    if train.steps is None and train.tokens is None and train.minutes is None:
+        train = dataclasses.replace(train, minutes=DEFAULT_MINUTES)
+    if train.lr is None:
+        train = dataclasses.replace(train, lr=float(f"{3e-3 * (128 / made.model.d_model) ** 0.75:.2g}"))
+    return dataclasses.replace(made, train=train)
+
+
+def read_settings(file: Path, preset: str | None = None, assignments: Sequence[str] = ()) -> RunSettings:
+    """`resolve` of a YAML file; messages begin with the file's name.
+
+    Raises:
+        ConfigError: as `resolve`, or the file is no readable YAML mapping.
+    """
+    values = settings.read_yaml(Path(file))
+    try:
+        return resolve(values, preset, assignments)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from None
+
+
+def _tidy(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Numbers that YAML 1.1 reads as text (`1e6`) as numbers; yes/no where a number belongs refused."""
+    kinds = typing.get_type_hints(cls)
+    result = {}
+    for key, value in values.items():
+        kind = kinds.get(key)
+        path = f"{where}.{key}" if where else str(key)
+        if dataclasses.is_dataclass(kind):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{path} must be a mapping of fields; found {str(value)[:80]!r}.")
+            value = _tidy(kind, value, path)
+        elif kind is not None and {int, float} & {kind, *typing.get_args(kind)}:
+            if isinstance(value, bool):
+                raise ConfigError(f"{path} must be a number; found {value!r}.")
+            if isinstance(value, str) and _SCIENTIFIC.fullmatch(value.strip()):
+                value = float(value)
+        result[key] = value
+    return result
+
+
+_INF = math.inf
+_RANGES: dict[str, tuple[float, float]] = {
+    "steps": (1, _INF),
+    "tokens": (1, _INF),
+    "minutes": (0, 525_600),
+    "batch_size": (1, 65_536),
+    "accumulate": (1, 65_536),
+    "lr": (0, 10),
+    "lr_end": (0, 1),
+    "warmup": (0, 1),
+    "weight_decay": (0, 100),
+    "beta1": (0, 0.99999),
+    "beta2": (0, 0.99999),
+    "eps": (0, 1),
+    "clip": (0, _INF),
+    "threads": (1, 1024),
+    "seed": (0, 2**63 - 1),
+    "log_every": (1, _INF),
+    "eval_every": (1, _INF),
+    "eval_tokens": (1, _INF),
+    "final_eval_tokens": (1, _INF),
+    "checkpoint_every": (1, _INF),
+    "keep_optimizer": (0, _INF),
+    "sample_tokens": (0, 100_000),
+}

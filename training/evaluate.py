@@ -1,0 +1,119 @@
+"""How good the model is on text that it has not seen: loss, bits a byte, perplexity, accuracy, a sample."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+IGNORE = -100
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Means over the scored tokens of the validation split."""
+
+    loss: float
+    """Cross-entropy in nats a token."""
+    perplexity: float
+    accuracy: float
+    """Share of tokens that are the model's first choice."""
+    bits_per_byte: float | None
+    """Bits of the text's tokens over the text's bytes, special tokens in neither; comparable between
+    tokenizers (Gao et al. 2020, The Pile). None for a masked model, which gives no text a probability."""
+    tokens: int
+    """Tokens scored."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any,
+    batches: Iterable[Any],
+    sizes: Int[Tensor, " d_vocab"],
+    stop: Callable[[], bool] = lambda: False,
+    tick: Callable[[int], None] = lambda tokens: None,
+) -> Evaluation | None:
+    """Score all batches.
+
+    Args:
+        model: a `HookedTransformer`; left in the mode it was in.
+        batches: each with tokens and targets, [batch pos]; see `workbench.data.batches.eval_batches`.
+        sizes: UTF-8 bytes that each token stands for, 0 for special tokens.
+        stop: asked before each batch; True abandons the evaluation.
+        tick: told after each batch how many positions it has read so far.
+
+    Returns:
+        The means, or None if it was abandoned or nothing was scored.
+    """
+    was_training = model.training
+    model.eval()
+    nats = text_nats = 0.0
+    right = scored = text_bytes = read = 0
+    try:
+        for batch in batches:
+            if stop():
+                return None
+            losses, hits, targets = _score(model, batch)
+            of_target = sizes[targets]
+            nats += float(losses.sum(dtype=torch.float64))
+            text_nats += float(losses[of_target > 0].sum(dtype=torch.float64))
+            text_bytes += int(of_target.sum())
+            right += int(hits.sum())
+            scored += len(targets)
+            read += batch.tokens.numel()
+            tick(read)
+    finally:
+        model.train(was_training)
+    if not scored:
+        return None
+    loss = nats / scored
+    masked = model.config.objective == "mlm"
+    return Evaluation(
+        loss=loss,
+        perplexity=math.exp(min(loss, 700.0)),
+        accuracy=right / scored,
+        bits_per_byte=None if masked or not text_bytes else text_nats / math.log(2) / text_bytes,
+        tokens=scored,
+    )
+
+
+def _score(model: Any, batch: Any) -> tuple[Float[Tensor, " scored"], Tensor, Int[Tensor, " scored"]]:
+    """Loss, hit and target of each scored token."""
+    wanted = batch.targets != IGNORE
+    residual = model.residual(batch.tokens, segments=batch.segments)[wanted]
+    targets = batch.targets[wanted]
+    losses, hits = [], []
+    for part, part_targets in zip(residual.split(1024), targets.split(1024), strict=True):
+        logits = model.unembed(part).float()
+        losses.append(torch.nn.functional.cross_entropy(logits, part_targets, reduction="none"))
+        hits.append(logits.argmax(-1) == part_targets)
+    if not losses:
+        return torch.zeros(0), torch.zeros(0, dtype=torch.bool), targets
+    return torch.cat(losses), torch.cat(hits), targets
+
+
+@torch.no_grad()
+def sample(model: Any, tokenizer: Any, batch: Any, prompt: str, n_tokens: int, seed: int) -> dict[str, str]:
+    """A piece of the model's own text: a continuation of `prompt`, or, for a masked model, a stretch of
+    `batch` with its masked tokens filled in.
+
+    Returns:
+        `prompt` and `text`, for a row of metrics.jsonl.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        if model.config.objective == "clm":
+            room = max(1, min(n_tokens, model.config.n_ctx - 1))
+            text = model.generate(prompt, max_new_tokens=room, temperature=0.8, seed=seed)
+            return {"prompt": prompt, "text": text}
+        row, wanted = batch.tokens[:1, :n_tokens].clone(), batch.targets[:1, :n_tokens] != IGNORE
+        segments = None if batch.segments is None else batch.segments[:1, :n_tokens]
+        masked = tokenizer.decode(row[0].tolist())
+        choices = model.unembed(model.residual(row, segments=segments)).argmax(-1)
+        return {"prompt": masked, "text": tokenizer.decode(torch.where(wanted, choices, row)[0].tolist())}
+    finally:
+        model.train(was_training)
