@@ -1,0 +1,45 @@
+"""The view's state in the URL: a copied link opens the same view.
+
+Streamlit's own `bind="query-params"` writes a widget's label into the URL; labels here hold sentences
+and margins, so short values are written instead.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import streamlit as st
+
+T = TypeVar("T")
+LONGEST = 2000
+"""Characters of one parameter that are read; more is a mistake."""
+
+
+def choice(key: str, options: Sequence[T], default: T) -> None:
+    """Set the widget state `key` before its widget is made: what was chosen, else the URL's value, else
+    `default`; anything that is no option (any more) is passed over."""
+    if key in st.session_state and st.session_state[key] in options:
+        return
+    named = {str(option): option for option in options}
+    st.session_state[key] = named.get(st.query_params.get(key, ""), default)
+
+
+def words(key: str, default: str) -> None:
+    """The same for a text field."""
+    if key not in st.session_state:
+        st.session_state[key] = st.query_params.get(key, default)[:LONGEST]
+
+
+def switch(key: str, default: bool = False) -> None:
+    """The same for a toggle."""
+    if key not in st.session_state:
+        st.session_state[key] = st.query_params.get(key, "1" if default else "0") == "1"
+
+
+def write(**values: object) -> None:
+    """Put these values into the URL, and take out the keys whose value is None. Other keys stay."""
+    for key, value in values.items():
+        text = None if value is None else str(value)
+        if text is None:
+            st.query_params.pop(key, None)
+        elif st.query_params.get(key) != text:
+            st.query_params[key] = text

@@ -1,0 +1,196 @@
+"""Where the minimal pairs of the page come from, and what the model made of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from apps.catalogue import Opened
+from workbench.data.pairs import Pair, PairSet, open_pairs
+from workbench.errors import WorkbenchError
+from workbench.evals.blimp import blimp
+from workbench.evals.result import BlimpResult
+from workbench.files import read_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAMES = {"embedded": "Embedded pairs (not BLiMP)", "blimp": "BLiMP"}
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A result on minimal pairs in a run's folder."""
+
+    path: Path
+    modified: int
+    step: int | None
+    pairs: str
+    source: str
+    protocol: str
+    pll: str | None
+
+    @property
+    def label(self) -> str:
+        """Pairs, protocol and checkpoint in a few words."""
+        step = "the last checkpoint" if self.step is None else f"checkpoint {self.step:,}"
+        pll = f", {self.pll}" if self.pll else ""
+        return f"{pairs_name(self.pairs, self.source)} · {self.protocol}{pll} · {step}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of pairs that can be looked at with a run."""
+
+    key: str
+    label: str
+    saved: Saved | None
+    """The newest result of the opened checkpoint on them."""
+    other: Saved | None
+    """The newest result of any checkpoint; it has the sentences."""
+
+
+def pairs_name(pairs: str, source: str) -> str:
+    """What a set of pairs is called on the page; embedded ones are always called so."""
+    return NAMES.get(source, pairs)
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _head(path: str, modified: int) -> dict[str, Any] | None:
+    try:
+        value = read_json(Path(path))
+        return {
+            "step": value["step"],
+            "pairs": str(value["pairs"]),
+            "source": str(value["source"]),
+            "protocol": str(value["protocol"]["name"]),
+            "pll": value["pll"],
+        }
+    except (WorkbenchError, KeyError, TypeError):
+        return None
+
+
+def saved_results(run: Path) -> list[Saved]:
+    """All readable results of a run, newest first."""
+    found = []
+    for path in (Path(run) / "blimp").glob("*.json"):
+        try:
+            modified = path.stat().st_mtime_ns
+        except OSError:
+            continue
+        head = _head(str(path), modified)
+        if head is not None:
+            found.append(Saved(path, modified, **head))
+    return sorted(found, key=lambda saved: (saved.modified, saved.path.name), reverse=True)
+
+
+def sources(results: list[Saved], step: int) -> list[Source]:
+    """The embedded pairs, and every set that the run was scored on; scored sets first."""
+    keys = list(dict.fromkeys([*(saved.pairs for saved in results), "embedded"]))
+    found = []
+    for key in keys:
+        mine = [saved for saved in results if saved.pairs == key]
+        here = next((saved for saved in mine if saved.step == step), None)
+        label = pairs_name(key, mine[0].source if mine else key)
+        found.append(Source(key, label, here, here or next(iter(mine), None)))
+    return found
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _result(path: str, modified: int) -> BlimpResult:
+    return BlimpResult.read(path)
+
+
+def read_result(saved: Saved) -> BlimpResult:
+    """The whole saved result; shared, so not to be changed.
+
+    Raises:
+        DataError: its files are missing or damaged.
+    """
+    return _result(str(saved.path), saved.modified)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _embedded() -> PairSet:
+    return open_pairs(None)
+
+
+def pair_set(source: Source) -> PairSet:
+    """The pairs themselves: the embedded ones, or those that the saved result lists."""
+    if source.other is None or source.other.source == "embedded":
+        return _embedded()
+    columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
+    paradigms: dict[str, list[Pair]] = {}
+    for row in read_result(source.other).per_pair[columns].itertuples(index=False, name=None):
+        paradigms.setdefault(row[2], []).append(Pair(*row))
+    return PairSet(source.other.pairs, source.other.source, paradigms)
+
+
+def protocol_of(source: Source) -> tuple[str, str]:
+    """Protocol and pseudo-log-likelihood that the set was scored with; ours if it was not."""
+    if source.other is None:
+        return "native", "original"
+    return source.other.protocol, source.other.pll or "original"
+
+
+def paradigms(source: Source) -> dict[str, float | None]:
+    """Paradigm -> share decided rightly by the opened checkpoint; None where that is not known."""
+    if source.saved is not None:
+        return dict(read_result(source.saved).paradigms.accuracy.items())
+    return dict.fromkeys(pair_set(source).paradigms)
+
+
+def scored(opened: Opened, source: Source, paradigm: str) -> BlimpResult:
+    """The opened checkpoint's decisions on one paradigm: from its saved result, else scored now.
+
+    `.per_pair` has the columns of `BlimpResult.per_pair`.
+    """
+    if source.saved is not None:
+        return _part(str(source.saved.path), source.saved.modified, paradigm)
+    protocol, pll = protocol_of(source)
+    return _score(opened, opened.key, source.key, paradigm, protocol, pll, source)
+
+
+@st.cache_resource(max_entries=32, show_spinner=False)
+def _part(path: str, modified: int, paradigm: str) -> BlimpResult:
+    from dataclasses import replace
+
+    whole = _result(path, modified)
+    frame = whole.per_pair[whole.per_pair.paradigm == paradigm].reset_index(drop=True)
+    return replace(whole, per_pair=frame)
+
+
+@st.cache_resource(max_entries=32, show_spinner="Scoring the paradigm …")
+def _score(
+    _opened: Opened, key: str, pairs: str, paradigm: str, protocol: str, pll: str, _source: Source
+) -> BlimpResult:
+    pairs_of = pair_set(_source)
+    with _opened.lock:
+        return blimp(
+            _opened.model, pairs_of, protocol, pll=pll, paradigms=[paradigm], tokenizer=_opened.tokenizer
+        )
+
+
+def candidates(frame: "pd.DataFrame", count: int = 6) -> "pd.DataFrame":
+    """Mistakes to open on: the clearest one of each paradigm that the model mostly gets right (else of all),
+    of sentences with equally many tokens where there are any; clearest first."""
+    accuracy = frame.groupby("paradigm").correct.transform("mean")
+    even = frame.tokens_good == frame.tokens_bad
+    wrong = frame.correct < 0.5
+    kinds = (wrong & even & (accuracy > 0.5), wrong & even, wrong, frame.correct >= 0)
+    chosen = next(frame[kind] for kind in kinds if kind.any())
+    clearest = chosen.loc[chosen.groupby("paradigm").margin.idxmin()]
+    return clearest.sort_values(["margin", "paradigm"], kind="stable").head(count)
+
+
+def by_margin(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Pairs of one paradigm, worst first."""
+    return frame.sort_values(["margin", "pair_id"], kind="stable").reset_index(drop=True)
+
+
+def telling_pair(frame: "pd.DataFrame") -> int:
+    """The pair to open on: the clearest mistake, of equally long sentences if there is one."""
+    even = frame[(frame.tokens_good == frame.tokens_bad) & (frame.correct < 0.5)]
+    chosen = even if len(even) else frame
+    return int(chosen.loc[chosen.margin.idxmin(), "pair_id"])

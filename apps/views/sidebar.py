@@ -1,0 +1,184 @@
+"""The global choices: model, checkpoint, and the pair or text to explain. All of them stand in the URL."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from apps import address, catalogue, markup, sources
+from apps.catalogue import LAST, Opened
+from apps.explain import opening_pair
+from workbench.errors import InputError, RunError
+from workbench.evals.result import BlimpResult
+
+SUBJECTS = {"pair": "Pair", "sentences": "Sentences", "text": "Text"}
+GOOD, BAD = "The cats near the tree like the ball.", "The cats near the tree likes the ball."
+TEXT = "Once upon a time there was a little girl named Lily. Lily had a dog. The dog liked Lily."
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Two sentences to compare, and where they come from."""
+
+    good: str
+    bad: str
+    protocol: str = "native"
+    pll: str = "original"
+    origin: tuple[str, ...] = ()
+    paradigm: BlimpResult | None = None
+    """The decisions on the pair's whole paradigm."""
+
+
+def choose_model(root: Path) -> Opened:
+    """Run and checkpoint; returns the opened model.
+
+    Raises:
+        WorkbenchError: the checkpoint cannot be opened.
+    """
+    runs = catalogue.find_runs(root)
+    names = list(runs)
+    asked = st.query_params.get("run")
+    if "run" not in st.session_state and asked is not None and asked not in runs:
+        st.warning(markup.plain(f"there is no run {asked[:60]!r} here; {names[0]} is shown."))
+    known = catalogue.summaries(str(root), tuple(names))
+    address.choice("run", names, default_run(known, names))
+    name = st.selectbox(
+        "Model", names, key="run", help="The runs of the folder that the explorer was started on."
+    )
+    summary = known.get(name)
+    if summary is not None and summary.parameters is not None:
+        facts = [f"{summary.parameters / 1e6:.2f} M parameters", summary.objective or ""]
+        if summary.loss is not None:
+            facts.append(f"{summary.loss:.3f} nats a token")
+        if summary.bits_per_byte is not None:
+            facts.append(f"{summary.bits_per_byte:.3f} bits a byte")
+        st.caption(markup.plain(" · ".join(filter(None, facts))))
+        for flag in summary.flags:
+            st.warning(markup.plain(flag))
+    found = catalogue.steps(runs[name])
+    if not found:
+        raise RunError(
+            f"{name} has no checkpoint yet; wait for its first one and reload, or choose another model."
+        )
+    options: list[str | int] = [LAST, *found]
+    address.choice("checkpoint", options, LAST)
+    step = st.selectbox(
+        "Checkpoint",
+        options,
+        key="checkpoint",
+        format_func=lambda step: f"last (step {found[0]:,})" if step == LAST else f"step {step:,}",
+        help="Updates done. Checkpoints lie at 0, 1, 2, 4, … 512 and then at equal distances.",
+    )
+    address.write(run=name, checkpoint=None if step == LAST else step)
+    return catalogue.open_checkpoint(runs[name], None if step == LAST else int(step))
+
+
+def default_run(known: dict[str, catalogue.RunSummary], names: list[str]) -> str:
+    """A causal run that was scored, else a causal one, else any; of these the largest."""
+
+    def rank(name: str) -> tuple[bool, bool, bool, int]:
+        run = known.get(name)
+        if run is None or run.parameters is None:
+            return True, True, True, 0
+        return False, run.objective != "clm", run.blimp is None, -run.parameters
+
+    return min(names, key=rank)
+
+
+def choose_subject() -> str:
+    """A pair of a set, two sentences of one's own, or one text."""
+    address.choice("look", list(SUBJECTS), "pair")
+    look = st.segmented_control(
+        "Explain",
+        list(SUBJECTS),
+        key="look",
+        format_func=lambda key: SUBJECTS[key],
+        required=True,
+        width="stretch",
+        help="A minimal pair of a set, two sentences of your own, or one text of your own.",
+    )
+    address.write(look=None if look == "pair" else look)
+    return look or "pair"
+
+
+def choose_pair(opened: Opened) -> Wanted:
+    """Set of pairs, paradigm, pair; worst pairs first."""
+    results = sources.saved_results(opened.run.path)
+    found = {source.key: source for source in sources.sources(results, opened.run.step)}
+    address.choice("pairs", list(found), next(iter(found)))
+    key = st.selectbox(
+        "Minimal pairs",
+        list(found),
+        key="pairs",
+        format_func=lambda key: found[key].label,
+        help="The embedded pairs, and every set this run was scored on with `workbench blimp`.",
+    )
+    source = found[key]
+    shares = sources.paradigms(source)
+    names = list(shares)
+    opening = opening_pair(opened, source)
+    address.choice("paradigm", names, opening[0] if opening else names[0])
+    paradigm = st.selectbox(
+        "Paradigm",
+        names,
+        key="paradigm",
+        format_func=lambda uid: _paradigm_label(uid, shares[uid]),
+        help="One kind of contrast, and the share of its pairs that this checkpoint decides rightly; chance is 50 %.",
+    )
+    scored = sources.scored(opened, source, paradigm)
+    frame = sources.by_margin(scored.per_pair)
+    if frame.empty:
+        raise InputError(f"the saved result has no pairs of {paradigm}; score the run again.")
+    rows = {int(row.pair_id): row for row in frame.itertuples(index=False)}
+    first = opening[1] if opening and opening[0] == paradigm else sources.telling_pair(frame)
+    address.choice("pair", list(rows), first)
+    chosen = st.selectbox(
+        "Pair",
+        list(rows),
+        key="pair",
+        format_func=lambda pair_id: _pair_label(rows[pair_id]),
+        help="Worst first: nats by which the grammatical sentence is ahead; ✗ where the other is preferred.",
+    )
+    address.write(pairs=key, paradigm=paradigm, pair=chosen, good=None, bad=None, text=None)
+    row = rows[chosen]
+    protocol, pll = sources.protocol_of(source)
+    origin = (str(row.phenomenon), paradigm, f"pair {chosen}", source.label, f"protocol {protocol}")
+    return Wanted(row.sentence_good, row.sentence_bad, protocol, pll, origin, scored)
+
+
+def write_sentences() -> Wanted:
+    """Two sentences of the user's own."""
+    address.words("good", GOOD)
+    address.words("bad", BAD)
+    good = st.text_area("First sentence", key="good", height=80, max_chars=address.LONGEST)
+    bad = st.text_area("Second sentence", key="bad", height=80, max_chars=address.LONGEST)
+    address.write(good=good, bad=bad, text=None, pairs=None, paradigm=None, pair=None)
+    if not good.strip() or not bad.strip():
+        raise InputError("write a sentence into both fields; the two are compared.")
+    return Wanted(good, bad, origin=("your sentences", "protocol native"))
+
+
+def write_text() -> str:
+    """A text of the user's own."""
+    address.words("text", TEXT)
+    text = st.text_area("Text", key="text", height=160, max_chars=address.LONGEST)
+    address.write(text=text, good=None, bad=None, pairs=None, paradigm=None, pair=None)
+    if not text.strip():
+        raise InputError("write some text into the field on the left.")
+    return text
+
+
+def footer() -> None:
+    """What the numbers are in."""
+    st.caption(
+        "1 nat is a factor of e ≈ 2.72 in probability. The address of this page holds every choice; copy it."
+    )
+
+
+def _paradigm_label(uid: str, share: float | None) -> str:
+    return uid.removeprefix("embedded_").replace("_", " ") + ("" if share is None else f" — {share:.0%}")
+
+
+def _pair_label(row) -> str:
+    mark = "✓" if row.correct > 0.5 else "✗" if row.correct < 0.5 else "="
+    return f"{mark} {markup.number(row.margin)}  {row.sentence_good}"
