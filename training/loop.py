@@ -22,6 +22,7 @@ from training.schedule import Budget, checkpoint_due, lr_share
 from training.tracking import Record
 from workbench.data.tokenizer import token_bytes
 from workbench.errors import RunError
+from workbench.model.compiled import compiled_loss
 from workbench.runs.checkpoint import (
     checkpoint_folder,
     checkpoint_steps,
@@ -82,7 +83,7 @@ class Trainer:
         self._sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
         lengths = torch.from_numpy(token_bytes(model.tokenizer))
         self._sizes[: len(lengths)] = lengths
-        self._loss: Callable[..., torch.Tensor] = torch.compile(model.loss) if chosen.compile else model.loss
+        self._loss: Callable[..., torch.Tensor] = compiled_loss(model) if chosen.compile else model.loss
         self.step = 0
         self.seconds = 0.0
         self.flags: list[str] = []
@@ -170,6 +171,7 @@ class Trainer:
             if not math.isfinite(total):
                 break
             loss.backward()
+            self.optimizer.gather()
         return total
 
     def _not_finite(self, what: str, value: float) -> RunError:

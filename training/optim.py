@@ -54,6 +54,7 @@ class AdamW:
         for parameter, view in zip(self._parameters, self._views(self._computing), strict=True):
             parameter.data = view
         self._count = torch.zeros((), dtype=torch.float32)
+        self._gathered = False
         border = sum(parameter.numel() for parameter in self._parameters if parameter.ndim >= 2)
         stretches = ((slice(0, border), weight_decay), (slice(border, flat.numel()), 0.0))
         self._groups = [(part, decay) for part, decay in stretches if part.stop > part.start]
@@ -65,6 +66,27 @@ class AdamW:
 
     def zero_grad(self) -> None:
         """Forget all gradients."""
+        self._gathered = False
+        for parameter in self._parameters:
+            parameter.grad = None
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Add the parameters' gradients to the float32 sum that `step` uses, and drop them.
+
+        Called after each of several backward passes, so that bf16 gradients are summed in float32.
+        """
+        found = [(view, p.grad) for view, p in zip(self._gradients, self._parameters, strict=True)]
+        present = [(view, grad) for view, grad in found if grad is not None]
+        if not self._gathered and len(present) < len(found):
+            self._flat["gradient"].zero_()
+        if present:
+            views, grads = [view for view, _ in present], [grad for _, grad in present]
+            if self._gathered:
+                torch._foreach_add_(views, [grad.float() for grad in grads])
+            else:
+                torch._foreach_copy_(views, grads)
+        self._gathered = True
         for parameter in self._parameters:
             parameter.grad = None
 
@@ -75,7 +97,8 @@ class AdamW:
         Returns:
             The gradient's norm before clipping. If it is not finite, nothing has been changed.
         """
-        self._gather_gradients()
+        if not self._gathered or any(parameter.grad is not None for parameter in self._parameters):
+            self.gather()
         norm = torch.linalg.vector_norm(self._flat["gradient"])
         value = float(norm)
         if not math.isfinite(value):
@@ -99,18 +122,10 @@ class AdamW:
                 maximize=False,
                 grad_scale=divisor,
             )
+        self._gathered = False
         if self._mixed:
             self._computing.copy_(self._flat["weights"])
         return value
-
-    def _gather_gradients(self) -> None:
-        """The gradients in float32 in one row; zeros where a parameter took no part."""
-        found = [(view, p.grad) for view, p in zip(self._gradients, self._parameters, strict=True)]
-        present = [(view, grad) for view, grad in found if grad is not None]
-        if len(present) < len(found):
-            self._flat["gradient"].zero_()
-        if present:
-            torch._foreach_copy_([view for view, _ in present], [grad for _, grad in present])
 
     def weights(self) -> dict[str, Tensor]:
         """The float32 master weights by parameter name: what a checkpoint's model.safetensors holds."""

@@ -43,9 +43,7 @@ class Progress:
         pause: seconds between lines without a terminal.
     """
 
-    def __init__(
-        self, label: str, stream: Any = None, quiet: bool = False, pause: float = 20.0
-    ) -> None:
+    def __init__(self, label: str, stream: Any = None, quiet: bool = False, pause: float = 20.0) -> None:
         self._label = label
         self._stream = stream or sys.stderr
         self._live = not quiet and self._stream.isatty() and os.environ.get("TERM") != "dumb"

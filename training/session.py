@@ -6,6 +6,7 @@ its model built; then the folder appears whole.
 
 import dataclasses
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
     progress = Progress(out.name, quiet=quiet)
     with StopSignals() as signals:
         folder.check_free(out)
+        _check_compiler(settings)
         use_threads(settings.train.threads)
         material = prepare(settings, progress=progress)
         settings = material.settings
@@ -203,9 +205,11 @@ def _fit(
     signals: StopSignals,
 ) -> Outcome:
     from training.loop import Trainer
+    from training.memory import keep_freed_pages
     from training.tracking import Record, WandbTracker, wanted
     from workbench.data.batches import Batches, eval_batches
 
+    keep_freed_pages()
     settings = material.settings
     train_split, validation_split = material.packed.train, material.packed.validation
     common: dict[str, Any] = {
@@ -239,6 +243,15 @@ def _fit(
         record.close()
     write_card(run)
     return Outcome(run, trainer.step, finished, None if finished else signals.requested)
+
+
+def _check_compiler(settings: RunSettings) -> None:
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++")
+    if settings.train.compile and not any(name and shutil.which(name) for name in names):
+        raise ConfigError(
+            "train.compile needs a C++ compiler (g++ or clang++) and none was found; "
+            "install one, or train without --compile."
+        )
 
 
 def _with_train(settings: RunSettings, **changes: Any) -> RunSettings:

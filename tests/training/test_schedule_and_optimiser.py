@@ -149,3 +149,30 @@ def test_a_state_that_does_not_fit_is_refused():
     del state["exp_avg.matrix"]
     with pytest.raises(RunError, match=r"exp_avg\.matrix is None, not \(5, 7\)"):
         optimizer.load_state(state)
+
+
+def test_gradients_of_several_passes_are_summed_in_float32():
+    """2 ** 9 passes of gradient 1: bf16, with 8 bits, would stop counting at 256."""
+    parameter = nn.Parameter(torch.zeros(4, 4))
+    optimiser = AdamW([("w", parameter)], dtype=torch.bfloat16, clip=0.0)
+    for _ in range(512):
+        parameter.sum().backward()
+        optimiser.gather()
+    assert optimiser.step(0.0) == pytest.approx(512 * 4)
+    parameter.sum().backward()
+    assert optimiser.step(0.0) == pytest.approx(4), "a new step begins a new sum"
+
+
+def test_state_and_weights_survive_a_round_trip():
+    first, second = (nn.Parameter(torch.ones(3, 2)) for _ in range(2))
+    one, two = (AdamW([("w", p)]) for p in (first, second))
+    for _ in range(2):
+        (first**2).sum().backward()
+        one.step(0.1)
+        one.zero_grad()
+    two.load_state(one.state(), one.weights())
+    assert torch.equal(first, second)
+    for parameter, optimiser in ((first, one), (second, two)):
+        (parameter**2).sum().backward()
+        optimiser.step(0.1)
+    assert torch.equal(first, second)
