@@ -61,5 +61,5 @@ def run(args: argparse.Namespace) -> int:
             top_p=args.top_p,
             seed=args.seed if index == 0 else derive(args.seed, "generate", index),
         )
-        print(("\n" if index else "") + text)
+        print(("\n" if index else "") + str(text))
     return 0

@@ -239,7 +239,9 @@ def test_a_place_that_is_taken(make, tmp_path):
 def test_compiling_without_a_compiler_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
-    with pytest.raises(ConfigError, match=r"train\.compile needs a C\+\+ compiler .* or train without --compile"):
+    with pytest.raises(
+        ConfigError, match=r"train\.compile needs a C\+\+ compiler .* or train without --compile"
+    ):
         train(small("train.compile=true"), tmp_path / "run", quiet=True)
     assert list(tmp_path.iterdir()) == []
 
