@@ -131,7 +131,7 @@ def refused(read, folder: Path, words: str) -> None:
     began = time.monotonic()
     with pytest.raises(RunError, match=words) as error:
         read(folder)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 20  # it does not hang
     assert "\n" not in str(error.value)
     assert not FLAG.exists()
 
