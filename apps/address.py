@@ -35,6 +35,13 @@ def switch(key: str, default: bool = False) -> None:
         st.session_state[key] = st.query_params.get(key, "1" if default else "0") == "1"
 
 
+def forget(*keys: str) -> None:
+    """Take these choices out of the state and the URL, so that their defaults come back."""
+    for key in keys:
+        st.session_state.pop(key, None)
+        st.query_params.pop(key, None)
+
+
 def write(**values: object) -> None:
     """Put these values into the URL, and take out the keys whose value is None. Other keys stay."""
     for key, value in values.items():

@@ -18,6 +18,9 @@ LARGEST = 48
 BARE: Any = {"ticks": False, "domain": False, "labelFlush": False, "labelBound": False}
 """An axis that is labels only, each in its place."""
 
+NONE: Any = {"left": 0, "right": 0, "top": 0, "bottom": 2}
+"""No margin around a chart; the page has its own."""
+
 
 def component_map(rows: Sequence[dict[str, Any]], palette: Palette, selected: str | None) -> Any:
     """Layer x (heads, MLP) with numbers; a click selects a cell (selection `cell`, field `component`).
@@ -61,7 +64,7 @@ def component_map(rows: Sequence[dict[str, Any]], palette: Palette, selected: st
     if len(columns) <= 13:
         text = alt.Chart(frame).mark_text(fontSize=12.5, tooltip=False)
         layered.append(text.encode(y=y, x=middle, text="text:N", color=alt.Color("ink:N", scale=None)))
-    chart = alt.layer(*layered).properties(height=CELL * (len(layers) + 1))
+    chart = alt.layer(*layered).properties(height=CELL * (len(layers) + 1), padding=NONE)
     return chart.resolve_scale(color="independent").configure_view(strokeWidth=0)
 
 
@@ -111,7 +114,7 @@ def attention_map(
     row = alt.Chart(pd.DataFrame({"from": [names[place]]}))
     ring = row.mark_rect(filled=False, stroke=palette.ink, strokeWidth=1.5, cornerRadius=2)
     chart = alt.layer(cells, ring.encode(y=alt.Y("from:N", sort=names)))
-    return chart.properties(height=side * len(names) + 105).configure_view(strokeWidth=0)
+    return chart.properties(height=side * len(names) + 95, padding=NONE).configure_view(strokeWidth=0)
 
 
 def shares(frame: pd.DataFrame, name: str, palette: Palette, chance: float = 0.5) -> Any:
@@ -124,13 +127,7 @@ def shares(frame: pd.DataFrame, name: str, palette: Palette, chance: float = 0.5
         chance: what guessing gives.
     """
     order = list(frame.sort_values("accuracy", ascending=False)[name])
-    frame = frame.assign(
-        text=[
-            f"{accuracy:.1%}  [{100 * low:.1f}, {100 * high:.1f}]"
-            for accuracy, low, high in zip(frame.accuracy, frame.low, frame.high, strict=True)
-        ],
-        end=1.04,
-    )
+    frame = frame.assign(text=[f"{accuracy:.1%}" for accuracy in frame.accuracy])
     base = alt.Chart(frame).encode(
         y=alt.Y(f"{name}:N", sort=order, title=None).axis(labelLimit=330, labelPadding=8, **BARE),
         tooltip=[
@@ -143,20 +140,21 @@ def shares(frame: pd.DataFrame, name: str, palette: Palette, chance: float = 0.5
         ],
     )
     axis = alt.Axis(format=".0%", values=[0, 0.25, 0.5, 0.75, 1], grid=True, **BARE)
-    scale = alt.Scale(domain=[0, 1.36], nice=False)
-    title = "pairs decided rightly, 95 % interval; dashed: chance"
+    scale = alt.Scale(domain=[0, 1.28], nice=False)
+    title = "right, with 95 % interval"
 
     def x(field: str) -> Any:
         return alt.X(f"{field}:Q", title=title, scale=scale, axis=axis)
 
     colour = alt.when(alt.datum.accuracy >= chance)
     colour = colour.then(alt.value(palette.good)).otherwise(alt.value(palette.bad))
+    edge: Any = alt.value("width")
     guess = alt.Chart(pd.DataFrame({"accuracy": [chance]}))
     layers = [
         guess.mark_rule(strokeDash=[4, 3], color=palette.muted).encode(x=x("accuracy")),
         base.mark_rule(strokeWidth=3, opacity=0.45).encode(x=x("low"), x2="high:Q", color=colour),
         base.mark_circle(size=80, opacity=1).encode(x=x("accuracy"), color=colour),
-        base.mark_text(align="left", fontSize=12, color=palette.ink).encode(x=x("end"), text="text:N"),
+        base.mark_text(align="right", fontSize=12, color=palette.ink).encode(x=edge, text="text:N"),
     ]
-    chart = alt.layer(*layers).properties(height=24 * len(frame) + 46)
+    chart = alt.layer(*layers).properties(height=24 * len(frame) + 40, padding=NONE)
     return chart.configure_view(strokeWidth=0)

@@ -34,7 +34,7 @@ _RULES = """
 }
 .wb-names .wb-sum { padding-top: 0.25rem; }
 
-.wb-key { color: var(--wb-muted); font-size: 0.8rem; margin: 0.55rem 0 0; }
+.wb-key { color: var(--wb-muted); font-size: 0.8rem; margin: 0; }
 .wb-key i {
   display: inline-block; width: 0.75rem; height: 0.75rem; border-radius: 3px;
   vertical-align: -0.06rem; margin: 0 0.25rem 0 0.8rem;

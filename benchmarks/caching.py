@@ -29,7 +29,7 @@ def measure(kind: str, shape: str, seconds: float, threads: int) -> dict[str, fl
     config = preset(shape)
     model = HookedTransformer(config).eval()
     tokens = torch.randint(4, config.d_vocab, (BATCH, config.n_ctx))
-    watch = [(lambda name: name.endswith("hook_pattern"), lambda x, hook: None)]
+    watch: list[Any] = [(lambda name: name.endswith("hook_pattern"), lambda x, hook: None)]
 
     @torch.no_grad()
     def once() -> Any:

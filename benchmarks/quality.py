@@ -137,7 +137,7 @@ def opened(theirs: Any, config: Any, tokenizer: Any) -> Any:
     config = dataclasses.replace(
         config, qkv_bias=False, attention_scale=1.0, activation="gelu_tanh", objective=None
     )
-    model = HookedTransformer(config, tokenizer).eval()
+    model: Any = HookedTransformer(config, tokenizer).eval()
     stack = theirs.transformer
     model.embed.W_E.copy_(stack.wte.weight)
     model.pos_embed.W_pos.copy_(stack.wpe.weight)

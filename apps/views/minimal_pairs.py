@@ -52,7 +52,8 @@ def show(opened: Opened, palette: Palette) -> None:
     mean = result.overall.paradigms
     st.markdown(
         f"**{mean.accuracy:.1%}** of pairs decided rightly, mean over {len(result.paradigms)} paradigms "
-        f"(95 % interval {mean.low:.1%} to {mean.high:.1%}; {mean.n:,} pairs, {mean.ties:,} ties; chance 50 %)."
+        f"(95 % interval {mean.low:.1%} to {mean.high:.1%}; "
+        f"{mean.n:,} pairs, {mean.ties:,} ties; chance 50 %)."
     )
     if result.source == "embedded":
         st.caption(
@@ -64,8 +65,8 @@ def show(opened: Opened, palette: Palette) -> None:
     with st.expander("The same as a table"):
         _table(frame, by or "phenomenon", f"{saved[name].path.stem}-{by}.csv")
     st.caption(
-        "Intervals are Wilson's, 95 %, about drawing other pairs of the same kind; training again with another "
-        "seed moves a small model's overall figure by about a point."
+        "Intervals are Wilson's, 95 %, about drawing other pairs of the same kind; training again with "
+        "another seed moves a small model's overall figure by about a point."
     )
 
 

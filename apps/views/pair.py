@@ -17,8 +17,8 @@ CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
 
 EXPLANATION = (
     "Direct contributions: what each component writes for the readout, with the final norm's scale frozen "
-    "at its value in this run; only so are they linear, and sum exactly. They leave out what a component does "
-    "through later ones."
+    "at its value in this run; only so are they linear, and sum exactly. They leave out what a component "
+    "does through later ones."
 )
 
 
@@ -60,8 +60,8 @@ def _whole(found: PairAttribution, first: str, second: str) -> None:
 def _position(found: PairAttribution) -> None:
     if found.same_context:
         why = (
-            "Both tokens are predicted from the same context: the normaliser cancels, and this is exactly the "
-            "difference of their logits."
+            "Both tokens are predicted from the same context: the normaliser cancels, and this is exactly "
+            "the difference of their logits."
         )
     else:
         why = "The two are predicted from different contexts: a difference of log-probabilities."
@@ -88,8 +88,8 @@ def _paradigm(wanted: Wanted) -> None:
     st.metric(
         "Whole paradigm",
         f"{mean.accuracy:.1%} right",
-        help=f"{mean.n:,} pairs of this paradigm, {mean.ties} ties, with the 95 % interval about drawing other "
-        "pairs. One pair is an anecdote; this is the aggregate beside it.",
+        help=f"{mean.n:,} pairs of this paradigm, {mean.ties} ties, with the 95 % interval about drawing "
+        "other pairs. One pair is an anecdote; this is the aggregate beside it.",
         delta=f"{mean.low:.1%} – {mean.high:.1%}, n = {mean.n:,}",
         **CARD,
     )

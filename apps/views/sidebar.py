@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -111,6 +112,8 @@ def choose_pair(opened: Opened) -> Wanted:
         list(found),
         key="pairs",
         format_func=lambda key: found[key].label,
+        on_change=address.forget,
+        args=("paradigm", "pair"),
         help="The embedded pairs, and every set this run was scored on with `workbench blimp`.",
     )
     source = found[key]
@@ -123,13 +126,15 @@ def choose_pair(opened: Opened) -> Wanted:
         names,
         key="paradigm",
         format_func=lambda uid: _paradigm_label(uid, shares[uid]),
-        help="One kind of contrast, and the share of its pairs that this checkpoint decides rightly; chance is 50 %.",
+        on_change=address.forget,
+        args=("pair",),
+        help="One kind of contrast, and the share of its pairs decided rightly; chance is 50 %.",
     )
     scored = sources.scored(opened, source, paradigm)
     frame = sources.by_margin(scored.per_pair)
     if frame.empty:
         raise InputError(f"the saved result has no pairs of {paradigm}; score the run again.")
-    rows = {int(row.pair_id): row for row in frame.itertuples(index=False)}
+    rows: dict[int, dict[str, Any]] = {int(row["pair_id"]): row for row in frame.to_dict("records")}
     first = opening[1] if opening and opening[0] == paradigm else sources.telling_pair(frame)
     address.choice("pair", list(rows), first)
     chosen = st.selectbox(
@@ -142,16 +147,16 @@ def choose_pair(opened: Opened) -> Wanted:
     address.write(pairs=key, paradigm=paradigm, pair=chosen, good=None, bad=None, text=None)
     row = rows[chosen]
     protocol, pll = sources.protocol_of(source)
-    origin = (str(row.phenomenon), paradigm, f"pair {chosen}", source.label, f"protocol {protocol}")
-    return Wanted(row.sentence_good, row.sentence_bad, protocol, pll, origin, scored)
+    origin = (str(row["phenomenon"]), paradigm, f"pair {chosen}", source.label, f"protocol {protocol}")
+    return Wanted(row["sentence_good"], row["sentence_bad"], protocol, pll, origin, scored)
 
 
 def write_sentences() -> Wanted:
     """Two sentences of the user's own."""
     address.words("good", GOOD)
     address.words("bad", BAD)
-    good = st.text_area("First sentence", key="good", height=80, max_chars=address.LONGEST)
-    bad = st.text_area("Second sentence", key="bad", height=80, max_chars=address.LONGEST)
+    good = st.text_area("First sentence", key="good", height=100, max_chars=address.LONGEST)
+    bad = st.text_area("Second sentence", key="bad", height=100, max_chars=address.LONGEST)
     address.write(good=good, bad=bad, text=None, pairs=None, paradigm=None, pair=None)
     if not good.strip() or not bad.strip():
         raise InputError("write a sentence into both fields; the two are compared.")
@@ -161,7 +166,9 @@ def write_sentences() -> Wanted:
 def write_text() -> str:
     """A text of the user's own."""
     address.words("text", TEXT)
-    text = st.text_area("Text", key="text", height=160, max_chars=address.LONGEST)
+    text = st.text_area(
+        "Text", key="text", height=160, max_chars=address.LONGEST, on_change=address.forget, args=("token",)
+    )
     address.write(text=text, good=None, bad=None, pairs=None, paradigm=None, pair=None)
     if not text.strip():
         raise InputError("write some text into the field on the left.")
@@ -179,6 +186,6 @@ def _paradigm_label(uid: str, share: float | None) -> str:
     return uid.removeprefix("embedded_").replace("_", " ") + ("" if share is None else f" — {share:.0%}")
 
 
-def _pair_label(row) -> str:
-    mark = "✓" if row.correct > 0.5 else "✗" if row.correct < 0.5 else "="
-    return f"{mark} {markup.number(row.margin)}  {row.sentence_good}"
+def _pair_label(row: dict[str, Any]) -> str:
+    mark = "✓" if row["correct"] > 0.5 else "✗" if row["correct"] < 0.5 else "="
+    return f"{mark} {markup.number(row['margin'])}  {row['sentence_good']}"

@@ -43,7 +43,9 @@ def test_edges_are_the_distinct_continuations_and_rows_walk_along_them(rows):
     ]
     assert len(edges) == len(set(edges))
     assert set(edges) == {row[:size] for row in rows for size in range(2, len(row) + 1)}
-    assert (np.diff(tree.edge_parents) >= 0).all()
+    for node in range(len(prefixes)):
+        assert set(tree.edge_parents[tree.edge_starts[node] : tree.edge_starts[node + 1]]) == {node}
+    assert tree.edge_starts[-1] == len(edges)
     values = np.arange(1, len(edges) + 1) ** 1.5
     by_prefix = dict(zip(edges, values, strict=True))
     wanted = [sum(by_prefix[row[:size]] for size in range(2, len(row) + 1)) for row in rows]

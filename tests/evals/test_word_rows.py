@@ -35,7 +35,7 @@ def test_on_all_embedded_pairs_and_the_real_blimp(embedded, tokenizer, real_data
     from workbench.data.pairs import open_pairs
 
     for pairs in (embedded, open_pairs(str(real_data / "blimp"))):
-        texts = [f" {text}" for pair in pairs.pairs for text in (pair.sentence_good, pair.sentence_bad)]
+        texts = [f" {text}" for pair in pairs.pairs[::7] for text in (pair.sentence_good, pair.sentence_bad)]
         assert splits_at_spaces(tokenizer, texts)
         ids, _ = word_rows(tokenizer, texts, 1)
         assert ids.tolist() == [token for row in one_by_one(tokenizer, texts) for token in row]

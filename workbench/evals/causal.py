@@ -112,7 +112,7 @@ def _edges(
     """The edges that leave the blocks' own nodes: place of the parent among these nodes, token, number."""
     parents, where, offset = [], [], 0
     for block in blocks:
-        first, last = np.searchsorted(tree.edge_parents, [block.start, block.stop])
+        first, last = tree.edge_starts[[block.start, block.stop]]
         where.append(np.arange(first, last))
         parents.append(tree.edge_parents[first:last] - (block.start - offset))
         offset += block.stop - block.start

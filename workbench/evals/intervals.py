@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from statistics import NormalDist
 
+Number = int | float
+
 
 @dataclasses.dataclass(frozen=True)
 class Share:
@@ -22,7 +24,7 @@ class Share:
         return f"{self.accuracy:.1%} [{self.low:.1%}, {self.high:.1%}]"
 
 
-def wilson(accuracy: float, n: float, confidence: float = 0.95) -> tuple[float, float]:
+def wilson(accuracy: Number, n: Number, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share.
 
     Args:
@@ -44,7 +46,7 @@ def wilson(accuracy: float, n: float, confidence: float = 0.95) -> tuple[float, 
 
 
 def weighted_share(
-    accuracies: Sequence[float], counts: Sequence[int], weights: Sequence[float], ties: int = 0
+    accuracies: Sequence[Number], counts: Sequence[int], weights: Sequence[Number], ties: int = 0
 ) -> Share:
     """A weighted mean of shares, with Wilson's interval for as many pairs as its variance is worth.
 

@@ -22,7 +22,7 @@ def log_normaliser(
             exceeds `longest * |x|`, which tells whether the exponentials need a maximum subtracted.
     """
     out = x.new_empty(x.shape[0])
-    buffer = x.new_empty(min(ROWS, x.shape[0]), min(WORDS, readout.shape[0]))
+    buffer = x.new_empty(ROWS * WORDS)
     for start in range(0, x.shape[0], ROWS):
         rows = x[start : start + ROWS]
         bound = float(rows.norm(dim=-1).max()) * longest
@@ -32,8 +32,8 @@ def log_normaliser(
 
 
 def _tile(rows: Tensor, words: Tensor, buffer: Tensor) -> Tensor:
-    full = rows.shape[0] == buffer.shape[0] and words.shape[0] == buffer.shape[1]
-    return torch.mm(rows, words.T, out=buffer) if full else rows @ words.T
+    height, width = rows.shape[0], words.shape[0]
+    return torch.mm(rows, words.T, out=buffer[: height * width].view(height, width))
 
 
 def _plain(rows: Tensor, readout: Tensor, buffer: Tensor) -> Tensor:

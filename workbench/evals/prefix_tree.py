@@ -30,6 +30,8 @@ class PrefixTree:
     ends: Int[np.ndarray, " inner"]
     """First node after the subtree."""
     edge_parents: Int[np.ndarray, " edge"]
+    edge_starts: Int[np.ndarray, " inner_and_one"]
+    """The edges of inner node i are `edge_starts[i]:edge_starts[i + 1]`; there is always one."""
     edge_tokens: Int[np.ndarray, " edge"]
     row_edges: Int[np.ndarray, "row pos"]
     """Index of each token's edge; `len(edge_tokens)` at the first token and after the end."""
@@ -73,12 +75,14 @@ def grow(rows: Rows) -> PrefixTree:
     edge_index[np.flatnonzero(is_edge)[by_parent]] = np.arange(len(by_parent))
     row_edges = np.full((count, width), len(by_parent), np.int32)
     row_edges[order] = np.where(places < lengths[:, None], edge_index[node], len(by_parent))
+    edge_parents = edge_parent[by_parent].astype(np.int32)
     return PrefixTree(
         tokens=token[is_inner],
         depths=depth[is_inner].astype(np.int32),
         parents=np.where(is_edge, inner_index[parent], -1)[is_inner].astype(np.int32),
         ends=ends,
-        edge_parents=edge_parent[by_parent].astype(np.int32),
+        edge_parents=edge_parents,
+        edge_starts=np.append(np.flatnonzero(np.diff(edge_parents, prepend=-1)), len(edge_parents)),
         edge_tokens=token[is_edge][by_parent],
         row_edges=row_edges,
     )

@@ -5,10 +5,10 @@ import io
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from workbench.errors import DataError, InputError
-from workbench.evals.intervals import Share, weighted_share
+from workbench.evals.intervals import Number, Share, weighted_share
 from workbench.evals.protocols import PROTOCOLS, Protocol, describe
 from workbench.files import read_json, write_bytes, write_json
 
@@ -107,7 +107,7 @@ class BlimpResult:
         accuracies, counts, ties = list(frame.accuracy), list(frame.n), int(frame.ties.sum())
         in_phenomenon = frame.groupby("phenomenon").accuracy.transform("size")
 
-        def mean(weights: list[float]) -> Share:
+        def mean(weights: list[Number]) -> Share:
             return weighted_share(accuracies, counts, weights, ties)
 
         return Overall(
@@ -201,14 +201,14 @@ class BlimpResult:
                 "score the run again."
             ) from None
 
-    def pair(self, paradigm: str, pair_id: int) -> Any:
+    def pair(self, paradigm: str, pair_id: SupportsIndex) -> Any:
         """The row of one pair.
 
         Raises:
             InputError: there is no such pair.
         """
         frame = self.per_pair
-        found = frame[(frame.paradigm == paradigm) & (frame.pair_id == pair_id)]
+        found = frame[(frame.paradigm == paradigm) & (frame.pair_id == int(pair_id))]
         if found.empty:
             raise InputError(f"no pair {pair_id} of paradigm {paradigm!r} in {self.title}.")
         return found.iloc[0]

@@ -106,7 +106,7 @@ def first_difference(a: Sequence[int] | np.ndarray, b: Sequence[int] | np.ndarra
 
 def _same_context(good: TextAttribution, bad: TextAttribution, place: int) -> bool:
     mine, other = (side.contexts[side.rows[place]] for side in (good, bad))
-    return np.array_equal(mine, other) and good.places[place] == bad.places[place]
+    return np.array_equal(mine, other) and bool(good.places[place] == bad.places[place])
 
 
 def _attribute(
@@ -142,6 +142,7 @@ def _readings(
 
     if model.config.objective == "mlm":
         masked = masked_rows(tokenizer, [text], protocol, label)
+        _refuse_long(model, int(masked.rows.lengths[0]), name)
         refuse_misfit(model, masked.rows, label)
         contexts, _, places = variants(
             masked.rows.ids[None], masked.targets[None], masked.words[None], tokenizer.mask_token_id, pll
@@ -149,8 +150,17 @@ def _readings(
         ids, rows = masked.rows.ids[places], np.arange(len(places))
     else:
         encoded = causal_rows(tokenizer, [text], protocol, label)
+        _refuse_long(model, int(encoded.lengths[0]) - 1, name)
         refuse_misfit(model, encoded, label, unread=1)
         ids, contexts = encoded.ids[1:], encoded.ids[None, :-1]
         places = np.arange(len(ids))
         rows = np.zeros(len(ids))
     return ids.astype(np.int64), contexts.astype(np.int64), rows.astype(np.int64), places.astype(np.int64)
+
+
+def _refuse_long(model: Any, length: int, name: str) -> None:
+    if length > model.config.n_ctx:
+        raise InputError(
+            f"{name} has {length} tokens, the model's context has {model.config.n_ctx}; shorten it, or use "
+            "a model with a longer context."
+        )

@@ -1,0 +1,114 @@
+"""What the chosen head attends to, and all heads of its layer."""
+
+import numpy as np
+import streamlit as st
+
+from apps import address, charts, explain, markup
+from apps.bundle import bundle, bundle_url
+from apps.catalogue import Opened
+from apps.explain import Reading, Subject
+from apps.palette import Palette
+
+PICKED = "head picked by the reader"
+MOST_HEADS, MOST_TOKENS = 16, 32
+"""What CircuitsVis paints in a second or two."""
+NARROW = 24
+"""Tokens that fit into half the page."""
+
+
+def pick() -> None:
+    """Remember that the reader chose the head: another pair keeps it."""
+    st.session_state[PICKED] = True
+
+
+def show(opened: Opened, subject: Subject, heads: list[str], palette: Palette) -> None:
+    """Draw the head's map on each sentence, and CircuitsVis' view of its layer."""
+    st.subheader("What the head attends to", anchor=False)
+    choose, skip, _ = st.columns([2, 3, 3], vertical_alignment="bottom")
+    head = choose.selectbox(
+        "Head",
+        heads,
+        key="head",
+        on_change=pick,
+        help="The strongest head is chosen first; a click in the map above chooses another.",
+    )
+    address.switch("nobos")
+    hide = skip.toggle(
+        "Leave out the first token",
+        key="nobos",
+        help="Many heads rest on ‹bos›; without it the rest of the pattern shows.",
+    )
+    address.write(head=head if st.session_state.get(PICKED) else None, nobos="1" if hide else None)
+    component = explain.find(subject.components, head)
+    assert component.layer is not None
+    assert component.head is not None
+    patterns = [explain.attention(opened, reading.ids, component.layer) for reading in subject.readings]
+    of_head = [pattern[component.head] for pattern in patterns]
+    skipped = [pattern[:, int(hide) :] for pattern in of_head]
+    top = max((float(part.max()) for part in skipped if part.size), default=1.0)
+    several = len(patterns) > 1
+    beside = several and max(len(reading.ids) for reading in subject.readings) <= NARROW
+    places = st.columns(len(patterns)) if beside else [st.container() for _ in patterns]
+    for place, reading, pattern in zip(places, subject.readings, of_head, strict=True):
+        with place:
+            st.markdown(f"**{head}** on the {reading.label} sentence" if several else f"**{head}**")
+            _map(opened, reading, pattern, palette, top, hide)
+    _layer(opened, subject, component.layer, palette)
+
+
+def _map(
+    opened: Opened, reading: Reading, pattern: np.ndarray, palette: Palette, top: float, hide: bool
+) -> None:
+    start = _window(reading)
+    part = slice(start, start + charts.LARGEST)
+    shown = explain.read_tokens(opened, reading.ids[part])
+    chart = charts.attention_map(
+        shown, pattern[part, part], palette, reading.place - start, top, hide and not start
+    )
+    st.altair_chart(chart, alt=f"Attention on the {reading.label}")
+
+
+def _window(reading: Reading) -> int:
+    """Where the shown window begins; a slider where the row does not fit. The framed row stays in it."""
+    last = len(reading.ids) - charts.LARGEST
+    if last <= 0:
+        return 0
+    first = min(last, max(0, reading.place - charts.LARGEST + 8))
+    start = st.slider(f"First token shown ({reading.label})", 0, last, first)
+    return min(max(start, reading.place - charts.LARGEST + 1, 0), reading.place)
+
+
+def _layer(opened: Opened, subject: Subject, layer: int, palette: Palette) -> None:
+    st.subheader(f"All heads of layer {layer}", anchor=False)
+    count = opened.model.config.n_heads
+    longest = max(len(reading.ids) for reading in subject.readings)
+    if count > MOST_HEADS or longest > MOST_TOKENS:
+        st.info(
+            f"CircuitsVis is shown up to {MOST_HEADS} heads and {MOST_TOKENS} tokens; here are {count} heads "
+            f"and {longest} tokens. The map above shows one head at a time."
+        )
+        return
+    address_of = bundle_url()
+    for column, reading in zip(st.columns(2), subject.readings, strict=False):
+        page = markup.attention_page(
+            explain.read_tokens(opened, reading.ids),
+            explain.attention(opened, reading.ids, layer),
+            [f"L{layer}H{head}" for head in range(count)],
+            palette,
+            None if address_of is None else f"{_base()}/{address_of}",
+            b"" if address_of else bundle(),
+            opened.model.config.attention == "causal",
+        )
+        with column:
+            if len(subject.readings) > 1:
+                st.caption(f"On the {reading.label} sentence")
+            st.iframe(
+                page,
+                height=markup.attention_page_height(count),
+                alt=f"CircuitsVis: attention of all heads of layer {layer} on the {reading.label}",
+            )
+
+
+def _base() -> str:
+    path = str(st.get_option("server.baseUrlPath") or "").strip("/")
+    return f"/{path}" if path else ""
