@@ -32,9 +32,9 @@ class Palette:
         return _mix(self.sequential, max(0.0, min(1.0, share)))
 
     def on(self, colour: str) -> str:
-        """Ink that is read on `colour`: near black or white, whichever stands out more (WCAG luminance)."""
+        """Ink that is read on `colour`: black or white, whichever stands out more (WCAG luminance)."""
         light = _luminance(colour)
-        return "#ffffff" if (1.05 / (light + 0.05)) > ((light + 0.05) / 0.06) else "#10151b"
+        return "#ffffff" if 1.05 / (light + 0.05) > (light + 0.05) / 0.05 else "#000000"
 
 
 LIGHT = Palette(

@@ -84,7 +84,7 @@ def _map(subject: Subject, view: View, palette: Palette) -> None:
         alt="Contributions of heads and MLPs by layer",
     )
     ends = [(palette.good, f"helps {subject.helps}"), (palette.bad, f"helps {subject.hurts}")]
-    st.html(markup.key(ends, "Nats. Click a head to see its attention."))
+    st.html(markup.key(ends, "Nats. Click a head."))
 
 
 def _table(opened: Opened, subject: Subject, view: View) -> None:

@@ -183,7 +183,8 @@ def footer() -> None:
 
 
 def _paradigm_label(uid: str, share: float | None) -> str:
-    return uid.removeprefix("embedded_").replace("_", " ") + ("" if share is None else f" — {share:.0%}")
+    name = uid.removeprefix("embedded_").replace("_", " ")
+    return name if share is None else f"{share:.0%} · {name}"
 
 
 def _pair_label(row: dict[str, Any]) -> str:

@@ -70,13 +70,19 @@ def test_the_address_brings_the_view_back(page, runs):
     assert text_of(second) == text_of(first)
 
 
-@pytest.mark.parametrize("query", [
-    {"run": "../secret"}, {"run": "/etc/passwd"}, {"run": "scored/../../secret"}, {"run": "scored@0"},
-    {"run": "linked"}, {"run": "~"}, {"run": "\x00"}, {"run": "file:///etc"}, {"run": "scored\\..\\secret"},
-    {"run": "", "checkpoint": "../../x"}, {"checkpoint": "-1"}, {"checkpoint": "999999"}, {"pair": "1e9"},
-    {"paradigm": "../../etc/passwd"}, {"pairs": "/etc"}, {"head": "L99H99"}, {"look": "<script>"},
-    {"result": "../../../etc/passwd"}, {"level": "x"}, {"at": "y"}, {"look": "text", "token": "77777"},
-])  # fmt: skip
+RUN_NAMES = [
+    "../secret", "/etc/passwd", "scored/../../secret", "scored@0", "linked", "~", "\x00", "file:///etc",
+    "scored\\..\\secret", "",
+]  # fmt: skip
+OTHERS = [
+    {"checkpoint": "../../x", "pairs": "/etc", "head": "L99H99", "result": "../../../etc/passwd"},
+    {"checkpoint": "-1", "paradigm": "../../etc/passwd", "pair": "1e9", "level": "x", "at": "y"},
+    {"checkpoint": "999999", "look": "<script>", "nobos": "maybe"},
+    {"look": "text", "token": "77777", "head": "L0 MLP"},
+]
+
+
+@pytest.mark.parametrize("query", [{"run": name} for name in RUN_NAMES] + OTHERS)
 def test_a_hostile_address_opens_nothing_else(page, runs, query, monkeypatch):
     if not (runs / "linked").exists():
         page_runs.outside(runs)
