@@ -231,7 +231,7 @@ def test_eight_sessions_at_once_see_their_own_numbers(runs):
     found: dict[int, np.ndarray] = {}
 
     def session(index: int) -> None:
-        for _ in range(3):
+        for _ in range(2):
             explain._pair.clear()
             found[index] = explain.explain_pair(opened, *sentences[index], "native", "original").whole
             explain.attention(opened, (1, 5, 6 + index), 0)
