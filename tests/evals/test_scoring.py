@@ -12,7 +12,7 @@ from workbench.evals import causal as causal_module
 from workbench.evals.normaliser import _plain, _shifted, log_normaliser
 from workbench.evals.protocols import PROTOCOLS, find_protocol
 from workbench.evals.scoring import score_sentences
-from workbench.evals.workers import for_each, threads_for
+from workbench.evals.workers import Tally, for_each, threads_for
 
 SHAPES = {
     "learned": {},
@@ -204,3 +204,10 @@ def test_padding_left_in_the_tokenizer_by_an_earlier_call_is_harmless(causal, to
     np.testing.assert_array_equal(
         before, score_sentences(causal, tokenizer, ["The dog ran.", "A cat."]).scores
     )
+
+
+def test_progress_from_several_threads_loses_nothing():
+    shares = []
+    tally = Tally(4000, shares.append)
+    for_each(lambda item: tally.add(1), range(4000), 4)
+    assert shares == [done / 4000 for done in range(1, 4001)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from workbench.evals.encoding import Rows
 from workbench.evals.normaliser import log_normaliser
 from workbench.evals.prefix_tree import Block, PrefixTree, cut, grow
-from workbench.evals.workers import for_each, threads_for, tokens_per_forward
+from workbench.evals.workers import Tally, for_each, threads_for, tokens_per_forward
 
 # Nodes a block: longer blocks read fewer ancestors twice but compare more unrelated nodes.
 # Measured on two cores at widths 128 and 512: 96 is within 3 % of the best at both.
@@ -57,18 +57,16 @@ def edge_log_probs(
     values = np.empty(len(tree.edge_tokens))
     readout = model.readout_weight.detach()
     longest = float(readout.norm(dim=-1).max())
-    finished, total = 0, len(tree.tokens)
+    tally = Tally(len(tree.tokens), tick)
 
     def work(blocks: list[Block]) -> None:
-        nonlocal finished
         parents, tokens, where = _edges(tree, blocks)
         x = _read(model, tree, blocks)
         parents, tokens = parents.to(x.device), tokens.to(x.device)
         logits = (x[parents] * readout[tokens]).sum(-1)
         log_probs = logits - log_normaliser(x, readout, longest)[parents]
         values[where] = log_probs.cpu().numpy()
-        finished += sum(block.stop - block.start for block in blocks)
-        tick(finished / total)
+        tally.add(sum(block.stop - block.start for block in blocks))
 
     for_each(work, batches(tree, model.device.type), threads_for(model))
     return values

@@ -17,7 +17,7 @@ from workbench.errors import InputError
 from workbench.evals.encoding import Label, Rows, encode, ragged, refuse_empty
 from workbench.evals.normaliser import log_normaliser
 from workbench.evals.protocols import Protocol
-from workbench.evals.workers import for_each, threads_for, tokens_per_forward
+from workbench.evals.workers import Tally, for_each, threads_for, tokens_per_forward
 
 Tick = Callable[[float], None]
 
@@ -147,10 +147,9 @@ def _score(
     longest = float(readout.norm(dim=-1).max())
     device = model.device
     step = max(1, tokens_per_forward(device.type) // ids.shape[1])
-    finished = 0
+    tally = Tally(len(first), tick)
 
     def work(start: int) -> None:
-        nonlocal finished
         chosen = first[start : start + step]
         batch = torch.from_numpy(copies[chosen].astype(np.int64)).to(device)
         positions = torch.from_numpy(place[chosen]).to(device)
@@ -161,8 +160,7 @@ def _score(
         words_asked = torch.from_numpy(tokens[asked].astype(np.int64)).to(device)
         logits = (x[parents] * readout[words_asked]).sum(-1)
         values[asked] = (logits - log_normaliser(x, readout, longest)[parents]).cpu().numpy()
-        finished += len(chosen)
-        tick(finished / len(first))
+        tally.add(len(chosen))
 
     for_each(work, range(0, len(first), step), threads_for(model))
     return np.bincount(row, weights=values, minlength=len(ids))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from threading import Lock
 from typing import Any, TypeVar
 
 import torch
@@ -12,6 +13,21 @@ T = TypeVar("T")
 def tokens_per_forward(device: str) -> int:
     """Tokens that one forward reads: enough to make Python's share small, few enough for the caches."""
     return 2048 if device == "cpu" else 65536
+
+
+class Tally:
+    """Counts what several threads have done, and tells `tick` the share of `total`, one call at a time."""
+
+    def __init__(self, total: int, tick: Callable[[float], None]) -> None:
+        self._total, self._tick = total, tick
+        self._done = 0
+        self._lock = Lock()
+
+    def add(self, count: int) -> None:
+        """So many more are done."""
+        with self._lock:
+            self._done += count
+            self._tick(self._done / self._total)
 
 
 def for_each(work: Callable[[T], None], items: Sequence[T], threads: int) -> None:
