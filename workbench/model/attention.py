@@ -2,38 +2,51 @@
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.cache import LayerCache
 from workbench.model.config import ModelConfig
 from workbench.model.hooking import listened
-from workbench.model.kernels import causal_attention, kept_pattern_is_faster
+from workbench.model.kernels import causal_attention, kept_pattern_attention, kept_pattern_is_faster
 from workbench.model.positions import Rotary
+from workbench.model.sight import Sight
 
 
 class Attention(nn.Module):
     """Self-attention (Vaswani et al. 2017) with transformer-lens' hook points.
 
     `hook_attn_scores`, `hook_pattern` and `hook_result` are computed only when they have a
-    listener; without one attention is `scaled_dot_product_attention`. The two paths agree to
-    rounding. Scores that a query may not see are -inf at `hook_attn_scores`.
+    listener; without one attention is `scaled_dot_product_attention`, with windows, ALiBi and T5
+    biases as its mask. The two paths agree to rounding. Scores that a query may not see are -inf at
+    `hook_attn_scores`. Shaw's relative values need the pattern itself, so they have no fused kernel.
 
-    Weights are stored fused, as `torch.nn.functional.linear` reads them; `W_Q`, `W_K`, `W_V`,
-    `W_O` and their biases are views in transformer-lens' shapes.
+    Weights are stored fused, as `torch.nn.functional.linear` reads them; `W_Q`, `W_K`, `W_V`, `W_O`
+    and their biases are in transformer-lens' shapes, one row a query head: views, or, for keys and
+    values that several query heads share, copies.
+
+    Args:
+        config: the shape.
+        window: how many tokens back a query sees, itself included; 0 for all.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, window: int = 0) -> None:
         super().__init__()
-        self.n_heads, self.d_head = config.n_heads, config.head_width
-        self.causal = config.attention == "causal"
+        self.n_heads, self.kv_heads, self.window = config.n_heads, config.kv_heads, window
         self.scale = config.scale
-        heads = self.n_heads * self.d_head
-        self.qkv_weight = nn.Parameter(torch.empty(3 * heads, config.d_model))
-        self.qkv_bias = nn.Parameter(torch.zeros(3 * heads)) if config.qkv_bias else None
-        self.out_weight = nn.Parameter(torch.empty(config.d_model, heads))
+        d_head, d_value = config.head_width, config.value_width
+        self.widths = (self.n_heads * d_head, self.kv_heads * d_head, self.kv_heads * d_value)
+        self.qkv_weight = nn.Parameter(torch.empty(sum(self.widths), config.d_model))
+        self.qkv_bias = nn.Parameter(torch.zeros(sum(self.widths))) if config.qkv_bias else None
+        self.out_weight = nn.Parameter(torch.empty(config.d_model, self.n_heads * d_value))
         self.out_bias = nn.Parameter(torch.zeros(config.d_model)) if config.out_bias else None
+        former = config.norm_place == "normformer"
+        self.head_scale = nn.Parameter(torch.ones(self.n_heads)) if former else None
+        shaw, self.farthest = config.positions == "shaw", config.farthest
+        tables = 2 * self.farthest + 1
+        self.rel_key = nn.Parameter(torch.empty(tables, d_head)) if shaw else None
+        self.rel_value = nn.Parameter(torch.empty(tables, d_value)) if shaw else None
         self.rotary = Rotary(config) if config.positions == "rotary" else None
         self.hook_attn_in = HookPoint()
         self.hook_q_input, self.hook_k_input, self.hook_v_input = HookPoint(), HookPoint(), HookPoint()
@@ -42,14 +55,26 @@ class Attention(nn.Module):
             self.hook_rot_q, self.hook_rot_k = HookPoint(), HookPoint()
         self.hook_attn_scores, self.hook_pattern = HookPoint(), HookPoint()
         self.hook_z, self.hook_result = HookPoint(), HookPoint()
+        # Three equal parts of one projection, nothing between it and the scores.
+        self._fusible = self.widths == (self.widths[0],) * 3 and not (shaw or former or self.rotary)
 
-    def _weight(self, which: int) -> Float[Tensor, "head d_model d_head"]:
-        return self.qkv_weight.unflatten(0, (3, self.n_heads, self.d_head))[which].transpose(1, 2)
+    def _split(self, fused: Tensor) -> tuple[Tensor, ...]:
+        """The last axis as [head d] of queries, keys and values."""
+        heads = (self.n_heads, self.kv_heads, self.kv_heads)
+        parts = fused.split(self.widths, -1)
+        return tuple(part.unflatten(-1, (count, -1)) for part, count in zip(parts, heads, strict=True))
 
-    def _bias(self, which: int) -> Float[Tensor, "head d_head"]:
-        if self.qkv_bias is None:
-            return self.qkv_weight.new_zeros(self.n_heads, self.d_head)
-        return self.qkv_bias.unflatten(0, (3, self.n_heads, self.d_head))[which]
+    def _weight(self, which: int) -> Float[Tensor, "kv_head d_model d_head"]:
+        return self._split(self.qkv_weight.T)[which].transpose(0, 1)
+
+    def _bias(self, which: int) -> Float[Tensor, "kv_head d_head"]:
+        zeros = self.qkv_weight.new_zeros(sum(self.widths))
+        return self._split(zeros if self.qkv_bias is None else self.qkv_bias)[which]
+
+    def _per_query_head(self, x: Tensor, axis: int = 0) -> Tensor:
+        """Keys' or values' heads repeated for each query head that reads them."""
+        group = self.n_heads // self.kv_heads
+        return x if group == 1 else x.repeat_interleave(group, axis)
 
     @property
     def W_Q(self) -> Float[Tensor, "head d_model d_head"]:
@@ -57,15 +82,15 @@ class Attention(nn.Module):
 
     @property
     def W_K(self) -> Float[Tensor, "head d_model d_head"]:
-        return self._weight(1)
+        return self._per_query_head(self._weight(1))
 
     @property
-    def W_V(self) -> Float[Tensor, "head d_model d_head"]:
-        return self._weight(2)
+    def W_V(self) -> Float[Tensor, "head d_model d_value"]:
+        return self._per_query_head(self._weight(2))
 
     @property
-    def W_O(self) -> Float[Tensor, "head d_head d_model"]:
-        return self.out_weight.T.unflatten(0, (self.n_heads, self.d_head))
+    def W_O(self) -> Float[Tensor, "head d_value d_model"]:
+        return self.out_weight.T.unflatten(0, (self.n_heads, -1))
 
     @property
     def b_Q(self) -> Float[Tensor, "head d_head"]:
@@ -73,11 +98,11 @@ class Attention(nn.Module):
 
     @property
     def b_K(self) -> Float[Tensor, "head d_head"]:
-        return self._bias(1)
+        return self._per_query_head(self._bias(1))
 
     @property
-    def b_V(self) -> Float[Tensor, "head d_head"]:
-        return self._bias(2)
+    def b_V(self) -> Float[Tensor, "head d_value"]:
+        return self._per_query_head(self._bias(2))
 
     @property
     def b_O(self) -> Float[Tensor, " d_model"]:
@@ -86,8 +111,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        positions: Int[Tensor, "batch pos"] | None,
-        mask: Bool[Tensor, "#batch 1 pos key_pos"] | None = None,
+        sight: Sight,
         cache: LayerCache | None = None,
         split: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
@@ -95,18 +119,18 @@ class Attention(nn.Module):
 
         Args:
             x: the normalised residual stream.
-            positions: place of each token, for rotary positions.
-            mask: True where a query may attend; if absent, the causal or full pattern.
+            sight: who may see whom, and the tokens' positions.
             cache: keys and values of the earlier tokens; this call's are appended.
             split: the inputs of queries, keys and values for each head, [batch pos head d_model],
                 when somebody listens to them.
         """
+        fast = cache is None and kept_pattern_is_faster(x, x.shape[1])
         if split is None:
             fused = F.linear(x, self.qkv_weight, self.qkv_bias)
-            if self._unwatched(mask, cache) and kept_pattern_is_faster(x, x.shape[1]):
+            if fast and self._fusible and sight.causal and sight.is_plain(self.window) and self._unwatched():
                 z = causal_attention(fused, self.n_heads, self.scale)
                 return F.linear(z, self.out_weight, self.out_bias)
-            q, k, v = fused.unflatten(-1, (3, self.n_heads, self.d_head)).unbind(-3)
+            q, k, v = self._split(fused)
         else:
             q, k, v = (
                 torch.einsum("bphd,hde->bphe", part, self._weight(i)) + self._bias(i)
@@ -114,22 +138,22 @@ class Attention(nn.Module):
             )
         q, k, v = self.hook_q(q), self.hook_k(k), self.hook_v(v)
         if self.rotary is not None:
-            assert positions is not None
-            q = self.hook_rot_q(self.rotary(q, positions))
-            k = self.hook_rot_k(self.rotary(k, positions))
+            q = self.hook_rot_q(self.rotary(q, sight.positions))
+            k = self.hook_rot_k(self.rotary(k, sight.positions))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        past = 0
         if cache is not None:
-            past = cache.length
             k, v = cache.append(k, v)
-        if listened(self.hook_attn_scores, self.hook_pattern):
-            z = self._explicit(q, k, v, mask, past)
+        k, v = self._per_query_head(k, 1), self._per_query_head(v, 1)
+        if self.rel_key is not None or listened(self.hook_attn_scores, self.hook_pattern):
+            z = self._explicit(q, k, v, sight)
+        elif fast:
+            z = kept_pattern_attention(q, k, v, sight.additive(self.window, q.dtype), self.scale)
         else:
-            causal = self.causal and mask is None
-            if causal and past:
-                causal, mask = False, _causal_mask(q.shape[2], k.shape[2], q.device)
-            z = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal, scale=1 / self.scale)
-        z = self.hook_z(z.transpose(1, 2))
+            z = self._fused(q, k, v, sight)
+        z = z.transpose(1, 2)
+        if self.head_scale is not None:
+            z = z * self.head_scale[:, None]
+        z = self.hook_z(z)
         if not listened(self.hook_result):
             return F.linear(z.flatten(-2), self.out_weight, self.out_bias)
         result = self.hook_result(torch.einsum("bphe,hed->bphd", z, self.W_O))
@@ -140,31 +164,58 @@ class Attention(nn.Module):
         """The residual stream as each head's queries, keys and values read it, before the norm.
 
         Three tensors [batch pos head d_model] that have passed `hook_attn_in` and
-        `hook_{q,k,v}_input`; None while nobody listens to those.
+        `hook_{q,k,v}_input`; None while nobody listens to those. Keys and values have as many heads
+        as they are computed for; `hook_attn_in` has the query heads, of which a group's first is read.
         """
         inputs = (self.hook_q_input, self.hook_k_input, self.hook_v_input)
         if not listened(self.hook_attn_in, *inputs):
             return None
         heads = self.hook_attn_in(x.unsqueeze(-2).repeat(1, 1, self.n_heads, 1))
-        q, k, v = (point(heads.clone() if listened(point) else heads) for point in inputs)
+        shared = heads[:, :, :: self.n_heads // self.kv_heads]
+        q, k, v = (
+            point(part.clone() if listened(point) else part)
+            for point, part in zip(inputs, (heads, shared, shared), strict=True)
+        )
         return q, k, v
 
-    def _unwatched(self, mask: Tensor | None, cache: LayerCache | None) -> bool:
+    def _unwatched(self) -> bool:
         seen = (self.hook_q, self.hook_k, self.hook_v, self.hook_attn_scores, self.hook_pattern)
-        plain = self.causal and self.rotary is None and mask is None and cache is None
-        return plain and not listened(*seen, self.hook_z, self.hook_result)
+        return not listened(*seen, self.hook_z, self.hook_result)
+
+    def _fused(
+        self, q: Tensor, k: Tensor, v: Tensor, sight: Sight
+    ) -> Float[Tensor, "batch head pos d_value"]:
+        plain = sight.is_plain(self.window)
+        return F.scaled_dot_product_attention(
+            q, k, v,
+            attn_mask=None if plain else sight.mask(self.window) if sight.bias is None
+            else sight.additive(self.window, q.dtype),
+            is_causal=plain and sight.causal,
+            scale=1 / self.scale,
+        )  # fmt: skip
 
     def _explicit(
-        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, past: int
-    ) -> Float[Tensor, "batch head pos d_head"]:
-        scores = (q @ k.transpose(-1, -2)) / self.scale
-        if mask is None and self.causal:
-            mask = _causal_mask(q.shape[2], k.shape[2], q.device)
+        self, q: Tensor, k: Tensor, v: Tensor, sight: Sight
+    ) -> Float[Tensor, "batch head pos d_value"]:
+        scores = q @ k.transpose(-1, -2)
+        steps = None
+        if self.rel_key is not None:
+            steps = self._steps(sight).expand(scores.shape)
+            scores = scores + (q @ self.rel_key.T).gather(-1, steps)
+        scores = scores / self.scale
+        if sight.bias is not None:
+            scores = scores + sight.bias
+        mask = sight.mask(self.window)
         if mask is not None:
             scores = scores.masked_fill(~mask, float("-inf"))
-        scores = self.hook_attn_scores(scores)
-        return self.hook_pattern(scores.softmax(-1)) @ v
+        pattern = self.hook_pattern(self.hook_attn_scores(scores).softmax(-1))
+        z = pattern @ v
+        if steps is not None:
+            assert self.rel_value is not None
+            by_step = pattern.new_zeros(*pattern.shape[:-1], len(self.rel_value))
+            z = z + by_step.scatter_add(-1, steps, pattern) @ self.rel_value
+        return z
 
-
-def _causal_mask(queries: int, keys: int, device: torch.device) -> Bool[Tensor, "query_pos key_pos"]:
-    return torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    def _steps(self, sight: Sight) -> Int[Tensor, "#batch 1 pos key_pos"]:
+        """Row of Shaw's tables for each query and key: the key's place from the query, clipped."""
+        return (-sight.distance).clamp(-self.farthest, self.farthest)[:, None] + self.farthest

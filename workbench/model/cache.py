@@ -1,21 +1,23 @@
 """Keys and values of the tokens already read, so that generation reads each token once."""
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.model.config import ModelConfig
 
 
 class LayerCache:
-    """One layer's keys and values, [batch head n_ctx d_head], of which `length` positions are filled."""
+    """One layer's keys and values, [batch head n_ctx d], of which `length` positions are filled."""
 
-    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+    def __init__(self, keys: Tensor, values: Tensor) -> None:
+        self.keys, self.values = keys, values
         self.length = 0
 
-    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values, [batch head pos d_head]; returns all of them so far."""
+    def append(
+        self, k: Float[Tensor, "batch head pos d_head"], v: Float[Tensor, "batch head pos d_value"]
+    ) -> tuple[Tensor, Tensor]:
+        """Store new keys and values; returns all of them so far."""
         end = self.length + k.shape[2]
         self.keys[:, :, self.length : end] = k
         self.values[:, :, self.length : end] = v
@@ -24,13 +26,23 @@ class LayerCache:
 
 
 class KeyValueCache:
-    """The caches of all layers."""
+    """The caches of all layers that attend, and the positions of what was read."""
 
     def __init__(self, config: ModelConfig, batch: int, dtype: torch.dtype, device: torch.device) -> None:
-        shape = (batch, config.n_heads, config.n_ctx, config.head_width)
-        self.layers = [LayerCache(shape, dtype, device) for _ in range(config.n_layers)]
+        def empty(width: int) -> Tensor:
+            return torch.empty(batch, config.kv_heads, config.n_ctx, width, dtype=dtype, device=device)
 
-    @property
-    def length(self) -> int:
+        self.layers = [
+            LayerCache(empty(config.head_width), empty(config.value_width)) if "a" in block else None
+            for block in config.blocks
+        ]
+        self.length = 0
         """Number of positions read so far."""
-        return self.layers[0].length
+        self._positions = torch.empty(batch, config.n_ctx, dtype=torch.long, device=device)
+
+    def append_positions(self, positions: Int[Tensor, "#batch pos"]) -> Int[Tensor, "batch key_pos"]:
+        """Note where new tokens stand; returns the positions of all so far."""
+        end = self.length + positions.shape[1]
+        self._positions[:, self.length : end] = positions
+        self.length = end
+        return self._positions[:, :end]

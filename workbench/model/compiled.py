@@ -24,6 +24,8 @@ def compiled_loss(model: HookedTransformer) -> Callable[..., Tensor]:
         if model.has_listeners():
             return model.loss(tokens, targets, segments)
         x = residual(tokens, segments=segments)
-        return linear_cross_entropy(x.flatten(0, 1), model.readout_weight, targets.flatten())
+        return linear_cross_entropy(
+            x.flatten(0, 1), model.readout_weight, targets.flatten(), model.readout_bias
+        )
 
     return loss

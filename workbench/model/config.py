@@ -5,97 +5,271 @@ from typing import Any, Literal
 
 from workbench import settings
 from workbench.errors import ConfigError
+from workbench.model.layout import blocks_of, modules
 
-Positions = Literal["learned", "rotary"]
-Norm = Literal["LayerNorm", "RMSNorm"]
-Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+Positions = Literal["learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "none"]
+Norm = Literal["LayerNorm", "RMSNorm", "none"]
+NormPlace = Literal["pre", "post", "normformer"]
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu", "solu", "solu_ln", "prelu"]
 AttentionKind = Literal["causal", "bidirectional"]
+Sharing = Literal["none", "all", "attention", "mlp"]
+Residual = Literal["plain", "weighted"]
 Objective = Literal["clm", "mlm"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The shape of one transformer (pre-norm; Vaswani et al. 2017, Radford et al. 2019).
+    """The shape of one transformer (Vaswani et al. 2017; defaults as Radford et al. 2019, GPT-2).
 
     Raises:
         ConfigError: a field out of range, or two fields that contradict each other.
     """
 
+    # Width and shape
     d_model: int = 128
     """Width of the residual stream."""
-    n_layers: int = 4
+    n_layers: int = None  # type: ignore[assignment]
+    """Number of blocks; if not set, as many as `layout` has, or 4."""
+    layout: str | None = None
+    """Order of attention (`a`) and MLP (`m`); `"am" * n_layers` if not set. See `model.layout`."""
     n_heads: int = 4
+    n_key_value_heads: int | None = None
+    """Heads that keys and values have, each read by an equal group of query heads (Ainslie et al. 2023,
+    arXiv:2305.13245); `n_heads` if not set."""
     d_head: int | None = None
-    """Query, key and value width of one head; `d_model / n_heads` if not set."""
+    """Query and key width of one head; `d_model / n_heads` if not set."""
+    d_value: int | None = None
+    """Value width of one head; `d_head` if not set."""
     d_mlp: int | None = None
     """Hidden width of the feed-forward block; `4 * d_model` if not set."""
+    mlp_depth: int = 1
+    """Hidden layers of width `d_mlp` inside one feed-forward block."""
     d_vocab: int = 4000
     n_ctx: int = 256
     """Longest sequence in tokens, BOS included."""
-    positions: Positions = "learned"
-    rotary_base: float = 10000.0
-    """Base of the rotary wavelengths (Su et al. 2021, RoFormer)."""
-    norm: Norm = "LayerNorm"
-    eps: float = 1e-5
-    activation: Activation = "gelu"
-    gated: bool = False
-    """Multiply the activation by a second projection (Shazeer 2020: GEGLU, SwiGLU)."""
+
+    # Attention
     attention: AttentionKind = "causal"
-    objective: Objective | None = None
-    """`clm` or `mlm`; if not set, the one that fits `attention`."""
+    windows: tuple[int, ...] = ()
+    """How many tokens back, itself included, each attention module sees (both ways if bidirectional);
+    0 for all. Repeated over the modules: GPT-Neo's global and local layers are `[0, 256]`."""
     attention_scale: float | None = None
     """Scores are divided by this; `sqrt(d_head)` if not set, 1.0 for GPT-Neo."""
     qkv_bias: bool = True
     out_bias: bool = True
+
+    # Positions
+    positions: Positions = "learned"
+    """`learned` or `sinusoidal` vectors (Vaswani et al. 2017), `rotary` (Su et al. 2021), `alibi` (Press et
+    al. 2022, arXiv:2108.12409), `t5` buckets shared by all layers (Raffel et al. 2020), `shaw` (Shaw et al.
+    2018, arXiv:1803.02155, with relative keys and values), or `none` (Haviv et al. 2022)."""
+    position_offset: int = 0
+    """Learned vectors before the first position's, never read: 2 in RoBERTa."""
+    rotary_base: float = 10000.0
+    """Base of the rotary wavelengths."""
+    rotary_adjacent: bool = False
+    """Rotate neighbouring dimensions together (GPT-J), not those half a head apart (Llama, GPT-NeoX)."""
+    relative_buckets: int = 32
+    """Distances that `t5` tells apart."""
+    relative_distance: int | None = None
+    """Distance from which on all are alike: 128 for `t5`, 16 for `shaw` if not set."""
+
+    # Norms
+    norm: Norm = "LayerNorm"
+    """LayerNorm (Ba et al. 2016), RMSNorm (Zhang & Sennrich 2019), or none."""
+    norm_place: NormPlace = "pre"
+    """`pre`: what a module reads; `post`: what it leaves behind (BERT); `normformer`: as `pre`, and also
+    after attention, after the activation, with a gain for each head (Shleifer et al. 2021)."""
+    eps: float = 1e-5
+
+    # Feed-forward
+    activation: Activation = "gelu"
+    """`solu` is x softmax(x), `solu_ln` the same and a LayerNorm (Elhage et al. 2022); `prelu` learns the
+    slope below zero of each neuron (He et al. 2015, arXiv:1502.01852)."""
+    gated: bool = False
+    """Multiply the activation by a second projection (Shazeer 2020: GEGLU, SwiGLU)."""
     mlp_bias: bool = True
+
+    # Embeddings and readout
     tied: bool = True
     """The unembedding is the embedding, transposed (Press & Wolf 2017)."""
+    d_embed: int | None = None
+    """Width of the embedding if it is factorised (Lan et al. 2020, ALBERT); `d_model` if not set."""
+    token_types: int = 0
+    """Vectors for the kind of sentence a token belongs to (Devlin et al. 2019, BERT); all tokens are of
+    kind 0 here."""
+    embed_norm: bool = False
+    """Normalise the sum of the embeddings (BERT)."""
+    mlm_head: bool = False
+    """A dense layer, the activation and a norm before the unembedding (BERT)."""
+    unembed_bias: bool = False
+    """One number a token added to the logits (BERT)."""
+    objective: Objective | None = None
+    """`clm` or `mlm`; if not set, the one that fits `attention`."""
+
+    # Between layers
+    sharing: Sharing = "none"
+    """Layers that share their weights (ALBERT): in full, their attention, or their MLP."""
+    residual: Residual = "plain"
+    """`weighted`: each block reads a learned mean of what the embedding and all earlier blocks wrote
+    (Charpentier & Samuel 2023, arXiv:2311.02265, ELC-BERT)."""
     dropout: float = 0.0
     """Probability of dropping an entry of the embedding, the attention output and the MLP output."""
+
+    # Initial weights
     init_std: float = 0.02
-    """Normal initialisation; projections into the residual stream are divided by sqrt(2 n_layers)."""
+    depth_scaled_init: bool = True
+    """Divide the projections into the residual stream by sqrt(2 n_layers) (Radford et al. 2019)."""
     seed: int = 0
     """Seed of the initial weights."""
 
     def __post_init__(self) -> None:
-        for name in ("d_model", "n_layers", "n_heads", "d_vocab", "n_ctx", "d_head", "d_mlp"):
+        self._check_values()
+        self._resolve()
+        self._check_fit()
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+    def _check_values(self) -> None:
+        """Each field by itself."""
+        for name, least in _WHOLE.items():
             value = getattr(self, name)
-            if value is None:
+            if value is None and name in _OPTIONAL:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"model.{name} must be a whole number of at least 1; found {value!r}.")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"model.{name} must be a whole number of at least {least}; found {value!r}."
+                )
         for name, options in _CHOICES.items():
             value = getattr(self, name)
             if value not in options and not (name == "objective" and value is None):
                 raise ConfigError(f"model.{name} must be one of {', '.join(options)}; found {value!r}.")
+        if not isinstance(self.windows, tuple | list) or any(
+            isinstance(window, bool) or not isinstance(window, int) or window < 0 for window in self.windows
+        ):
+            raise ConfigError(
+                "model.windows must be a list of whole numbers, one for each attention module, 0 for no "
+                f"window; found {self.windows!r}."
+            )
+        self._set("windows", tuple(self.windows))
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"model.dropout must lie in [0, 1); found {self.dropout!r}.")
+        for name in ("eps", "init_std", "rotary_base"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigError(f"model.{name} must be above 0; found {getattr(self, name)!r}.")
+        if self.attention_scale is not None and not 0 < self.attention_scale < float("inf"):
+            raise ConfigError(f"model.attention_scale must be above 0; found {self.attention_scale!r}.")
+        if self.d_vocab < 5:
+            raise ConfigError(f"model.d_vocab must hold the 4 special tokens and more; found {self.d_vocab}.")
+
+    def _resolve(self) -> None:
+        """What was left open follows from the rest."""
+        if self.layout is not None:
+            if not isinstance(self.layout, str):
+                raise ConfigError(f"model.layout must be a text such as 'amam'; found {self.layout!r}.")
+            count = len(blocks_of(self.layout))
+            if self.n_layers is not None and self.n_layers != count:
+                raise ConfigError(
+                    f"model.n_layers = {self.n_layers} contradicts model.layout, which has {count} blocks; "
+                    "leave one of them out."
+                )
+            self._set("n_layers", count)
+        if self.n_layers is None:
+            self._set("n_layers", 4)
         if self.d_head is None:
             if self.d_model % self.n_heads:
                 raise ConfigError(
                     f"model.n_heads = {self.n_heads} does not divide model.d_model = {self.d_model}; "
                     "choose another number of heads, or set model.d_head."
                 )
-            object.__setattr__(self, "d_head", self.d_model // self.n_heads)
-        if self.d_mlp is None:
-            object.__setattr__(self, "d_mlp", 4 * self.d_model)
-        fitting = "clm" if self.attention == "causal" else "mlm"
-        if self.objective is None:
-            object.__setattr__(self, "objective", fitting)
-        if self.objective != fitting:
-            raise ConfigError(
-                f"model.objective = {self.objective} contradicts model.attention = {self.attention}: "
-                "clm goes with causal, mlm with bidirectional."
-            )
-        if self.positions == "rotary" and self.head_width % 2:
-            raise ConfigError(f"model.d_head must be even for rotary positions; found {self.head_width}.")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"model.dropout must lie in [0, 1); found {self.dropout!r}.")
-        for name in ("eps", "init_std", "rotary_base"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"model.{name} must be above 0; found {getattr(self, name)!r}.")
-        if self.attention_scale is not None and not self.attention_scale > 0:
-            raise ConfigError(f"model.attention_scale must be above 0; found {self.attention_scale!r}.")
-        if self.d_vocab < 5:
-            raise ConfigError(f"model.d_vocab must hold the 4 special tokens and more; found {self.d_vocab}.")
+            self._set("d_head", self.d_model // self.n_heads)
+        for name, default in (
+            ("n_key_value_heads", self.n_heads),
+            ("d_value", self.d_head),
+            ("d_mlp", 4 * self.d_model),
+            ("objective", "clm" if self.attention == "causal" else "mlm"),
+        ):
+            if getattr(self, name) is None:
+                self._set(name, default)
+
+    def _check_fit(self) -> None:
+        """Fields against each other: (holds, field, rule)."""
+        kinds = modules(self.layout, self.n_layers)
+        n_attention, n_mlp = self.n_layers - kinds["m"], self.n_layers - kinds["a"]
+        inside = self.positions in ("rotary", "alibi", "t5", "shaw")
+        small_window = self.windows and max(self.windows) > 0
+        for broken, field, rule in (
+            (
+                (self.objective == "clm") != (self.attention == "causal"), "objective",
+                f"contradicts model.attention = {self.attention}: "
+                "clm goes with causal, mlm with bidirectional",
+            ),
+            (
+                self.n_heads % self.kv_heads, "n_key_value_heads",
+                f"must divide model.n_heads = {self.n_heads}",
+            ),
+            (
+                self.kv_heads != self.n_heads and self.value_width != self.head_width, "d_value",
+                "must be model.d_head where model.n_key_value_heads is another number than model.n_heads",
+            ),
+            (small_window and not n_attention, "windows", "needs attention, and model.layout has none"),
+            (
+                len(self.windows) > max(n_attention, 1), "windows",
+                f"names more windows than model.layout has attention modules ({n_attention})",
+            ),
+            (inside and not n_attention, "positions", "acts inside attention, and model.layout has none"),
+            (
+                self.positions == "rotary" and self.head_width % 2, "d_head",
+                "must be even for rotary positions",
+            ),
+            (
+                self.positions == "sinusoidal" and self.embed_width % 2, "d_model",
+                "must be even for sinusoidal positions",
+            ),
+            (
+                self.position_offset and self.positions != "learned", "position_offset",
+                f"belongs to learned positions, not to {self.positions}",
+            ),
+            (
+                self.positions == "t5" and self.relative_buckets < 4, "relative_buckets",
+                "must be at least 4 for t5 positions",
+            ),
+            (
+                self.positions == "t5" and self.farthest <= self.relative_buckets, "relative_distance",
+                f"must be above model.relative_buckets = {self.relative_buckets}",
+            ),
+            (
+                self.relative_distance is not None and self.positions not in ("t5", "shaw"),
+                "relative_distance", f"belongs to t5 or shaw positions, not to {self.positions}",
+            ),
+            (
+                self.rotary_adjacent and self.positions != "rotary", "rotary_adjacent",
+                f"belongs to rotary positions, not to {self.positions}",
+            ),
+            (
+                self.norm == "none" and self.norm_place != "pre", "norm_place",
+                "needs a norm, and model.norm is none",
+            ),
+            (self.norm == "none" and self.embed_norm, "embed_norm", "needs a norm, and model.norm is none"),
+            (self.gated and not n_mlp, "gated", "needs an MLP, and model.layout has none"),
+            (self.mlp_depth > 1 and not n_mlp, "mlp_depth", "needs an MLP, and model.layout has none"),
+            (
+                self.sharing == "attention" and not n_attention, "sharing",
+                "needs attention, and model.layout has none",
+            ),
+            (self.sharing == "mlp" and not n_mlp, "sharing", "needs an MLP, and model.layout has none"),
+            (
+                self.residual == "weighted" and self.norm_place == "post", "residual",
+                "mixes unnormalised outputs, which model.norm_place = post does not leave",
+            ),
+            (
+                self.mlm_head and self.objective != "mlm", "mlm_head",
+                f"belongs to model.objective = mlm, not to {self.objective}",
+            ),
+        ):  # fmt: skip
+            if broken:
+                raise ConfigError(f"model.{field} = {getattr(self, field)!r} {rule}.")
 
     @property
     def head_width(self) -> int:
@@ -104,10 +278,32 @@ class ModelConfig:
         return self.d_head
 
     @property
+    def value_width(self) -> int:
+        """`d_value` as a number."""
+        assert self.d_value is not None
+        return self.d_value
+
+    @property
+    def kv_heads(self) -> int:
+        """`n_key_value_heads` as a number."""
+        assert self.n_key_value_heads is not None
+        return self.n_key_value_heads
+
+    @property
     def mlp_width(self) -> int:
-        """`d_mlp` as a number (it is resolved when the configuration is made)."""
+        """`d_mlp` as a number."""
         assert self.d_mlp is not None
         return self.d_mlp
+
+    @property
+    def embed_width(self) -> int:
+        """Width of the token vectors: `d_embed`, or `d_model` if the embedding is not factorised."""
+        return self.d_model if self.d_embed is None else self.d_embed
+
+    @property
+    def readout_width(self) -> int:
+        """Width of what the unembedding reads; a tied factorised embedding reads its own width."""
+        return self.embed_width if self.tied or self.mlm_head else self.d_model
 
     @property
     def scale(self) -> float:
@@ -115,29 +311,38 @@ class ModelConfig:
         return self.attention_scale if self.attention_scale is not None else self.head_width**0.5
 
     @property
+    def farthest(self) -> int:
+        """`relative_distance` as a number."""
+        if self.relative_distance is not None:
+            return self.relative_distance
+        return 128 if self.positions == "t5" else 16
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """The blocks in order, each one of `am`, `a`, `m` and `(am)`."""
+        return ("am",) * self.n_layers if self.layout is None else blocks_of(self.layout)
+
+    def window(self, index: int) -> int:
+        """The window of the attention module number `index`; 0 if it sees everything."""
+        return self.windows[index % len(self.windows)] if self.windows else 0
+
+    @property
     def n_params(self) -> int:
         """Number of trainable parameters, by formula (a law holds it to the module's own count)."""
-        d, heads, mlp = self.d_model, self.n_heads * self.head_width, self.mlp_width
-        norm = 2 * d if self.norm == "LayerNorm" else d
-        attention = 4 * d * heads + (3 * heads if self.qkv_bias else 0) + (d if self.out_bias else 0)
-        projections = 3 if self.gated else 2
-        feed_forward = projections * d * mlp + ((mlp + d) if self.mlp_bias else 0)
-        embedding = self.d_vocab * d * (1 if self.tied else 2)
-        positions = self.n_ctx * d if self.positions == "learned" else 0
-        return embedding + positions + self.n_layers * (attention + feed_forward + 2 * norm) + norm
+        from workbench.model.counting import count_parameters
+
+        return sum(count_parameters(self).values())
 
     @property
     def flops_per_token(self) -> int:
-        """Multiply-adds x 2 of one training token, forward and backward (Kaplan et al. 2020, 6N),
-        matrix products only, with attention over half the context if causal."""
-        d, heads = self.d_model, self.n_heads * self.head_width
-        layer = 4 * d * heads + (3 if self.gated else 2) * d * self.mlp_width
-        scores = heads * self.n_ctx * (1 if self.attention == "causal" else 2)
-        return 6 * (self.n_layers * (layer + scores) + d * self.d_vocab)
+        """See `workbench.model.counting.flops_per_token`."""
+        from workbench.model.counting import flops_per_token
+
+        return flops_per_token(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for `config.json`."""
-        return settings.to_dict(self)
+        return settings.to_dict(self) | {"windows": list(self.windows)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
@@ -150,9 +355,20 @@ class ModelConfig:
 
 
 _CHOICES: dict[str, tuple[str, ...]] = {
-    "positions": ("learned", "rotary"),
-    "norm": ("LayerNorm", "RMSNorm"),
-    "activation": ("gelu", "gelu_tanh", "relu", "silu"),
+    "positions": ("learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "none"),
+    "norm": ("LayerNorm", "RMSNorm", "none"),
+    "norm_place": ("pre", "post", "normformer"),
+    "activation": ("gelu", "gelu_tanh", "relu", "silu", "solu", "solu_ln", "prelu"),
     "attention": ("causal", "bidirectional"),
+    "sharing": ("none", "all", "attention", "mlp"),
+    "residual": ("plain", "weighted"),
     "objective": ("clm", "mlm"),
 }
+
+_WHOLE = dict.fromkeys(
+    ("d_model", "n_layers", "n_heads", "n_key_value_heads", "d_head", "d_value", "d_mlp", "mlp_depth",
+     "d_vocab", "n_ctx", "relative_buckets", "relative_distance", "d_embed"), 1,
+) | {"position_offset": 0, "token_types": 0}  # fmt: skip
+"""Fields that are whole numbers, and the least that each may be."""
+
+_OPTIONAL = {"n_layers", "n_key_value_heads", "d_head", "d_value", "d_mlp", "relative_distance", "d_embed"}

@@ -4,6 +4,7 @@ import threading
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -19,14 +20,14 @@ _UNDERFLOW = 1e-30
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
-    """For logits Z = X W^T and targets t over n scored rows, dL/dZ = (softmax(Z) - onehot(t)) / n.
+    """For logits Z = X W^T + b and targets t over n scored rows, dL/dZ = (softmax(Z) - onehot(t)) / n.
 
     The forward pass turns each chunk of Z into that gradient and multiplies it out at once, so
     no logit is kept or computed twice (the idea of Hsu et al. 2024, Liger Kernel).
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
         with_x, with_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         scored = targets != IGNORE
         all_scored = bool(scored.all())
@@ -34,7 +35,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         inverse = 1.0 / scored.sum().clamp(min=1).to(wide)
         safe = targets if all_scored else targets.where(scored, 0)
         dx = torch.empty_like(x) if with_x else None
-        dweight = None
+        dweight = dbias = None
+        with_bias = ctx.needs_input_grad[2]
         scaled = x * inverse.to(x.dtype) if with_weight else x
         total = inverse.new_zeros(())
         chunk = max(1, CHUNK_BYTES // (weight.shape[0] * x.element_size()))
@@ -43,39 +45,42 @@ class _LinearCrossEntropy(torch.autograd.Function):
             targets_here = safe[part]
             rows = torch.arange(targets_here.shape[0], device=x.device)
             probabilities = _workspace(x, targets_here.shape[0], weight.shape[0])
-            torch.mm(x[part], weight.T, out=probabilities)
+            if bias is None:
+                torch.mm(x[part], weight.T, out=probabilities)
+            else:
+                torch.addmm(bias, x[part], weight.T, out=probabilities)
             torch.softmax(probabilities, -1, out=probabilities)
             correct = probabilities[rows, targets_here]
             losses = -correct.to(wide).log()
             lost = correct < _UNDERFLOW
             if bool(lost.any()):
-                losses[lost] = _exact(x[part][lost], weight, targets_here[lost], wide)
+                losses[lost] = _exact(x[part][lost], weight, bias, targets_here[lost], wide)
             total += losses.sum() if all_scored else losses.where(scored[part], 0.0).sum()
-            if not (with_x or with_weight):
+            if not (with_x or with_weight or with_bias):
                 continue
             probabilities[rows, targets_here] = correct - 1.0
             if not all_scored:
                 probabilities.masked_fill_(~scored[part, None], 0.0)
             if dx is not None:
                 torch.mm(probabilities, weight, out=dx[part])
+            if with_bias:
+                here = probabilities.sum(0, dtype=wide)
+                dbias = here if dbias is None else dbias.add_(here)
             if not with_weight:
                 continue
             if dweight is None:
                 dweight = probabilities.T @ scaled[part]
             else:
                 dweight.addmm_(probabilities.T, scaled[part])
-        ctx.save_for_backward(None if dx is None else dx.mul_(inverse.to(x.dtype)), dweight)
+        dx = None if dx is None else dx.mul_(inverse.to(x.dtype))
+        dbias = None if dbias is None or bias is None else (dbias * inverse).to(bias.dtype)
+        ctx.save_for_backward(dx, dweight, dbias)
         return total * inverse
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        dx, dweight = ctx.saved_tensors
-        return (
-            None if dx is None else dx * grad.to(dx.dtype),
-            None if dweight is None else dweight * grad.to(dweight.dtype),
-            None,
-        )
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return *(None if part is None else part * grad.to(part.dtype) for part in ctx.saved_tensors), None
 
 
 _local = threading.local()
@@ -92,9 +97,9 @@ def _workspace(like: Tensor, rows: int, columns: int) -> Tensor:
     return kept[: rows * columns].view(rows, columns)
 
 
-def _exact(x: Tensor, weight: Tensor, targets: Tensor, wide: torch.dtype) -> Tensor:
+def _exact(x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, wide: torch.dtype) -> Tensor:
     """Losses of rows whose target's probability underflows, one vector per row."""
-    logits = (x @ weight.T).to(wide)
+    logits = F.linear(x, weight, bias).to(wide)
     return logits.logsumexp(-1) - logits.gather(1, targets[:, None])[:, 0]
 
 
@@ -102,12 +107,14 @@ def linear_cross_entropy(
     x: Float[Tensor, "row d_model"],
     weight: Float[Tensor, "d_vocab d_model"],
     targets: Int[Tensor, " row"],
+    bias: Float[Tensor, " d_vocab"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy in nats of the logits `x @ weight.T`, once differentiable.
+    """Mean cross-entropy in nats of the logits `x @ weight.T + bias`, once differentiable.
 
     Args:
         x: residual vectors after the final norm.
         weight: the readout, as stored.
         targets: token ids, or `IGNORE` where nothing is scored; the mean over no rows is 0.
+        bias: one number a token.
     """
-    return _LinearCrossEntropy.apply(x, weight, targets)  # type: ignore[no-any-return]
+    return _LinearCrossEntropy.apply(x, weight, bias, targets)  # type: ignore[no-any-return]

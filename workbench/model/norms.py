@@ -13,11 +13,11 @@ from workbench.model.hooking import listened
 class _HookedNorm(nn.Module):
     """`hook_scale` is the denominator; `hook_normalized` the result before gain and bias."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, width: int, eps: float) -> None:
         super().__init__()
-        self.eps = config.eps
-        self.shape = (config.d_model,)
-        self.w = nn.Parameter(torch.ones(config.d_model))
+        self.eps = eps
+        self.shape = (width,)
+        self.w = nn.Parameter(torch.ones(width))
         self.hook_scale = HookPoint()
         self.hook_normalized = HookPoint()
 
@@ -25,9 +25,9 @@ class _HookedNorm(nn.Module):
 class LayerNorm(_HookedNorm):
     """Centre, divide by the standard deviation, multiply by `w`, add `b`."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.b = nn.Parameter(torch.zeros(config.d_model))
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__(width, eps)
+        self.b = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
         if not listened(self.hook_scale, self.hook_normalized):
@@ -47,4 +47,15 @@ class RMSNorm(_HookedNorm):
         return self.hook_normalized(x / scale) * self.w
 
 
-NORMS: dict[str, type[_HookedNorm]] = {"LayerNorm": LayerNorm, "RMSNorm": RMSNorm}
+NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"LayerNorm": LayerNorm, "RMSNorm": RMSNorm}
+
+
+def make_norm(config: ModelConfig, width: int | None = None) -> LayerNorm | RMSNorm | None:
+    """The configuration's norm over `width` (or `d_model`) entries; None in a model without norms."""
+    made = NORMS.get(config.norm)
+    return None if made is None else made(config.d_model if width is None else width, config.eps)
+
+
+def normed(norm: nn.Module | None, x: Tensor) -> Tensor:
+    """`norm(x)`, or `x` where there is no norm."""
+    return x if norm is None else norm(x)

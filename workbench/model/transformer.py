@@ -12,33 +12,28 @@ from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from workbench.errors import InputError, nearest
-from workbench.model.block import Block
+from workbench.model.block import Block, share_weights
 from workbench.model.cache import KeyValueCache
 from workbench.model.config import ModelConfig
+from workbench.model.counting import refuse_too_large
+from workbench.model.embed import Embed
+from workbench.model.head import MLMHead
 from workbench.model.hooking import listened
+from workbench.model.lens import LensSurface
 from workbench.model.loss import linear_cross_entropy
-from workbench.model.norms import NORMS
-from workbench.model.positions import LearnedPositions
+from workbench.model.norms import make_norm, normed
+from workbench.model.positions import BIASES, VECTORS
+from workbench.model.sight import Sight
+from workbench.model.storage import StoredWeights
 from workbench.model.tokens import TextInterface
-from workbench.model.weights import WeightViews, lens_config
+from workbench.model.weights import WeightViews
 from workbench.seeds import derive
 
 PER_HEAD_COPIES = ("hook_result", "hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
 """Hook points that hold one d_model vector per head; `run_with_cache` takes them only by name."""
 
 
-class Embed(nn.Module):
-    """Token vectors, [d_vocab d_model]."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.W_E = nn.Parameter(torch.empty(config.d_vocab, config.d_model))
-
-    def forward(self, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch pos d_model"]:
-        return F.embedding(tokens, self.W_E)
-
-
-class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
+class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, HookedRootModule):
     """A transformer with transformer-lens' hook points, names and tools, at the speed of plain PyTorch.
 
     Args:
@@ -51,40 +46,69 @@ class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
 
     def __init__(self, config: ModelConfig, tokenizer: Any = None) -> None:
         super().__init__()
+        on_paper = torch.get_default_device().type == "meta"
+        if not on_paper:
+            refuse_too_large(config)
         self.config = config
         self.tokenizer = tokenizer
         self.embed = Embed(config)
         self.hook_embed = HookPoint()
-        self.pos_embed = LearnedPositions(config) if config.positions == "learned" else None
+        self.pos_embed = VECTORS[config.positions](config) if config.positions in VECTORS else None
         if self.pos_embed is not None:
             self.hook_pos_embed = HookPoint()
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
-        self.ln_final = NORMS[config.norm](config)
-        untied = None if config.tied else nn.Parameter(torch.empty(config.d_vocab, config.d_model))
-        self.register_parameter("unembed_weight", untied)
+        if config.token_types:
+            self.hook_token_type_embed = HookPoint()
+        self._completes = bool(config.token_types or config.embed_norm or config.d_embed)
+        if self._completes:
+            self.hook_full_embed = HookPoint()
+        self.position_bias = BIASES[config.positions](config) if config.positions in BIASES else None
+        kinds = config.blocks
+        before = [sum("a" in kind for kind in kinds[:index]) for index in range(len(kinds))]
+        self.blocks = nn.ModuleList(
+            Block(config, index, kind, before[index]) for index, kind in enumerate(kinds)
+        )
+        if config.sharing != "none":
+            share_weights(self.blocks, config.sharing)
+        self.ln_final = make_norm(config) if config.norm_place != "post" else None
+        self.mlm_head = MLMHead(config) if config.mlm_head else None
+        shape = (config.d_vocab, config.readout_width)
+        self.unembed_weight = None if config.tied else nn.Parameter(torch.empty(shape))
+        self.unembed_bias = nn.Parameter(torch.zeros(config.d_vocab)) if config.unembed_bias else None
         self.setup()
-        self.initialise()
+        if not on_paper:
+            self.initialise()
+
+    @classmethod
+    def from_hf(cls, model: Any, tokenizer: Any = None) -> "HookedTransformer":
+        """The same model as one of Hugging Face's GPT-Neo, GPT-2, Llama, BERT or RoBERTa; weights are copied.
+
+        Raises:
+            ModelError: another family, or a setting that this model cannot hold; the message names it.
+        """
+        from workbench.model.convert import from_hf
+
+        return from_hf(model, tokenizer)
+
+    def to_bridge_state(self) -> Any:
+        """The same weights in transformer-lens' own bridge; see `workbench.model.convert.to_bridge_state`."""
+        from workbench.model.convert import to_bridge_state
+
+        return to_bridge_state(self)
 
     @torch.no_grad()
     def initialise(self) -> None:
         """Set all weights from `config.seed`: normal with `init_std`, projections into the residual
-        stream divided by sqrt(2 n_layers) (Radford et al. 2019), biases 0, gains 1."""
+        stream divided by the root of their number (Radford et al. 2019), biases 0, gains 1."""
         random = torch.Generator().manual_seed(derive(self.config.seed, "weights"))
+        writers = sum(len(kind.strip("()")) for kind in self.config.blocks)
+        depth = math.sqrt(writers) if self.config.depth_scaled_init else 1.0
         for name, parameter in self.named_parameters():
             if parameter.ndim < 2:
-                parameter.fill_(1.0 if name.endswith(".w") else 0.0)
+                gain = name.endswith((".w", ".head_scale"))
+                parameter.fill_(1.0 if gain else 0.25 if name.endswith(".slope") else 0.0)
                 continue
-            deep = name.endswith("out_weight")
-            std = self.config.init_std / (math.sqrt(2 * self.config.n_layers) if deep else 1.0)
+            std = self.config.init_std / (depth if name.endswith("out_weight") else 1.0)
             parameter.copy_(torch.randn(parameter.shape, generator=random) * std)
-
-    @property
-    def cfg(self):
-        """The configuration as transformer-lens' tools read it."""
-        made = self.__dict__.get("_lens_config")
-        if made is None or made.dtype != self.dtype or made.device != str(self.device):
-            made = self.__dict__["_lens_config"] = lens_config(self.config, self.dtype, self.device)
-        return made
 
     @property
     def device(self) -> torch.device:
@@ -97,13 +121,27 @@ class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
         return self.embed.W_E.dtype
 
     @property
-    def readout_weight(self) -> Float[Tensor, "d_vocab d_model"]:
-        """`W_U` transposed, as it is stored; the embedding itself if tied."""
+    def readout_weight(self) -> Float[Tensor, "d_vocab d_readout"]:
+        """The unembedding as it is stored; the embedding itself if tied."""
         return self.embed.W_E if self.unembed_weight is None else self.unembed_weight
 
-    def unembed(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_vocab"]:
-        """Logits of vectors that have passed `ln_final`."""
-        return F.linear(x, self.readout_weight)
+    @property
+    def readout_bias(self) -> Float[Tensor, " d_vocab"] | None:
+        """What is added to the logits; None if nothing is."""
+        return self.unembed_bias
+
+    def unembed(self, x: Float[Tensor, "*batch d_readout"]) -> Float[Tensor, "*batch d_vocab"]:
+        """Logits of vectors that `final` gave."""
+        return F.linear(x, self.readout_weight, self.unembed_bias)
+
+    def final(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_readout"]:
+        """From the last block's output to what the unembedding reads: the final norm, the masked model's
+        head, and the way down to a tied factorised embedding, so far as there are any."""
+        x = normed(self.ln_final, x)
+        if self.mlm_head is not None:
+            return self.mlm_head(x)
+        down = self.embed.up_weight if self.config.tied else None
+        return x if down is None else x @ down
 
     def new_cache(self, batch: int) -> KeyValueCache:
         """An empty key-value cache, to pass as `cache`."""
@@ -118,8 +156,8 @@ class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
         positions: Int[Tensor, "batch pos"] | None = None,
         mask: Bool[Tensor, "#batch 1 pos pos"] | None = None,
         cache: KeyValueCache | None = None,
-    ) -> Float[Tensor, "batch pos d_model"]:
-        """The residual stream after `ln_final`: everything but the unembedding.
+    ) -> Float[Tensor, "batch pos d_readout"]:
+        """What the unembedding reads: the residual stream through `final`.
 
         Args:
             tokens: ids.
@@ -139,18 +177,33 @@ class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
             raise InputError(f"the sequence has {past + length} tokens, the context is {self.config.n_ctx}.")
         if mask is None:
             mask = self._mask(tokens, attention_mask, segments)
+        in_order = positions is None and segments is None
         if positions is None:
-            positions = torch.arange(past, past + length, device=tokens.device).expand(tokens.shape)
+            positions = torch.arange(past, past + length, device=tokens.device)[None]
             if segments is not None:
                 positions = positions - _segment_starts(segments)
+        keys = positions if cache is None else cache.append_positions(positions)
+        sight = Sight(positions, keys, mask, self.config.attention == "causal", in_order)
+        x = self._embed(tokens, positions)
+        if self.position_bias is not None:
+            sight.bias = self.position_bias(sight.distance, x)
+        written = [x]
+        for index, block in enumerate(self.blocks):
+            x = block(x, sight, None if cache is None else cache.layers[index], written)
+        return self.final(x)
+
+    def _embed(
+        self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, "#batch pos"]
+    ) -> Float[Tensor, "batch pos d_model"]:
         x = self.hook_embed(self.embed(tokens))
         if self.pos_embed is not None:
-            x = x + self.hook_pos_embed(self.pos_embed(positions))
-        if self.training and self.config.dropout:
-            x = F.dropout(x, self.config.dropout)
-        for index, block in enumerate(self.blocks):
-            x = block(x, positions, mask, None if cache is None else cache.layers[index])
-        return self.ln_final(x)
+            where = self.pos_embed(positions, x)
+            x = x + self.hook_pos_embed(where.expand(len(tokens), -1, -1))
+        if self.embed.W_type is not None:
+            x = x + self.hook_token_type_embed(self.embed.W_type[0].expand(x.shape))
+        if self._completes:
+            x = self.hook_full_embed(self.embed.complete(x))
+        return F.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
 
     def _mask(
         self, tokens: Tensor, attention_mask: Tensor | None, segments: Tensor | None
@@ -187,7 +240,9 @@ class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
     ) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the targets that are not -100, without holding all logits."""
         x = self.residual(tokens, segments=segments)
-        return linear_cross_entropy(x.flatten(0, 1), self.readout_weight, targets.flatten())
+        return linear_cross_entropy(
+            x.flatten(0, 1), self.readout_weight, targets.flatten(), self.unembed_bias
+        )
 
     def forward(
         self,
@@ -276,23 +331,6 @@ class HookedTransformer(TextInterface, WeightViews, HookedRootModule):
     def has_listeners(self) -> bool:
         """Whether any hook point has a listener."""
         return listened(*self.hook_dict.values())
-
-    # transformer-lens' tools switch these before they listen; here listening is enough.
-    def set_use_attn_result(self, value: bool) -> None:
-        """Accepted for transformer-lens' tools; `hook_result` fires whenever it has a listener."""
-        self.cfg.use_attn_result = value
-
-    def set_use_split_qkv_input(self, value: bool) -> None:
-        """Accepted for transformer-lens' tools; `hook_{q,k,v}_input` fire whenever they have a listener."""
-        self.cfg.use_split_qkv_input = value
-
-    def set_use_hook_mlp_in(self, value: bool) -> None:
-        """Accepted for transformer-lens' tools; `hook_mlp_in` always fires."""
-        self.cfg.use_hook_mlp_in = value  # type: ignore[attr-defined]
-
-    def set_use_attn_in(self, value: bool) -> None:
-        """Accepted for transformer-lens' tools; `hook_attn_in` fires whenever it has a listener."""
-        self.cfg.use_attn_in = value  # type: ignore[attr-defined]
 
 
 def next_token_loss(

@@ -6,8 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.model.config import ModelConfig
-
 if TYPE_CHECKING:
     _Model = Any  # the rest of HookedTransformer
 else:
@@ -16,79 +14,91 @@ else:
 
 class WeightViews(_Model):
     """Mixed into `HookedTransformer`. `model.blocks[i].attn.W_Q` is a view of the trained weight;
-    `model.W_Q` is a stack over layers, a copy."""
+    `model.W_Q` is a stack over layers, a copy, with zeros where a layer has no attention."""
 
     @property
-    def W_E(self) -> Float[Tensor, "d_vocab d_model"]:
+    def W_E(self) -> Float[Tensor, "d_vocab d_embed"]:
         return self.embed.W_E
 
     @property
-    def W_pos(self) -> Float[Tensor, "n_ctx d_model"]:
-        if self.pos_embed is None:
-            raise AttributeError("W_pos: this model has rotary positions and no position vectors.")
-        return self.pos_embed.W_pos
+    def W_pos(self) -> Float[Tensor, "n_ctx d_embed"]:
+        if self.config.positions != "learned":
+            raise AttributeError(
+                f"W_pos: this model has {self.config.positions} positions and no learned position vectors."
+            )
+        return self.pos_embed.W_pos[self.config.position_offset :]
 
     @property
-    def W_U(self) -> Float[Tensor, "d_model d_vocab"]:
+    def W_U(self) -> Float[Tensor, "d_readout d_vocab"]:
         return self.readout_weight.T
 
     @property
     def b_U(self) -> Float[Tensor, " d_vocab"]:
-        return self.readout_weight.new_zeros(self.config.d_vocab)
+        return self._or_zeros(self.unembed_bias, self.config.d_vocab)
+
+    def _or_zeros(self, found: Tensor | None, *shape: int) -> Tensor:
+        return self.readout_weight.new_zeros(shape) if found is None else found
+
+    def _stack(self, module: str, name: str, *shape: int) -> Tensor:
+        """A weight of all layers; zeros where a layer has no such module or bias."""
+        owners = (getattr(block, module) for block in self.blocks)
+        return torch.stack([self._or_zeros(getattr(owner, name, None), *shape) for owner in owners])
 
     @property
     def W_Q(self) -> Float[Tensor, "layer head d_model d_head"]:
-        return torch.stack([block.attn.W_Q for block in self.blocks])
+        c = self.config
+        return self._stack("attn", "W_Q", c.n_heads, c.d_model, c.head_width)
 
     @property
     def W_K(self) -> Float[Tensor, "layer head d_model d_head"]:
-        return torch.stack([block.attn.W_K for block in self.blocks])
+        c = self.config
+        return self._stack("attn", "W_K", c.n_heads, c.d_model, c.head_width)
 
     @property
-    def W_V(self) -> Float[Tensor, "layer head d_model d_head"]:
-        return torch.stack([block.attn.W_V for block in self.blocks])
+    def W_V(self) -> Float[Tensor, "layer head d_model d_value"]:
+        c = self.config
+        return self._stack("attn", "W_V", c.n_heads, c.d_model, c.value_width)
 
     @property
-    def W_O(self) -> Float[Tensor, "layer head d_head d_model"]:
-        return torch.stack([block.attn.W_O for block in self.blocks])
+    def W_O(self) -> Float[Tensor, "layer head d_value d_model"]:
+        c = self.config
+        return self._stack("attn", "W_O", c.n_heads, c.value_width, c.d_model)
 
     @property
     def W_in(self) -> Float[Tensor, "layer d_model d_mlp"]:
-        return torch.stack([block.mlp.W_in for block in self.blocks])
+        return self._stack("mlp", "W_in", self.config.d_model, self.config.mlp_width)
 
     @property
     def W_gate(self) -> Float[Tensor, "layer d_model d_mlp"]:
-        return torch.stack([block.mlp.W_gate for block in self.blocks])
+        return self._stack("mlp", "W_gate", self.config.d_model, self.config.mlp_width)
 
     @property
     def W_out(self) -> Float[Tensor, "layer d_mlp d_model"]:
-        return torch.stack([block.mlp.W_out for block in self.blocks])
+        return self._stack("mlp", "W_out", self.config.mlp_width, self.config.d_model)
 
     @property
     def b_Q(self) -> Float[Tensor, "layer head d_head"]:
-        return torch.stack([block.attn.b_Q for block in self.blocks])
+        return self._stack("attn", "b_Q", self.config.n_heads, self.config.head_width)
 
     @property
     def b_K(self) -> Float[Tensor, "layer head d_head"]:
-        return torch.stack([block.attn.b_K for block in self.blocks])
+        return self._stack("attn", "b_K", self.config.n_heads, self.config.head_width)
 
     @property
-    def b_V(self) -> Float[Tensor, "layer head d_head"]:
-        return torch.stack([block.attn.b_V for block in self.blocks])
+    def b_V(self) -> Float[Tensor, "layer head d_value"]:
+        return self._stack("attn", "b_V", self.config.n_heads, self.config.value_width)
 
     @property
     def b_O(self) -> Float[Tensor, "layer d_model"]:
-        return torch.stack([block.attn.b_O for block in self.blocks])
+        return self._stack("attn", "b_O", self.config.d_model)
 
     @property
     def b_in(self) -> Float[Tensor, "layer d_mlp"]:
-        zeros = self.readout_weight.new_zeros(self.config.mlp_width)
-        return torch.stack([zeros if block.mlp.b_in is None else block.mlp.b_in for block in self.blocks])
+        return self._stack("mlp", "b_in", self.config.mlp_width)
 
     @property
     def b_out(self) -> Float[Tensor, "layer d_model"]:
-        zeros = self.readout_weight.new_zeros(self.config.d_model)
-        return torch.stack([zeros if block.mlp.b_out is None else block.mlp.b_out for block in self.blocks])
+        return self._stack("mlp", "b_out", self.config.d_model)
 
     def accumulated_bias(
         self, layer: int, mlp_input: bool = False, include_mlp_biases: bool = True
@@ -114,30 +124,7 @@ class WeightViews(_Model):
         """
         if isinstance(tokens, str):
             tokens = self.to_single_token(tokens)
-        directions = self.readout_weight[tokens] * self.ln_final.w
+        directions = self.readout_weight[tokens]
+        if self.ln_final is not None:
+            directions = directions * self.ln_final.w
         return directions.squeeze(0) if isinstance(tokens, Tensor) and tokens.numel() == 1 else directions
-
-
-def lens_config(config: ModelConfig, dtype: torch.dtype, device: torch.device):
-    """Our configuration as the `TransformerLensConfig` that transformer-lens' tools read."""
-    from transformer_lens.config import TransformerLensConfig
-
-    rms = config.norm == "RMSNorm"
-    return TransformerLensConfig(
-        d_model=config.d_model,
-        d_head=config.head_width,
-        n_layers=config.n_layers,
-        n_ctx=config.n_ctx,
-        n_heads=config.n_heads,
-        d_mlp=config.mlp_width,
-        d_vocab=config.d_vocab,
-        device=str(device),
-        positional_embedding_type="standard" if config.positions == "learned" else "rotary",
-        gated_mlp=config.gated,
-        uses_rms_norm=rms,
-        final_rms=rms,
-        eps=config.eps,
-        act_fn=config.activation,
-        normalization_type="RMS" if rms else "LN",
-        dtype=dtype,
-    )

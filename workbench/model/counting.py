@@ -1,0 +1,122 @@
+"""Parameters, floating-point operations and memory of a configuration, before anything is allocated."""
+
+import os
+from typing import Any
+
+from workbench.errors import ConfigError
+from workbench.model.layout import modules
+
+
+def count_parameters(config: Any) -> dict[str, int]:
+    """Trainable parameters by part: embedding (vectors of tokens, positions and token types, with their
+    projection), attention, mlp, norms, mixing (weights of earlier layers) and readout."""
+    c = config
+    kinds = modules(c.layout, c.n_layers)
+    n_attention, n_mlp = c.n_layers - kinds["m"], c.n_layers - kinds["a"]
+    attentions = min(n_attention, 1) if c.sharing in ("all", "attention") else n_attention
+    mlps = min(n_mlp, 1) if c.sharing in ("all", "mlp") else n_mlp
+    attention_norms = min(n_attention, 1) if c.sharing == "all" else n_attention
+    mlp_norms = min(n_mlp, 1) if c.sharing == "all" else n_mlp
+    former, post = c.norm_place == "normformer", c.norm_place == "post"
+    if post:
+        mlp_norms -= min(kinds["(am)"], mlp_norms)  # one norm behind both
+    weighted = c.residual == "weighted"
+    return {
+        "embedding": _embedding(c),
+        "attention": attentions * _attention(c),
+        "mlp": mlps * _mlp(c),
+        "norms": _norm(c, c.d_model)
+        * (attention_norms * (1 + former) + mlp_norms + (not post))  # normformer's other one is in the MLP
+        + (_norm(c, c.embed_width) if c.embed_norm else 0),
+        "mixing": c.n_layers * (c.n_layers + 3) // 2 if weighted else 0,
+        "readout": _readout(c),
+    }
+
+
+def _norm(c: Any, width: int) -> int:
+    return {"LayerNorm": 2, "RMSNorm": 1, "none": 0}[c.norm] * width
+
+
+def _embedding(c: Any) -> int:
+    rows = c.d_vocab + c.token_types
+    rows += c.n_ctx + c.position_offset if c.positions == "learned" else 0
+    up = 0 if c.d_embed is None else c.d_embed * c.d_model + c.d_model
+    buckets = c.relative_buckets * c.n_heads if c.positions == "t5" else 0
+    return rows * c.embed_width + up + buckets
+
+
+def _attention(c: Any) -> int:
+    into = c.n_heads * c.head_width + c.kv_heads * (c.head_width + c.value_width)
+    out = c.n_heads * c.value_width
+    biases = (into if c.qkv_bias else 0) + (c.d_model if c.out_bias else 0)
+    tables = (2 * c.farthest + 1) * (c.head_width + c.value_width) if c.positions == "shaw" else 0
+    scales = c.n_heads if c.norm_place == "normformer" else 0
+    return c.d_model * (into + out) + biases + tables + scales
+
+
+def _mlp(c: Any) -> int:
+    hidden, copies = c.mlp_width, 2 if c.gated else 1
+    each = (hidden if c.mlp_bias else 0) + (hidden if c.activation == "prelu" else 0)
+    each += _after_norm(c) if c.activation == "solu_ln" else 0
+    inner = (c.mlp_depth - 1) * (copies * hidden * hidden + each)
+    former = c.norm_place == "normformer" and c.activation != "solu_ln"
+    out = hidden * c.d_model + (c.d_model if c.mlp_bias else 0)
+    return copies * c.d_model * hidden + each + inner + out + (_after_norm(c) if former else 0)
+
+
+def _after_norm(c: Any) -> int:
+    """Parameters of the norm behind an activation, which is LayerNorm in a model without norms."""
+    return (1 if c.norm == "RMSNorm" else 2) * c.mlp_width
+
+
+def _readout(c: Any) -> int:
+    width = c.readout_width
+    head = c.d_model * width + width + _norm(c, width) if c.mlm_head else 0
+    return head + (0 if c.tied else c.d_vocab * width) + (c.d_vocab if c.unembed_bias else 0)
+
+
+def flops_per_token(config: Any) -> int:
+    """Multiply-adds x 2 of one training token, forward and backward (Kaplan et al. 2020, 6N): matrix
+    products only, attention over as many keys as a query of a full context sees on average."""
+    c = config
+    kinds = modules(c.layout, c.n_layers)
+    n_attention, n_mlp = c.n_layers - kinds["m"], c.n_layers - kinds["a"]
+    into = c.n_heads * c.head_width + c.kv_heads * (c.head_width + c.value_width)
+    out = c.n_heads * c.value_width
+    keys = 0.0
+    windows = c.windows or (0,)
+    for place, window in enumerate(windows):
+        seen = min(window or c.n_ctx, c.n_ctx)
+        one_side = seen - seen * seen / (2 * c.n_ctx)
+        times = (n_attention - place + len(windows) - 1) // len(windows)
+        keys += times * one_side * (1 if c.attention == "causal" else 2)
+    pattern = round(keys * c.n_heads * (c.head_width + c.value_width))
+    copies = 2 if c.gated else 1
+    mlp = (copies + 1) * c.d_model * c.mlp_width + copies * (c.mlp_depth - 1) * c.mlp_width**2
+    factor = 0 if c.d_embed is None else c.d_embed * c.d_model
+    ends = factor + (c.d_model * c.readout_width if c.mlm_head else factor if c.tied else 0)
+    layers = n_attention * c.d_model * (into + out) + n_mlp * mlp
+    return 6 * (layers + pattern + ends + c.readout_width * c.d_vocab)
+
+
+def memory() -> int | None:
+    """Bytes of memory of this machine; None where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def refuse_too_large(config: Any) -> None:
+    """Refuse a model whose float32 weights would not fit into this machine's memory.
+
+    Raises:
+        ConfigError: naming the fields that size a model.
+    """
+    # A module object takes about 40 kB beside its weights; a million tiny blocks do not fit either.
+    needed, there = 4 * config.n_params + 40_000 * config.n_layers, memory()
+    if there is not None and needed > there:
+        raise ConfigError(
+            f"a model of {config.n_params:,} parameters needs {needed / 2**30:,.1f} GiB and this machine has "
+            f"{there / 2**30:,.1f}; make model.n_layers, d_model, d_mlp or d_vocab smaller."
+        )
