@@ -1,7 +1,7 @@
 """Weights in and out of a model, each once."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ class StoredWeights(_Model):
     """Mixed into `HookedTransformer`."""
 
     @classmethod
-    def from_weights(cls, config: ModelConfig, tensors: Mapping[str, Tensor], tokenizer: Any = None) -> Self:
+    def from_weights(cls, config: ModelConfig, tensors: Mapping[str, Tensor], tokenizer: Any = None) -> Any:
         """A model that takes `tensors` as its weights, without a copy and without initialising any.
 
         Args:
