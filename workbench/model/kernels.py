@@ -93,7 +93,9 @@ class _KeptPattern(torch.autograd.Function):
         d_added = None
         if ctx.needs_input_grad[3]:
             d_added = d_scores.view(ctx.shape).sum_to_size(ctx.added)
-        d_scores.mul_(1 / ctx.scale)
+            d_scores = d_scores * (1 / ctx.scale)  # not in place: the sum may be the same memory
+        else:
+            d_scores.mul_(1 / ctx.scale)
         d_q, d_k = torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q)
         d_q, d_k, d_v = (part.unflatten(0, ctx.shape[:2]) for part in (d_q, d_k, d_v))
         return d_q, d_k, d_v, d_added, None
