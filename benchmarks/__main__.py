@@ -5,7 +5,7 @@ The longer comparison of a trained run with a GPT-Neo (`make bench-quality`) tak
 
 import argparse
 
-from benchmarks import blimp, caching, start, training
+from benchmarks import blimp, caching, fields, importing, start, training
 
 
 def main() -> None:
@@ -17,6 +17,8 @@ def main() -> None:
     args = parser.parse_args()
     print("# Start-up")
     start.run()
+    print("\n# Importing")
+    importing.run(args.rounds, args.threads)
     print("\n# Caching")
     for shape in ("nano", "base"):
         caching.run(shape, args.rounds, args.seconds, args.threads)
@@ -25,6 +27,8 @@ def main() -> None:
     print("\n# Training step")
     for shape in args.shapes:
         training.run(shape, args.rounds, args.seconds, args.threads)
+    print("\n# What each field costs")
+    fields.run("small", args.rounds, threads=args.threads)
 
 
 if __name__ == "__main__":

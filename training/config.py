@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from workbench import settings
-from workbench.errors import ConfigError, nearest
+from workbench.errors import ConfigError
 from workbench.model.config import ModelConfig
-from workbench.model.presets import PRESETS
+from workbench.model.presets import merge
 
 DEFAULT_MINUTES = 10.0
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
@@ -125,7 +125,8 @@ class TrackSettings:
 class RunSettings:
     """One training run, whole: what config.yaml holds."""
 
-    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    # A lambda, because the open default of n_layers makes the class itself no factory to a type checker.
+    model: ModelConfig = dataclasses.field(default_factory=lambda: ModelConfig())
     data: DataSettings = dataclasses.field(default_factory=DataSettings)
     train: TrainSettings = dataclasses.field(default_factory=TrainSettings)
     track: TrackSettings = dataclasses.field(default_factory=TrackSettings)
@@ -158,11 +159,8 @@ def resolve(
     preset = preset or merged.get("preset")
     merged.pop("preset", None)
     if preset is not None:
-        if not isinstance(preset, str) or preset not in PRESETS:
-            raise ConfigError(f"no preset is called {preset!r}. {nearest(preset, PRESETS)}")
         model = merged.get("model") or {}
-        if isinstance(model, Mapping):
-            merged["model"] = {**PRESETS[preset], **model}
+        merged["model"] = merge(preset, model) if isinstance(model, Mapping) else model
     merged = {key: {} if value is None else value for key, value in merged.items()}
     made = settings.build(RunSettings, _tidy(RunSettings, merged, ""))
     train = made.train

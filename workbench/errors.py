@@ -24,6 +24,20 @@ class InputError(WorkbenchError):
     """A prompt, token or hook name that does not fit the model."""
 
 
+def shown(value: object, limit: int = 60) -> str:
+    """A value as it may stand in a message: text without quotes, cut to `limit` letters.
+
+    >>> shown("a" * 100, 5)
+    'aa...'
+    """
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except ValueError:  # Python refuses to write out a number of over 4,300 digits
+        text = "a number of thousands of digits"
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
 def nearest(word: object, options: Iterable[str]) -> str:
     """A hint to append to an error: the closest of `options`, else the whole list.
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from workbench.errors import ConfigError, nearest
+from workbench.errors import ConfigError, nearest, shown
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'the configuration'} must be a mapping of fields, not {values!r}.")
+        raise ConfigError(f"{where or 'the configuration'} must be a mapping of fields, not {shown(values)}.")
     _check_keys(cls, values, where)
     # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
     config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -37,7 +37,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         parts = ([where] if where else []) + [str(part) for part in first["loc"]]
         found = first.get("input")
         rule = first["msg"].rstrip(".")
-        raise ConfigError(f"{'.'.join(parts)}: {rule}; found {str(found)[:80]!r}.") from None
+        raise ConfigError(f"{'.'.join(parts)}: {rule}; found {shown(found, 80)!r}.") from None
 
 
 def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:

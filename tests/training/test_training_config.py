@@ -41,7 +41,7 @@ MALFORMED = {
         "model: {d_model: 100, n_heads: 3}",
         r"model\.n_heads = 3 does not divide model\.d_model = 100",
     ),
-    "odd rotary": ("model: {positions: rotary, d_head: 5}", r"model\.d_head must be even"),
+    "odd rotary": ("model: {positions: rotary, d_head: 5}", r"model\.d_head = 5 must be even"),
     "unknown position": ("model: {positions: sinus}", r"model\.positions: .*'learned'.*'sinus'"),
     "unknown norm": ("model: {norm: BatchNorm}", r"model\.norm: "),
     "mlm and causal": (

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Literal
 
 from workbench import settings
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, shown
 from workbench.model.layout import blocks_of, modules
 
 Positions = Literal["learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "none"]
@@ -133,33 +133,36 @@ class ModelConfig:
 
     def _check_values(self) -> None:
         """Each field by itself."""
-        for name, least in _WHOLE.items():
+        for name, (least, most) in _WHOLE.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ConfigError(
-                    f"model.{name} must be a whole number of at least {least}; found {value!r}."
-                )
+            if type(value) is not int or not least <= value <= most:
+                rule = f"must be a whole number of at least {least}"
+                rule += f" and at most {most:,}" if type(value) is int and value > most else ""
+                raise ConfigError(f"model.{name} {rule}; found {shown(value)}.")
         for name, options in _CHOICES.items():
             value = getattr(self, name)
             if value not in options and not (name == "objective" and value is None):
-                raise ConfigError(f"model.{name} must be one of {', '.join(options)}; found {value!r}.")
+                raise ConfigError(f"model.{name} must be one of {', '.join(options)}; found {shown(value)}.")
+        for name in _SWITCHES:
+            if type(getattr(self, name)) is not bool:
+                raise ConfigError(f"model.{name} must be true or false; found {shown(getattr(self, name))}.")
+        for name in ("eps", "init_std", "rotary_base", "attention_scale"):
+            value = getattr(self, name)
+            if (name != "attention_scale" or value is not None) and not (_is_real(value) and value > 0):
+                raise ConfigError(f"model.{name} must be a number above 0; found {shown(value)}.")
+            self._set(name, None if value is None else float(value))
+        if not _is_real(self.dropout) or not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"model.dropout must lie in [0, 1); found {shown(self.dropout)}.")
         if not isinstance(self.windows, tuple | list) or any(
-            isinstance(window, bool) or not isinstance(window, int) or window < 0 for window in self.windows
+            type(window) is not int or not 0 <= window <= LARGEST for window in self.windows
         ):
             raise ConfigError(
                 "model.windows must be a list of whole numbers, one for each attention module, 0 for no "
-                f"window; found {self.windows!r}."
+                f"window; found {shown(self.windows)}."
             )
         self._set("windows", tuple(self.windows))
-        if not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"model.dropout must lie in [0, 1); found {self.dropout!r}.")
-        for name in ("eps", "init_std", "rotary_base"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ConfigError(f"model.{name} must be above 0; found {getattr(self, name)!r}.")
-        if self.attention_scale is not None and not 0 < self.attention_scale < float("inf"):
-            raise ConfigError(f"model.attention_scale must be above 0; found {self.attention_scale!r}.")
         if self.d_vocab < 5:
             raise ConfigError(f"model.d_vocab must hold the 4 special tokens and more; found {self.d_vocab}.")
 
@@ -167,7 +170,7 @@ class ModelConfig:
         """What was left open follows from the rest."""
         if self.layout is not None:
             if not isinstance(self.layout, str):
-                raise ConfigError(f"model.layout must be a text such as 'amam'; found {self.layout!r}.")
+                raise ConfigError(f"model.layout must be a text such as amam; found {shown(self.layout)}.")
             count = len(blocks_of(self.layout))
             if self.n_layers is not None and self.n_layers != count:
                 raise ConfigError(
@@ -269,7 +272,7 @@ class ModelConfig:
             ),
         ):  # fmt: skip
             if broken:
-                raise ConfigError(f"model.{field} = {getattr(self, field)!r} {rule}.")
+                raise ConfigError(f"model.{field} = {shown(getattr(self, field))} {rule}.")
 
     @property
     def head_width(self) -> int:
@@ -365,10 +368,22 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "objective": ("clm", "mlm"),
 }
 
+LARGEST = 10**15
+"""No size is above this; a model that large is refused for its memory anyway."""
+
 _WHOLE = dict.fromkeys(
     ("d_model", "n_layers", "n_heads", "n_key_value_heads", "d_head", "d_value", "d_mlp", "mlp_depth",
-     "d_vocab", "n_ctx", "relative_buckets", "relative_distance", "d_embed"), 1,
-) | {"position_offset": 0, "token_types": 0}  # fmt: skip
-"""Fields that are whole numbers, and the least that each may be."""
+     "d_vocab", "n_ctx", "relative_buckets", "relative_distance", "d_embed"), (1, LARGEST),
+) | {"position_offset": (0, LARGEST), "token_types": (0, LARGEST), "seed": (0, 2**63 - 1)}  # fmt: skip
+"""Fields that are whole numbers, the least that each may be, and the most."""
 
 _OPTIONAL = {"n_layers", "n_key_value_heads", "d_head", "d_value", "d_mlp", "relative_distance", "d_embed"}
+
+_SWITCHES = (
+    "qkv_bias", "out_bias", "rotary_adjacent", "gated", "mlp_bias", "tied", "embed_norm", "mlm_head",
+    "unembed_bias", "depth_scaled_init",
+)  # fmt: skip
+
+
+def _is_real(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < LARGEST

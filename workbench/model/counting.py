@@ -107,16 +107,22 @@ def memory() -> int | None:
         return None
 
 
+def _tables(c: Any) -> int:
+    """Bytes of the position tables that are no weights, in float64 and once in the model's own type."""
+    widths = {"rotary": 2 * c.n_layers * c.head_width, "sinusoidal": c.embed_width}
+    return 12 * c.n_ctx * widths.get(c.positions, 0)
+
+
 def refuse_too_large(config: Any) -> None:
-    """Refuse a model whose float32 weights would not fit into this machine's memory.
+    """Refuse a model whose float32 weights and tables would not fit into this machine's memory.
 
     Raises:
         ConfigError: naming the fields that size a model.
     """
     # A module object takes about 40 kB beside its weights; a million tiny blocks do not fit either.
-    needed, there = 4 * config.n_params + 40_000 * config.n_layers, memory()
+    needed, there = 4 * config.n_params + 40_000 * config.n_layers + _tables(config), memory()
     if there is not None and needed > there:
         raise ConfigError(
             f"a model of {config.n_params:,} parameters needs {needed / 2**30:,.1f} GiB and this machine has "
-            f"{there / 2**30:,.1f}; make model.n_layers, d_model, d_mlp or d_vocab smaller."
+            f"{there / 2**30:,.1f}; make model.n_layers, d_model, d_mlp, d_vocab or n_ctx smaller."
         )

@@ -40,24 +40,29 @@ class StoredWeights(_Model):
             share_weights(model.blocks, config.sharing)
         return model
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """As torch's; weights that several layers share appear once, under the first layer's name."""
-        state = super().state_dict(*args, **kwargs)
-        if self.config.sharing != "none":
-            own = {name for name, _ in self.named_parameters(prefix=kwargs.get("prefix", "").rstrip("."))}
-            for name in set(state) - own:
-                del state[name]
-        return state
+    def _share(self) -> None:
+        """Make layers use one set of weights where the configuration says so, and keep it so on disk:
+        `state_dict` gives shared weights once, under the first layer's name, and loading takes that."""
+        if self.config.sharing == "none":
+            return
+        share_weights(self.blocks, self.config.sharing)
+        self.register_state_dict_post_hook(_drop_repeats)
+        self.register_load_state_dict_pre_hook(_add_repeats)
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """As torch's, for what `state_dict` gives."""
-        full = dict(state_dict)
-        if self.config.sharing != "none":
-            first = {id(parameter): name for name, parameter in self.named_parameters()}
-            for name, parameter in self.named_parameters(remove_duplicate=False):
-                owner = first[id(parameter)]
-                if name != owner and owner in state_dict:
-                    full[name] = state_dict[owner]
-        return super().load_state_dict(full, strict, assign)
+
+def _repeats(model: Any) -> dict[str, str]:
+    """Each further name of a shared weight, and its first one."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    everywhere = model.named_parameters(remove_duplicate=False)
+    return {name: first[id(weight)] for name, weight in everywhere if name != first[id(weight)]}
+
+
+def _drop_repeats(model: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for name in _repeats(model):
+        state.pop(prefix + name, None)
+
+
+def _add_repeats(model: Any, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    for name, first in _repeats(model).items():
+        if prefix + first in state:
+            state[prefix + name] = state[prefix + first]

@@ -12,7 +12,7 @@ from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from workbench.errors import InputError, nearest
-from workbench.model.block import Block, share_weights
+from workbench.model.block import Block
 from workbench.model.cache import KeyValueCache
 from workbench.model.config import ModelConfig
 from workbench.model.counting import refuse_too_large
@@ -67,8 +67,7 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         self.blocks = nn.ModuleList(
             Block(config, index, kind, before[index]) for index, kind in enumerate(kinds)
         )
-        if config.sharing != "none":
-            share_weights(self.blocks, config.sharing)
+        self._share()
         self.ln_final = make_norm(config) if config.norm_place != "post" else None
         self.mlm_head = MLMHead(config) if config.mlm_head else None
         shape = (config.d_vocab, config.readout_width)
@@ -148,6 +147,12 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         return KeyValueCache(self.config, batch, self.dtype, self.device)
 
     def residual(
+        self, tokens: Int[Tensor, "batch pos"], **kwargs: Any
+    ) -> Float[Tensor, "batch pos d_readout"]:
+        """What the unembedding reads: `stream` (which see for the arguments) through `final`."""
+        return self.final(self.stream(tokens, **kwargs))
+
+    def stream(
         self,
         tokens: Int[Tensor, "batch pos"],
         *,
@@ -156,8 +161,8 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         positions: Int[Tensor, "batch pos"] | None = None,
         mask: Bool[Tensor, "#batch 1 pos pos"] | None = None,
         cache: KeyValueCache | None = None,
-    ) -> Float[Tensor, "batch pos d_readout"]:
-        """What the unembedding reads: the residual stream through `final`.
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream behind the last block.
 
         Args:
             tokens: ids.
@@ -190,7 +195,7 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         written = [x]
         for index, block in enumerate(self.blocks):
             x = block(x, sight, None if cache is None else cache.layers[index], written)
-        return self.final(x)
+        return x
 
     def _embed(
         self, tokens: Int[Tensor, "batch pos"], positions: Int[Tensor, "#batch pos"]
@@ -229,7 +234,8 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         if segments is not None:
             allowed = allowed & (segments[:, :, None] == segments[:, None, :])
         if attention_mask is not None:
-            allowed = allowed & (attention_mask[:, None, :] | torch.eye(length, dtype=torch.bool))
+            itself = torch.eye(length, dtype=torch.bool, device=tokens.device)
+            allowed = allowed & (attention_mask[:, None, :].to(tokens.device) | itself)
         return allowed[:, None]
 
     def loss(
