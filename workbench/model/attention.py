@@ -160,6 +160,24 @@ class Attention(nn.Module):
         out = result.sum(-2)
         return out if self.out_bias is None else out + self.out_bias
 
+    def keys_values(
+        self, x: Float[Tensor, "batch pos d_model"], sight: Sight
+    ) -> tuple[Float[Tensor, "batch kv_head pos d_head"], Float[Tensor, "batch kv_head pos d_value"]]:
+        """What `forward` would put into a cache, without any query's work.
+
+        Args:
+            x: the normalised residual stream.
+            sight: gives the tokens' positions.
+        """
+        first = self.widths[0]
+        bias = None if self.qkv_bias is None else self.qkv_bias[first:]
+        parts = F.linear(x, self.qkv_weight[first:], bias).split(self.widths[1:], -1)
+        k, v = (part.unflatten(-1, (self.kv_heads, -1)) for part in parts)
+        k, v = self.hook_k(k), self.hook_v(v)
+        if self.rotary is not None:
+            k = self.hook_rot_k(self.rotary(k, sight.positions))
+        return k.transpose(1, 2), v.transpose(1, 2)
+
     def fork(self, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor] | None:
         """The residual stream as each head's queries, keys and values read it, before the norm.
 

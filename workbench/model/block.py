@@ -92,6 +92,11 @@ class Block(nn.Module):
         last = self.ln2 if self.ln2 is not None else self.ln1
         return self.hook_normalized_resid_post(normed(last, post))
 
+    def keys_values(self, x: Float[Tensor, "batch pos d_model"], sight: Sight) -> tuple[Tensor, Tensor]:
+        """The keys and values of tokens whose queries nobody asks for."""
+        assert self.attn is not None
+        return self.attn.keys_values(x if self.post_norm else normed(self.ln1, x), sight)
+
     def _attend(self, pre: Tensor, sight: Sight, cache: LayerCache | None) -> Tensor:
         assert self.attn is not None
         norm = None if self.post_norm else self.ln1

@@ -1,0 +1,148 @@
+"""What a patch is judged by: one number for each pair of prompts.
+
+A metric says where it reads, so that logits are computed there only; the logit difference needs none at
+all, for it is linear in what the unembedding reads.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import InputError
+
+
+class Metric:
+    """What the sweeps need of a metric; a new one inherits from this.
+
+    `reads` is the one position read in each pair, [pair], or None if all are.
+    """
+
+    name: str = "metric"
+    reads: Int[Tensor, " pair"] | None = None
+
+    def __call__(
+        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        """The value of each row.
+
+        Args:
+            model: unembeds.
+            x: what the unembedding reads, at the metric's position (`read` is 1) or at all.
+            pair: the pair each row belongs to.
+        """
+        raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True)
+class LogitDifference(Metric):
+    """Logit of the right answer minus that of the wrong one, at one position (Wang et al. 2022, IOI)."""
+
+    right: Int[Tensor, " pair"]
+    wrong: Int[Tensor, " pair"]
+    reads: Int[Tensor, " pair"]  # type: ignore[assignment]
+    name: str = "logit difference"
+
+    def __call__(
+        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        right, wrong = self.right.to(x.device)[pair], self.wrong.to(x.device)[pair]
+        weight, bias = model.readout_weight, model.readout_bias
+        value = (x[:, 0] * (weight[right] - weight[wrong])).sum(-1)
+        return value if bias is None else value + bias[right] - bias[wrong]
+
+
+@dataclasses.dataclass(frozen=True)
+class LogProb(Metric):
+    """Log-probability of the right answer at one position, in nats."""
+
+    right: Int[Tensor, " pair"]
+    reads: Int[Tensor, " pair"]  # type: ignore[assignment]
+    name: str = "log-probability"
+
+    def __call__(
+        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        log_probs = model.unembed(x[:, 0]).log_softmax(-1)
+        return log_probs.gather(-1, self.right.to(x.device)[pair][:, None])[:, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence(Metric):
+    """KL(reference || patched) of the next token at one position, in nats."""
+
+    reference: Float[Tensor, "pair d_vocab"]
+    """Log-probabilities of the run to be compared with."""
+    reads: Int[Tensor, " pair"]  # type: ignore[assignment]
+    name: str = "KL"
+
+    def __call__(
+        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        mine = model.unembed(x[:, 0]).log_softmax(-1)
+        theirs = self.reference.to(x.device)[pair]
+        return (theirs.exp() * (theirs - mine)).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class SentenceLogProb(Metric):
+    """Summed log-probability of a row's own tokens after the first, in nats: BLiMP's score."""
+
+    tokens: Int[Tensor, "pair pos"]
+    lengths: Int[Tensor, " pair"]
+    reads: None = None
+    name: str = "sentence log-probability"
+
+    def __call__(
+        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        log_probs = model.unembed(x[:, :-1]).log_softmax(-1)
+        targets = self.tokens.to(x.device)[pair][:, 1:]
+        found = log_probs.gather(-1, targets[..., None])[..., 0]
+        places = torch.arange(1, self.tokens.shape[1], device=x.device)
+        return (found * (places < self.lengths.to(x.device)[pair][:, None])).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Function(Metric):
+    """A function of the user's: logits [pair pos d_vocab] to one number a pair [pair]."""
+
+    function: Callable[[Tensor], Tensor]
+    pairs: int
+    reads: None = None
+    name: str = "metric"
+
+    def __call__(
+        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        values = []
+        for logits in model.unembed(x).split(self.pairs):
+            value = torch.as_tensor(self.function(logits))
+            if value.shape != (self.pairs,):
+                raise InputError(
+                    f"the metric gives shape {tuple(value.shape)} for logits {tuple(logits.shape)}; it must "
+                    f"give one number for each of the {self.pairs} pairs, shape ({self.pairs},)."
+                )
+            values.append(value)
+        return torch.cat(values)
+
+
+def answers(model: Any, words: Any, count: int, which: str) -> Int[Tensor, " pair"]:
+    """Answers as token ids: one text or id for all pairs, or one for each.
+
+    Raises:
+        InputError: a text that is not one token, or another number of answers than pairs.
+    """
+    if isinstance(words, str | int):
+        words = [words] * count
+    found = [model.to_single_token(word) if isinstance(word, str) else int(word) for word in words]
+    if len(found) != count:
+        raise InputError(f"{len(found)} {which} answers were given for {count} pairs; give one for each.")
+    d_vocab = model.config.d_vocab
+    for token in found:
+        if not 0 <= token < d_vocab:
+            raise InputError(f"the {which} answer {token} is no token of a vocabulary of {d_vocab}.")
+    return torch.tensor(found)

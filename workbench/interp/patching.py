@@ -1,0 +1,214 @@
+"""Activation patching: which activation, put from one run into another, moves the answer.
+
+Meng et al. 2022 (arXiv:2202.05262), as Heimersheim & Nanda 2024 (arXiv:2404.15255) tell to use it: denoising
+puts clean activations into the corrupted run and asks what suffices, noising the reverse and asks what is
+needed.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.evals.scoring import ready
+from workbench.interp.metrics import Function, LogitDifference, Metric, answers
+from workbench.interp.patch_result import PatchResult
+from workbench.interp.resume import Base, Cells, Tick, run_cells
+from workbench.interp.sites import Site, find_site, layers_with, units
+
+Direction = Literal["denoise", "noise"]
+Values = Literal["other", "zero", "mean", "resample"]
+
+
+@torch.no_grad()
+def patch(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    *,
+    right: Any = None,
+    wrong: Any = None,
+    metric: Metric | Callable[[Tensor], Tensor] | None = None,
+    site: str = "resid_pre",
+    by_position: bool = True,
+    units_of: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
+    direction: Direction = "denoise",
+    values: Values = "other",
+    seed: int = 0,
+    tick: Tick = lambda share: None,
+) -> PatchResult:
+    """Patch every place of a kind, one at a time, and measure each.
+
+    Args:
+        model: a `HookedTransformer`; half-precision weights are computed in float32.
+        clean: prompts, or token ids [pair pos].
+        corrupted: as many prompts of the same numbers of tokens.
+        right: the clean prompts' answer, a text of one token or an id, or one for each pair. With `wrong`
+            it gives the default metric, the logit difference at the last token.
+        wrong: the corrupted prompts' answer.
+        metric: see `workbench.interp.metrics`, or a function from logits [pair pos d_vocab] to [pair].
+        site: a name of `workbench.interp.sites.SITES`: resid_pre, resid_mid, resid_post, attn_out, mlp_out,
+            z, q, k, v, pattern, result (one cell a head) or neuron.
+        by_position: one cell for each position too; else all positions are patched together.
+        units_of: only these heads or neurons.
+        layers: only these blocks.
+        positions: only these positions.
+        direction: `denoise` runs the corrupted prompts and puts clean values in, `noise` the reverse.
+        values: what goes in: the other run's activation, zeros, its mean over pairs and positions, or
+            another pair's activation at the same place.
+        seed: of the pairs that `resample` draws.
+        tick: told now and then which share of the work is done.
+
+    Raises:
+        InputError: an unknown site, prompts of different lengths, answers that are not one token, a metric
+            of the wrong shape, layers, positions or heads that the model does not have.
+    """
+    chosen = find_site(site)
+    with ready(model) as network:
+        first, second, mask = _prompts(network, clean, corrupted)
+        if metric is None:
+            metric = _default(network, right, wrong, first, mask)
+        elif not isinstance(metric, Metric):
+            metric = Function(metric, len(first))
+        into, other = (second, first) if direction == "denoise" else (first, second)
+        base, donor = Base(network, into, mask), Base(network, other, mask)
+        cells = _cells(network.config, chosen, into.shape[1], by_position, units_of, layers, positions)
+        source = _source(network, chosen, donor, mask, values, seed)
+        effects = run_cells(base, chosen, cells, source, metric, tick)
+        rows = torch.arange(len(into), device=into.device)
+        ends = [_whole(network, run, metric, rows) for run in (base, donor)]
+    return PatchResult(
+        site=site,
+        direction=direction,
+        values=values,
+        metric=metric.name,
+        layers=cells.layer,
+        positions=cells.pos if by_position else None,
+        units=cells.unit if chosen.unit else None,
+        unit=chosen.unit,
+        per_pair=effects,
+        base=ends[0],
+        other=ends[1],
+        tokens=tuple(_labels(model, into)),
+    )
+
+
+def _prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    rows = []
+    for prompts in (clean, corrupted):
+        tokens = prompts if isinstance(prompts, Tensor) else model.to_tokens(prompts)
+        rows.append(tokens.reshape(-1, tokens.shape[-1]).to(model.device))
+    first, second = rows
+    if first.shape[0] != second.shape[0]:
+        raise InputError(f"{len(first)} clean prompts and {len(second)} corrupted ones do not make pairs.")
+    pad = None if model.tokenizer is None else model.tokenizer.pad_token_id
+    masks = [_real(tokens, None if isinstance(given, Tensor) else pad) for tokens, given in
+             zip(rows, (clean, corrupted), strict=True)]  # fmt: skip
+    lengths = [mask.sum(1) for mask in masks]
+    if first.shape != second.shape or not torch.equal(*lengths):
+        worst = 0 if first.shape == second.shape is False else int((lengths[0] != lengths[1]).int().argmax())
+        raise InputError(
+            f"pair {worst} has {int(lengths[0][worst])} clean and {int(lengths[1][worst])} corrupted tokens; "
+            "patching goes position by position, so choose prompts of equal length."
+        )
+    return first, second, None if bool(masks[0].all()) else masks[0]
+
+
+def _real(tokens: Tensor, pad: int | None) -> Tensor:
+    if pad is None:
+        return torch.ones_like(tokens, dtype=torch.bool)
+    return (tokens != pad).flip(1).cummax(1).values.flip(1)
+
+
+def last_positions(tokens: Int[Tensor, "pair pos"], mask: Tensor | None) -> Int[Tensor, " pair"]:
+    """The place of each row's last token."""
+    if mask is None:
+        return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
+    return mask.sum(1) - 1
+
+
+def _default(model: Any, right: Any, wrong: Any, tokens: Tensor, mask: Tensor | None) -> Metric:
+    if right is None or wrong is None:
+        raise InputError("patching needs a metric: the right and the wrong answer, or metric=.")
+    return LogitDifference(
+        answers(model, right, len(tokens), "right").to(tokens.device),
+        answers(model, wrong, len(tokens), "wrong").to(tokens.device),
+        last_positions(tokens, mask),
+    )
+
+
+def _cells(
+    config: Any,
+    site: Site,
+    length: int,
+    by_position: bool,
+    chosen: Sequence[int] | None,
+    layers: Sequence[int] | None,
+    positions: Sequence[int] | None,
+) -> Cells:
+    count = units(config, site)
+    if chosen is not None and not count:
+        raise InputError(f"{site.name} has no heads or neurons to choose from.")
+    if positions is not None and not by_position:
+        raise InputError("positions were given; patch them with by_position=True.")
+    have = layers_with(config, site)
+    axes = [
+        have if layers is None else _within(layers, have, "layer"),
+        [-1] if not by_position else _within(positions, range(length), "position"),
+        [-1] if not count else _within(chosen, range(count), site.unit or ""),
+    ]
+    grid = np.stack(np.meshgrid(*(np.array(axis) for axis in axes), indexing="ij")).reshape(3, -1)
+    return Cells(*grid)
+
+
+def _within(chosen: Sequence[int] | None, there: Iterable[int], what: str) -> list[int]:
+    there = list(there)
+    if chosen is None:
+        return there
+    for one in chosen:
+        if one not in there:
+            raise InputError(f"{what} {one} is not there to be patched; there are {there[0]} to {there[-1]}.")
+    return list(chosen)
+
+
+def _source(
+    model: Any, site: Site, donor: Base, mask: Tensor | None, values: Values, seed: int
+) -> Callable[[int], Tensor]:
+    """For a layer, what goes in, [pair pos ...] or [pair head query_pos key_pos]."""
+    names = [site.hook_name(layer) for layer in layers_with(model.config, site)]
+    kept: dict[str, Tensor] = {}
+    with model.hooks(fwd_hooks=[(n, lambda x, hook: kept.update({hook.name: x})) for n in names]):
+        model.residual(donor.tokens, attention_mask=mask)
+    if values == "zero":
+        kept = {name: torch.zeros_like(x) for name, x in kept.items()}
+    elif values == "mean":
+        if site.is_pattern:
+            raise InputError("a pattern has no mean over positions; choose values other, zero or resample.")
+        real = torch.ones_like(donor.tokens, dtype=torch.bool) if mask is None else mask
+        kept = {name: x[real].mean(0).expand(x.shape) for name, x in kept.items()}
+    elif values == "resample":
+        if len(donor.tokens) < 2:
+            raise InputError("resampling needs at least two pairs to draw from.")
+        random = torch.Generator().manual_seed(seed)
+        shift = int(torch.randint(1, len(donor.tokens), (1,), generator=random))
+        kept = {name: x.roll(shift, 0) for name, x in kept.items()}
+    return lambda layer: kept[site.hook_name(layer)]
+
+
+def _whole(model: Any, run: Base, metric: Metric, rows: Tensor) -> np.ndarray:
+    final = run.streams[-1]
+    read = final if metric.reads is None else final[rows, metric.reads.to(rows.device)][:, None]
+    return metric(model, model.final(read), rows).double().cpu().numpy()
+
+
+def _labels(model: Any, tokens: Tensor) -> list[str]:
+    """The first row's tokens: text if the model has a tokenizer, ids otherwise."""
+    if model.tokenizer is None:
+        return [str(token) for token in tokens[0].tolist()]
+    return model.to_str_tokens(tokens[0])
