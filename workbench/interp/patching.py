@@ -10,13 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
-from workbench.interp.metrics import Function, LogitDifference, Metric, answers
+from workbench.interp.metrics import Metric
 from workbench.interp.patch_result import PatchResult
+from workbench.interp.prompts import choose_metric, labels, prompts
 from workbench.interp.resume import Base, Cells, Tick, run_cells
 from workbench.interp.sites import Site, find_site, layers_with, units
 
@@ -71,14 +71,11 @@ def patch(
     """
     chosen = find_site(site)
     with ready(model) as network:
-        first, second, mask = _prompts(network, clean, corrupted)
-        if metric is None:
-            metric = _default(network, right, wrong, first, mask)
-        elif not isinstance(metric, Metric):
-            metric = Function(metric, len(first))
+        first, second, mask = prompts(network, clean, corrupted)
+        metric = choose_metric(network, metric, right, wrong, first, mask)
         into, other = (second, first) if direction == "denoise" else (first, second)
         base, donor = Base(network, into, mask), Base(network, other, mask)
-        cells = _cells(network.config, chosen, into.shape[1], by_position, units_of, layers, positions)
+        cells = plan(network.config, chosen, into.shape[1], by_position, units_of, layers, positions)
         source = _source(network, chosen, donor, mask, values, seed)
         effects = run_cells(base, chosen, cells, source, metric, tick)
         rows = torch.arange(len(into), device=into.device)
@@ -95,55 +92,11 @@ def patch(
         per_pair=effects,
         base=ends[0],
         other=ends[1],
-        tokens=tuple(_labels(model, into)),
+        tokens=tuple(labels(model, into)),
     )
 
 
-def _prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    rows = []
-    for prompts in (clean, corrupted):
-        tokens = prompts if isinstance(prompts, Tensor) else model.to_tokens(prompts)
-        rows.append(tokens.reshape(-1, tokens.shape[-1]).to(model.device))
-    first, second = rows
-    if first.shape[0] != second.shape[0]:
-        raise InputError(f"{len(first)} clean prompts and {len(second)} corrupted ones do not make pairs.")
-    pad = None if model.tokenizer is None else model.tokenizer.pad_token_id
-    masks = [_real(tokens, None if isinstance(given, Tensor) else pad) for tokens, given in
-             zip(rows, (clean, corrupted), strict=True)]  # fmt: skip
-    lengths = [mask.sum(1) for mask in masks]
-    if first.shape != second.shape or not torch.equal(*lengths):
-        worst = 0 if first.shape == second.shape is False else int((lengths[0] != lengths[1]).int().argmax())
-        raise InputError(
-            f"pair {worst} has {int(lengths[0][worst])} clean and {int(lengths[1][worst])} corrupted tokens; "
-            "patching goes position by position, so choose prompts of equal length."
-        )
-    return first, second, None if bool(masks[0].all()) else masks[0]
-
-
-def _real(tokens: Tensor, pad: int | None) -> Tensor:
-    if pad is None:
-        return torch.ones_like(tokens, dtype=torch.bool)
-    return (tokens != pad).flip(1).cummax(1).values.flip(1)
-
-
-def last_positions(tokens: Int[Tensor, "pair pos"], mask: Tensor | None) -> Int[Tensor, " pair"]:
-    """The place of each row's last token."""
-    if mask is None:
-        return torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
-    return mask.sum(1) - 1
-
-
-def _default(model: Any, right: Any, wrong: Any, tokens: Tensor, mask: Tensor | None) -> Metric:
-    if right is None or wrong is None:
-        raise InputError("patching needs a metric: the right and the wrong answer, or metric=.")
-    return LogitDifference(
-        answers(model, right, len(tokens), "right").to(tokens.device),
-        answers(model, wrong, len(tokens), "wrong").to(tokens.device),
-        last_positions(tokens, mask),
-    )
-
-
-def _cells(
+def plan(
     config: Any,
     site: Site,
     length: int,
@@ -152,6 +105,11 @@ def _cells(
     layers: Sequence[int] | None,
     positions: Sequence[int] | None,
 ) -> Cells:
+    """The cells of a sweep: layers x positions x heads or neurons.
+
+    Raises:
+        InputError: layers, positions, heads or neurons that are not there.
+    """
     count = units(config, site)
     if chosen is not None and not count:
         raise InputError(f"{site.name} has no heads or neurons to choose from.")
@@ -205,10 +163,3 @@ def _whole(model: Any, run: Base, metric: Metric, rows: Tensor) -> np.ndarray:
     final = run.streams[-1]
     read = final if metric.reads is None else final[rows, metric.reads.to(rows.device)][:, None]
     return metric(model, model.final(read), rows).double().cpu().numpy()
-
-
-def _labels(model: Any, tokens: Tensor) -> list[str]:
-    """The first row's tokens: text if the model has a tokenizer, ids otherwise."""
-    if model.tokenizer is None:
-        return [str(token) for token in tokens[0].tolist()]
-    return model.to_str_tokens(tokens[0])
