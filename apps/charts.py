@@ -13,6 +13,8 @@ from apps.tokens import distinct
 
 CELL = 36
 """Height of a row of the component map, pixels."""
+FEWEST = 4
+"""Columns that the component map has room for at least, so that one or two do not fill the page."""
 LARGEST = 48
 """Tokens to a side of an attention map; beyond it a window is shown."""
 BARE: Any = {"ticks": False, "domain": False, "labelFlush": False, "labelBound": False}
@@ -27,20 +29,23 @@ def component_map(rows: Sequence[dict[str, Any]], palette: Palette, selected: st
 
     Args:
         rows: layer, column (`H0`, ..., `MLP`), component, what, nats; at most 12 heads have room for numbers.
+            A layer without one of the columns has an empty place there.
         palette: colours; their limits are symmetric.
         selected: the component that is framed.
     """
     frame = pd.DataFrame(rows)
     limit = float(frame.nats.abs().max()) or 1.0
-    columns, layers = list(dict.fromkeys(frame.column)), list(dict.fromkeys(frame.layer))
-    left = {name: index + (0.3 if name == "MLP" else 0.0) for index, name in enumerate(columns)}
+    columns = sorted(set(frame.column), key=lambda name: (name == "MLP", len(name), name))
+    layers = list(dict.fromkeys(frame.layer))
+    gap = 0.3 if len(columns) > 1 else 0.0
+    left = {name: index + (gap if name == "MLP" else 0.0) for index, name in enumerate(columns)}
     frame["left"] = frame.column.map(left)
     frame["right"] = frame.left + 0.95
     frame["middle"] = frame.left + 0.475
     frame["text"] = [number(value) for value in frame.nats]
     frame["ink"] = [palette.on(palette.between(value / limit)) for value in frame.nats]
     heads = pd.DataFrame({"text": columns, "middle": [left[name] + 0.475 for name in columns], "layer": ""})
-    x = alt.Scale(domain=[0, len(columns) + 0.25], nice=False)
+    x = alt.Scale(domain=[0, max(len(columns), FEWEST) + 0.25], nice=False)
     bands = alt.Scale(domain=["", *layers], paddingInner=0.1)
     y = alt.Y("layer:N", sort=["", *layers], scale=bands, title=None).axis(labelPadding=6, **BARE)
     middle = alt.X("middle:Q", scale=x, axis=None)

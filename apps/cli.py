@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import NoReturn
 
 from training.terminal import guarded
@@ -24,6 +25,10 @@ VERBS: dict[str, dict[str, str]] = {
         "blimp": "score a model on minimal pairs",
         "app": "open the explorer in the browser",
     },
+    "exchange": {
+        "import": "make a run of a Hugging Face model",
+        "export": "write a run as a Hugging Face model",
+    },
     "begin": {
         "demo": "train a family of three tiny models, score and compare them, open the explorer",
     },
@@ -37,6 +42,7 @@ examples:
   workbench list runs
   workbench generate runs/tiny --prompt "Once upon a time" --tokens 120
   workbench blimp runs/tiny --data ../shared/data/blimp
+  workbench export runs/tiny models/tiny
 
 `workbench VERB --help` explains a verb.
 `runs/tiny@512` is the checkpoint of step 512, `runs/tiny` the last."""
@@ -80,7 +86,8 @@ def _dispatch(words: list[str]) -> int:
     verb, rest = words[0], words[1:]
     if verb not in known:
         raise ConfigError(f"there is no verb {verb!r}. {nearest(verb, sorted(known))}")
-    module = import_module(f"apps.verbs.{verb}")
+    # A module cannot be called import; it is import_.
+    module = import_module(f"apps.verbs.{verb}{'_' if iskeyword(verb) else ''}")
     parser = Parser(
         prog=f"workbench {verb}",
         description=" ".join((module.__doc__ or "").split("\n\n")[0].split()),

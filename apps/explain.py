@@ -18,7 +18,10 @@ MINIMAL = ("grammatical", "ungrammatical")
 """What the sentences of a minimal pair are called."""
 OWN = ("first", "second")
 """What the reader's own are called."""
-GROUPS = {"embed": "embedding", "pos_embed": "positions", "head": "heads", "mlp": "MLPs", "biases": "biases"}
+GROUPS = {
+    "embed": "embedding", "pos_embed": "positions", "token_type": "token type", "head": "heads",
+    "mlp": "MLPs", "biases": "biases",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ def groups(subject: Subject, view: View) -> list[tuple[str, float]]:
     sums: dict[str, list[float]] = {}
     for component, value in zip(subject.components, view.values, strict=True):
         sums.setdefault(GROUPS[component.kind], []).append(float(value))
-    found = [(name, math.fsum(values)) for name, values in sums.items()]
+    found = [(name, math.fsum(sums[name])) for name in GROUPS.values() if name in sums]
     if view.uniform:
         found.append(("uniform guess", view.uniform))
     if abs(view.rest) >= 0.005:
@@ -185,7 +188,7 @@ def groups(subject: Subject, view: View) -> list[tuple[str, float]]:
 
 
 def strongest_head(components: Sequence[Component], values: np.ndarray) -> str:
-    """The label of the head with the largest contribution of either sign."""
+    """The label of the head with the largest contribution of either sign; there must be one."""
     heads = [index for index, component in enumerate(components) if component.kind == "head"]
     return components[max(heads, key=lambda index: (abs(values[index]), -index))].label
 
@@ -207,7 +210,7 @@ def describe(component: Component) -> str:
     if component.kind == "mlp":
         return f"MLP of layer {component.layer}"
     names = {"embed": "token embedding", "pos_embed": "position embedding", "biases": "all biases"}
-    return names[component.kind]
+    return names.get(component.kind, "token-type embedding")
 
 
 def top(subject: Subject, view: View, count: int = 5) -> list[tuple[str, float, str]]:

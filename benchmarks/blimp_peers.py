@@ -1,13 +1,14 @@
 """Who scores BLiMP in the benchmark. Each takes a model, all pairs and a stride (peers score every n-th
 pair), and gives seconds, margins of the compared pairs, and how many pairs it scored."""
 
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from workbench.model.convert import to_hf
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
@@ -49,7 +50,7 @@ def minicons(model: Any, pairs: Any, stride: int) -> Timing:
     from minicons.scorer import IncrementalLMScorer
 
     sentences = _sentences(pairs, stride)
-    scorer = IncrementalLMScorer(_as_gpt2(model), "cpu", tokenizer=model.tokenizer)
+    scorer = IncrementalLMScorer(to_hf(model), "cpu", tokenizer=model.tokenizer)
     order = sorted(range(len(sentences)), key=lambda index: len(sentences[index]))
     scores = [0.0] * len(sentences)
     began = time.perf_counter()
@@ -112,11 +113,4 @@ def _margins(scores: list[float]) -> list[float]:
 
 def _backend(model: Any, batch_size: int) -> Any:
     backend = import_module("lm_eval.models.huggingface").HFLM
-    return backend(pretrained=_as_gpt2(model), tokenizer=model.tokenizer, batch_size=batch_size)
-
-
-def _as_gpt2(model: Any) -> Any:
-    sys.path.insert(0, str(ROOT / "tests" / "oracles"))
-    from as_gpt2 import as_gpt2  # type: ignore[import-not-found]
-
-    return as_gpt2(model)
+    return backend(pretrained=to_hf(model), tokenizer=model.tokenizer, batch_size=batch_size)

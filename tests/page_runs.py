@@ -1,5 +1,7 @@
 """Run folders for the explorer's tests: small, of every kind that a page meets, made in a second or two."""
 
+import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -27,17 +29,19 @@ def tokenizer():
 
 def make_run(path: Path, words, steps: tuple[int, ...] = (0, 8), **fields) -> Path:
     """A run with random weights, a little different at each checkpoint."""
-    config = ModelConfig(**SHAPE | {"d_vocab": len(words)} | fields)
-    settings = {"model": config.to_dict(), "data": {"source": None}, "train": {"seed": 0}}
+    shape = {name: value for name, value in SHAPE.items() if name != "n_layers" or "layout" not in fields}
+    config = ModelConfig(**shape | {"d_vocab": len(words)} | fields)
+    settings = {"model": config.to_dict(), "data": {"source": None}, "train": {"seed": 0, "dtype": "float32"}}
     create_run(path, settings, words, {"name": "embedded stories"})
     for step in steps:
-        model = HookedTransformer(ModelConfig(**config.to_dict() | {"seed": step, "init_std": 0.2}), words)
+        model = HookedTransformer(dataclasses.replace(config, seed=step, init_std=0.2), words)
         state = {
             "step": step, "tokens_seen": 1000 * step, "seconds_trained": 1.0 * step, "seed": 0,
             "tokenizer": tokenizer_hash(words), "flags": [],
         }  # fmt: skip
         save_checkpoint(path, model, {}, state)
-    write_text(path / "metrics.jsonl", '{"kind": "eval", "step": 8, "loss": 2.5, "bits_per_byte": 0.9}\n')
+    row = {"kind": "eval", "step": 8, "loss": 2.5, "bits_per_byte": 0.9, "perplexity": 12.2, "accuracy": 0.4}
+    write_text(path / "metrics.jsonl", json.dumps(row | {"tokens": 900}) + "\n")
     return path
 
 

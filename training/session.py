@@ -14,6 +14,7 @@ from training.config import RunSettings, resolve
 from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
+from workbench.files import read_json, write_json
 from workbench.runs import folder
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
@@ -89,6 +90,7 @@ def resume(
 
     Without a limit: to the end that was asked for. With one: that much more from where it stands; the
     learning rate then follows the schedule of the longer run, as if it had been asked for at the start.
+    An imported run begins to train here, on the corpus given, with a fresh optimiser.
 
     Args:
         run: the run folder.
@@ -110,6 +112,11 @@ def resume(
         settings = resolve(folder.read_config(path))
         point = folder.good_checkpoint(path, optimizer=True) if checkpoint_steps(path) else None
         state = point.state if point else {"step": 0, "seconds_trained": 0.0}
+        if "imported_from" in state and data is None:
+            raise RunError(
+                f"{path} was imported and has no corpus of its own; fine-tune it on yours: "
+                f"workbench resume {path} --data stories.txt --minutes 10"
+            )
         more = {"steps": steps, "tokens": tokens, "minutes": minutes}
         settings = _extended(settings, state, more)
         if all(value is None for value in more.values()) and _is_finished(path, settings, state):
@@ -133,6 +140,10 @@ def resume(
             model = read_model(point.path, material.tokenizer)
         signals.arm()
         folder.write_config(path, settings.to_dict())
+        if "imported_from" in state:
+            # From here on it is a run like any other, whose training began with these weights.
+            write_json(path / folder.DATA_CARD, {**material.packed.data_card(), **_origin(path)})
+            point = None
         if point is not None:
             progress.say(f"Going on from step {point.step:,}.")
         return _fit(path, material, model, point, progress, signals)
@@ -289,10 +300,16 @@ def _is_finished(run: Path, settings: RunSettings, state: dict[str, Any]) -> boo
     return any(row.get("final") and row["step"] == state["step"] for row in rows)
 
 
-def _check_same_data(run: Path, packed: Any) -> None:
-    from workbench.files import read_json
+def _origin(run: Path) -> dict[str, Any]:
+    """Where an imported run came from, as its data.json says."""
+    card = read_json(run / folder.DATA_CARD)
+    return {key: card[key] for key in ("imported_from", "family") if key in card}
 
+
+def _check_same_data(run: Path, packed: Any) -> None:
     then, now = read_json(run / folder.DATA_CARD), packed.data_card()
+    if "fingerprint" not in then and "imported_from" in then:
+        return
     if then.get("fingerprint") != now.get("fingerprint"):
         raise RunError(
             f"the corpus {now.get('source')} is not the one that {run} began with (its fingerprint differs); "

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from workbench.errors import WorkbenchError
     from workbench.evals.blimp import blimp
     from workbench.interp.attribution import attribute_pair
+    from workbench.interp.attribution_patching import attribution_patch
+    from workbench.interp.layer_weights import layer_weights
+    from workbench.interp.patching import patch
+    from workbench.model.classifier import SequenceClassifier
     from workbench.model.config import ModelConfig
     from workbench.model.presets import PRESETS, preset
     from workbench.model.transformer import HookedTransformer
@@ -23,12 +27,16 @@ _HOMES = {
     "HookedTransformer": "workbench.model.transformer",
     "ModelConfig": "workbench.model.config",
     "PRESETS": "workbench.model.presets",
+    "SequenceClassifier": "workbench.model.classifier",
     "WorkbenchError": "workbench.errors",
     "attribute_pair": "workbench.interp.attribution",
+    "attribution_patch": "workbench.interp.attribution_patching",
     "blimp": "workbench.evals.blimp",
     "embedded_pairs": "workbench.data.embedded.pairs",
+    "layer_weights": "workbench.interp.layer_weights",
     "list_runs": "workbench.runs.catalogue",
     "load": "workbench.runs.catalogue",
+    "patch": "workbench.interp.patching",
     "preset": "workbench.model.presets",
     "stories": "workbench.data.embedded.stories",
 }
@@ -37,12 +45,16 @@ __all__ = [
     "PRESETS",
     "HookedTransformer",
     "ModelConfig",
+    "SequenceClassifier",
     "WorkbenchError",
     "attribute_pair",
+    "attribution_patch",
     "blimp",
     "embedded_pairs",
+    "layer_weights",
     "list_runs",
     "load",
+    "patch",
     "preset",
     "stories",
 ]

@@ -25,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the run; returns the exit code."""
     from apps.verbs.tables import clean
     from workbench.runs import folder
+    from workbench.runs.architecture import figures, peculiarities
     from workbench.runs.card import card_text
     from workbench.runs.catalogue import load
     from workbench.runs.checkpoint import checkpoint_steps
@@ -44,17 +45,13 @@ def run(args: argparse.Namespace) -> int:
     opened = load(args.run)
     shape, state, data = opened.checkpoint.config, opened.checkpoint.state, opened.config["data"]
     rows = [row for row in folder.read_rows(path / folder.METRICS) if row.get("step", 0) <= opened.step]
-    kind = "masked" if shape.objective == "mlm" else "causal"
     print(f"{clean(path)} at step {opened.step:,}")
     _lines(
         {
-            "model": f"{kind}, {shape.n_params:,} parameters: {shape.n_layers} layers, "
-            f"d_model {shape.d_model}, "
-            f"{shape.n_heads} heads of {shape.d_head}, d_mlp {shape.d_mlp}, {shape.positions} positions, "
-            f"vocabulary {shape.d_vocab:,}, context {shape.n_ctx}",
-            "data": data["source"],
-            "trained": f"{state['tokens_seen']:,} tokens in {_time(state['seconds_trained'])}, "
-            f"limit {_limit(opened.config['train'])}, {opened.config['train']['dtype']}",
+            "model": figures(shape),
+            **({"apart": apart} if (apart := "; ".join(peculiarities(shape))) else {}),
+            "data": data["source"] or "embedded stories",
+            "trained": _trained(state, opened.config["train"]),
             **_figures(rows),
             **_pairs(opened.blimp()),
         }
@@ -75,15 +72,16 @@ def _lines(values: Mapping[str, object]) -> None:
         print(f"  {name:<11} {clean(value)}")
 
 
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} seconds" if seconds < 120 else f"{seconds / 60:.1f} minutes"
+def _trained(state: Mapping[str, Any], train: Mapping[str, Any]) -> str:
+    from workbench.runs.card import duration
 
-
-def _limit(train: Mapping[str, Any]) -> str:
-    for name in ("steps", "tokens", "minutes"):
-        if train.get(name) is not None:
-            return f"{train[name]:,.4g} {name}" if name == "minutes" else f"{train[name]:,} {name}"
-    return "none"
+    if "imported_from" in state:
+        return f"elsewhere; imported from {state['imported_from']}"
+    spent = f"{state['tokens_seen']:,} tokens in {duration(state['seconds_trained'])}"
+    limits = [f"{train[name]:,} {name}" for name in ("steps", "tokens") if train.get(name)]
+    if train.get("minutes") is not None:
+        limits.append(duration(60.0 * train["minutes"]))
+    return ", ".join([spent, f"limit {limits[0] if limits else 'none'}", train["dtype"]])
 
 
 def _figures(rows: list[dict[str, Any]]) -> dict[str, str]:

@@ -21,6 +21,15 @@ def pick() -> None:
     st.session_state[PICKED] = True
 
 
+def none() -> None:
+    """Say that there is nothing to draw."""
+    st.subheader("What the heads attend to", anchor=False)
+    st.markdown(
+        "This model has no attention: each of its MLPs reads only its own position, so that no token learns "
+        "anything of the others."
+    )
+
+
 def show(opened: Opened, subject: Subject, heads: list[str], palette: Palette) -> None:
     """Draw the head's map on each sentence, and CircuitsVis' view of its layer."""
     st.subheader("What the head attends to", anchor=False)
@@ -36,7 +45,7 @@ def show(opened: Opened, subject: Subject, heads: list[str], palette: Palette) -
     hide = skip.toggle(
         "Leave out the first token",
         key="nobos",
-        help="Many heads rest on ‹bos›; without it the rest of the pattern shows.",
+        help="Many heads rest on the first token, such as ‹bos›; without it the rest of the pattern shows.",
     )
     address.write(head=head if st.session_state.get(PICKED) else None, nobos="1" if hide else None)
     component = explain.find(subject.components, head)

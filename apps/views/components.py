@@ -22,16 +22,20 @@ def show(opened: Opened, subject: Subject, palette: Palette, explanation: str) -
     )
     view = _choose_view(subject)
     heads = explain.head_labels(subject.components)
-    _preselect(heads, explain.strongest_head(subject.components, view.values))
+    if heads:
+        _preselect(heads, explain.strongest_head(subject.components, view.values))
     st.html(markup.equation(explain.groups(subject, view), (view.total_name, view.total)))
     left, right = st.columns([3, 2], gap="large")
     with left:
-        _map(subject, view, palette)
+        _map(subject, view, heads, palette)
     with right:
         st.html(markup.ranking(explain.top(subject, view)))
     st.caption(explanation)
     _table(opened, subject, view)
-    attention.show(opened, subject, heads, palette)
+    if heads:
+        attention.show(opened, subject, heads, palette)
+    else:
+        attention.none()
 
 
 def _preselect(heads: list[str], strongest: str) -> None:
@@ -61,30 +65,30 @@ def _choose_view(subject: Subject) -> View:
     return views[chosen or subject.views[0].key]
 
 
-def _map(subject: Subject, view: View, palette: Palette) -> None:
+def _map(subject: Subject, view: View, heads: list[str], palette: Palette) -> None:
     rows = explain.cells(subject, view)
-    head = st.session_state["head"]
     digest = hashlib.sha256(f"{subject.key}|{view.key}|{palette.name}".encode()).hexdigest()[:12]
     key = f"map-{digest}"
 
     def picked() -> None:
         cells = st.session_state[key]["selection"].get("cell", [])
         label = cells[0].get("component") if cells else None
-        if label in explain.head_labels(subject.components):
+        if label in heads:
             st.session_state["head"] = label
             pick()
         elif label is not None:
-            st.toast(f"{label}: an MLP reads only its own position and has no attention. Choose a head.")
+            advice = " Choose a head." if heads else ""
+            st.toast(f"{label}: an MLP reads only its own position and has no attention.{advice}")
 
     st.altair_chart(
-        charts.component_map(rows, palette, head),
+        charts.component_map(rows, palette, st.session_state["head"] if heads else None),
         key=key,
         on_select=picked,
         selection_mode="cell",
         alt="Contributions of heads and MLPs by layer",
     )
     ends = [(palette.good, f"helps {subject.helps}"), (palette.bad, f"helps {subject.hurts}")]
-    st.html(markup.key(ends, "Nats. Click a head."))
+    st.html(markup.key(ends, "Nats. Click a head." if heads else "Nats."))
 
 
 def _table(opened: Opened, subject: Subject, view: View) -> None:

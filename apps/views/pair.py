@@ -16,9 +16,9 @@ CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
 """A figure in a box, `delta` as a small grey remark under it."""
 
 EXPLANATION = (
-    "Direct contributions: what each component writes for the readout, with the final norm's scale frozen "
-    "at its value in this run; only so are they linear, and sum exactly. They leave out what a component "
-    "does through later ones."
+    "Direct contributions: what each component writes for the readout, with the norms on its way there "
+    "frozen at their values in this run; only so are they linear, and sum exactly. They leave out what a "
+    "component does through later ones."
 )
 
 

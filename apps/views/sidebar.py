@@ -11,6 +11,7 @@ from apps.catalogue import LAST, Opened
 from apps.explain import opening_pair
 from workbench.errors import InputError, RunError
 from workbench.evals.result import BlimpResult
+from workbench.runs.architecture import in_words
 
 SUBJECTS = {"pair": "Pair", "sentences": "Sentences", "text": "Text"}
 GOOD, BAD = "The cats near the tree like the ball.", "The cats near the tree likes the ball."
@@ -71,7 +72,10 @@ def choose_model(root: Path) -> Opened:
         help="Updates done. Checkpoints lie at 0, 1, 2, 4, … 512 and then at equal distances.",
     )
     address.write(run=name, checkpoint=None if step == LAST else step)
-    return catalogue.open_checkpoint(runs[name], None if step == LAST else int(step))
+    opened = catalogue.open_checkpoint(runs[name], None if step == LAST else int(step))
+    with st.expander("Architecture"):
+        st.caption(markup.plain(in_words(opened.model.config)))
+    return opened
 
 
 def default_run(known: dict[str, catalogue.RunSummary], names: list[str]) -> str:

@@ -38,8 +38,8 @@ def show(opened: Opened, text: str, palette: Palette) -> None:
     address.write(token=place)
     explanation = (
         "Where the token's log-probability comes from, starting at the uniform guess of "
-        f"{markup.number(found.uniform)} nats: integrated over the path from there, with the final norm's "
-        "scale frozen, so that the parts sum exactly."
+        f"{markup.number(found.uniform)} nats: integrated over the path from there, with the norms on its "
+        "way frozen, so that the parts sum exactly."
     )
     subject = explain.text_subject(found, place, f"{opened.key}|{place}|{text}")
     components.show(opened, subject, palette, explanation)

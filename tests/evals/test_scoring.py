@@ -137,16 +137,23 @@ def test_the_normaliser_is_logsumexp(size):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(300, 16, generator=generator, dtype=torch.float64) * size
     readout = torch.randn(2500, 16, generator=generator, dtype=torch.float64)
-    found = log_normaliser(x, readout, float(readout.norm(dim=-1).max()))
+    longest = float(readout.norm(dim=-1).max())
+    found = log_normaliser(x, readout, longest)
     torch.testing.assert_close(found, (x @ readout.T).logsumexp(-1), rtol=1e-12, atol=1e-12)
+    bias = torch.randn(2500, generator=generator, dtype=torch.float64) * size
+    found = log_normaliser(x, readout, longest, bias)
+    torch.testing.assert_close(found, (x @ readout.T + bias).logsumexp(-1), rtol=1e-12, atol=1e-12)
 
 
 def test_the_two_normalisers_agree_and_large_logits_do_not_overflow():
     x, readout = torch.eye(3) * 30.0, torch.eye(3)
     buffer = torch.empty(9)
-    torch.testing.assert_close(_plain(x, readout, buffer), _shifted(x, readout, buffer))
+    for words in ([(readout, None)], [(readout, torch.tensor([0.0, 30.0, -30.0]))]):
+        torch.testing.assert_close(_plain(x, words, buffer), _shifted(x, words, buffer))
     huge = torch.full((1, 3), 1000.0)
     assert log_normaliser(huge, readout, 1.0).item() == pytest.approx(1000 + np.log(3))
+    bias = torch.full((3,), 1000.0)
+    assert log_normaliser(x, readout, 1.0, bias)[0].item() == pytest.approx(1030, abs=1e-3)
 
 
 def test_half_precision_is_scored_in_float32(causal, tokenizer):

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import VARIANTS, build
+from small_models import BASES, SHAPE, VARIANTS, build
 
 FOLDER = Path(__file__).parent
+BIDIRECTIONAL = "default / attention=bidirectional"
 
 
 def check_golden(name: str, found, compare) -> None:
@@ -22,13 +23,31 @@ def check_golden(name: str, found, compare) -> None:
     compare(json.loads(path.read_text()), found)
 
 
+def hooks_of(variant: str) -> list[str]:
+    """One line for each hook point, in order: its name and shape. Blocks that agree share a line:
+    `blocks.0,1.attn.hook_z 2 5 4 8` (batch 2, pos 5)."""
+    tokens = torch.arange(4, 14).view(2, 5)
+    _, cache = build(**VARIANTS[variant]).run_with_cache(tokens, names_filter=lambda name: True)
+    layers: dict[str, list[str]] = {}
+    for name, value in cache.items():
+        start, _, rest = name.partition(".")
+        layer, _, rest = rest.partition(".") if start == "blocks" else ("", "", name)
+        key = f"{rest} {' '.join(map(str, value.shape))}"
+        layers.setdefault(key, []).append(layer)
+    return [key if found == [""] else f"blocks.{','.join(found)}.{key}" for key, found in layers.items()]
+
+
+@pytest.mark.usefixtures("unchecked")
 def test_hook_names_and_shapes():
-    found = {}
-    for variant, fields in VARIANTS.items():
-        _, cache = build(**fields).run_with_cache(
-            torch.arange(4, 14).view(2, 5), names_filter=lambda name: True
-        )
-        found[variant] = {name: list(value.shape) for name, value in cache.items()}
+    """Those of the bases in full; of a change only what it takes away (-) and brings (+)."""
+    full = {base: hooks_of(base) for base in BASES}
+    found = dict(full)
+    for variant in VARIANTS:
+        if variant in BASES:
+            continue
+        before, after = full[variant.partition(" / ")[0]], hooks_of(variant)
+        found[variant] = [f"- {line}" for line in before if line not in after]
+        found[variant] += [f"+ {line}" for line in after if line not in before]
 
     def compare(golden, found):
         assert found == golden
@@ -36,8 +55,14 @@ def test_hook_names_and_shapes():
     check_golden("hooks.json", found, compare)
 
 
-@pytest.mark.parametrize("variant", ["default", "llama-like", "bidirectional"])
-def test_losses_of_100_steps(variant):
+LOSSES = {
+    "default": "default", "llama-like": "llama-like", "bidirectional": BIDIRECTIONAL, "bert-like": "bert-like",
+    "albert-like": "albert-like", "elc-like": "elc-like",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_100_steps(name):
     from training.optim import AdamW
     from workbench.data.embedded.stories import stories
     from workbench.model.config import ModelConfig
@@ -48,8 +73,7 @@ def test_losses_of_100_steps(variant):
     try:
         text = "".join(stories(40)).encode()
         ids = torch.tensor([byte % 96 for byte in text])
-        shape = dict(d_model=32, n_layers=2, n_heads=4, d_mlp=48, d_vocab=97, n_ctx=32) | VARIANTS[variant]
-        model = HookedTransformer(ModelConfig(**shape))
+        model = HookedTransformer(ModelConfig(**SHAPE | dict(d_vocab=97, n_ctx=32) | VARIANTS[LOSSES[name]]))
         optimiser = AdamW(model.named_parameters())
         losses = []
         for step in range(100):
@@ -71,4 +95,4 @@ def test_losses_of_100_steps(variant):
         assert found == pytest.approx(golden, rel=2e-3)
         assert found[-1] < 0.75 * found[0], "it learns"
 
-    check_golden(f"losses-{variant}.json", losses, compare)
+    check_golden(f"losses-{name}.json", losses, compare)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from small_models import VARIANTS, build
 from transformer_lens.tools.analysis import direct_logit_attribution
 
 from workbench.errors import InputError
@@ -72,12 +73,17 @@ def test_contributions_at_the_shown_position_need_no_path(causal, tokenizer):
     assert frame["L0H2"] == pytest.approx((head @ direction).item(), abs=EXACT)
 
 
-def test_agrees_with_transformer_lens(model, tokenizer):
-    """Its numbers have no normaliser, so a causal pair is compared; its attention and MLP parts hold biases."""
-    if model.config.objective == "mlm":
-        pytest.skip(
-            "transformer-lens attributes the logits of a plain run; a masked pair reads masked copies"
-        )
+LENS = [
+    "default", "llama-like", "gpt-neo-like", "default / n_key_value_heads=2", "default / d_value=12",
+    "default / positions=sinusoidal", "default / positions=shaw", "default / layout=(am)(am)",
+]  # fmt: skip
+"""Causal pre-norm models without a bias of the unembedding, which transformer-lens attributes too."""
+
+
+@pytest.mark.parametrize("variant", LENS)
+def test_agrees_with_transformer_lens(variant, tokenizer):
+    """Its numbers have no normaliser, so a pair is compared; its attention and MLP parts hold biases."""
+    model = build(**VARIANTS[variant] | {"d_vocab": len(tokenizer)})
     found = attribute_pair(model, tokenizer, *PAIRS[0])
     frame = found.to_frame().set_index("component").at_place
     ids = torch.tensor([[tokenizer.bos_token_id, *found.good.ids[: found.place]]])
@@ -92,7 +98,7 @@ def test_agrees_with_transformer_lens(model, tokenizer):
     theirs = direct_logit_attribution(model, cache=cache, unit="component", **answers)
     parts = dict(zip(theirs.labels, theirs.attribution.flatten().tolist(), strict=True))
     assert frame["embed"] == pytest.approx(parts["embed"], abs=EXACT)
-    if model.config.positions == "learned":
+    if "pos_embed" in frame.index:
         assert frame["pos_embed"] == pytest.approx(parts["pos_embed"], abs=EXACT)
     norm_bias = 0.0
     if model.config.norm == "LayerNorm":
@@ -106,8 +112,6 @@ def test_agrees_with_transformer_lens(model, tokenizer):
 
 def test_finds_a_planted_head(tokenizer):
     """Only one head writes anything, along the good token's direction: it gets everything."""
-    from small_models import build
-
     model = build(d_vocab=len(tokenizer), tied=False)
     good, bad = PAIRS[0]
     place = first_difference(tokenizer(good)["input_ids"], tokenizer(bad)["input_ids"])
@@ -134,7 +138,7 @@ def test_permuting_heads_permutes_the_answer(causal, tokenizer):
     shuffled, order = copy.deepcopy(causal), torch.tensor([2, 0, 3, 1])
     with torch.no_grad():
         attn, old = shuffled.blocks[0].attn, causal.blocks[0].attn
-        width = old.d_head
+        width = causal.config.head_width
         rows = old.qkv_weight.unflatten(0, (3, old.n_heads, width))[:, order].flatten(0, 2)
         attn.qkv_weight.copy_(rows)
         attn.qkv_bias.copy_(old.qkv_bias.unflatten(0, (3, old.n_heads, width))[:, order].flatten())
@@ -178,8 +182,6 @@ def test_share_of_the_shown_position(causal, tokenizer):
 
 
 def test_a_masked_pair_with_one_word_changed_shares_its_context(tokenizer):
-    from small_models import build
-
     model = build(d_vocab=len(tokenizer), attention="bidirectional")
     # One token for each of the two words, so the masked copies are the same.
     found = attribute_pair(model, tokenizer, "The cat likes the ball.", "The cat like the ball.")
@@ -193,8 +195,6 @@ def test_a_masked_pair_with_one_word_changed_shares_its_context(tokenizer):
 
 
 def test_a_protocol_without_masked_models_is_refused_by_name(tokenizer):
-    from small_models import build
-
     model = build(d_vocab=len(tokenizer), attention="bidirectional")
     with pytest.raises(InputError, match="'lm-eval' is not defined for masked models"):
         attribute_pair(model, tokenizer, *PAIRS[0], protocol="lm-eval")
@@ -248,8 +248,6 @@ def test_half_precision_is_computed_in_single(causal, tokenizer):
 
 def test_sharp_logits_still_sum(tokenizer):
     """A model that is sure of itself makes the path integral hard: its nodes must grow until it is complete."""
-    from small_models import build
-
     model = build(d_vocab=len(tokenizer))
     with torch.no_grad():
         model.ln_final.w.mul_(40)

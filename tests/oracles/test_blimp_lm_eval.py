@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from as_gpt2 import as_gpt2
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from exported_runs import write_run
 from scored_models import small_model, trained_model
 
 from workbench.data.pairs import open_pairs
 from workbench.evals.blimp import blimp
+from workbench.model.convert import to_hf
+from workbench.runs.foreign import export_run
 
 pytest.importorskip("lm_eval")
 
@@ -25,12 +27,18 @@ def quiet():
     logging.disable(logging.NOTSET)
 
 
-def harness_scores(model, sentences, **options) -> np.ndarray:
-    """What the harness' own Hugging Face backend gives each sentence as a BLiMP choice."""
+def harness_scores(model, sentences, folder=None, **options) -> np.ndarray:
+    """What the harness' own Hugging Face backend gives each sentence as a BLiMP choice.
+
+    It opens `folder` by itself, if there is one; else it is given the model.
+    """
     from lm_eval.api.instance import Instance
     from lm_eval.models.huggingface import HFLM
 
-    backend = HFLM(pretrained=as_gpt2(model), tokenizer=model.tokenizer, batch_size=64, **options)
+    given = dict(pretrained=folder, device="cpu")
+    if folder is None:
+        given = dict(pretrained=to_hf(model), tokenizer=model.tokenizer)
+    backend = HFLM(**given, batch_size=64, **options)
     requests = [
         Instance("loglikelihood", {}, ("", f" {sentence}"), index) for index, sentence in enumerate(sentences)
     ]
@@ -74,6 +82,23 @@ def test_babylm_2023_is_the_harness_with_eos_in_front():
     compare(model, open_pairs(None).select(limit=80), "babylm-2023", prefix_token_id=2)
 
 
+LLAMA = dict(positions="rotary", norm="RMSNorm", activation="silu", gated=True, tied=False,
+             n_key_value_heads=2, qkv_bias=False, out_bias=False, mlp_bias=False)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, dict(attention_scale=1.0, qkv_bias=False, windows=(0, 5)), LLAMA],
+    ids=["gpt2", "neo", "llama"],
+)
+def test_an_exported_folder_scores_the_same(fields, tmp_path):
+    """The harness opens the folder by itself: settings, weights and tokenizer are all read from it."""
+    model = small_model(**fields)
+    run = write_run(tmp_path / "run", model)
+    export_run(run, tmp_path / "folder")
+    compare(model, open_pairs(None).select(limit=80), folder=str(tmp_path / "folder"))
+
+
 def test_equal_sentences_are_right_here_as_there(make_tie):
     result = blimp(small_model(), make_tie, "lm-eval")
     assert result.per_pair.correct.tolist() == [1.0]
@@ -104,7 +129,7 @@ def test_the_harness_own_task_counts_the_same(real_data, tmp_path, monkeypatch):
         metric_list=[dict(metric="acc", aggregation="mean", higher_is_better=True)],
     )  # fmt: skip
     model = small_model()
-    backend = HFLM(pretrained=as_gpt2(model), tokenizer=model.tokenizer, batch_size=64)
+    backend = HFLM(pretrained=to_hf(model), tokenizer=model.tokenizer, batch_size=64)
     theirs = lm_eval.simple_evaluate(backend, tasks=[task], bootstrap_iters=0, log_samples=False)
     assert theirs is not None
     ours = blimp(model, open_pairs(str(real_data / "blimp")), "lm-eval", paradigms=[uid])

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from as_gpt2 import as_gpt2
 from tokenizers.processors import TemplateProcessing
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -20,6 +19,7 @@ from workbench.data.pairs import open_pairs
 from workbench.data.tokenizer import train_tokenizer
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import score_sentences
+from workbench.model.convert import to_hf
 
 warnings.filterwarnings("ignore", message=".*torch.jit.*")
 scorer = pytest.importorskip("minicons.scorer")
@@ -42,7 +42,7 @@ def test_causal_decisions_are_equal(weights, data, request):
     model = small_model() if weights == "random" else trained_model()
     result = blimp(model, open_pairs(real).select(limit=80 if data == "embedded" else 30), "minicons")
     assert len(result.per_pair) >= 2000
-    theirs = scorer.IncrementalLMScorer(as_gpt2(model), "cpu", tokenizer=model.tokenizer)
+    theirs = scorer.IncrementalLMScorer(to_hf(model), "cpu", tokenizer=model.tokenizer)
     scores = in_batches(theirs.sequence_score, sentences_of(result))
     good, bad = scores[0::2], scores[1::2]
     np.testing.assert_allclose(result.per_pair.margin, good - bad, rtol=0, atol=2e-5)
@@ -55,7 +55,7 @@ def test_causal_decisions_are_equal(weights, data, request):
 def test_sums_over_the_whole_sentence_are_equal_with_bos_in_front():
     model = small_model()
     sentences = [pair.sentence_good for pair in open_pairs(None).pairs[::13]]
-    theirs = scorer.IncrementalLMScorer(as_gpt2(model), "cpu", tokenizer=model.tokenizer)
+    theirs = scorer.IncrementalLMScorer(to_hf(model), "cpu", tokenizer=model.tokenizer)
     summed = theirs.sequence_score(sentences, reduction=lambda x: x.sum(0).item(), bos_token=True)
     ours = score_sentences(model, model.tokenizer, sentences, "native").scores
     np.testing.assert_allclose(ours, summed, rtol=3e-6, atol=3e-5)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_models import SINGLE, VARIANTS, build
 from small_runs import small
 
 from workbench.errors import RunError
@@ -43,6 +44,37 @@ def test_what_is_written_is_read(tmp_path):
     assert not again.training
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
     assert read_model(path, dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_every_architecture_is_read_as_it_was(name, tmp_path):
+    model = build(**VARIANTS[name]).float()
+    path = save_checkpoint(tmp_path, model, {}, {"step": 1})
+    again = read_model(path)
+    tokens = torch.arange(4, 4 + model.config.n_ctx)[None]
+    assert torch.equal(again(tokens), model(tokens))
+    own, found = dict(model.named_parameters()), dict(again.named_parameters())
+    assert found.keys() == own.keys()
+    assert all(parameter.requires_grad for parameter in found.values())
+    assert sum(map(torch.numel, found.values())) == model.config.n_params
+
+
+@pytest.mark.parametrize("sharing", ["all", "attention", "mlp"])
+def test_shared_weights_are_stored_once_and_shared_again(sharing, tmp_path):
+    model = build(n_layers=3, sharing=sharing).float()
+    path = save_checkpoint(tmp_path, model, {}, {"step": 1})
+    size = (path / "model.safetensors").stat().st_size
+    assert 4 * model.config.n_params <= size < 4 * model.config.n_params + 20_000  # and a header
+    first, *others = read_model(path).blocks
+    for block in others:
+        assert (block.attn.qkv_weight is first.attn.qkv_weight) == (sharing != "mlp")
+        assert (block.mlp.out_weight is first.mlp.out_weight) == (sharing != "attention")
+
+
+def test_weights_lie_where_torch_puts_its_own(tmp_path):
+    """Products of matrices that are aligned otherwise are rounded otherwise; a resumed run would drift."""
+    path = save_checkpoint(tmp_path, HookedTransformer(small().model), {}, {"step": 1})
+    assert all(parameter.data_ptr() % 64 == 0 for parameter in read_model(path).parameters())
 
 
 def test_the_same_state_gives_the_same_bytes(tmp_path):

@@ -10,9 +10,10 @@ prepends `tokenizer.bos_token_id`.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +39,12 @@ _OTHER_NAMES = {
     "eos_token": ("</s>", "[SEP]", "<|endoftext|>"),
     "mask_token": ("[MASK]", "<|mask|>"),
 }
+
+SPECIAL_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+"""What may stand beside a tokenizer.json from elsewhere and name its special tokens; the first wins."""
+
+_OTHER_ROLES = ("cls_token", "sep_token", "unk_token")
+_STAND_INS = {"bos_token": "cls_token", "eos_token": "sep_token"}
 
 
 def train_tokenizer(
@@ -117,8 +124,9 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", path: Path) -> None:
 def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
     """Open a `tokenizer.json`, or the one in a folder, with its special tokens set.
 
-    Special tokens go by our names, else by the usual ones (`<s>`, `[CLS]`, `<|endoftext|>`, ...); a role
-    that none fills stays None.
+    Special tokens go by the tokenizer_config.json or special_tokens_map.json beside the file, as Hugging
+    Face's tokenizers have them (CLS and SEP serve as BOS and EOS where those are not named); else by our
+    names, else by the usual ones (`<s>`, `[CLS]`, `<|endoftext|>`, ...). A role that none fills stays None.
 
     Raises:
         DataError: the file is missing, or no tokenizer; the message names it.
@@ -138,7 +146,25 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
         backend = Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises bare Exception
         raise DataError(f"{path} is not a tokenizer.json ({str(error).splitlines()[0]}).") from None
-    return _wrap(backend)
+    return _wrap(backend, _named_specials(path.parent))
+
+
+def _named_specials(folder: Path) -> dict[str, str]:
+    """Special tokens by role, as the files beside a tokenizer.json name them."""
+    named: dict[str, str] = {}
+    for name in SPECIAL_FILES:
+        try:
+            values = json.loads((folder / name).read_bytes())
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, RecursionError) as error:
+            raise DataError(f"{folder / name} is not a readable JSON file ({error}).") from None
+        for role in (*SPECIALS, *_OTHER_ROLES) if isinstance(values, dict) else ():
+            token = values.get(role)
+            word = token.get("content") if isinstance(token, dict) else token
+            if isinstance(word, str):
+                named.setdefault(role, word)
+    return named
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerFast") -> str:
@@ -202,13 +228,15 @@ def _essence(tokenizer: Any) -> dict[str, Any]:
     return essence | {"post_processor": None, "truncation": None, "padding": None}
 
 
-def _wrap(backend: "Tokenizer") -> "PreTrainedTokenizerFast":
+def _wrap(backend: "Tokenizer", named: Mapping[str, str] = MappingProxyType({})) -> "PreTrainedTokenizerFast":
     from transformers import PreTrainedTokenizerFast
 
     known = backend.get_vocab()
-    roles = {}
+    roles = {role: named[role] for role in _OTHER_ROLES if named.get(role) in known}
     for role, name in SPECIALS.items():
-        found = [word for word in (name, *_OTHER_NAMES[role]) if word in known]
+        stand_in = named.get(_STAND_INS.get(role, ""))
+        words = (named.get(role), stand_in, name, *_OTHER_NAMES[role])
+        found = [word for word in words if word in known]
         if found:
             roles[role] = found[0]
     return PreTrainedTokenizerFast(

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.evals.encoding import Rows
-from workbench.evals.normaliser import log_normaliser
+from workbench.evals.normaliser import Readout
 from workbench.evals.prefix_tree import Block, PrefixTree, cut, grow
 from workbench.evals.workers import Tally, for_each, threads_for, tokens_per_forward
 
@@ -30,7 +30,7 @@ def causal_log_probs(model: Any, rows: Rows, tick: Tick = lambda share: None) ->
 
     Args:
         model: a causal `HookedTransformer`, or anything with its `residual(tokens, positions=, mask=)`,
-            `readout_weight`, `device` and `config`; in evaluation mode.
+            `readout_weight`, `readout_bias`, `device` and `config`; in evaluation mode.
         rows: ids, every row at least two long and within the context.
         tick: told now and then which share of the work is done.
     """
@@ -55,17 +55,13 @@ def edge_log_probs(
 ) -> Float[np.ndarray, " edge"]:
     """log p(token | prefix), in nats, of every edge of the tree."""
     values = np.empty(len(tree.edge_tokens))
-    readout = model.readout_weight.detach()
-    longest = float(readout.norm(dim=-1).max())
+    readout = Readout.of(model)
     tally = Tally(len(tree.tokens), tick)
 
     def work(blocks: list[Block]) -> None:
         parents, tokens, where = _edges(tree, blocks)
         x = _read(model, tree, blocks)
-        parents, tokens = parents.to(x.device), tokens.to(x.device)
-        logits = (x[parents] * readout[tokens]).sum(-1)
-        log_probs = logits - log_normaliser(x, readout, longest)[parents]
-        values[where] = log_probs.cpu().numpy()
+        values[where] = readout.log_probs(x, parents.to(x.device), tokens.to(x.device)).cpu().numpy()
         tally.add(sum(block.stop - block.start for block in blocks))
 
     for_each(work, batches(tree, model.device.type), threads_for(model))
@@ -89,8 +85,8 @@ def tree_mask(nodes: Int[Tensor, "block node"], tree: PrefixTree) -> Bool[Tensor
     return (nodes[:, None, :] <= nodes[:, :, None]) & (nodes[:, :, None] < ends[:, None, :])
 
 
-def _read(model: Any, tree: PrefixTree, blocks: list[Block]) -> Float[Tensor, "own d_model"]:
-    """The final residual stream at the blocks' own nodes, one after the other."""
+def _read(model: Any, tree: PrefixTree, blocks: list[Block]) -> Float[Tensor, "own width"]:
+    """What the unembedding reads at the blocks' own nodes, one after the other."""
     nodes = np.stack(
         [np.concatenate([block.ancestors, np.arange(block.start, block.stop)]) for block in blocks]
     )

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 
 from workbench.errors import InputError
 from workbench.evals.encoding import Label, Rows, encode, ragged, refuse_empty
-from workbench.evals.normaliser import log_normaliser
+from workbench.evals.normaliser import Readout
 from workbench.evals.protocols import Protocol
 from workbench.evals.workers import Tally, for_each, threads_for, tokens_per_forward
 
@@ -143,8 +143,7 @@ def _score(
     sorted_context = context[by_context]
     tokens = ids[row, place]
     values = np.empty(len(row))
-    readout = model.readout_weight.detach()
-    longest = float(readout.norm(dim=-1).max())
+    readout = Readout.of(model)
     device = model.device
     step = max(1, tokens_per_forward(device.type) // ids.shape[1])
     tally = Tally(len(first), tick)
@@ -158,8 +157,7 @@ def _score(
         asked = by_context[low:high]
         parents = torch.from_numpy(context[asked] - start).to(device)
         words_asked = torch.from_numpy(tokens[asked].astype(np.int64)).to(device)
-        logits = (x[parents] * readout[words_asked]).sum(-1)
-        values[asked] = (logits - log_normaliser(x, readout, longest)[parents]).cpu().numpy()
+        values[asked] = readout.log_probs(x, parents, words_asked).cpu().numpy()
         tally.add(len(chosen))
 
     for_each(work, range(0, len(first), step), threads_for(model))

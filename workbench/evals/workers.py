@@ -34,10 +34,11 @@ def for_each(work: Callable[[T], None], items: Sequence[T], threads: int) -> Non
     """Call `work` on every item, without gradients, on `threads` threads.
 
     Small operations gain more from running side by side than from being divided: each thread runs its
-    operations alone (torch's intra-operation threads are 1 meanwhile, and restored). `work` must write
-    to places of its own. The first exception stops the rest and is raised here, Ctrl-C included.
+    operations alone (torch's intra-operation threads are 1 meanwhile, and restored), also where there is
+    but one item, as a divided sum is rounded otherwise. `work` must write to places of its own. The first
+    exception stops the rest and is raised here, Ctrl-C included.
     """
-    if threads <= 1 or len(items) <= 1:
+    if threads <= 1:
         with torch.inference_mode():
             for item in items:
                 work(item)

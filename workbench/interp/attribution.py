@@ -1,7 +1,8 @@
 """Direct attribution: which component makes the model prefer one sentence of a minimal pair.
 
-Direct logit attribution (Elhage et al. 2021, A Mathematical Framework for Transformer Circuits) with the
-final norm's scale frozen at its value in the run, extended to log-probabilities by the path integral of
+Direct logit attribution (Elhage et al. 2021, A Mathematical Framework for Transformer Circuits) with all
+that lies between writer and readout frozen at its value in the run (`workbench.interp.paths`; in a pre-norm
+model it is the final norm's scale), extended to log-probabilities by the path integral of
 `workbench.interp.readout`, so that the parts add up to BLiMP's own quantity: the difference of two
 sentences' summed log-probabilities. Direct means: what a component writes for the readout, not what it
 does to later components.
@@ -59,7 +60,7 @@ def attribute_pair(
     first differ and over the whole sentences.
 
     The sentences may differ in length or in many places; if one is the beginning of the other, the shown
-    position is the first token that only the longer one has. The final norm's scale is frozen.
+    position is the first token that only the longer one has. Norms between writer and readout are frozen.
 
     Args:
         model: a `HookedTransformer`, causal or masked; half-precision weights are computed in float32.
@@ -115,13 +116,15 @@ def _attribute(
     ids, contexts, rows, places = _readings(model, tokenizer, text, protocol, pll, name)
     device = model.device
     parts = written(model, *(torch.from_numpy(part).to(device) for part in (contexts, rows, places)))
-    direction, log_probs = directions(model, parts.normalized, torch.from_numpy(ids).to(device))
+    direction, added, log_probs = directions(model, parts.final, torch.from_numpy(ids).to(device))
+    contributions = project(model, parts, direction)
+    contributions[:, -1] += added  # the unembedding's bias, to the other biases
     return TextAttribution(
         text=text,
         ids=ids,
         tokens=tuple(tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.tolist()),
         log_probs=log_probs.cpu().numpy(),
-        contributions=project(model, parts, direction).cpu().numpy(),
+        contributions=contributions.cpu().numpy(),
         components=components(model.config),
         uniform=-math.log(model.config.d_vocab),
         contexts=contexts,

@@ -17,16 +17,18 @@ def prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Ten
     Raises:
         InputError: other numbers of prompts, or of tokens in a pair.
     """
-    rows = []
-    for prompts in (clean, corrupted):
-        tokens = prompts if isinstance(prompts, Tensor) else model.to_tokens(prompts)
-        rows.append(tokens.reshape(-1, tokens.shape[-1]).to(model.device))
+    rows, masks = [], []
+    for given in (clean, corrupted):
+        if isinstance(given, Tensor):
+            tokens = given.reshape(-1, given.shape[-1]).to(model.device)
+            real = torch.ones_like(tokens, dtype=torch.bool)
+        else:
+            tokens, real = model._padded(given)
+        rows.append(tokens)
+        masks.append(real)
     first, second = rows
     if first.shape[0] != second.shape[0]:
         raise InputError(f"{len(first)} clean prompts and {len(second)} corrupted ones do not make pairs.")
-    pad = None if model.tokenizer is None else model.tokenizer.pad_token_id
-    masks = [_real(tokens, None if isinstance(given, Tensor) else pad) for tokens, given in
-             zip(rows, (clean, corrupted), strict=True)]  # fmt: skip
     lengths = [mask.sum(1) for mask in masks]
     if first.shape != second.shape or not torch.equal(*lengths):
         worst = int((lengths[0] != lengths[1]).int().argmax())
@@ -35,12 +37,6 @@ def prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Ten
             "patching goes position by position, so choose prompts of equal length."
         )
     return first, second, None if bool(masks[0].all()) else masks[0]
-
-
-def _real(tokens: Tensor, pad: int | None) -> Tensor:
-    if pad is None:
-        return torch.ones_like(tokens, dtype=torch.bool)
-    return (tokens != pad).flip(1).cummax(1).values.flip(1)
 
 
 def last_positions(tokens: Int[Tensor, "pair pos"], mask: Tensor | None) -> Int[Tensor, " pair"]:

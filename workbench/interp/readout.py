@@ -4,7 +4,10 @@ log p(t) = x . u_t - log sum_v exp(x . u_v) is not linear in the stream x. Along
 a from 0 to 1, it goes from log(1 / d_vocab), the uniform guess, to its value, and the integral of its
 gradient (integrated gradients, Sundararajan et al. 2017, arXiv:1703.01365) is linear in x:
 
-    log p(t) - log(1 / d_vocab) = x . (u_t - mean_v P_v u_v),   P = integral of softmax(a x . u) da
+    log p(t) - log(1 / d_vocab) = x . (u_t - sum_v P_v u_v),   P = integral of softmax(a x . u) da
+
+A bias of the unembedding grows with a too, so that the path still begins at the uniform guess: with it
+softmax(a (x . u + b)) stands in P, and b_t - sum_v P_v b_v is what the bias adds.
 
 Where two tokens are compared after the same context, x and P are the same, and what is left is the
 plain logit difference x . (u_good - u_bad).
@@ -47,24 +50,27 @@ def path_probabilities(logits: Float[Tensor, "read d_vocab"]) -> Float[Tensor, "
 
 
 def directions(
-    model: Any, normalized: Float[Tensor, "read d_model"], targets: Int[Tensor, " read"]
-) -> tuple[Float[Tensor, "read d_model"], Float[Tensor, " read"]]:
-    """The direction whose product with the final stream is `log p(target) + log d_vocab`.
+    model: Any, final: Float[Tensor, "read width"], targets: Int[Tensor, " read"]
+) -> tuple[Float[Tensor, "read width"], Float[Tensor, " read"], Float[Tensor, " read"]]:
+    """The direction whose product with `final` is `log p(target) + log d_vocab`, but for what the
+    unembedding's bias adds.
 
     Args:
-        model: gives the final norm's gain and bias, and the unembedding.
-        normalized: the stream at `ln_final.hook_normalized`.
+        model: gives the unembedding.
+        final: what the unembedding reads.
         targets: the token read off at each place.
 
     Returns:
-        The directions in float64, and log p(target) in nats.
+        The directions, in float64; what the bias adds (0 without one), nats; log p(target), nats.
     """
-    norm = model.ln_final
-    final = normalized * norm.w.detach()
-    if hasattr(norm, "b"):
-        final = final + norm.b.detach()
-    readout = model.readout_weight.detach()
-    logits = (final @ readout.T).double()
+    weight, bias = model.readout_weight.detach(), model.readout_bias
+    logits = (final @ weight.T).double()
+    if bias is not None:
+        logits += bias.detach().double()
     log_probs = logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
-    mean = path_probabilities(logits).to(readout.dtype) @ readout
-    return readout[targets].double() - mean.double(), log_probs
+    expected = path_probabilities(logits)
+    mean = expected.to(weight.dtype) @ weight
+    added = torch.zeros_like(log_probs)
+    if bias is not None:
+        added = bias.detach()[targets].double() - expected @ bias.detach().double()
+    return weight[targets].double() - mean.double(), added, log_probs

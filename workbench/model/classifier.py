@@ -68,9 +68,8 @@ class SequenceClassifier(nn.Module):
         Raises:
             InputError: as `forward`.
         """
-        tokenizer = self.model.tokenizer
-        if attention_mask is None and tokenizer is not None:
-            attention_mask = (tokens != tokenizer.pad_token_id).flip(1).cummax(1).values.flip(1)
+        if attention_mask is None:
+            attention_mask = self.model._real(tokens)
         if attention_mask is not None:
             if attention_mask.shape != tokens.shape:
                 raise InputError(

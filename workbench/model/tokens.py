@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -26,6 +26,12 @@ class TextInterface(_Model):
         Raises:
             InputError: no tokenizer, an empty list, or a text that is longer than the context.
         """
+        return self._padded(text, prepend_bos, truncate)[0]
+
+    def _padded(
+        self, text: str | list[str], prepend_bos: bool | None = None, truncate: bool = False
+    ) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+        """Token ids, and where they are no padding."""
         tokenizer = self._need_tokenizer()
         texts = [text] if isinstance(text, str) else list(text)
         if not texts:
@@ -43,7 +49,17 @@ class TextInterface(_Model):
             longest = self.config.n_ctx
         pad = tokenizer.pad_token_id or 0
         padded = [row + [pad] * (longest - len(row)) for row in rows]
-        return torch.tensor(padded, dtype=torch.long, device=self.device).reshape(len(rows), longest)
+        tokens = torch.tensor(padded, dtype=torch.long, device=self.device).reshape(len(rows), longest)
+        lengths = torch.tensor([len(row) for row in rows], device=self.device)
+        return tokens, torch.arange(longest, device=self.device) < lengths[:, None]
+
+    def _real(self, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"] | None:
+        """Up to each row's last token that is not PAD; None if there is no PAD, or none at an end."""
+        pad = None if self.tokenizer is None else self.tokenizer.pad_token_id
+        if pad is None:
+            return None
+        real = (tokens != pad).flip(1).cummax(1).values.flip(1)
+        return None if bool(real.all()) else real
 
     def to_string(self, tokens: Int[Tensor, "*batch pos"] | list[int] | int) -> str | list[str]:
         """The text of token ids; a list of texts for a batch."""

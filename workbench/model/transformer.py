@@ -82,7 +82,8 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         """The same model as one of Hugging Face's GPT-Neo, GPT-2, Llama, BERT or RoBERTa; weights are copied.
 
         Raises:
-            ModelError: another family, or a setting that this model cannot hold; the message names it.
+            ConfigError: another family, or a setting that this model cannot hold; the message names it.
+            RunError: a tensor that does not fit.
         """
         from workbench.model.convert import from_hf
 
@@ -214,10 +215,8 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         self, tokens: Tensor, attention_mask: Tensor | None, segments: Tensor | None
     ) -> Bool[Tensor, "batch 1 pos pos"] | None:
         causal = self.config.attention == "causal"
-        if attention_mask is None and not causal and self.tokenizer is not None:
-            # Padding is what stands after the last token of a row.
-            real = (tokens != self.tokenizer.pad_token_id).flip(1).cummax(1).values.flip(1)
-            attention_mask = None if bool(real.all()) else real
+        if attention_mask is None and not causal:
+            attention_mask = self._real(tokens)
         if attention_mask is not None:
             attention_mask = attention_mask.bool()
             if not bool((attention_mask.cummin(1).values == attention_mask).all()):
@@ -290,10 +289,9 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         self, input: str | list[str] | Tensor, prepend_bos: bool | None, attention_mask: Tensor | None
     ) -> tuple[Int[Tensor, "batch pos"], Tensor | None]:
         if isinstance(input, str | list):
-            tokens = self.to_tokens(input, prepend_bos)
-            if tokens.shape[0] > 1 and attention_mask is None:
-                pad = self._need_tokenizer().pad_token_id
-                attention_mask = (tokens != pad).flip(1).cummax(1).values.flip(1)
+            tokens, real = self._padded(input, prepend_bos)
+            if attention_mask is None and not bool(real.all()):
+                attention_mask = real
         else:
             tokens = input.unsqueeze(0) if input.ndim == 1 else input
         if tokens.numel() == 0:

@@ -14,15 +14,15 @@ COLOURS = "RdBu"
 
 
 def layer_map(components: Any, values: Any) -> tuple[Any, list[str]]:
-    """Contributions of heads and MLPs as layer x column, and the columns' names: H0, H1, ..., MLP."""
-    layered = [
-        (c.layer, c.head, value) for c, value in zip(components, values, strict=True) if c.layer is not None
-    ]
-    heads = 1 + max(head for _, head, _ in layered if head is not None)
-    grid = np.zeros((1 + max(layer for layer, _, _ in layered), heads + 1))
-    for layer, head, value in layered:
-        grid[layer, heads if head is None else head] = value
-    return grid, [*(f"H{head}" for head in range(heads)), "MLP"]
+    """Contributions of heads and MLPs as block x column, NaN where a block has no such part, and the
+    columns' names: H0, H1, ..., MLP, as far as the model has them."""
+    layered = [(c, value) for c, value in zip(components, values, strict=True) if c.layer is not None]
+    names = ["MLP" if c.head is None else f"H{c.head}" for c, _ in layered]
+    columns = sorted(set(names), key=lambda name: (name == "MLP", len(name), name))
+    grid = np.full((1 + max(c.layer for c, _ in layered), len(columns)), np.nan)
+    for (c, value), name in zip(layered, names, strict=True):
+        grid[c.layer, columns.index(name)] = value
+    return grid, columns
 
 
 def plot_pair(attribution: "PairAttribution", ax: Any = None, whole: bool = False) -> Any:
@@ -34,13 +34,16 @@ def plot_pair(attribution: "PairAttribution", ax: Any = None, whole: bool = Fals
     pyplot = _pyplot()
     values = attribution.whole if whole else attribution.at_place
     grid, columns = layer_map(attribution.components, values)
-    limit = float(np.abs(grid).max()) or 1.0
+    limit = float(np.nanmax(np.abs(grid))) or 1.0
     if ax is None:
         _, ax = pyplot.subplots(
             figsize=(1.5 + 0.6 * len(columns), 1.2 + 0.5 * len(grid)), layout="constrained"
         )
+    ax.set_facecolor("0.87")  # shows where a block has no such part
     image = ax.imshow(grid, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto")
     for (layer, column), value in np.ndenumerate(grid):
+        if np.isnan(value):
+            continue
         shade = "white" if abs(value) > 0.6 * limit else "black"
         ax.text(column, layer, f"{value:+.2f}", ha="center", va="center", fontsize=8, color=shade)
     ax.set_xticks(range(len(columns)), columns)

@@ -11,6 +11,7 @@ from workbench.errors import WorkbenchError
 from workbench.files import read_json, write_text
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
+from workbench.runs.architecture import in_words
 from workbench.runs.catalogue import latest_blimp, overall_accuracy
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_state
 
@@ -39,14 +40,24 @@ def card_text(run: Path) -> str:
     kind = "masked (bidirectional)" if model.objective == "mlm" else "causal"
     state = _last_state(run)
     name = Path(run).absolute().name
+    origin = _data_card(run).get("imported_from")
+    trained = f"trained by the interpretability workbench on {_plain(_data_name(run))}"
+    if origin is not None:
+        imported = f"imported from {_plain(origin)}"
+        trained = imported if "imported_from" in state else f"{imported} and {trained}"
     parts = [
         f"# {_plain(name)}",
-        f"A {kind} transformer with {model.n_params:,} parameters, trained by the interpretability "
-        f"workbench on {_plain(_data_name(run))}. Step {state.get('step', 0):,}.",
+        f"A {kind} transformer with {model.n_params:,} parameters, {trained}. Step {state.get('step', 0):,}.",
     ]
     parts += [f"**Warning.** {_plain(flag)}" for flag in state.get("flags", ())]
     parts += ["## Figures", _table(_figures(run, state)), "## Data", _table(_flat(_data_card(run)))]
-    parts += ["## Model", _table(config["model"]), "## Training", _table(_flat(config["train"]))]
+    parts += [
+        "## Model",
+        _plain(in_words(model)),
+        _table(config["model"]),
+        "## Training",
+        _table(_flat(config["train"])),
+    ]
     quoted = ascii(str(run))
     parts += [
         "## How to open it",
@@ -55,6 +66,13 @@ def card_text(run: Path) -> str:
         'logits, cache = run.model.run_with_cache("Once upon a time")\n```',
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it: `37 s`, `12.5 min`, `3.4 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _figures(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,7 +87,7 @@ def _figures(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
         ),
         "tokens scored": latest.get("tokens"),
         "tokens seen in training": state.get("tokens_seen"),
-        "minutes of training": _rounded(state.get("seconds_trained", 0.0) / 60),
+        "time of training": duration(seconds) if (seconds := state.get("seconds_trained")) else None,
     }
     scores = latest_blimp(run)
     accuracy = overall_accuracy(scores)
@@ -115,7 +133,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    shown = {key: value for key, value in values.items() if value is not None}
+    shown = {key: value for key, value in values.items() if value is not None and value != []}
     if not shown:
         return "Nothing was recorded."
     lines = [f"| {_plain(key)} | {_plain(_number(value))} |" for key, value in shown.items()]

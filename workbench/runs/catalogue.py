@@ -117,7 +117,7 @@ class RunSummary:
     name: str
     path: Path
     status: str
-    """`training`, `finished`, `stopped`, `empty` (no checkpoint yet), or what is wrong."""
+    """`training`, `finished`, `stopped`, `imported`, `empty` (no checkpoint yet), or what is wrong."""
     objective: str | None = None
     parameters: int | None = None
     step: int | None = None
@@ -179,7 +179,7 @@ def summarise(path: Path) -> RunSummary:
         return RunSummary(
             name=name,
             path=path,
-            status="training" if training else "finished" if _finished(evaluations, step) else "stopped",
+            status="training" if training else _status(state, _finished(evaluations, step)),
             objective=shape.objective,
             parameters=shape.n_params,
             step=step,
@@ -201,6 +201,10 @@ def latest_blimp(path: Path) -> dict[str, Any] | None:
         return None
     value = read_json(max(files, key=lambda file: (file.stat().st_mtime_ns, file.name)))
     return value if isinstance(value, dict) else None
+
+
+def _status(state: dict[str, Any], finished: bool) -> str:
+    return "imported" if "imported_from" in state else "finished" if finished else "stopped"
 
 
 def _finished(evaluations: list[dict[str, Any]], step: int) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import RunError, WorkbenchError
+from workbench.errors import ConfigError, RunError, WorkbenchError
 from workbench.files import new_folder
 from workbench.model.config import ModelConfig
 
@@ -189,19 +189,36 @@ def read_model(path: Path, tokenizer: Any = None, dtype: "dtype | None" = None) 
     count = sum(tensor.numel() for tensor in tensors.values())
     if count != config.n_params:
         raise RunError(f"{file} holds {count:,} parameters; config.json describes {config.n_params:,}.")
-    model = HookedTransformer(config, tokenizer)
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    for name in expected.keys() | tensors.keys():
-        found = tuple(tensors[name].shape) if name in tensors else None
-        if found != expected.get(name):
-            raise RunError(f"{file}: {name} should have shape {expected.get(name)}; found {found}.")
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float32:
             raise RunError(f"{file}: {name} should be float32; found {tensor.dtype}.")
         if not bool(torch.isfinite(tensor).all()):
             raise RunError(f"{file}: {name} holds NaN or infinity.")
-    model.load_state_dict(tensors)
-    return model.to(dtype or torch.float32).eval()
+    # Copied into torch's own memory: elsewhere it is aligned otherwise, and products are rounded otherwise.
+    own = {name: tensor.to(dtype or torch.float32, copy=True) for name, tensor in tensors.items()}
+    try:
+        return HookedTransformer.from_weights(config, own, tokenizer).eval()
+    except ConfigError as error:
+        raise RunError(f"{path / 'config.json'}: {error}") from None
+    except RuntimeError:
+        raise RunError(f"{file}: {_misfit(config, tensors)}") from None
+
+
+def _misfit(config: ModelConfig, tensors: "Mapping[str, Tensor]") -> str:
+    """The first tensor that is missing, left over or of the wrong shape."""
+    import torch
+
+    from workbench.model.transformer import HookedTransformer
+
+    with torch.device("meta"):
+        expected = {
+            name: tuple(tensor.shape) for name, tensor in HookedTransformer(config).state_dict().items()
+        }
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if found.get(name) != expected.get(name):
+            return f"{name} should have shape {expected.get(name)}; found {found.get(name)}."
+    return "its tensors do not fit config.json."
 
 
 def read_optimizer(path: Path) -> "dict[str, Tensor]":

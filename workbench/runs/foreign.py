@@ -1,0 +1,184 @@
+"""Runs from elsewhere and for elsewhere: folders in Hugging Face's layout."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import workbench
+from workbench.data.tokenizer import SPECIAL_FILES, SPECIALS, load_tokenizer, tokenizer_hash
+from workbench.errors import DataError, RunError
+from workbench.files import new_folder, write_bytes, write_json
+from workbench.model.config import ModelConfig
+from workbench.model.convert import FAMILIES, from_folder
+from workbench.model.convert.folder import read_config
+from workbench.model.convert.in_memory import as_family
+from workbench.runs import folder
+from workbench.runs.card import write_card
+from workbench.runs.catalogue import load
+from workbench.runs.checkpoint import save_checkpoint
+
+FINE_TUNING_LR = 5e-5
+"""Peak learning rate that an imported run is given for `resume` (Devlin et al. 2019, appendix A.3)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Converted:
+    """What an import or export made."""
+
+    path: Path
+    family: str
+    config: ModelConfig
+    tokenizer: Any
+    notes: tuple[str, ...] = ()
+
+
+def import_run(source: Path, run: Path) -> Converted:
+    """Make a run of a folder with config.json, model.safetensors and tokenizer.json.
+
+    Its only checkpoint is step 0. tokenizer.json stays as it is, with the files that name its special tokens.
+    The run appears whole or not at all.
+
+    Args:
+        source: the folder.
+        run: the run folder to make.
+
+    Raises:
+        RunError: the run exists, the folder lacks a file or holds a damaged one, weights that do not fit.
+        ConfigError: a setting that no field of ours can hold, or a model larger than memory.
+        DataError: no tokenizer, or one with more tokens than the model.
+    """
+    source, run = Path(source), Path(run)
+    folder.check_free(run)
+    family, config = read_config(source)
+    file = source / folder.TOKENIZER
+    tokenizer = load_tokenizer(file)
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= config.d_vocab:
+        raise DataError(
+            f"{file} has ids up to {largest:,} and the model a vocabulary of {config.d_vocab:,}; "
+            "it is not this model's tokenizer."
+        )
+    model = from_folder(source, tokenizer)
+    origin = {"imported_from": str(source.absolute()), "family": family.title}
+    values = {
+        "model": config.to_dict(),
+        "data": {"source": f"{family.title} imported from {source}"},
+        "train": {"dtype": "float32", "lr": FINE_TUNING_LR},
+    }
+    try:
+        with new_folder(run, keep=_taken) as made:
+            for name in (folder.TOKENIZER, *SPECIAL_FILES):
+                if (source / name).is_file():
+                    write_bytes(made / name, (source / name).read_bytes())
+            write_json(made / folder.DATA_CARD, {"name": source.absolute().name, **origin})
+            folder.write_config(made, values)
+            _save(made, run, model, _state(tokenizer, origin))
+    except OSError as error:
+        raise RunError(f"the run {run} cannot be made: {error.strerror or error}.") from None
+    write_card(run)
+    needed = ["bos_token", "eos_token"] + (["mask_token"] if config.objective == "mlm" else [])
+    lacking = [role for role in needed if getattr(tokenizer, role) is None]
+    notes = tuple(f"its tokenizer names no {role.removesuffix('_token').upper()} token" for role in lacking)
+    return Converted(run, family.title, config, tokenizer, notes)
+
+
+def _save(made: Path, run: Path, model: Any, state: dict[str, Any]) -> None:
+    """Write the checkpoint; what goes wrong is told of the run, not of the folder that is to become it."""
+    try:
+        save_checkpoint(made, model, {}, state)
+    except RunError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise RunError(str(error).replace(str(made), str(run))) from None
+
+
+def _state(tokenizer: Any, origin: dict[str, str]) -> dict[str, Any]:
+    import torch
+
+    return {
+        "step": 0, "tokens_seen": 0, "seconds_trained": 0.0, "seed": 0, "planned": True, "flags": [],
+        "losses": [], "tokenizer": tokenizer_hash(tokenizer),
+        "versions": {"workbench": workbench.__version__, "torch": torch.__version__}, **origin,
+    }  # fmt: skip
+
+
+def export_run(name: str | os.PathLike[str], target: Path, family: str = "auto") -> Converted:
+    """Write a run as a folder that transformers' Auto classes load.
+
+    Args:
+        name: the run, or run@step.
+        target: the folder to make; config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
+        family: a key of `FAMILIES`; `auto` for the one that can hold the model.
+
+    Raises:
+        RunError: no such run, or `target` exists.
+        ConfigError: no family, or not this one, can hold the model; the message names the fields.
+    """
+    from safetensors.torch import save_file
+
+    run, target = load(name), Path(target)
+    if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
+        raise RunError(f"{target} exists; name a folder that does not.")
+    config, tokenizer = run.checkpoint.config, run.tokenizer
+    settings, tensors = as_family(config, run.model.state_dict(), tokenizer, family)
+    if settings["pad_token_id"] != tokenizer.pad_token_id:
+        raise RunError(
+            f"{run.path / folder.TOKENIZER} has no padding token, and RoBERTa counts its positions from that "
+            "token's id; a model that is to be a RoBERTa needs one."
+        )
+    try:
+        with new_folder(target, keep=_taken) as made:
+            write_json(made / "config.json", settings)
+            whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
+            save_file(whole, made / "model.safetensors", metadata={"format": "pt"})
+            _write_tokenizer(run, made)
+    except OSError as error:
+        raise RunError(f"{target} cannot be written: {error.strerror or error}.") from None
+    return Converted(target, FAMILIES[settings["model_type"]].title, config, tokenizer)
+
+
+def _write_tokenizer(run: Any, made: Path) -> None:
+    """The run's tokenizer. One of our own puts BOS in front of a text there (and EOS behind it for a masked
+    model), as every story had it in training; an imported one stays as it came."""
+    tokenizer, config = run.tokenizer, run.checkpoint.config
+    text = (run.path / folder.TOKENIZER).read_bytes()
+    imported = "imported_from" in run.data_card
+    if not imported and tokenizer.bos_token is not None:
+        text = _with_specials(text, tokenizer, config.objective == "mlm")
+    write_bytes(made / folder.TOKENIZER, text)
+    kept = [name for name in SPECIAL_FILES if (run.path / name).is_file()]
+    for name in kept:
+        write_bytes(made / name, (run.path / name).read_bytes())
+    if SPECIAL_FILES[0] in kept:
+        return
+    roles = {role: token for role in SPECIALS if (token := getattr(tokenizer, role)) is not None}
+    if config.objective == "mlm":
+        stands_for = {"cls_token": "bos_token", "sep_token": "eos_token"}
+        roles |= {role: roles[other] for role, other in stands_for.items() if other in roles}
+    write_json(
+        made / SPECIAL_FILES[0],
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": config.n_ctx,
+            "padding_side": "right", "clean_up_tokenization_spaces": False, **roles,
+        },
+    )  # fmt: skip
+
+
+def _with_specials(text: bytes, tokenizer: Any, both: bool) -> bytes:
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    backend = Tokenizer.from_str(json.dumps({**json.loads(text), "post_processor": None}))
+    before, after = tokenizer.bos_token, f" {tokenizer.eos_token}" if both else ""
+    known = [(token, tokenizer.convert_tokens_to_ids(token)) for token in {before, after.strip()} - {""}]
+    backend.post_processor = TemplateProcessing(
+        single=f"{before} $A{after}", pair=f"{before} $A{after} $B:1{after and after + ':1'}",
+        special_tokens=sorted(known),
+    )  # fmt: skip
+    return (backend.to_str(pretty=True) + "\n").encode()
+
+
+def _taken(path: Path) -> bool:
+    raise RunError(f"{path} was made by somebody else in the meantime; choose another name.")
