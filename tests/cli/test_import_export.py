@@ -216,6 +216,8 @@ def test_export_writes_over_nothing(workbench, runs, tmp_path):
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
     (tmp_path / "empty").mkdir()
     assert workbench("export", runs / "one", tmp_path / "empty").code == 0
+    modes = {(tmp_path / "empty" / name).stat().st_mode for name in ("config.json", "model.safetensors")}
+    assert len(modes) == 1, "whoever may read one file may read the other"
 
 
 @pytest.fixture

@@ -226,7 +226,7 @@ def test_progress_ends_at_one(prompts):
         (dict(metric=lambda logits: logits.mean()), r"the metric gives shape \(\)"),
         (dict(site="pattern", values="mean"), "a pattern has no mean"),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
 )
 def test_refusals(prompts, change, words):
     with pytest.raises(InputError, match=words):

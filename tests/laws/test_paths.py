@@ -5,6 +5,8 @@ import torch
 import torch.nn.functional as F
 from law_tools import agree, attends, differ, everything, feeds
 
+from workbench.model.norms import normed
+
 unchecked = pytest.mark.usefixtures("unchecked")
 
 LAZY = ["attn_in", "q_input", "k_input", "v_input", "q", "k", "v", "attn_scores", "pattern", "z", "result"]
@@ -36,6 +38,8 @@ def test_cached_run_equals_plain_run(model, tokens, logits):
     end = cache[f"blocks.{model.config.n_layers - 1}.{last}"]
     agree(model.unembed(model.final(end)), logits)
     differ(model.unembed(model.final(end.flip(0))), logits)
+    if model.mlm_head is not None:
+        agree(model.unembed(normed(model.mlm_head.ln, cache["mlm_head.hook_post"])), logits)
 
 
 @unchecked

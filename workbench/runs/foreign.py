@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def export_run(name: str | os.PathLike[str], target: Path, family: str = "auto")
             write_json(made / "config.json", settings)
             whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
             save_file(whole, made / "model.safetensors", metadata={"format": "pt"})
+            shutil.copymode(made / "config.json", made / "model.safetensors")  # theirs is its owner's alone
             _write_tokenizer(run, made)
     except OSError as error:
         raise RunError(f"{target} cannot be written: {error.strerror or error}.") from None
