@@ -1,4 +1,4 @@
-"""Text in batches, also where the tokenizer has no padding token."""
+"""Text in batches, also where the tokenizer has no padding token; tokens as directions."""
 
 import pytest
 import torch
@@ -20,3 +20,18 @@ def test_a_batch_of_texts_is_its_texts(attention, pad):
     for row, text in zip(together, texts, strict=True):
         alone = model(text)[0]
         torch.testing.assert_close(row[: len(alone)], alone, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, dict(d_embed=8), dict(tied=False, d_embed=8), dict(norm="none")], ids=str
+)
+def test_a_tokens_direction_gives_its_logit(fields):
+    """But for the biases of norms, which are the same whatever the stream is."""
+    model = build(**fields)
+    tokens = torch.randint(4, 61, (2, 9), generator=torch.Generator().manual_seed(1))
+    logits, cache = model.run_with_cache(tokens)
+    last = cache["resid_post", -1]
+    x = last if model.ln_final is None else cache["ln_final.hook_normalized"]
+    found = x @ model.tokens_to_residual_directions(torch.tensor([7, 9])).T
+    difference = logits[..., [7, 9]] - found
+    torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference), rtol=0, atol=1e-12)

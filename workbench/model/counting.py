@@ -16,10 +16,10 @@ def count_parameters(config: Any) -> dict[str, int]:
     attentions = min(n_attention, 1) if c.sharing in ("all", "attention") else n_attention
     mlps = min(n_mlp, 1) if c.sharing in ("all", "mlp") else n_mlp
     attention_norms = min(n_attention, 1) if c.sharing == "all" else n_attention
-    mlp_norms = min(n_mlp, 1) if c.sharing == "all" else n_mlp
     former, post = c.norm_place == "normformer", c.norm_place == "post"
-    if post:
-        mlp_norms -= min(kinds["(am)"], mlp_norms)  # one norm behind both
+    mlp_norms = n_mlp - (kinds["(am)"] if post else 0)  # post-norm has one norm behind both
+    if c.sharing == "all":
+        mlp_norms = min(mlp_norms, 1)
     weighted = c.residual == "weighted"
     return {
         "embedding": _embedding(c),
@@ -109,7 +109,7 @@ def memory() -> int | None:
 
 def _tables(c: Any) -> int:
     """Bytes of the position tables that are no weights, in float64 and once in the model's own type."""
-    widths = {"rotary": 2 * c.n_layers * c.head_width, "sinusoidal": c.embed_width}
+    widths = {"rotary": 2 * c.head_width, "sinusoidal": c.embed_width}
     return 12 * c.n_ctx * widths.get(c.positions, 0)
 
 

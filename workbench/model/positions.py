@@ -1,6 +1,7 @@
 """Where a token stands: vectors added to the embedding, turned queries and keys, or biased scores."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -29,6 +30,17 @@ class _Tables:
 def _angles(n_ctx: int, count: int, base: float) -> Float[Tensor, "n_ctx count"]:
     wavelengths = base ** (torch.arange(count, dtype=torch.float64, device="cpu") / count)
     return torch.arange(n_ctx, dtype=torch.float64, device="cpu")[:, None] / wavelengths
+
+
+@lru_cache(maxsize=4)
+def _rotary_tables(n_ctx: int, half: int, base: float, adjacent: bool) -> _Tables:
+    """Cosines and signed sines of all positions, once for all layers."""
+    angles = _angles(n_ctx, half, base)
+    cos, sin = angles.cos(), angles.sin()
+    if adjacent:
+        pairs = torch.stack([cos, cos], -1), torch.stack([-sin, sin], -1)
+        return _Tables(*(table.flatten(1) for table in pairs))
+    return _Tables(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
 
 
 class LearnedPositions(nn.Module):
@@ -66,13 +78,8 @@ class Rotary(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.adjacent = config.rotary_adjacent
-        angles = _angles(config.n_ctx, config.head_width // 2, config.rotary_base)
-        cos, sin = angles.cos(), angles.sin()
-        if self.adjacent:
-            pairs = torch.stack([cos, cos], -1), torch.stack([-sin, sin], -1)
-            self._tables = _Tables(*(table.flatten(1) for table in pairs))
-        else:
-            self._tables = _Tables(torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1))
+        half = config.head_width // 2
+        self._tables = _rotary_tables(config.n_ctx, half, config.rotary_base, self.adjacent)
 
     def forward(
         self, x: Float[Tensor, "batch pos head d_head"], positions: Int[Tensor, "#batch pos"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
             self.hook_full_embed = HookPoint()
         self.position_bias = BIASES[config.positions](config) if config.positions in BIASES else None
         kinds = config.blocks
-        before = [sum("a" in kind for kind in kinds[:index]) for index in range(len(kinds))]
+        before = [0, *accumulate("a" in kind for kind in kinds)]
         self.blocks = nn.ModuleList(
             Block(config, index, kind, before[index]) for index, kind in enumerate(kinds)
         )

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.errors import InputError
+
 if TYPE_CHECKING:
     _Model = Any  # the rest of HookedTransformer
 else:
@@ -121,10 +123,17 @@ class WeightViews(_Model):
         It is `ln_final.w * W_U[:, token]`: the gain is part of the direction, so that a dot product
         with `cache.apply_ln_to_stack(...)`, which centres and divides but has no gain, gives the
         logit without folding any weights. The bias `ln_final.b @ W_U` stays outside.
+
+        Raises:
+            InputError: a masked model with a head of its own, whose logits are not linear in the stream.
         """
+        if self.mlm_head is not None:
+            raise InputError("this model's mlm_head is not linear, so no direction raises a token's logit.")
         if isinstance(tokens, str):
             tokens = self.to_single_token(tokens)
         directions = self.readout_weight[tokens]
+        if self.config.tied and self.embed.up_weight is not None:
+            directions = directions @ self.embed.up_weight.T
         if self.ln_final is not None:
             directions = directions * self.ln_final.w
         return directions.squeeze(0) if isinstance(tokens, Tensor) and tokens.numel() == 1 else directions
