@@ -239,3 +239,19 @@ def test_prompts_that_do_not_pair(prompts):
         patch(build(), clean, corrupted[:1], right=5, wrong=6)
     with pytest.raises(InputError, match=r"pair 0 has 7 clean and 6 corrupted tokens"):
         patch(build(), clean, corrupted[:, :6], right=5, wrong=6)
+
+
+@pytest.mark.parametrize(
+    ("site", "by_position"), [("resid_pre", True), ("z", True), ("z", False), ("mlp_out", False)]
+)
+def test_plot(prompts, site, by_position):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    found = patch(build(), *prompts, right=5, wrong=6, site=site, by_position=by_position)
+    ax = found.plot()
+    drawn = np.asarray(ax.images[0].get_array())
+    np.testing.assert_allclose(np.sort(drawn, axis=None), np.sort(found.effect, axis=None))
+    assert ax.images[0].get_clim()[0] == -ax.images[0].get_clim()[1]
+    assert len(ax.get_yticklabels()) == len(drawn)
+    matplotlib.pyplot.close(ax.figure)

@@ -77,3 +77,17 @@ class PatchResult:
             recovered=self.recovered.ravel(),
             error=change.std(1, ddof=1) / count**0.5 if count > 1 else np.nan,
         )
+
+    def plot(self, ax: Any = None, recovered: bool = False) -> Any:
+        """The effects as a map with symmetric limits; needs matplotlib.
+
+        Args:
+            ax: matplotlib axes; new ones if not set.
+            recovered: as a share of the two runs' difference.
+
+        Returns:
+            The axes.
+        """
+        from workbench.plots.patching import plot_patches
+
+        return plot_patches(self, ax, recovered)
