@@ -23,6 +23,7 @@ VERBS: dict[str, dict[str, str]] = {
         "show": "one run: settings, figures, checkpoints, loss curve",
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
+        "heads": "what attention heads look at, beside uniform attention and an untrained copy",
         "app": "open the explorer in the browser",
     },
     "exchange": {
