@@ -24,6 +24,7 @@ VERBS: dict[str, dict[str, str]] = {
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
         "heads": "what attention heads look at, beside uniform attention and an untrained copy",
+        "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",
         "app": "open the explorer in the browser",
     },
     "exchange": {

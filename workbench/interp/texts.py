@@ -1,0 +1,191 @@
+"""Text that a loss is measured on: rows of tokens, what is to be predicted in them, its nats row by row."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from workbench.data.masking import mask_tokens
+from workbench.errors import InputError
+
+IGNORED = -100
+TOKENS_PER_FORWARD = 4096
+LOGITS_AT_ONCE = 1024
+STORIES = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class TextBatch:
+    """Rows of tokens, padded on the right."""
+
+    tokens: Int[Tensor, "row pos"]
+    targets: Int[Tensor, "row pos"]
+    """What is scored at each position; -100 where nothing is."""
+    segments: Int[Tensor, "row pos"] | None = None
+    real: Bool[Tensor, "row pos"] | None = None
+    """False at padding; None if there is none."""
+
+    def read(self, model: Any) -> Float[Tensor, "row pos d_readout"]:
+        """What the unembedding reads."""
+        return model.residual(self.tokens, attention_mask=self.real, segments=self.segments)
+
+    @property
+    def counts(self) -> Int[np.ndarray, " row"]:
+        """Scored tokens of each row."""
+        return (self.targets != IGNORED).sum(1).cpu().numpy()
+
+
+def opened(model: Any) -> tuple[Any, Any, Any]:
+    """The run (or None), the network and the tokenizer of a run or a model."""
+    if hasattr(model, "model") and hasattr(model, "step"):
+        return model, model.model, model.tokenizer
+    return None, model, model.tokenizer
+
+
+def text_batches(model: Any, text: Any = None, seed: int = 0, split: str = "validation") -> list[TextBatch]:
+    """Text as batches, the same for the same seed.
+
+    Args:
+        model: a run or a `HookedTransformer`.
+        text: stories (each becomes `<bos> ... <eos>`, cut at the context), token ids [row pos], batches
+            as `workbench.data.batches` gives them, or None for the first 100 stories of the run's own
+            corpus, or of the embedded one if there is no run.
+        seed: of the tokens that are hidden from a masked model; batches have theirs hidden already.
+        split: of that corpus, `validation` or `train`.
+
+    Raises:
+        InputError: no text, text without a tokenizer, ids outside the vocabulary or beyond the context.
+    """
+    run, network, tokenizer = opened(model)
+    if text is None:
+        text = _own_stories(run, split)
+    if isinstance(text, str):
+        text = [text]
+    if isinstance(text, Tensor):
+        tokens = text.reshape(-1, text.shape[-1])
+        found = [_with_targets(network, tokenizer, tokens, None, seed)]
+    else:
+        items = iter(text)
+        first = next(items, None)
+        if first is None:
+            raise InputError("there is no text; give at least one story.")
+        items = chain([first], items)
+        if isinstance(first, str):
+            found = list(_stories(network, tokenizer, items, seed))
+        else:
+            found = [
+                batch
+                if isinstance(batch, TextBatch)
+                else TextBatch(batch.tokens, batch.targets, batch.segments)
+                for batch in items
+            ]
+    checked = [_checked(network, batch) for batch in found]
+    return list(chain.from_iterable(map(_split, checked)))
+
+
+def row_nats(model: Any, batch: TextBatch) -> Float[Tensor, " row"]:
+    """Summed cross-entropy of each row's scored tokens, in nats, float64; has a gradient."""
+    wanted = batch.targets != IGNORED
+    rows, targets = wanted.nonzero()[:, 0], batch.targets[wanted]
+    x = batch.read(model)[wanted]
+    total = torch.zeros(len(wanted), dtype=torch.float64, device=x.device)
+    for part, labels, where in zip(*(t.split(LOGITS_AT_ONCE) for t in (x, targets, rows)), strict=True):
+        logits = model.unembed(part)
+        losses = F.cross_entropy(logits, labels, reduction="none")
+        total = total.index_add(0, where, losses.double())
+    return total
+
+
+def refuse_unscored(batches: Sequence[TextBatch]) -> None:
+    """Refuse text in which nothing is predicted.
+
+    Raises:
+        InputError: no row has a target.
+    """
+    if not sum(int(batch.counts.sum()) for batch in batches):
+        raise InputError(
+            "nothing in the text is to be predicted: give rows of two tokens or more; a masked model "
+            "needs a tokenizer with a mask token, or batches with targets."
+        )
+
+
+def _own_stories(run: Any, split: str) -> Sequence[str]:
+    """The first stories of what the run was trained on; embedded ones if that is not at hand."""
+    from workbench.data.corpus import EMBEDDED, open_corpus
+    from workbench.data.embedded.stories import stories
+
+    data = {} if run is None or "imported_from" in run.data_card else run.config.get("data", {})
+    if data.get("source") in (None, EMBEDDED):
+        return stories(STORIES, split=split)
+    return getattr(open_corpus(data["source"], column=data.get("column") or "text"), split)[:STORIES]
+
+
+def _stories(model: Any, tokenizer: Any, stories: Iterable[str], seed: int) -> Iterator[TextBatch]:
+    if tokenizer is None:
+        raise InputError("the model has no tokenizer; give token ids [row pos], not text.")
+    start, stop = tokenizer.bos_token_id, tokenizer.eos_token_id
+    rows = []
+    for story in stories:
+        ids = tokenizer.encode(story, add_special_tokens=False)
+        ends = [[] if end is None else [end] for end in (start, stop)]
+        rows.append((ends[0] + ids + ends[1])[: model.config.n_ctx])
+    size = max(1, TOKENS_PER_FORWARD // max(map(len, rows)))
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    for first in range(0, len(rows), size):
+        some = rows[first : first + size]
+        width = max(map(len, some))
+        tokens = torch.full((len(some), width), pad, dtype=torch.int64)
+        real = torch.zeros(len(some), width, dtype=torch.bool)
+        for index, row in enumerate(some):
+            tokens[index, : len(row)] = torch.tensor(row)
+            real[index, : len(row)] = True
+        mask = None if bool(real.all()) else real
+        yield _with_targets(model, tokenizer, tokens, mask, seed + first)
+
+
+def _with_targets(model: Any, tokenizer: Any, tokens: Tensor, real: Tensor | None, seed: int) -> TextBatch:
+    targets = torch.full_like(tokens, IGNORED)
+    if model.config.objective == "clm":
+        targets[:, :-1] = tokens[:, 1:]
+        if real is not None:
+            targets[:, :-1][~real[:, 1:]] = IGNORED
+    elif tokenizer is not None and tokenizer.mask_token_id is not None:
+        shown, chosen = mask_tokens(
+            tokens.cpu().numpy(),
+            np.random.default_rng(seed),
+            mask_id=tokenizer.mask_token_id,
+            d_vocab=model.config.d_vocab,
+            special_ids=tuple(tokenizer.all_special_ids),
+        )
+        tokens, targets = torch.from_numpy(shown), torch.from_numpy(chosen)
+        if real is not None:
+            targets[~real] = IGNORED
+    return TextBatch(tokens, targets, None, real)
+
+
+def _checked(model: Any, batch: TextBatch) -> TextBatch:
+    if not batch.tokens.numel():
+        raise InputError("the text has no tokens; give some text or ids.")
+    low, high = (int(end) for end in batch.tokens.aminmax())
+    if low < 0 or high >= model.config.d_vocab:
+        raise InputError(f"token ids run from {low} to {high}; the vocabulary has {model.config.d_vocab}.")
+    if batch.tokens.shape[1] > model.config.n_ctx:
+        raise InputError(
+            f"rows have {batch.tokens.shape[1]} tokens, the context is {model.config.n_ctx}; cut them."
+        )
+    fields = (batch.tokens, batch.targets, batch.segments, batch.real)
+    return TextBatch(*(None if field is None else field.to(model.device) for field in fields))  # type: ignore[arg-type]
+
+
+def _split(batch: TextBatch) -> Iterator[TextBatch]:
+    size = max(1, TOKENS_PER_FORWARD // batch.tokens.shape[1])
+    for first in range(0, len(batch.tokens), size):
+        fields = (batch.tokens, batch.targets, batch.segments, batch.real)
+        part = (None if field is None else field[first : first + size] for field in fields)
+        yield TextBatch(*part)  # type: ignore[arg-type]
