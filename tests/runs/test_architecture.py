@@ -3,7 +3,7 @@
 import dataclasses
 
 import pytest
-from small_models import CHANGES, configuration
+from small_models import CHANGES, SIMPLE, configuration
 
 from workbench.model.config import ModelConfig
 from workbench.model.presets import PRESETS, preset
@@ -20,12 +20,12 @@ OTHERS = [
 
 
 def test_every_field_is_named_by_a_change():
-    changed = {field for change in [*CHANGES, *OTHERS] for field in change}
+    changed = {field for change in [*CHANGES, *SIMPLE, *OTHERS] for field in change}
     derived = {"objective"}
     assert changed | derived == {field.name for field in dataclasses.fields(ModelConfig)}
 
 
-@pytest.mark.parametrize("change", [*CHANGES, *OTHERS], ids=str)
+@pytest.mark.parametrize("change", [*CHANGES, *SIMPLE, *OTHERS], ids=str)
 def test_each_change_of_a_field_is_told(change):
     """Whatever a field does to a configuration, the words differ from those without it."""
     field = next(iter(change))
