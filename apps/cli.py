@@ -23,6 +23,7 @@ VERBS: dict[str, dict[str, str]] = {
         "show": "one run: settings, figures, checkpoints, loss curve",
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
+        "patch": "put activations of one prompt into another: what moves the answer",
         "heads": "what attention heads look at, beside uniform attention and an untrained copy",
         "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",
         "app": "open the explorer in the browser",

@@ -110,7 +110,7 @@ def compare(config: Any, default: Any, seconds: float, dtype: str, least: int) -
             start = time.perf_counter()
             run(tokens, targets)
             taken.append(time.perf_counter() - start)
-    return statistics.median(times[0]) / statistics.median(times[1])
+    return statistics.median(a / b for a, b in zip(*times, strict=True))
 
 
 def _batch(config: Any) -> tuple[Any, Any]:

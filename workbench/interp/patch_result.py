@@ -57,8 +57,10 @@ class PatchResult:
 
     @property
     def recovered(self) -> Float[np.ndarray, "..."]:
-        """The effect as a share of the difference between the two runs: 0 no change, 1 all of it."""
-        return self.effect / (self.other.mean() - self.base.mean())
+        """The effect as a share of the difference between the two runs: 0 no change, 1 all of it; NaN where
+        the two do not differ."""
+        difference = self.other.mean() - self.base.mean()
+        return self.effect / (difference if difference else np.nan)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row a cell: layer, pos, head or neuron, value, effect, recovered, standard error."""

@@ -76,10 +76,14 @@ def patch(
         into, other = (second, first) if direction == "denoise" else (first, second)
         base, donor = Base(network, into, mask), Base(network, other, mask)
         cells = plan(network.config, chosen, into.shape[1], by_position, units_of, layers, positions)
-        source = _source(network, chosen, donor, mask, values, seed)
-        effects = run_cells(base, chosen, cells, source, metric, tick)
+        source = _source(network, chosen, donor.tokens, mask, values, seed)
+        there = _source(network, chosen, into, mask, "other", seed)
+        moves = _moves(chosen, cells, source, there)
         rows = torch.arange(len(into), device=into.device)
         ends = [_whole(network, run, metric, rows) for run in (base, donor)]
+        effects = np.tile(ends[0], (len(cells), 1))  # a patch of what is there already changes nothing
+        effects[moves] = run_cells(base, chosen, cells.pick(moves), source, metric, tick)
+        tick(1.0)
     return PatchResult(
         site=site,
         direction=direction,
@@ -136,27 +140,46 @@ def _within(chosen: Sequence[int] | None, there: Iterable[int], what: str) -> li
 
 
 def _source(
-    model: Any, site: Site, donor: Base, mask: Tensor | None, values: Values, seed: int
+    model: Any, site: Site, tokens: Tensor, mask: Tensor | None, values: Values, seed: int
 ) -> Callable[[int], Tensor]:
     """For a layer, what goes in, [pair pos ...] or [pair head query_pos key_pos]."""
     names = [site.hook_name(layer) for layer in layers_with(model.config, site)]
     kept: dict[str, Tensor] = {}
     with model.hooks(fwd_hooks=[(n, lambda x, hook: kept.update({hook.name: x})) for n in names]):
-        model.residual(donor.tokens, attention_mask=mask)
+        model.residual(tokens, attention_mask=mask)
     if values == "zero":
         kept = {name: torch.zeros_like(x) for name, x in kept.items()}
     elif values == "mean":
         if site.is_pattern:
             raise InputError("a pattern has no mean over positions; choose values other, zero or resample.")
-        real = torch.ones_like(donor.tokens, dtype=torch.bool) if mask is None else mask
+        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         kept = {name: x[real].mean(0).expand(x.shape) for name, x in kept.items()}
     elif values == "resample":
-        if len(donor.tokens) < 2:
+        if len(tokens) < 2:
             raise InputError("resampling needs at least two pairs to draw from.")
         random = torch.Generator().manual_seed(seed)
-        shift = int(torch.randint(1, len(donor.tokens), (1,), generator=random))
+        shift = int(torch.randint(1, len(tokens), (1,), generator=random))
         kept = {name: x.roll(shift, 0) for name, x in kept.items()}
     return lambda layer: kept[site.hook_name(layer)]
+
+
+def _moves(
+    site: Site, cells: Cells, source: Callable[[int], Tensor], there: Callable[[int], Tensor]
+) -> np.ndarray:
+    """Indices of the cells whose patch is not, to the bit, what is there already."""
+    found = np.empty(len(cells), dtype=bool)
+    for layer in np.unique(cells.layer):
+        differs = (source(int(layer)) != there(int(layer))).any(0)
+        if site.is_pattern:
+            differs = differs.any(-1).T
+        elif site.unit != "neuron":
+            differs = differs.any(-1)
+        grid = differs.reshape(len(differs), -1).cpu().numpy()  # [pos unit]
+        here = np.flatnonzero(cells.layer == layer)
+        rows = np.where(cells.pos[here, None] < 0, grid.any(0), grid[np.maximum(cells.pos[here], 0)])
+        units_here = np.maximum(cells.unit[here], 0)
+        found[here] = rows[np.arange(len(here)), units_here]
+    return np.flatnonzero(found)
 
 
 def _whole(model: Any, run: Base, metric: Metric, rows: Tensor) -> np.ndarray:
