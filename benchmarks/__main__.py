@@ -5,7 +5,7 @@ The longer comparison of a trained run with a GPT-Neo (`make bench-quality`) tak
 
 import argparse
 
-from benchmarks import blimp, caching, fields, importing, start, training
+from benchmarks import blimp, caching, fields, importing, patching, start, training
 
 
 def main() -> None:
@@ -22,6 +22,9 @@ def main() -> None:
     print("\n# Caching")
     for shape in ("nano", "base"):
         caching.run(shape, args.rounds, args.seconds, args.threads)
+    print("\n# Patching")
+    for shape in ("tiny", "base"):
+        patching.run(shape, args.rounds, args.threads)
     print("\n# BLiMP")
     blimp.main([])
     print("\n# Training step")
