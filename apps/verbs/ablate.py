@@ -183,11 +183,8 @@ def _interval(low: float, high: float, digits: int) -> str:
 
 def save(folder: Any, about: dict[str, Any], found: "AblationResult", importance: Any, curve: Any) -> None:
     """Write each table as parquet, all of them as JSON, and a picture of each."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    from workbench.files import write_bytes, write_json
+    from apps.verbs.outputs import records, save_picture, save_table
+    from workbench.files import write_json
 
     tables: dict[str, Any] = {"effects": found.to_frame()}
     if found.pairs is not None:
@@ -200,22 +197,11 @@ def save(folder: Any, about: dict[str, Any], found: "AblationResult", importance
         tables["pruning"] = curve.to_frame()
         drawn["pruning"] = curve
     for name, frame in tables.items():
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, index=False)
-        write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+        save_table(folder / f"{name}.parquet", frame)
     whole = about | {"how": found.how, "draws": found.draws, "axes": list(found.axes)}
     if importance is not None:
         rho = importance.agreement(found)
         whole["spearman"] = None if rho != rho else rho
-    write_json(folder / "ablation.json", whole | {name: _records(frame) for name, frame in tables.items()})
+    write_json(folder / "ablation.json", whole | {name: records(frame) for name, frame in tables.items()})
     for name, result in drawn.items():
-        figure = result.plot().figure
-        assert isinstance(figure, Figure)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, dpi=150)
-        write_bytes(folder / f"{name}.png", buffer.getvalue())
-
-
-def _records(frame: Any) -> list[dict[str, Any]]:
-    """Rows as plain values; None where there is no number."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+        save_picture(folder / f"{name}.png", result.plot().figure)

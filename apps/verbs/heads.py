@@ -186,16 +186,12 @@ def _number(value: float) -> str:
 
 def save(found: "HeadScores", folder: Any, about: dict[str, Any]) -> None:
     """Write the tables, the classes and the picture."""
-    import io
+    from apps.verbs.outputs import records, save_picture, save_table
+    from workbench.files import write_json
 
-    from matplotlib.figure import Figure
-
-    from workbench.files import write_bytes, write_json
-
-    for name, frame in (("scores", found.to_frame()), ("offsets", found.profile_frame())):
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer)
-        write_bytes(folder / f"{name}.parquet", buffer.getvalue())
+    tables = {"heads": found.to_frame(), "offsets": found.profile_frame()}
+    save_table(folder / "scores.parquet", tables["heads"])
+    save_table(folder / "offsets.parquet", tables["offsets"])
     write_json(
         folder / "heads.json",
         about
@@ -207,17 +203,7 @@ def save(found: "HeadScores", folder: Any, about: dict[str, Any]) -> None:
             "tokens": found.tokens,
             "classes": found.classes.tolist(),
             "omitted": found.omitted,
-            "heads": _records(found.to_frame()),
-            "offsets": _records(found.profile_frame()),
-        },
+        }
+        | {name: records(frame) for name, frame in tables.items()},
     )
-    figure = found.plot()
-    assert isinstance(figure, Figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=150)
-    write_bytes(folder / "heads.png", buffer.getvalue())
-
-
-def _records(frame: Any) -> list[dict[str, Any]]:
-    """Rows as plain values; None where there is no number."""
-    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+    save_picture(folder / "heads.png", found.plot())

@@ -92,17 +92,13 @@ def _print(found: "PatchResult", top: int) -> None:
 def _write(found: "PatchResult", args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from matplotlib.figure import Figure
-
+    from apps.verbs.outputs import save_picture, save_table
     from workbench.files import write_json
 
     folder = Path(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
-    found.to_frame().to_parquet(folder / "patches.parquet")
+    save_table(folder / "patches.parquet", found.to_frame())
     settings = {name: value for name, value in vars(args).items() if name not in ("out", "top")}
     ends = {"patched": float(found.base.mean()), "other": float(found.other.mean())}
     write_json(folder / "patches.json", {**settings, "metric": found.metric, **ends})
-    figure = Figure(figsize=(9, 6), layout="constrained")
-    found.plot(figure.subplots())
-    figure.savefig(folder / "patches.png", dpi=150)
+    save_picture(folder / "patches.png", found.plot().figure)
     print(f"\nsaved: {folder / 'patches.parquet'}, patches.json and patches.png")

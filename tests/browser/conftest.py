@@ -102,6 +102,16 @@ class Seen:
         self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=120_000)
         self.page.wait_for_timeout(300)
 
+    def frames(self, number: int) -> list:
+        """The page's inner frames, once there are `number` of them: they come behind the script's end."""
+        self.page.wait_for_function("n => document.querySelectorAll('iframe').length >= n", arg=number)
+        self.page.wait_for_function(
+            "() => [...document.querySelectorAll('iframe')].every(frame => frame.contentWindow !== null)"
+        )
+        found = [frame for frame in self.page.frames if frame != self.page.main_frame]
+        assert len(found) == number
+        return found
+
     def strangers(self) -> set[str]:
         """Addresses asked for that are not this machine's."""
         own = re.compile(r"^(https?://(localhost|127\.0\.0\.1)[:/]|wss?://localhost[:/]|data:|blob:|about:)")

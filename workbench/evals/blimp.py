@@ -10,7 +10,7 @@ from jaxtyping import Float
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.result import BlimpResult
-from workbench.evals.scoring import score_sentences
+from workbench.evals.scoring import opened, score_sentences
 
 if TYPE_CHECKING:
     from workbench.data.pairs import PairSet
@@ -46,11 +46,8 @@ def blimp(
     """
     from workbench.data.pairs import open_pairs
 
-    run = model if hasattr(model, "model") and hasattr(model, "step") else None
-    network = model if run is None else model.model
-    tokenizer = (
-        tokenizer if tokenizer is not None else run.tokenizer if run is not None else network.tokenizer
-    )
+    run, network, own = opened(model)
+    tokenizer = own if tokenizer is None else tokenizer
     find_protocol(protocol, network.config.objective, pll)
     whole = open_pairs(pairs) if pairs is None or isinstance(pairs, str) else pairs
     chosen = whole.select(paradigms, limit)

@@ -91,6 +91,13 @@ def score_sentences(
     )
 
 
+def opened(model: Any) -> tuple[Any, Any, Any]:
+    """The run (or None), the network and the tokenizer of a run or a model."""
+    if hasattr(model, "model") and hasattr(model, "step"):
+        return model, model.model, model.tokenizer
+    return None, model, model.tokenizer
+
+
 @contextmanager
 def ready(model: Any) -> Iterator[Any]:
     """The model in evaluation mode and at least in float32; afterwards as it was."""

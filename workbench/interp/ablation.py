@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError, nearest
-from workbench.evals.scoring import ready
+from workbench.evals.scoring import opened, ready
 from workbench.interp.parts import Part, find_parts
-from workbench.interp.texts import TextBatch, opened, text_batches
+from workbench.interp.texts import TextBatch, text_batches
 
 HOWS = ("zero", "mean", "resample")
 

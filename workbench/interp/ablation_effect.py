@@ -9,11 +9,11 @@ from jaxtyping import Float
 
 from workbench.errors import InputError, nearest
 from workbench.evals.blimp import blimp
-from workbench.evals.scoring import ready
+from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import Replacement, ablated, on_threads, replacement
 from workbench.interp.ablation_result import AblationResult, LossTable, PairTable
 from workbench.interp.parts import Part, all_parts, find_parts
-from workbench.interp.texts import TextBatch, opened, refuse_unscored, row_nats, text_batches
+from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
 
 MEASURES = ("loss", "pairs")
 DRAWS = 4

@@ -18,7 +18,7 @@ from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.metrics import Metric
 from workbench.interp.patch_result import PatchResult
-from workbench.interp.patching import Direction, plan
+from workbench.interp.patching import Direction, plan, sweep_result
 from workbench.interp.prompts import choose_metric, labels, prompts
 from workbench.interp.resume import Cells
 from workbench.interp.sites import Site, find_site, layers_with
@@ -67,21 +67,9 @@ def attribution_patch(
         layer: _collapse(gradients[layer] * (theirs.sites[layer] - mine.sites[layer]), chosen, by_position)
         for layer in set(cells.layer.tolist())
     }
-    base = mine.value.double().cpu().numpy()
-    return PatchResult(
-        site=site,
-        direction=direction,
-        values="other",
-        metric=metric.name,
-        layers=cells.layer,
-        positions=cells.pos if by_position else None,
-        units=cells.unit if chosen.unit else None,
-        unit=chosen.unit,
-        per_pair=_table(estimates, cells) + base,
-        base=base,
-        other=theirs.value.double().cpu().numpy(),
-        tokens=tuple(labels(model, into)),
-    )
+    ends = [one.value.double().cpu().numpy() for one in (mine, theirs)]
+    per_pair = _table(estimates, cells) + ends[0]
+    return sweep_result(chosen, cells, metric, per_pair, ends[0], ends[1], labels(model, into), direction)
 
 
 class _Kept:
@@ -112,10 +100,7 @@ class _Run:
         hooks = [(entry, replace), *((name, keep) for name in names if name != entry)]
         with self.model.hooks(fwd_hooks=hooks):
             stream = self.model.stream(tokens, attention_mask=self.mask)
-        rows = torch.arange(len(tokens), device=tokens.device)
-        reads = self.metric.reads
-        read = stream if reads is None else stream[rows, reads.to(rows.device)][:, None]
-        value = self.metric(self.model, self.model.final(read), rows)
+        value = self.metric.of_stream(self.model, stream)
         return value, kept[entry], {layer: kept[name] for name, layer in names.items()}
 
     def keep(self, tokens: Tensor) -> _Kept:

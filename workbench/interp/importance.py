@@ -15,11 +15,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.evals.scoring import ready
+from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation_result import AblationResult
 from workbench.interp.paired import spearman
 from workbench.interp.parts import Part, all_parts
-from workbench.interp.texts import TextBatch, opened, refuse_unscored, row_nats, text_batches
+from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
 
 if TYPE_CHECKING:
     import pandas as pd

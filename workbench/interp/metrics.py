@@ -36,6 +36,12 @@ class Metric:
         """
         raise NotImplementedError
 
+    def of_stream(self, model: Any, stream: Float[Tensor, "pair pos d_model"]) -> Float[Tensor, " pair"]:
+        """The value of each pair of a whole run, from what its last block left."""
+        rows = torch.arange(len(stream), device=stream.device)
+        read = stream if self.reads is None else stream[rows, self.reads.to(rows.device)][:, None]
+        return self(model, model.final(read), rows)
+
 
 @dataclasses.dataclass(frozen=True)
 class LogitDifference(Metric):

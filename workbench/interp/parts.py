@@ -5,9 +5,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from workbench.errors import InputError, nearest, shown
+from workbench.interp.sites import SITES
 
-HOOKS = {"head": "attn.hook_z", "mlp": "hook_mlp_out", "neuron": "mlp.hook_post"}
-"""Kind of part -> hook point behind `blocks.{layer}.`; the third axis of the first and last is the unit."""
+_SITES = {"head": SITES["z"], "mlp": SITES["mlp_out"], "neuron": SITES["neuron"]}
+"""Kind of part -> where its output passes; the third axis of the first and last is the unit."""
 
 _NAME = re.compile(r"L(\d+)(?:H(\d+)|N(\d+)|\s*(MLP))", re.IGNORECASE)
 
@@ -36,7 +37,7 @@ class Part(NamedTuple):
     @property
     def hook_name(self) -> str:
         """The hook point that it passes."""
-        return f"blocks.{self.layer}.{HOOKS[self.kind]}"
+        return _SITES[self.kind].hook_name(self.layer)
 
 
 def all_parts(config: Any, heads: bool = True, mlps: bool = True) -> tuple[Part, ...]:

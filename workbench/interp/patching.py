@@ -5,11 +5,12 @@ puts clean activations into the corrupted run and asks what suffices, noising th
 needed.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.errors import InputError
@@ -74,29 +75,57 @@ def patch(
         first, second, mask = prompts(network, clean, corrupted)
         metric = choose_metric(network, metric, right, wrong, first, mask)
         into, other = (second, first) if direction == "denoise" else (first, second)
-        base, donor = Base(network, into, mask), Base(network, other, mask)
+        names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
+        base, donor = Base(network, into, mask, names), Base(network, other, mask, names)
         cells = plan(network.config, chosen, into.shape[1], by_position, units_of, layers, positions)
-        source = _source(network, chosen, donor.tokens, mask, values, seed)
-        there = _source(network, chosen, into, mask, "other", seed)
-        moves = _moves(chosen, cells, source, there)
-        rows = torch.arange(len(into), device=into.device)
-        ends = [_whole(network, run, metric, rows) for run in (base, donor)]
+        source = _source(chosen, donor, values, seed)
+        moves = _moves(chosen, cells, source, base.kept)
+        ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
         effects = np.tile(ends[0], (len(cells), 1))  # a patch of what is there already changes nothing
-        effects[moves] = run_cells(base, chosen, cells.pick(moves), source, metric, tick)
+        effects[moves] = run_cells(base, chosen, cells.pick(moves), source, metric, ends[0], tick)
         tick(1.0)
+    return sweep_result(
+        chosen, cells, metric, effects, ends[0], ends[1], labels(model, into), direction, values
+    )
+
+
+def sweep_result(
+    site: Site,
+    cells: Cells,
+    metric: Metric,
+    per_pair: Float[np.ndarray, "cell pair"],
+    base: Float[np.ndarray, " pair"],
+    other: Float[np.ndarray, " pair"],
+    tokens: Sequence[str],
+    direction: Direction,
+    values: Values = "other",
+) -> PatchResult:
+    """The metric of all cells, under their names.
+
+    Args:
+        site: what was patched.
+        cells: where.
+        metric: what was measured.
+        per_pair: with each patch.
+        base: without one.
+        other: in the run that the values came from.
+        tokens: of the first pair's patched run.
+        direction: see `patch`.
+        values: see `patch`.
+    """
     return PatchResult(
-        site=site,
+        site=site.name,
         direction=direction,
         values=values,
         metric=metric.name,
         layers=cells.layer,
-        positions=cells.pos if by_position else None,
-        units=cells.unit if chosen.unit else None,
-        unit=chosen.unit,
-        per_pair=effects,
-        base=ends[0],
-        other=ends[1],
-        tokens=tuple(labels(model, into)),
+        positions=None if (cells.pos < 0).all() else cells.pos,
+        units=cells.unit if site.unit else None,
+        unit=site.unit,
+        per_pair=per_pair,
+        base=base,
+        other=other,
+        tokens=tuple(tokens),
     )
 
 
@@ -139,37 +168,31 @@ def _within(chosen: Sequence[int] | None, there: Iterable[int], what: str) -> li
     return list(chosen)
 
 
-def _source(
-    model: Any, site: Site, tokens: Tensor, mask: Tensor | None, values: Values, seed: int
-) -> Callable[[int], Tensor]:
-    """For a layer, what goes in, [pair pos ...] or [pair head query_pos key_pos]."""
-    names = [site.hook_name(layer) for layer in layers_with(model.config, site)]
-    kept: dict[str, Tensor] = {}
-    with model.hooks(fwd_hooks=[(n, lambda x, hook: kept.update({hook.name: x})) for n in names]):
-        model.residual(tokens, attention_mask=mask)
+def _source(site: Site, donor: Base, values: Values, seed: int) -> dict[str, Tensor]:
+    """What goes in, by hook name, [pair pos ...] or [pair head query_pos key_pos]."""
+    tokens, mask, kept = donor.tokens, donor.attention_mask, donor.kept
     if values == "zero":
-        kept = {name: torch.zeros_like(x) for name, x in kept.items()}
-    elif values == "mean":
+        return {name: torch.zeros_like(x) for name, x in kept.items()}
+    if values == "mean":
         if site.is_pattern:
             raise InputError("a pattern has no mean over positions; choose values other, zero or resample.")
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        kept = {name: x[real].mean(0).expand(x.shape) for name, x in kept.items()}
-    elif values == "resample":
+        return {name: x[real].mean(0).expand(x.shape) for name, x in kept.items()}
+    if values == "resample":
         if len(tokens) < 2:
             raise InputError("resampling needs at least two pairs to draw from.")
         random = torch.Generator().manual_seed(seed)
         shift = int(torch.randint(1, len(tokens), (1,), generator=random))
-        kept = {name: x.roll(shift, 0) for name, x in kept.items()}
-    return lambda layer: kept[site.hook_name(layer)]
+        return {name: x.roll(shift, 0) for name, x in kept.items()}
+    return kept
 
 
-def _moves(
-    site: Site, cells: Cells, source: Callable[[int], Tensor], there: Callable[[int], Tensor]
-) -> np.ndarray:
+def _moves(site: Site, cells: Cells, source: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> np.ndarray:
     """Indices of the cells whose patch is not, to the bit, what is there already."""
     found = np.empty(len(cells), dtype=bool)
     for layer in np.unique(cells.layer):
-        differs = (source(int(layer)) != there(int(layer))).any(0)
+        name = site.hook_name(int(layer))
+        differs = (source[name] != there[name]).any(0)
         if site.is_pattern:
             differs = differs.any(-1).T
         elif site.unit != "neuron":
@@ -180,9 +203,3 @@ def _moves(
         units_here = np.maximum(cells.unit[here], 0)
         found[here] = rows[np.arange(len(here)), units_here]
     return np.flatnonzero(found)
-
-
-def _whole(model: Any, run: Base, metric: Metric, rows: Tensor) -> np.ndarray:
-    final = run.streams[-1]
-    read = final if metric.reads is None else final[rows, metric.reads.to(rows.device)][:, None]
-    return metric(model, model.final(read), rows).double().cpu().numpy()

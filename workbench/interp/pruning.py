@@ -10,12 +10,12 @@ from jaxtyping import Float
 
 from workbench.errors import InputError
 from workbench.evals.blimp import blimp
-from workbench.evals.scoring import ready
+from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import ablated, on_threads
 from workbench.interp.ablation_effect import losses
 from workbench.interp.importance import head_importance
 from workbench.interp.parts import Part, all_parts
-from workbench.interp.texts import opened, refuse_unscored, text_batches
+from workbench.interp.texts import refuse_unscored, text_batches
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ Cells that start at the same position run through a block as one batch, which th
 a patch that stays at its position (a head's output, a neuron) computes only that position of its own block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,10 +70,15 @@ class Base:
         model: a `HookedTransformer` in eval mode.
         tokens: one row a pair, padded on the right.
         attention_mask: 1 at tokens; needed by masked models whose rows differ in length.
+        also: further hook points whose activations are kept.
     """
 
     def __init__(
-        self, model: Any, tokens: Int[Tensor, "pair pos"], attention_mask: Tensor | None = None
+        self,
+        model: Any,
+        tokens: Int[Tensor, "pair pos"],
+        attention_mask: Tensor | None = None,
+        also: Sequence[str] = (),
     ) -> None:
         self.model, self.tokens, self.attention_mask = model, tokens, attention_mask
         self.causal = model.config.attention == "causal"
@@ -84,10 +89,12 @@ class Base:
         weighted = model.config.residual == "weighted"
         outs = [f"blocks.{layer}.hook_{part}_out" for layer in range(model.config.n_layers)
                 for part in ("attn", "mlp") if weighted]  # fmt: skip
-        listened = [*names, *(name for name in outs if name in model.hook_dict)]
+        listened = {*names, *also, *(name for name in outs if name in model.hook_dict)}
         kept: dict[str, Tensor] = {}
         with model.hooks(fwd_hooks=[(n, lambda x, hook: kept.update({hook.name: x})) for n in listened]):
-            model.residual(tokens, attention_mask=attention_mask, cache=self.cache)
+            model.stream(tokens, attention_mask=attention_mask, cache=self.cache)
+        self.kept = {name: kept[name] for name in also}
+        """The further activations, by hook name."""
         self.streams = [kept[name] for name in names]
         """What each block read, [pair pos d_model], and what the last one left."""
         self.written = [self.streams[0]] if weighted else []
@@ -128,7 +135,13 @@ class Base:
 
 
 def run_cells(
-    base: Base, site: Site, cells: Cells, source: Callable[[int], Tensor], metric: Metric, tick: Tick
+    base: Base,
+    site: Site,
+    cells: Cells,
+    source: Mapping[str, Tensor],
+    metric: Metric,
+    unpatched: Float[np.ndarray, " pair"],
+    tick: Tick,
 ) -> Float[np.ndarray, "cell pair"]:
     """The metric of every cell and pair.
 
@@ -136,15 +149,15 @@ def run_cells(
         base: the run that is patched.
         site: what is replaced.
         cells: where.
-        source: for a layer, the values that go in, of the activation's own shape.
+        source: by hook name, the values that go in, of the activation's own shape.
         metric: what is measured.
+        unpatched: the metric of the base run.
         tick: told now and then which share of the cells is done.
     """
     pairs = len(base.tokens)
     stop = base.tokens.shape[1] if metric.reads is None or not base.causal else int(metric.reads.max()) + 1
     starts = np.maximum(cells.pos, 0) if base.causal else np.zeros_like(cells.pos)
-    rows = torch.arange(pairs, device=base.tokens.device)
-    found = np.tile(_measure(base, base.streams[-1], 0, rows, metric).double().cpu().numpy(), (len(cells), 1))
+    found = np.tile(unpatched, (len(cells), 1))
     done = int((starts >= stop).sum())  # behind all that is read: no effect
     for start in np.unique(starts[starts < stop]):
         here = np.flatnonzero(starts == start)
@@ -165,7 +178,7 @@ def _run(
     base: Base,
     site: Site,
     cells: Cells,
-    source: Callable[[int], Tensor],
+    source: Mapping[str, Tensor],
     metric: Metric,
     start: int,
     stop: int,
@@ -179,14 +192,14 @@ def _run(
         mine = cells.pick(np.flatnonzero(cells.layer == layer))
         shortened = one_place and layer == last
         if len(mine) and local:
-            joining = _alone(base, layer, site, mine, source(layer), start, stop)
+            joining = _alone(base, layer, site, mine, source[site.hook_name(layer)], start, stop)
             if len(active.x):
                 active = _block(base, layer, active, start, stop, shortened=shortened)
             active = active.join(joining.at(slice(-1, None)) if shortened else joining)
             continue
         hook = None
         if len(mine):
-            values = source(layer)
+            values = source[site.hook_name(layer)]
             values = values[:, :, start:stop] if site.is_pattern else values[:, start:stop]
             edit = _edit(site, mine, values, len(active.x), start)
             active = active.join(base.rows(layer, start, stop, len(mine)))

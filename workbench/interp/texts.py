@@ -13,6 +13,8 @@ from torch import Tensor
 
 from workbench.data.masking import mask_tokens
 from workbench.errors import InputError
+from workbench.evals.scoring import opened
+from workbench.model.tokens import pad_rows
 
 IGNORED = -100
 TOKENS_PER_FORWARD = 4096
@@ -39,13 +41,6 @@ class TextBatch:
     def counts(self) -> Int[np.ndarray, " row"]:
         """Scored tokens of each row."""
         return (self.targets != IGNORED).sum(1).cpu().numpy()
-
-
-def opened(model: Any) -> tuple[Any, Any, Any]:
-    """The run (or None), the network and the tokenizer of a run or a model."""
-    if hasattr(model, "model") and hasattr(model, "step"):
-        return model, model.model, model.tokenizer
-    return None, model, model.tokenizer
 
 
 def text_batches(model: Any, text: Any = None, seed: int = 0, split: str = "validation") -> list[TextBatch]:
@@ -136,15 +131,8 @@ def _stories(model: Any, tokenizer: Any, stories: Iterable[str], seed: int) -> I
         ends = [[] if end is None else [end] for end in (start, stop)]
         rows.append((ends[0] + ids + ends[1])[: model.config.n_ctx])
     size = max(1, TOKENS_PER_FORWARD // max(map(len, rows)))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
     for first in range(0, len(rows), size):
-        some = rows[first : first + size]
-        width = max(map(len, some))
-        tokens = torch.full((len(some), width), pad, dtype=torch.int64)
-        real = torch.zeros(len(some), width, dtype=torch.bool)
-        for index, row in enumerate(some):
-            tokens[index, : len(row)] = torch.tensor(row)
-            real[index, : len(row)] = True
+        tokens, real = pad_rows(rows[first : first + size], tokenizer.pad_token_id)
         mask = None if bool(real.all()) else real
         yield _with_targets(model, tokenizer, tokens, mask, seed + first)
 

@@ -46,12 +46,8 @@ class TextInterface(_Model):
                     "shorten it or pass truncate=True."
                 )
             rows = [row[: self.config.n_ctx] for row in rows]
-            longest = self.config.n_ctx
-        pad = tokenizer.pad_token_id or 0
-        padded = [row + [pad] * (longest - len(row)) for row in rows]
-        tokens = torch.tensor(padded, dtype=torch.long, device=self.device).reshape(len(rows), longest)
-        lengths = torch.tensor([len(row) for row in rows], device=self.device)
-        return tokens, torch.arange(longest, device=self.device) < lengths[:, None]
+        tokens, real = pad_rows(rows, tokenizer.pad_token_id)
+        return tokens.to(self.device), real.to(self.device)
 
     def _real(self, tokens: Int[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"] | None:
         """Up to each row's last token that is not PAD; None if there is no PAD, or none at an end."""
@@ -160,6 +156,17 @@ class TextInterface(_Model):
         if self.tokenizer is None:
             raise InputError("this model has no tokenizer; set model.tokenizer, or pass token ids.")
         return self.tokenizer
+
+
+def pad_rows(
+    rows: list[list[int]], pad: int | None
+) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
+    """Token ids padded on the right with `pad`, or 0 without one, and where they are no padding."""
+    lengths = torch.tensor([len(row) for row in rows])
+    width = int(lengths.max())
+    padded = [row + [pad or 0] * (width - len(row)) for row in rows]
+    tokens = torch.tensor(padded, dtype=torch.long).reshape(len(rows), width)
+    return tokens, torch.arange(width) < lengths[:, None]
 
 
 def sample(

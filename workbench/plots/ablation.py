@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import InputError
 from workbench.plots.contributions import layer_map
+from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
     from workbench.interp.ablation_result import AblationResult
@@ -24,7 +24,7 @@ def plot_effects(result: "AblationResult", ax: Any = None) -> Any:
     Raises:
         InputError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = need_pyplot()
     of_loss = result.loss is not None
     changes = np.array(result.loss_intervals if of_loss else result.accuracy_intervals)
     order = np.argsort(-np.abs(changes[:, 0]), kind="stable")[:MOST_BARS]
@@ -49,7 +49,7 @@ def plot_importance(found: "Importance", ax: Any = None) -> Any:
     Raises:
         InputError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = need_pyplot()
     grid, columns = layer_map(found.parts, found.raw)
     top = float(np.nanmax(grid)) or 1.0
     if ax is None:
@@ -74,7 +74,7 @@ def plot_pruning(curve: "PruningCurve", ax: Any = None) -> Any:
     Raises:
         InputError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = need_pyplot()
     if ax is None:
         _, ax = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for index, line in enumerate(curve.random_loss):
@@ -88,11 +88,3 @@ def plot_pruning(curve: "PruningCurve", ax: Any = None) -> Any:
 
 def _short(name: str) -> str:
     return name if len(name) <= 32 else f"{name[:20]}... ({name.count('+') + 1} parts)"
-
-
-def _pyplot() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise InputError("plotting needs matplotlib: pip install 'interp-workbench[notebook]'.") from None
-    return pyplot

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.heads import INK, need_pyplot
+from workbench.plots.heads import INK
+from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
     from workbench.interp.circuits import TokenPairs

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import InputError
+from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
     from workbench.interp.contributions import PairAttribution, TextAttribution
@@ -31,7 +31,7 @@ def plot_pair(attribution: "PairAttribution", ax: Any = None, whole: bool = Fals
     Raises:
         InputError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = need_pyplot()
     values = attribution.whole if whole else attribution.at_place
     grid, columns = layer_map(attribution.components, values)
     limit = float(np.nanmax(np.abs(grid))) or 1.0
@@ -66,7 +66,7 @@ def plot_text(attribution: "TextAttribution", ax: Any = None) -> Any:
     Raises:
         InputError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = need_pyplot()
     values = attribution.contributions.T
     limit = float(np.abs(values).max()) or 1.0
     if ax is None:
@@ -79,11 +79,3 @@ def plot_text(attribution: "TextAttribution", ax: Any = None) -> Any:
     ax.set_yticks(range(values.shape[0]), [component.label for component in attribution.components])
     ax.figure.colorbar(image, ax=ax, label="nats above the uniform guess")
     return ax
-
-
-def _pyplot() -> Any:
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise InputError("plotting needs matplotlib: pip install 'interp-workbench[notebook]'.") from None
-    return pyplot

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import InputError
+from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
     from workbench.interp.heads import HeadScores
@@ -216,16 +216,3 @@ def _words(name: str) -> str:
 
 def _rgb(colour: str) -> tuple[float, ...]:
     return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-
-
-def need_pyplot() -> Any:
-    """matplotlib's pyplot.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise InputError("plotting needs matplotlib: pip install 'interp-workbench[notebook]'.") from None
-    return pyplot

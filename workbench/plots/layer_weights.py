@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import InputError
+from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
     from workbench.interp.layer_weights import LayerWeights
@@ -26,11 +26,7 @@ def plot_layer_weights(found: "LayerWeights", ax: Any = None) -> Any:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise InputError("plotting needs matplotlib: pip install 'interp-workbench[notebook]'.") from None
-
+    pyplot = need_pyplot()
     rows, columns = found.weights.shape
     numbers = columns <= MOST_NUMBERS
     if ax is None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import InputError
+from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
     from workbench.evals.result import BlimpResult
@@ -21,11 +21,7 @@ def plot_phenomena(result: "BlimpResult", ax: Any = None) -> Any:
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import pyplot
-    except ImportError:
-        raise InputError("plotting needs matplotlib: pip install 'interp-workbench[notebook]'.") from None
-
+    pyplot = need_pyplot()
     frame = result.phenomena
     names = [*frame.index, "mean over paradigms"]
     shares = [*frame[["accuracy", "low", "high"]].itertuples(index=False), result.overall.paradigms]

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.contributions import COLOURS, _pyplot
+from workbench.plots.contributions import COLOURS
+from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
     from workbench.interp.patch_result import PatchResult
@@ -24,7 +25,7 @@ def plot_patches(result: "PatchResult", ax: Any = None, recovered: bool = False)
     Raises:
         InputError: matplotlib is not installed.
     """
-    pyplot = _pyplot()
+    pyplot = need_pyplot()
     values = result.recovered if recovered else result.effect
     layers = np.unique(result.layers)
     rows = [f"L{layer}" for layer in layers]

@@ -13,6 +13,7 @@ from workbench.model.convert.family import (
     activation_of,
     known,
     no_windows,
+    norm_pairs,
     one_head_width,
     one_key_each,
     usual_scale,
@@ -40,13 +41,6 @@ def encoder_pairs(c: ModelConfig, prefix: str, positions: int) -> Iterator[Pair]
         yield Pair(f"{a}.mlp.b_out", f"{b}.output.dense.bias", (d,))
         norms += [(f"{a}.ln1", f"{b}.attention.output.LayerNorm"), (f"{a}.ln2", f"{b}.output.LayerNorm")]
     yield from norm_pairs(norms, d)
-
-
-def norm_pairs(norms: list[tuple[str, str]], width: int) -> Iterator[Pair]:
-    """Gain and bias of each norm."""
-    for ours, theirs in norms:
-        yield Pair(f"{ours}.w", f"{theirs}.weight", (width,))
-        yield Pair(f"{ours}.b", f"{theirs}.bias", (width,))
 
 
 def _read(s: Settings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ another family is one more file.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
@@ -41,6 +41,13 @@ class Pair:
         if isinstance(self.theirs, str):
             return {self.theirs: self.shape[::-1] if self.transposed else self.shape}
         return {name: (rows, *self.shape[1:]) for name, rows in zip(self.theirs, self.rows, strict=True)}
+
+
+def norm_pairs(norms: list[tuple[str, str]], width: int) -> Iterator[Pair]:
+    """Gain and bias of each norm."""
+    for ours, theirs in norms:
+        yield Pair(f"{ours}.w", f"{theirs}.weight", (width,))
+        yield Pair(f"{ours}.b", f"{theirs}.bias", (width,))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
 """GPT-2 (Radford et al. 2019), as `GPT2LMHeadModel`. Its weights are stored [in out]."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from workbench.model.config import ModelConfig
@@ -12,6 +12,7 @@ from workbench.model.convert.family import (
     activation_of,
     known,
     no_windows,
+    norm_pairs,
     one_head_width,
     one_key_each,
 )
@@ -33,27 +34,41 @@ def _write(c: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _pairs(c: ModelConfig) -> Iterator[Pair]:
-    d, m = c.d_model, c.mlp_width
-    yield Pair("embed.W_E", "transformer.wte.weight", (c.d_vocab, d))
+def gpt_pairs(c: ModelConfig, attention: Callable[[int], Iterable[Pair]], transposed: bool) -> Iterator[Pair]:
+    """All tensors of GPT-2 and of GPT-Neo, which calls them the same outside its attention.
+
+    Args:
+        c: the shape.
+        attention: the tensors of a layer's attention.
+        transposed: whether the MLPs' weights are stored [in out].
+    """
+    d, m, n_vocab = c.d_model, c.mlp_width, c.d_vocab
+    yield Pair("embed.W_E", "transformer.wte.weight", (n_vocab, d))
     yield Pair("pos_embed.W_pos", "transformer.wpe.weight", (c.n_ctx, d))
     for i in range(c.n_layers):
         a, b = f"blocks.{i}", f"transformer.h.{i}"
-        for ours, theirs in (("ln1", "ln_1"), ("ln2", "ln_2")):
-            yield Pair(f"{a}.{ours}.w", f"{b}.{theirs}.weight", (d,))
-            yield Pair(f"{a}.{ours}.b", f"{b}.{theirs}.bias", (d,))
-        yield Pair(f"{a}.attn.qkv_weight", f"{b}.attn.c_attn.weight", (3 * d, d), transposed=True)
-        yield Pair(f"{a}.attn.qkv_bias", f"{b}.attn.c_attn.bias", (3 * d,))
-        yield Pair(f"{a}.attn.out_weight", f"{b}.attn.c_proj.weight", (d, d), transposed=True)
-        yield Pair(f"{a}.attn.out_bias", f"{b}.attn.c_proj.bias", (d,))
-        yield Pair(f"{a}.mlp.in_weight", f"{b}.mlp.c_fc.weight", (m, d), transposed=True)
+        yield from norm_pairs([(f"{a}.ln1", f"{b}.ln_1"), (f"{a}.ln2", f"{b}.ln_2")], d)
+        yield from attention(i)
+        yield Pair(f"{a}.mlp.in_weight", f"{b}.mlp.c_fc.weight", (m, d), transposed=transposed)
         yield Pair(f"{a}.mlp.b_in", f"{b}.mlp.c_fc.bias", (m,))
-        yield Pair(f"{a}.mlp.out_weight", f"{b}.mlp.c_proj.weight", (d, m), transposed=True)
+        yield Pair(f"{a}.mlp.out_weight", f"{b}.mlp.c_proj.weight", (d, m), transposed=transposed)
         yield Pair(f"{a}.mlp.b_out", f"{b}.mlp.c_proj.bias", (d,))
-    yield Pair("ln_final.w", "transformer.ln_f.weight", (d,))
-    yield Pair("ln_final.b", "transformer.ln_f.bias", (d,))
+    yield from norm_pairs([("ln_final", "transformer.ln_f")], d)
     if not c.tied:
-        yield Pair("unembed_weight", "lm_head.weight", (c.d_vocab, d))
+        yield Pair("unembed_weight", "lm_head.weight", (n_vocab, d))
+
+
+def _pairs(c: ModelConfig) -> Iterator[Pair]:
+    d = c.d_model
+
+    def attention(i: int) -> Iterator[Pair]:
+        a, b = f"blocks.{i}.attn", f"transformer.h.{i}.attn"
+        yield Pair(f"{a}.qkv_weight", f"{b}.c_attn.weight", (3 * d, d), transposed=True)
+        yield Pair(f"{a}.qkv_bias", f"{b}.c_attn.bias", (3 * d,))
+        yield Pair(f"{a}.out_weight", f"{b}.c_proj.weight", (d, d), transposed=True)
+        yield Pair(f"{a}.out_bias", f"{b}.c_proj.bias", (d,))
+
+    return gpt_pairs(c, attention, transposed=True)
 
 
 GPT2 = Family(

@@ -16,6 +16,7 @@ from workbench.model.convert.family import (
     one_key_each,
     repeating,
 )
+from workbench.model.convert.gpt2 import gpt_pairs
 from workbench.model.layout import LONGEST
 
 
@@ -48,27 +49,16 @@ def _write(c: ModelConfig) -> dict[str, Any]:
 
 
 def _pairs(c: ModelConfig) -> Iterator[Pair]:
-    d, m = c.d_model, c.mlp_width
-    yield Pair("embed.W_E", "transformer.wte.weight", (c.d_vocab, d))
-    yield Pair("pos_embed.W_pos", "transformer.wpe.weight", (c.n_ctx, d))
-    for i in range(c.n_layers):
-        a, b = f"blocks.{i}", f"transformer.h.{i}"
-        for ours, theirs in (("ln1", "ln_1"), ("ln2", "ln_2")):
-            yield Pair(f"{a}.{ours}.w", f"{b}.{theirs}.weight", (d,))
-            yield Pair(f"{a}.{ours}.b", f"{b}.{theirs}.bias", (d,))
-        inner = f"{b}.attn.attention"
-        three = tuple(f"{inner}.{part}_proj.weight" for part in "qkv")
-        yield Pair(f"{a}.attn.qkv_weight", three, (3 * d, d), rows=(d, d, d))
-        yield Pair(f"{a}.attn.out_weight", f"{inner}.out_proj.weight", (d, d))
-        yield Pair(f"{a}.attn.out_bias", f"{inner}.out_proj.bias", (d,))
-        yield Pair(f"{a}.mlp.in_weight", f"{b}.mlp.c_fc.weight", (m, d))
-        yield Pair(f"{a}.mlp.b_in", f"{b}.mlp.c_fc.bias", (m,))
-        yield Pair(f"{a}.mlp.out_weight", f"{b}.mlp.c_proj.weight", (d, m))
-        yield Pair(f"{a}.mlp.b_out", f"{b}.mlp.c_proj.bias", (d,))
-    yield Pair("ln_final.w", "transformer.ln_f.weight", (d,))
-    yield Pair("ln_final.b", "transformer.ln_f.bias", (d,))
-    if not c.tied:
-        yield Pair("unembed_weight", "lm_head.weight", (c.d_vocab, d))
+    d = c.d_model
+
+    def attention(i: int) -> Iterator[Pair]:
+        a, b = f"blocks.{i}.attn", f"transformer.h.{i}.attn.attention"
+        three = tuple(f"{b}.{part}_proj.weight" for part in "qkv")
+        yield Pair(f"{a}.qkv_weight", three, (3 * d, d), rows=(d, d, d))
+        yield Pair(f"{a}.out_weight", f"{b}.out_proj.weight", (d, d))
+        yield Pair(f"{a}.out_bias", f"{b}.out_proj.bias", (d,))
+
+    return gpt_pairs(c, attention, transposed=False)
 
 
 GPT_NEO = Family(

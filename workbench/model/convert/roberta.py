@@ -14,9 +14,8 @@ from workbench.model.convert.bert import (
     ENCODER_NAMES,
     ENCODER_RULES,
     encoder_pairs,
-    norm_pairs,
 )
-from workbench.model.convert.family import Family, Pair, Settings, Tensors
+from workbench.model.convert.family import Family, Pair, Settings, Tensors, norm_pairs
 
 
 def _read(s: Settings) -> dict[str, Any]:
