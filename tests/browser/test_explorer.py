@@ -19,7 +19,9 @@ def test_opens_on_a_failing_pair_without_a_click(visit):
     seen = visit()
     assert "prefers the wrong sentence by" in seen.page.inner_text(".wb-verdict")
     assert seen.page.locator(CANVAS).count() >= 4
-    for frame in seen.frames(2):
+    frames = seen.frames(2)
+    assert len(frames) == 2
+    for frame in frames:
         frame.wait_for_selector("#view canvas", timeout=20_000)
         assert "L" in frame.inner_text("#view")
     assert seen.errors == []
@@ -108,7 +110,7 @@ def test_hostile_text_stays_text(visit):
 
 def test_bos_is_seen_and_tokens_that_end_a_script_do_not_kill_the_view(visit):
     seen = visit(f"?look=text&text={quote('The </script> cat <!-- sat')}")
-    frame = seen.frames(2)[0]
+    frame = seen.frames(1)[0]
     frame.wait_for_selector("#view canvas", timeout=20_000)
     assert "‹bos›" in seen.page.inner_text("[data-testid=stMain]") or "‹" in seen.page.inner_text(".wb-pair")
     assert seen.errors == []
