@@ -24,8 +24,12 @@ VERBS: dict[str, dict[str, str]] = {
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
         "patch": "put activations of one prompt into another: what moves the answer",
+        "attribute": "a pair's or a text's log-probability, split into embedding, heads, MLPs and neurons; lenses",
         "heads": "what attention heads look at, beside uniform attention and an untrained copy",
+        "neurons": "what neurons fire on, write and do; a card for one",
         "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",
+        "circuit": "which components decide a paradigm: over pairs, models and checkpoints; the smallest set",
+        "study": "the TinyStories paper's interpretability study of a run, as one HTML page",
         "app": "open the explorer in the browser",
     },
     "exchange": {

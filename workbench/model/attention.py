@@ -142,7 +142,7 @@ class Attention(nn.Module):
             k = self.hook_rot_k(self.rotary(k, sight.positions))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         if cache is not None:
-            k, v = cache.append(k, v)
+            q, k, v = cache.join(q, k, v)
         k, v = self._per_query_head(k, 1), self._per_query_head(v, 1)
         if self.rel_key is not None or listened(self.hook_attn_scores, self.hook_pattern):
             z = self._explicit(q, k, v, sight)
@@ -150,7 +150,7 @@ class Attention(nn.Module):
             z = kept_pattern_attention(q, k, v, sight.additive(self.window, q.dtype), self.scale)
         else:
             z = self._fused(q, k, v, sight)
-        z = z.transpose(1, 2)
+        z = z.transpose(1, 2) if cache is None else cache.part(z.transpose(1, 2))
         if self.head_scale is not None:
             z = z * self.head_scale[:, None]
         z = self.hook_z(z)

@@ -24,6 +24,20 @@ class LayerCache:
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
+    def join(
+        self,
+        q: Float[Tensor, "batch head pos d_head"],
+        k: Float[Tensor, "batch kv_head pos d_head"],
+        v: Float[Tensor, "batch kv_head pos d_value"],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What attention computes with: these queries, and all keys and values. A cache may lay them out in
+        other rows than the tokens came in, [row head query_pos d]."""
+        return q, *self.append(k, v)
+
+    def part(self, z: Float[Tensor, "row query_pos head d_value"]) -> Tensor:
+        """Attention's results in the tokens' own rows again."""
+        return z
+
 
 class KeyValueCache:
     """The caches of all layers that attend, and the positions of what was read."""

@@ -12,11 +12,12 @@ class Sight:
     row and the branches of a prefix tree see what each would see alone.
 
     Args:
-        positions: place of each query in its text.
+        positions: place of each token in its text.
         key_positions: place of each key.
         mask: True where a query may attend; if absent, the causal or full pattern.
         causal: whether a query sees only keys up to its own place in the row.
         in_order: whether the positions are 0, 1, 2, ... for all rows.
+        queries: place of each query, where attention lays the tokens out anew (`LayerCache.join`).
         bias: added to the scores, already the same for all layers (ALiBi, T5).
     """
 
@@ -24,21 +25,23 @@ class Sight:
         self,
         positions: Int[Tensor, "#batch pos"],
         key_positions: Int[Tensor, "#batch key_pos"],
-        mask: Bool[Tensor, "#batch 1 pos key_pos"] | None,
+        mask: Bool[Tensor, "#batch 1 query_pos key_pos"] | None,
         causal: bool,
         in_order: bool,
+        queries: Int[Tensor, "#batch query_pos"] | None = None,
     ) -> None:
         self.positions, self.key_positions = positions, key_positions
+        self.queries = positions if queries is None else queries
         self.causal, self.in_order = causal, in_order
-        self.bias: Float[Tensor, "#batch head pos key_pos"] | None = None
+        self.bias: Float[Tensor, "#batch head query_pos key_pos"] | None = None
         self._given = mask
         self._masks: dict[int, Tensor | None] = {}
         self._additive: dict[tuple[int, torch.dtype], Tensor] = {}
 
     @property
-    def distance(self) -> Int[Tensor, "#batch pos key_pos"]:
+    def distance(self) -> Int[Tensor, "#batch query_pos key_pos"]:
         """Query's position minus key's: above 0 for what came before."""
-        return self.positions[:, :, None] - self.key_positions[:, None, :]
+        return self.queries[:, :, None] - self.key_positions[:, None, :]
 
     def bites(self, window: int) -> bool:
         """Whether a window can hide anything here."""
@@ -46,10 +49,10 @@ class Sight:
 
     def is_plain(self, window: int) -> bool:
         """Whether the pattern is that of a whole sequence: everything, or everything before."""
-        whole = self.positions.shape[1] == self.key_positions.shape[1] or not self.causal
+        whole = self.queries.shape[1] == self.key_positions.shape[1] or not self.causal
         return self._given is None and self.bias is None and whole and not self.bites(window)
 
-    def mask(self, window: int) -> Bool[Tensor, "#batch 1 pos key_pos"] | None:
+    def mask(self, window: int) -> Bool[Tensor, "#batch 1 query_pos key_pos"] | None:
         """True where a query may attend to a key; None if everywhere."""
         if window not in self._masks:
             self._masks[window] = self._mask(window)
@@ -57,15 +60,18 @@ class Sight:
 
     def _mask(self, window: int) -> Tensor | None:
         seen = self._given
-        if seen is None and self.causal and self.positions.shape[1] > 1:
-            seen = causal_mask(self.positions.shape[1], self.key_positions.shape[1], self.positions.device)
+        count = self.queries.shape[1]
+        if seen is None and self.causal and count > 1:
+            seen = causal_mask(count, self.key_positions.shape[1], self.queries.device)
         if self.bites(window):
             distance = self.distance
             near = (distance if self.causal else distance.abs())[:, None] < window
             seen = near if seen is None else seen & near
         return seen
 
-    def additive(self, window: int, dtype: torch.dtype) -> Float[Tensor, "#batch #head pos key_pos"] | None:
+    def additive(
+        self, window: int, dtype: torch.dtype
+    ) -> Float[Tensor, "#batch #head query_pos key_pos"] | None:
         """The bias, with -inf where nothing may be seen; None if there is neither."""
         mask = self.mask(window)
         if mask is None:
