@@ -15,6 +15,7 @@ from transformer_lens.hook_points import HookPoint
 from workbench.errors import InputError, nearest
 from workbench.model.block import Block
 from workbench.model.cache import KeyValueCache
+from workbench.model.cache_size import kept_by_default, refuse_large_cache
 from workbench.model.config import ModelConfig
 from workbench.model.counting import refuse_too_large
 from workbench.model.embed import Embed
@@ -29,9 +30,6 @@ from workbench.model.storage import StoredWeights
 from workbench.model.tokens import TextInterface
 from workbench.model.weights import WeightViews
 from workbench.seeds import derive
-
-PER_HEAD_COPIES = ("hook_result", "hook_attn_in", "hook_q_input", "hook_k_input", "hook_v_input")
-"""Hook points that hold one d_model vector per head; `run_with_cache` takes them only by name."""
 
 
 class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, HookedRootModule):
@@ -312,13 +310,21 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         Returns:
             The output, and a transformer-lens `ActivationCache` (a plain dict if
             `return_cache_object=False`).
+
+        Raises:
+            InputError: a name that is no hook point, or more than fits into free memory
+                (`workbench.model.cache_size.activation_bytes` says how much beforehand).
         """
         chosen = kwargs.get("names_filter")
         if chosen is None:
-            kwargs["names_filter"] = lambda name: not name.endswith(PER_HEAD_COPIES)
+            kwargs["names_filter"] = kept_by_default
         elif not callable(chosen):
             for name in [chosen] if isinstance(chosen, str) else chosen:
                 self._need_hook(name)
+        given: Any = args[0] if args else kwargs.get("input")
+        tokens = given if isinstance(given, Tensor) else self.to_tokens(given, kwargs.get("prepend_bos"))
+        rows = 1 if tokens.ndim == 1 else len(tokens)
+        refuse_large_cache(self, rows, tokens.shape[-1], kwargs["names_filter"])
         out, activations = super().run_with_cache(*args, **kwargs)
         if not return_cache_object:
             return out, activations
