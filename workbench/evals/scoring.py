@@ -99,9 +99,23 @@ def opened(model: Any) -> tuple[Any, Any, Any]:
 
 
 @contextmanager
-def ready(model: Any) -> Iterator[Any]:
-    """The model in evaluation mode and at least in float32; afterwards as it was."""
-    if model.dtype not in (torch.float32, torch.float64):
+def ready(model: Any, precision: str | None = None) -> Iterator[Any]:
+    """The model in evaluation mode and at least in float32; afterwards as it was.
+
+    Args:
+        model: a `HookedTransformer`.
+        precision: `bf16` for a bfloat16 model, or a copy in bfloat16 of another.
+
+    Raises:
+        InputError: another precision.
+    """
+    if precision not in (None, "bf16"):
+        raise InputError(f"precision {precision!r} is not there; choose bf16, or leave it out for float32.")
+    half = model.dtype not in (torch.float32, torch.float64)
+    if precision == "bf16" and model.dtype != torch.bfloat16:
+        yield copy.deepcopy(model).bfloat16().eval()
+        return
+    if precision is None and half:
         yield copy.deepcopy(model).float().eval()
         return
     training = model.training

@@ -57,8 +57,8 @@ class LogitDifference(Metric):
     ) -> Float[Tensor, " row"]:
         right, wrong = self.right.to(x.device)[pair], self.wrong.to(x.device)[pair]
         weight, bias = model.readout_weight, model.readout_bias
-        value = (x[:, 0] * (weight[right] - weight[wrong])).sum(-1)
-        return value if bias is None else value + bias[right] - bias[wrong]
+        value = (single(x[:, 0]) * (single(weight[right]) - single(weight[wrong]))).sum(-1)
+        return value if bias is None else value + single(bias[right]) - single(bias[wrong])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class LogProb(Metric):
     def __call__(
         self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
-        log_probs = model.unembed(x[:, 0]).log_softmax(-1)
+        log_probs = single(model.unembed(x[:, 0])).log_softmax(-1)
         return log_probs.gather(-1, self.right.to(x.device)[pair][:, None])[:, 0]
 
 
@@ -88,7 +88,7 @@ class Divergence(Metric):
     def __call__(
         self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
-        mine = model.unembed(x[:, 0]).log_softmax(-1)
+        mine = single(model.unembed(x[:, 0])).log_softmax(-1)
         theirs = self.reference.to(x.device)[pair]
         return (theirs.exp() * (theirs - mine)).sum(-1)
 
@@ -105,7 +105,7 @@ class SentenceLogProb(Metric):
     def __call__(
         self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
-        log_probs = model.unembed(x[:, :-1]).log_softmax(-1)
+        log_probs = single(model.unembed(x[:, :-1])).log_softmax(-1)
         targets = self.tokens.to(x.device)[pair][:, 1:]
         found = log_probs.gather(-1, targets[..., None])[..., 0]
         places = torch.arange(1, self.tokens.shape[1], device=x.device)
@@ -125,7 +125,7 @@ class Function(Metric):
         self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
         values = []
-        for logits in model.unembed(x).split(self.pairs):
+        for logits in single(model.unembed(x)).split(self.pairs):
             value = torch.as_tensor(self.function(logits))
             if value.shape != (self.pairs,):
                 raise InputError(
@@ -134,6 +134,11 @@ class Function(Metric):
                 )
             values.append(value)
         return torch.cat(values)
+
+
+def single(x: Tensor) -> Tensor:
+    """At least in float32: sums and differences of half-precision numbers lose what is asked for."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def answers(model: Any, words: Any, count: int, which: str) -> Int[Tensor, " pair"]:

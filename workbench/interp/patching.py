@@ -5,6 +5,7 @@ puts clean activations into the corrupted run and asks what suffices, noising th
 needed.
 """
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,10 +16,14 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
+from workbench.interp.alignment import Alignment, aligned_prompts
+from workbench.interp.base_run import Base
 from workbench.interp.metrics import Metric
+from workbench.interp.pair_groups import SomePairs, pair_groups, refuse_split
 from workbench.interp.patch_result import PatchResult
-from workbench.interp.prompts import choose_metric, labels, prompts
-from workbench.interp.resume import Base, Cells, Tick, run_cells
+from workbench.interp.patch_source import aligned, donor_values, moves
+from workbench.interp.prompts import choose_metric, labels
+from workbench.interp.resume import Cells, Tick, run_cells
 from workbench.interp.sites import Site, find_site, layers_with, units
 
 Direction = Literal["denoise", "noise"]
@@ -42,20 +47,23 @@ def patch(
     direction: Direction = "denoise",
     values: Values = "other",
     seed: int = 0,
+    alignment: Alignment | None = None,
+    precision: str | None = None,
+    memory: int | None = None,
     tick: Tick = lambda share: None,
 ) -> PatchResult:
     """Patch every place of a kind, one at a time, and measure each.
 
     Args:
-        model: a `HookedTransformer`; half-precision weights are computed in float32.
+        model: a `HookedTransformer`.
         clean: prompts, or token ids [pair pos].
-        corrupted: as many prompts of the same numbers of tokens.
+        corrupted: as many prompts, of the same numbers of tokens unless there is an alignment.
         right: the clean prompts' answer, a text of one token or an id, or one for each pair. With `wrong`
             it gives the default metric, the logit difference at the last token.
         wrong: the corrupted prompts' answer.
         metric: see `workbench.interp.metrics`, or a function from logits [pair pos d_vocab] to [pair].
-        site: a name of `workbench.interp.sites.SITES`: resid_pre, resid_mid, resid_post, attn_out, mlp_out,
-            z, q, k, v, pattern, result (one cell a head) or neuron.
+        site: a name of `workbench.interp.sites.SITES`: resid_pre, resid_mid, resid_post, attn_out,
+            mlp_out, z, q, k, v, pattern, result (one cell a head) or neuron.
         by_position: one cell for each position too; else all positions are patched together.
         units_of: only these heads or neurons.
         layers: only these blocks.
@@ -64,29 +72,101 @@ def patch(
         values: what goes in: the other run's activation, zeros, its mean over pairs and positions, or
             another pair's activation at the same place.
         seed: of the pairs that `resample` draws.
+        alignment: which token stands for which, where a pair differs in length: see
+            `workbench.interp.alignment.align`. Positions are those of the patched prompts; one that has no
+            counterpart is not patched. The answers, or the function, are then read at each run's own end.
+        precision: `bf16` computes in bfloat16, faster and with three digits; otherwise in the weights' own
+            precision, and in float32 at least.
+        memory: bytes that activations may take; by default half of what is free. Pairs that do not fit
+            together are swept one group after the other.
         tick: told now and then which share of the work is done.
 
     Raises:
-        InputError: an unknown site, prompts of different lengths, answers that are not one token, a metric
-            of the wrong shape, layers, positions or heads that the model does not have.
+        InputError: an unknown site, prompts of different lengths without an alignment, answers that are not
+            one token, a metric of the wrong shape, layers, positions or heads that the model does not have,
+            a pair that does not fit into memory.
+
+    Warns:
+        UserWarning: no patch changes anything.
     """
     chosen = find_site(site)
-    with ready(model) as network:
-        first, second, mask = prompts(network, clean, corrupted)
-        metric = choose_metric(network, metric, right, wrong, first, mask)
-        into, other = (second, first) if direction == "denoise" else (first, second)
-        names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
-        base, donor = Base(network, into, mask, names), Base(network, other, mask, names)
-        cells = plan(network.config, chosen, into.shape[1], by_position, units_of, layers, positions)
-        source = _source(chosen, donor, values, seed)
-        moves = _moves(chosen, cells, source, base.kept)
-        ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
-        effects = np.tile(ends[0], (len(cells), 1))  # a patch of what is there already changes nothing
-        effects[moves] = run_cells(base, chosen, cells.pick(moves), source, metric, ends[0], tick)
-        tick(1.0)
+    with ready(model, precision) as network:
+        sides = aligned_prompts(network, clean, corrupted, alignment)
+        if direction == "denoise":
+            sides.reverse()
+        metrics = _metrics(network, metric, right, wrong, sides, alignment)
+        places = None
+        if alignment is not None:
+            places = alignment.places(direction == "noise", sides[0][0].shape[1]).to(network.device)
+        length = sides[0][0].shape[1]
+        cells = plan(network.config, chosen, length, by_position, units_of, layers, positions)
+        names = [chosen.hook_name(layer) for layer in np.unique(cells.layer).tolist()]
+        parts = []
+        groups = pair_groups(network, sides, names, memory)
+        if len(groups) > 1:
+            refuse_split(metrics[0], values, len(groups))
+        for done, some in enumerate(groups):
+            base, donor = (
+                Base(network, tokens[some], None if mask is None else mask[some], names)
+                for tokens, mask in sides
+            )
+            mine = metrics if len(groups) == 1 else tuple(SomePairs.of(one, some) for one in metrics)
+            source = donor_values(chosen, donor, values, seed)
+            if places is not None:
+                source = aligned(chosen, source, base, places[some])
+            parts.append(
+                _swept(
+                    base, donor, chosen, cells, source, mine, lambda x, n=done: tick((n + x) / len(groups))
+                )
+            )
+        per_pair, mine, other = (np.concatenate(part, -1) for part in zip(*parts, strict=True))
+    if not (per_pair != mine).any():
+        warnings.warn(
+            "no patch changes anything: do the prompts differ where the answer can see it?", stacklevel=3
+        )
+    into = sides[0][0]
     return sweep_result(
-        chosen, cells, metric, effects, ends[0], ends[1], labels(model, into), direction, values
+        chosen, cells, metrics[0], per_pair, mine, other, labels(model, into), direction, values
     )
+
+
+def _swept(
+    base: Base,
+    donor: Base,
+    site: Site,
+    cells: Cells,
+    source: Mapping[str, Tensor],
+    metrics: Sequence[Metric],
+    tick: Tick,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The metric of each cell and pair, of each pair of the base run, and of the donor."""
+    moving = moves(site, cells, source, base.kept)
+    here, there = (
+        metric.of_stream(run.model, run.streams[-1]).double().cpu().numpy()
+        for metric, run in zip(metrics, (base, donor), strict=True)
+    )
+    effects = np.tile(here, (len(cells), 1))  # a patch of what is there already changes nothing
+    effects[moving] = run_cells(base, site, cells.pick(moving), source, metrics[0], here, tick)
+    tick(1.0)
+    return effects, here, there
+
+
+def _metrics(
+    model: Any,
+    metric: Metric | Callable[[Tensor], Tensor] | None,
+    right: Any,
+    wrong: Any,
+    sides: Sequence[tuple[Tensor, Tensor | None]],
+    alignment: Alignment | None,
+) -> tuple[Metric, Metric]:
+    """The metric of the patched run and that of the other; they read each its own end."""
+    if alignment is not None and isinstance(metric, Metric):
+        raise InputError(
+            "a metric object reads fixed positions, which the two runs of an alignment do not share; give "
+            "right and wrong answers, or a function of the logits."
+        )
+    first, second = (choose_metric(model, metric, right, wrong, *side) for side in sides)
+    return first, second
 
 
 def sweep_result(
@@ -166,40 +246,3 @@ def _within(chosen: Sequence[int] | None, there: Iterable[int], what: str) -> li
         if one not in there:
             raise InputError(f"{what} {one} is not there to be patched; there are {there[0]} to {there[-1]}.")
     return list(chosen)
-
-
-def _source(site: Site, donor: Base, values: Values, seed: int) -> dict[str, Tensor]:
-    """What goes in, by hook name, [pair pos ...] or [pair head query_pos key_pos]."""
-    tokens, mask, kept = donor.tokens, donor.attention_mask, donor.kept
-    if values == "zero":
-        return {name: torch.zeros_like(x) for name, x in kept.items()}
-    if values == "mean":
-        if site.is_pattern:
-            raise InputError("a pattern has no mean over positions; choose values other, zero or resample.")
-        real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
-        return {name: x[real].mean(0).expand(x.shape) for name, x in kept.items()}
-    if values == "resample":
-        if len(tokens) < 2:
-            raise InputError("resampling needs at least two pairs to draw from.")
-        random = torch.Generator().manual_seed(seed)
-        shift = int(torch.randint(1, len(tokens), (1,), generator=random))
-        return {name: x.roll(shift, 0) for name, x in kept.items()}
-    return kept
-
-
-def _moves(site: Site, cells: Cells, source: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> np.ndarray:
-    """Indices of the cells whose patch is not, to the bit, what is there already."""
-    found = np.empty(len(cells), dtype=bool)
-    for layer in np.unique(cells.layer):
-        name = site.hook_name(int(layer))
-        differs = (source[name] != there[name]).any(0)
-        if site.is_pattern:
-            differs = differs.any(-1).T
-        elif site.unit != "neuron":
-            differs = differs.any(-1)
-        grid = differs.reshape(len(differs), -1).cpu().numpy()  # [pos unit]
-        here = np.flatnonzero(cells.layer == layer)
-        rows = np.where(cells.pos[here, None] < 0, grid.any(0), grid[np.maximum(cells.pos[here], 0)])
-        units_here = np.maximum(cells.unit[here], 0)
-        found[here] = rows[np.arange(len(here)), units_here]
-    return np.flatnonzero(found)

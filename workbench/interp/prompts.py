@@ -4,11 +4,34 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.interp.metrics import Function, LogitDifference, Metric, answers
+
+
+def token_rows(model: Any, given: Any) -> tuple[Int[Tensor, "pair pos"], Bool[Tensor, "pair pos"]]:
+    """Token ids of prompts, and where they are no padding.
+
+    Args:
+        model: a `HookedTransformer`.
+        given: a prompt, prompts, or token ids [pair pos].
+
+    Raises:
+        InputError: no prompt, or ids that the model does not know.
+    """
+    if isinstance(given, Tensor):
+        if not given.numel():
+            raise InputError("the prompts have no tokens; give some text or ids.")
+        tokens = given.reshape(-1, given.shape[-1]).to(model.device)
+        low, high = (int(end) for end in tokens.aminmax())
+        if low < 0 or high >= model.config.d_vocab:
+            raise InputError(
+                f"token ids run from {low} to {high}; the vocabulary has {model.config.d_vocab}."
+            )
+        return tokens, torch.ones_like(tokens, dtype=torch.bool)
+    return model._padded(given)
 
 
 def prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -17,26 +40,29 @@ def prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Ten
     Raises:
         InputError: other numbers of prompts, or of tokens in a pair.
     """
-    rows, masks = [], []
-    for given in (clean, corrupted):
-        if isinstance(given, Tensor):
-            tokens = given.reshape(-1, given.shape[-1]).to(model.device)
-            real = torch.ones_like(tokens, dtype=torch.bool)
-        else:
-            tokens, real = model._padded(given)
-        rows.append(tokens)
-        masks.append(real)
-    first, second = rows
-    if first.shape[0] != second.shape[0]:
-        raise InputError(f"{len(first)} clean prompts and {len(second)} corrupted ones do not make pairs.")
-    lengths = [mask.sum(1) for mask in masks]
-    if first.shape != second.shape or not torch.equal(*lengths):
+    (first, one), (second, other) = paired_rows(model, clean, corrupted)
+    lengths = one.sum(1), other.sum(1)
+    if not torch.equal(*lengths):
         worst = int((lengths[0] != lengths[1]).int().argmax())
         raise InputError(
             f"pair {worst} has {int(lengths[0][worst])} clean and {int(lengths[1][worst])} corrupted tokens; "
-            "patching goes position by position, so choose prompts of equal length."
+            "patching goes position by position: choose prompts of equal length, or, where it takes one, "
+            "pass alignment=align(model, clean, corrupted)."
         )
-    return first, second, None if bool(masks[0].all()) else masks[0]
+    return first, second, None if bool(one.all()) else one
+
+
+def paired_rows(model: Any, clean: Any, corrupted: Any) -> list[tuple[Tensor, Tensor]]:
+    """`token_rows` of both.
+
+    Raises:
+        InputError: other numbers of prompts.
+    """
+    rows = [token_rows(model, given) for given in (clean, corrupted)]
+    counts = [len(tokens) for tokens, _ in rows]
+    if counts[0] != counts[1]:
+        raise InputError(f"{counts[0]} clean prompts and {counts[1]} corrupted ones do not make pairs.")
+    return rows
 
 
 def last_positions(tokens: Int[Tensor, "pair pos"], mask: Tensor | None) -> Int[Tensor, " pair"]:

@@ -57,6 +57,14 @@ def activation_bytes(model: Any, batch: int, pos: int, names: Names = None) -> d
     return found
 
 
+def at_most(model: Any, batch: int, pos: int) -> int:
+    """Bytes that no choice of activations exceeds, in no time; often far too many."""
+    c = model.config
+    heads = c.n_heads * (2 * pos + 4 * c.d_model + 6 * max(c.head_width, c.value_width))
+    tokens = 24 * c.d_model + heads + 6 * c.mlp_width * c.mlp_depth
+    return 8 * batch * pos * (tokens * c.n_layers + 16 * max(c.d_model, c.embed_width, c.readout_width))
+
+
 def _chosen(names: Names, there: Iterable[str]) -> list[str]:
     if names is None:
         names = kept_by_default
@@ -80,9 +88,7 @@ def refuse_large_cache(model: Any, batch: int, pos: int, names: Names) -> None:
         InputError: with the number of bytes and what can be done.
     """
     free = free_memory(model.device)
-    config = model.config
-    widest = 64 * (config.d_model + config.n_heads * (pos + config.d_model)) + 16 * config.mlp_width
-    if free is None or batch * pos * config.n_layers * widest * 4 < free:
+    if free is None or at_most(model, batch, pos) <= free:
         return
     needed = sum(activation_bytes(model, batch, pos, names).values())
     if needed > free:

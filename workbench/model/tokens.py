@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.errors import InputError
+from workbench.errors import InputError, shown
 from workbench.model.cache import KeyValueCache
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TextInterface(_Model):
         if not texts:
             raise InputError("no text was given; pass at least one string.")
         start = [] if prepend_bos is False else [tokenizer.bos_token_id]
-        rows = [start + tokenizer.encode(one, add_special_tokens=False) for one in texts]
+        rows = [start + _ids(tokenizer, one) for one in texts]
         longest = max(map(len, rows))
         if longest > self.config.n_ctx:
             if not truncate:
@@ -88,7 +88,7 @@ class TextInterface(_Model):
         """
         tokenizer = self._need_tokenizer()
         known = tokenizer.convert_tokens_to_ids(text) if text in tokenizer.all_special_tokens else None
-        ids = [known] if known is not None else tokenizer.encode(text, add_special_tokens=False)
+        ids = [known] if known is not None else _ids(tokenizer, text)
         if len(ids) != 1:
             parts = [tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in ids]
             raise InputError(f"{text!r} is {len(ids)} tokens, not one: {parts}. Mind the leading space.")
@@ -156,6 +156,18 @@ class TextInterface(_Model):
         if self.tokenizer is None:
             raise InputError("this model has no tokenizer; set model.tokenizer, or pass token ids.")
         return self.tokenizer
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    """A text's token ids.
+
+    Raises:
+        InputError: no text, or one with a stray byte.
+    """
+    try:
+        return tokenizer.encode(text, add_special_tokens=False)
+    except TypeError:
+        raise InputError(f"{shown(ascii(text))} cannot be read as text; give text in UTF-8.") from None
 
 
 def pad_rows(
