@@ -255,3 +255,47 @@ def test_plot(prompts, site, by_position):
     assert ax.images[0].get_clim()[0] == -ax.images[0].get_clim()[1]
     assert len(ax.get_yticklabels()) == len(drawn)
     matplotlib.pyplot.close(ax.figure)
+
+
+@pytest.mark.parametrize("name", ["logit_difference", "log_prob", "kl", "sentence", "loss"])
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_metrics_by_name_are_what_they_say(prompts, name, direction):
+    """By functions of the logits of whole runs; `sentence` and `loss` are of the patched run's own tokens."""
+    model = build()
+    clean, corrupted = prompts
+    into, other = (corrupted, clean) if direction == "denoise" else (clean, corrupted)
+    with torch.no_grad():
+        reference = model(clean)[:, -1].log_softmax(-1)
+
+    def own(logits, tokens):
+        return logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0].sum(-1)
+
+    def by_logits(logits, tokens=into):
+        last = logits[:, -1]
+        return {
+            "logit_difference": last[:, 5] - last[:, 6],
+            "log_prob": last.log_softmax(-1)[:, 5],
+            "kl": (reference.exp() * (reference - last.log_softmax(-1))).sum(-1),
+            "sentence": own(logits, tokens),
+            "loss": -own(logits, tokens) / 6,
+        }[name]
+
+    options = dict(site="mlp_out", direction=direction)
+    found = patch(model, clean, corrupted, right=5, wrong=6, metric=name, **options)
+    whole = patch(model, clean, corrupted, metric=by_logits, **options)
+    np.testing.assert_allclose(found.per_pair, whole.per_pair, rtol=0, atol=EXACT)
+    with torch.no_grad():
+        np.testing.assert_allclose(found.other, by_logits(model(other), other), rtol=0, atol=EXACT)
+
+
+def test_metrics_by_name_that_cannot_be_are_refused(prompts):
+    for fields, name, words in (
+        ({}, "klx", "no metric is called 'klx'. Did you mean 'kl'"),
+        ({}, "log_prob", "needs a metric: the right answer"),
+        ({}, None, "needs a metric: the right and the wrong answer"),
+        (dict(objective="mlm", attention="bidirectional"), "loss", "masked model has no next-token loss"),
+    ):
+        with pytest.raises(InputError, match=words):
+            patch(build(**fields), *prompts, metric=name)
+    with pytest.raises(InputError, match="two tokens or more"):
+        patch(build(), prompts[0][:, :1], prompts[1][:, :1], metric="sentence")

@@ -113,6 +113,18 @@ class SentenceLogProb(Metric):
 
 
 @dataclasses.dataclass(frozen=True)
+class Loss(SentenceLogProb):
+    """Mean cross-entropy of a row's own tokens after the first, in nats a token."""
+
+    name: str = "loss"
+
+    def __call__(
+        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        return -super().__call__(model, x, pair) / (self.lengths.to(x.device)[pair] - 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Function(Metric):
     """A function of the user's: logits [pair pos d_vocab] to one number a pair [pair]."""
 

@@ -38,7 +38,7 @@ def patch(
     *,
     right: Any = None,
     wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | None = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
     site: str = "resid_pre",
     by_position: bool = True,
     units_of: Sequence[int] | None = None,
@@ -61,7 +61,7 @@ def patch(
         right: the clean prompts' answer, a text of one token or an id, or one for each pair. With `wrong`
             it gives the default metric, the logit difference at the last token.
         wrong: the corrupted prompts' answer.
-        metric: see `workbench.interp.metrics`, or a function from logits [pair pos d_vocab] to [pair].
+        metric: a name, a metric, or a function of logits; see `workbench.interp.prompts.choose_metric`.
         site: a name of `workbench.interp.sites.SITES`: resid_pre, resid_mid, resid_post, attn_out,
             mlp_out, z, q, k, v, pattern, result (one cell a head) or neuron.
         by_position: one cell for each position too; else all positions are patched together.
@@ -92,9 +92,10 @@ def patch(
     chosen = find_site(site)
     with ready(model, precision) as network:
         sides = aligned_prompts(network, clean, corrupted, alignment)
+        clean_side = sides[0]
         if direction == "denoise":
             sides.reverse()
-        metrics = _metrics(network, metric, right, wrong, sides, alignment)
+        metrics = _metrics(network, metric, right, wrong, sides, clean_side, alignment)
         places = None
         if alignment is not None:
             places = alignment.places(direction == "noise", sides[0][0].shape[1]).to(network.device)
@@ -153,19 +154,20 @@ def _swept(
 
 def _metrics(
     model: Any,
-    metric: Metric | Callable[[Tensor], Tensor] | None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None,
     right: Any,
     wrong: Any,
     sides: Sequence[tuple[Tensor, Tensor | None]],
+    clean: tuple[Tensor, Tensor | None],
     alignment: Alignment | None,
 ) -> tuple[Metric, Metric]:
     """The metric of the patched run and that of the other; they read each its own end."""
     if alignment is not None and isinstance(metric, Metric):
         raise InputError(
             "a metric object reads fixed positions, which the two runs of an alignment do not share; give "
-            "right and wrong answers, or a function of the logits."
+            "right and wrong answers, a name, or a function of the logits."
         )
-    first, second = (choose_metric(model, metric, right, wrong, *side) for side in sides)
+    first, second = (choose_metric(model, metric, right, wrong, *side, clean) for side in sides)
     return first, second
 
 

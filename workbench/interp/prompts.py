@@ -7,8 +7,18 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench.errors import InputError
-from workbench.interp.metrics import Function, LogitDifference, Metric, answers
+from workbench.errors import InputError, nearest
+from workbench.interp.metrics import (
+    Divergence,
+    Function,
+    LogitDifference,
+    LogProb,
+    Loss,
+    Metric,
+    SentenceLogProb,
+    answers,
+    single,
+)
 
 
 def token_rows(model: Any, given: Any) -> tuple[Int[Tensor, "pair pos"], Bool[Tensor, "pair pos"]]:
@@ -72,30 +82,65 @@ def last_positions(tokens: Int[Tensor, "pair pos"], mask: Tensor | None) -> Int[
     return mask.sum(1) - 1
 
 
+METRICS = ("logit_difference", "log_prob", "kl", "sentence", "loss")
+"""Metrics that can be chosen by name."""
+
+
 def choose_metric(
     model: Any,
-    metric: Metric | Callable[[Tensor], Tensor] | None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None,
     right: Any,
     wrong: Any,
     tokens: Int[Tensor, "pair pos"],
     mask: Tensor | None,
+    clean: tuple[Tensor, Tensor | None] | None = None,
 ) -> Metric:
-    """The metric that was given, or the logit difference at the last token.
+    """The metric that was given, or the one of a name.
+
+    Args:
+        model: a `HookedTransformer`.
+        metric: a metric; a function from logits [pair pos d_vocab] to [pair]; or, all at the last token,
+            `logit_difference` of right and wrong answer (the default) or `log_prob` of the right one, `kl`
+            from the clean run's distribution to this one's; or, of the run's own tokens after the first,
+            `sentence`, their summed log-probability, or `loss`, their mean cross-entropy. Nats.
+        right: the right answers.
+        wrong: the wrong answers.
+        tokens: of the run that is measured.
+        mask: 1 at its tokens.
+        clean: tokens and mask of the clean run, if it is not this one.
 
     Raises:
-        InputError: neither a metric nor both answers, or answers that are not one token each.
+        InputError: an unknown name, answers that are missing or not one token each, the loss of a masked
+            model or of prompts of one token.
     """
     if isinstance(metric, Metric):
         return metric
-    if metric is not None:
+    if metric is not None and not isinstance(metric, str):
         return Function(metric, len(tokens))
-    if right is None or wrong is None:
-        raise InputError("patching needs a metric: the right and the wrong answer, or metric=.")
-    return LogitDifference(
-        answers(model, right, len(tokens), "right").to(tokens.device),
-        answers(model, wrong, len(tokens), "wrong").to(tokens.device),
-        last_positions(tokens, mask),
-    )
+    if metric not in (None, *METRICS):
+        raise InputError(f"no metric is called {metric!r}. {nearest(metric, METRICS)}")
+    last = last_positions(tokens, mask)
+    if metric == "kl":
+        with torch.no_grad():
+            first, real = (tokens, mask) if clean is None else clean
+            x = model.residual(first, attention_mask=real)[
+                torch.arange(len(first)), last_positions(first, real)
+            ]
+            return Divergence(single(model.unembed(x)).log_softmax(-1), last)
+    if metric in ("sentence", "loss"):
+        if model.config.objective != "clm":
+            raise InputError("a masked model has no next-token loss; choose another metric, or a function.")
+        if not bool(last.all()):
+            raise InputError(f"the metric {metric} needs prompts of two tokens or more.")
+        return (Loss if metric == "loss" else SentenceLogProb)(tokens, last + 1)
+    one_answer = metric == "log_prob"
+    if right is None or (wrong is None and not one_answer):
+        missing = "the right answer" if one_answer else "the right and the wrong answer"
+        raise InputError(f"patching needs a metric: {missing}, or metric=.")
+    chosen = answers(model, right, len(tokens), "right").to(tokens.device)
+    if one_answer:
+        return LogProb(chosen, last)
+    return LogitDifference(chosen, answers(model, wrong, len(tokens), "wrong").to(tokens.device), last)
 
 
 def labels(model: Any, tokens: Int[Tensor, "pair pos"]) -> list[str]:
