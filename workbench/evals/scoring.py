@@ -104,23 +104,23 @@ def ready(model: Any, precision: str | None = None) -> Iterator[Any]:
 
     Args:
         model: a `HookedTransformer`.
-        precision: `bf16` for a bfloat16 model, or a copy in bfloat16 of another.
+        precision: `bf16` multiplies matrices in bfloat16 (torch's autocast); residual stream and norms stay
+            in the weights' precision.
 
     Raises:
         InputError: another precision.
     """
     if precision not in (None, "bf16"):
         raise InputError(f"precision {precision!r} is not there; choose bf16, or leave it out for float32.")
-    half = model.dtype not in (torch.float32, torch.float64)
-    if precision == "bf16" and model.dtype != torch.bfloat16:
-        yield copy.deepcopy(model).bfloat16().eval()
-        return
-    if precision is None and half:
-        yield copy.deepcopy(model).float().eval()
+    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
+    if model.dtype not in (torch.float32, torch.float64):
+        with autocast:
+            yield copy.deepcopy(model).float().eval()
         return
     training = model.training
     model.eval()
     try:
-        yield model
+        with autocast:
+            yield model
     finally:
         model.train(training)
