@@ -70,8 +70,7 @@ def planted_agreement(layer: int = 1, head: int = 2, **fields) -> HookedTransfor
 
 def untrained(seed: int = 0, **fields) -> HookedTransformer:
     """The same shape with random weights, in float64, with the tokenizer."""
-    torch.manual_seed(seed)
-    return HookedTransformer(config(**fields, init_std=0.2), tokenizer()).double().eval()
+    return HookedTransformer(config(**fields, init_std=0.2, seed=seed), tokenizer()).double().eval()
 
 
 def pairs() -> PairSet:
