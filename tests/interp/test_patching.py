@@ -30,7 +30,7 @@ def model(request):
 
 
 @pytest.fixture(autouse=True)
-def several_batches(monkeypatch):
+def several_batches(monkeypatch, unchecked):
     """Small batches, so that sweeps run in several."""
     monkeypatch.setitem(resume.TOKENS_PER_BATCH, "cpu", 100)
 
