@@ -5,7 +5,7 @@ The longer comparison of a trained run with a GPT-Neo (`make bench-quality`) tak
 
 import argparse
 
-from benchmarks import blimp, caching, components, fields, importing, patching, start, training
+from benchmarks import blimp, caching, components, fields, importing, neurons, patching, start, training
 
 
 def main() -> None:
@@ -27,6 +27,8 @@ def main() -> None:
         patching.run(shape, args.rounds, args.threads)
     print("\n# Components")
     components.run("tiny", args.threads)
+    print("\n# Neurons over a corpus")
+    neurons.run(threads=args.threads)
     print("\n# BLiMP")
     blimp.main([])
     print("\n# Training step")

@@ -1,8 +1,8 @@
 """Component x paradigm matrices of one model over BLiMP, by direct attribution, ablation and patching.
 
-`python -m benchmarks.components --shape tiny`: random weights, all 67 paradigms, 100 pairs each, from the pairs to
-the matrix. The peer is transformer-lens' bridge with the same weights: one hooked run for each component over padded
-sentences, as one writes it by hand; it does the ablations only, of every 200th pair.
+`python -m benchmarks.components --shape tiny`: random weights, all 67 paradigms, 100 pairs each, from the
+pairs to the matrix. The peer is transformer-lens' bridge with the same weights: one hooked run for each
+component over padded sentences, as one writes it by hand; it does the ablations only, of every 200th pair.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def run(shape: str, threads: int, limit: int = 100, peer: bool = True) -> dict[s
     lost, taken = _bridge(model, found.pairs.iloc[chosen], parts, given)
     theirs = lost.size / taken
     columns = [found.labels.index(part.label) for part in parts]
-    gap = float(np.abs(found.effects["ablate"][np.ix_(chosen, columns)] - lost).max())
+    gap = float(np.abs(found.effects["ablate"][chosen][:, columns] - lost).max())
     print(
         f"  ablations: workbench {mine:.0f}/s   transformer-lens {theirs:.1f}   ratio {mine / theirs:.1f}   "
         f"largest difference {gap:.1e}"
@@ -68,7 +68,8 @@ def _bridge(model: Any, table: Any, parts: Sequence[Any], given: Any) -> tuple[A
     import numpy as np
     import torch
 
-    bridge, tokenizer = model.to_bridge_state(), model.tokenizer
+    tokenizer, model.tokenizer = model.tokenizer, None  # the bridge wants one from a hub
+    bridge = model.to_bridge_state()
     texts = [text for both in zip(table.sentence_good, table.sentence_bad, strict=True) for text in both]
     rows = [[tokenizer.bos_token_id, *tokenizer.encode(text, add_special_tokens=False)] for text in texts]
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)

@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the files; returns the exit code."""
     from pathlib import Path
 
+    from apps.verbs.outputs import out_folder
     from apps.verbs.tables import clean
     from training.progress import Progress
     from workbench.interp.ablation_effect import ablation_effect
@@ -53,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from workbench.interp.texts import text_batches
     from workbench.runs.catalogue import load
 
+    if args.out:
+        out_folder(args.out)
     opened = load(args.run)
     text = text_batches(opened, _stories(args), args.seed)
     line = Progress(opened.name, quiet=args.quiet)

@@ -11,6 +11,8 @@ examples:
   workbench heads runs/tiny                                   embedded stories, offline
   workbench heads runs/tiny@512 --data ../shared/data/TinyStories --stories 500
   workbench heads runs/tiny --out heads/                      tables, JSON and a picture
+  workbench heads runs/tiny --head L1H2                       all about one head
+  workbench heads runs/tiny --circuits --composition          what the weights alone say
 
 scores (mean attention, over the queries for which the pattern is possible):
   previous, next, self   the token before, the token after (masked models), the token itself
@@ -19,6 +21,7 @@ scores (mean attention, over the queries for which the pattern is possible):
   punctuation, name      punctuation marks; names of people (--names)
   duplicate, induction   on BOS r r with random r: the same token in the first r, or the one after it;
                          _unigram: r drawn from the stories' tokens
+  second - first copy    loss on the tokens of the second r minus that on the same tokens in the first
   copying                sum of the OV circuit's eigenvalues over the sum of their sizes, -1 to 1
 A head is called by the score that is furthest above both what uniform attention gives and the upper end of
 an untrained copy's interval, as a share of what those leave over; under 0.1 it is called other."""
@@ -41,6 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--names", nargs="+", metavar="NAME", help="names to look for (default: those in the stories read)"
     )
+    parser.add_argument("--circuits", action="store_true", help="top token pairs of each head's OV and QK")
+    parser.add_argument("--composition", action="store_true", help="which heads read which earlier heads")
+    parser.add_argument("--head", metavar="L1H2", help="a card of one head")
     parser.add_argument("--seed", type=int, default=0, help="of the random tokens and the intervals")
     parser.add_argument(
         "--out", metavar="DIR", help="write scores.parquet, offsets.parquet, heads.json, heads.png"
@@ -52,35 +58,70 @@ def run(args: argparse.Namespace) -> int:
     """Score, print the table, write the files; returns the exit code."""
     from pathlib import Path
 
+    from apps.verbs.head_tables import circuit_frame, print_card, print_circuits, print_composition
+    from apps.verbs.outputs import out_folder
     from apps.verbs.tables import clean
     from training.progress import Progress
-    from workbench.errors import ConfigError
+    from workbench.errors import ConfigError, InputError
+    from workbench.interp.composition import composition
     from workbench.interp.head_scores import head_scores
+    from workbench.interp.parts import find_parts
+    from workbench.interp.texts import story_rows
+    from workbench.interp.token_sets import find_names, name_ids, punctuation_ids, unigram_counts
     from workbench.runs.catalogue import load
 
     if args.stories < 2:
         raise ConfigError(f"--stories must be 2 or more, for intervals; found {args.stories}.")
+    if args.out:
+        out_folder(args.out)
     opened = load(args.run)
+    config, tokenizer = opened.checkpoint.config, opened.tokenizer
+    chosen = () if args.head is None else find_parts(config, args.head)
+    if args.head is not None and (len(chosen) != 1 or chosen[0].kind != "head"):
+        raise InputError(f"--head wants one head, such as L1H2; found {clean(args.head)}.")
+    part = chosen[0] if chosen else None
     texts, source = _stories(args)
-    rows = _encode(opened.tokenizer, texts, opened.checkpoint.config.n_ctx)
-    marks, names = _punctuation(opened.tokenizer), _names(opened.tokenizer, texts, args.names)
+    rows = story_rows(tokenizer, texts, config.n_ctx, end=False)
+    unigram = unigram_counts(rows, config.d_vocab)
     line = Progress(opened.name, quiet=args.quiet)
+    pairs: Any = None
+    mixed: Any = None
+
+    def tick(what: str) -> Any:
+        return lambda share: line.update(share, what) if line.due() else None
+
     try:
         found = head_scores(
             opened.model,
             rows,
-            punctuation=marks,
-            names=names,
-            unigram=_unigram(rows, opened.checkpoint.config.d_vocab),
+            punctuation=punctuation_ids(tokenizer),
+            names=name_ids(tokenizer, args.names or find_names(texts)),
+            unigram=unigram,
             seed=args.seed,
-            tick=lambda share: line.update(share, "heads") if line.due() else None,
+            tick=tick("heads"),
         )
+        if args.circuits or part:
+            heads = [(int(layer), head) for layer in found.layers for head in range(config.n_heads)]
+            heads = [(part.layer, part.unit)] if part and not args.circuits else heads
+            pairs = circuit_frame(opened.model, heads, unigram, 10, tick("circuits"))
+        if args.composition or part:
+            mixed = composition(opened.model, seed=args.seed)
     finally:
         line.close()
     print(f"{clean(opened)} on {found.sequences:,} {source} ({found.tokens:,} tokens)\n")
-    print_heads(found)
+    if part is not None:
+        mine = pairs[(pairs["layer"] == part.layer) & (pairs["head"] == part.unit)]
+        print_card(found, part, mine, mixed)
+    else:
+        print_heads(found)
+    if args.circuits:
+        print()
+        print_circuits(found, pairs)
+    if args.composition:
+        print()
+        print_composition(mixed)
     if args.out:
-        save(found, Path(args.out), {"run": str(opened), "data": source, "seed": args.seed})
+        save(found, Path(args.out), {"run": str(opened), "data": source, "seed": args.seed}, pairs, mixed)
         print(f"\nsaved: {clean(args.out)}")
     return 0
 
@@ -98,49 +139,6 @@ def _stories(args: argparse.Namespace) -> tuple[list[str], str]:
     if len(texts) < 2:
         raise DataError(f"{args.data} has {len(texts)} validation stories; intervals need at least 2.")
     return texts, f"stories of {corpus.name}"
-
-
-def _encode(tokenizer: Any, texts: list[str], n_ctx: int) -> list[list[int]]:
-    """BOS, if there is one, and the story's tokens, as many as the context holds."""
-    from workbench.data.tokenizer import plain_encoder
-
-    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    found = plain_encoder(tokenizer).encode_batch_fast(texts, add_special_tokens=False)
-    return [(bos + one.ids)[:n_ctx] for one in found]
-
-
-def _unigram(rows: list[list[int]], d_vocab: int) -> Any:
-    import numpy as np
-
-    return np.bincount(np.concatenate(rows).astype(np.int64), minlength=d_vocab)
-
-
-def _punctuation(tokenizer: Any) -> list[int]:
-    """Tokens that hold nothing but punctuation and white space."""
-    import unicodedata
-
-    specials = set(tokenizer.all_special_ids)
-    texts = [(index, tokenizer.decode([index]).strip()) for index in range(len(tokenizer))]
-    return [
-        index
-        for index, text in texts
-        if text and index not in specials and all(unicodedata.category(letter)[0] == "P" for letter in text)
-    ]
-
-
-def _names(tokenizer: Any, texts: list[str], chosen: list[str] | None) -> list[int]:
-    """First tokens of names: those given, or capitalised words that the stories have inside sentences."""
-    import re
-    from collections import Counter
-
-    words = chosen
-    if words is None:
-        inside = Counter(word for text in texts for word in re.findall(r"(?<=[a-z,] )[A-Z][a-z]+\b", text))
-        lower = {word for text in texts for word in re.findall(r"\b[a-z]+\b", text)}
-        words = [word for word, count in inside.items() if count > 1 and word.lower() not in lower]
-    forms = [form for word in words for form in (word, f" {word}")]
-    whole = [tokenizer.encode(form, add_special_tokens=False) for form in forms]
-    return sorted({ids[0] for ids in whole if len(ids) == 1})
 
 
 def print_heads(found: "HeadScores") -> None:
@@ -176,6 +174,12 @@ def print_heads(found: "HeadScores") -> None:
     ):
         table.add_row(Text(label, style="dim"), "", *map(_number, values.max(-1)), copying)
     console.print(table)
+    for kind, copy in found.copies.items():
+        change, other = copy.change, copy.untrained
+        print(
+            f"second - first copy, {kind} tokens: {change.mean:+.2f} nats a token "
+            f"({change.low:+.2f} to {change.high:+.2f}); untrained {other.mean:+.2f}"
+        )
     for name, reason in found.omitted.items():
         print(f"{name} left out: {reason}.")
 
@@ -184,7 +188,9 @@ def _number(value: float) -> str:
     return "–" if value != value else f"{value:.2f}"
 
 
-def save(found: "HeadScores", folder: Any, about: dict[str, Any]) -> None:
+def save(
+    found: "HeadScores", folder: Any, about: dict[str, Any], pairs: Any = None, mixed: Any = None
+) -> None:
     """Write the tables, the classes and the picture."""
     from apps.verbs.outputs import records, save_picture, save_table
     from workbench.files import write_json
@@ -203,7 +209,13 @@ def save(found: "HeadScores", folder: Any, about: dict[str, Any]) -> None:
             "tokens": found.tokens,
             "classes": found.classes.tolist(),
             "omitted": found.omitted,
+            "copies": {kind: copy.to_dict() for kind, copy in found.copies.items()},
         }
         | {name: records(frame) for name, frame in tables.items()},
     )
     save_picture(folder / "heads.png", found.plot())
+    if pairs is not None:
+        save_table(folder / "circuits.parquet", pairs)
+    if mixed is not None:
+        save_table(folder / "composition.parquet", mixed.to_frame())
+        save_picture(folder / "composition.png", mixed.plot()[0].figure)

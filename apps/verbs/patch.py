@@ -1,11 +1,8 @@
-"""Put activations of one prompt into another, one place at a time, and see what moves the answer."""
+"""Put activations of one prompt into another, one place or path at a time, and see what moves it."""
 
 import argparse
-from math import isnan
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from workbench.interp.patch_result import PatchResult
+import time
+from typing import Any
 
 EXAMPLES = """\
 examples:
@@ -13,12 +10,17 @@ examples:
       --right " is" --wrong " are"
   ... --site z                    each head at each position; --whole patches all positions together
   ... --site neuron --whole --values mean --top 20
-  ... --gradient                  the same to first order, in one forward and one backward pass
+  ... --gradient                  the same to first order, in one forward and one backward pass;
+                                  --steps 5 averages the gradient on the way to the other prompt
+  ... --site z --check            exact effects beside the estimates; --cells 200 patches only a sample
+  ... --path logits               what each head and MLP tells the logits directly
+  ... --path L1H2.q,L1H3.q --together --from heads --through-mlps
+  ... --edges --steps 5           every path between two components, to first order; --check: exact beside it
   ... --out patched/              the table as parquet, settings as JSON, and a picture
 
-The prompts need the same number of tokens. `denoise` puts clean values into the corrupted prompt: what
-suffices; `noise` the reverse: what is needed. An effect is the change of the logit difference, right minus
-wrong, at the last token; recovered is its share of the difference between the two prompts."""
+The prompts need the same number of tokens, but for --align. `denoise` puts clean values into the corrupted
+prompt: what suffices; `noise` the reverse: what is needed. An effect is the change of the logit difference,
+right minus wrong, at the last token; recovered is its share of the difference between the two prompts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,76 +31,173 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corrupted", required=True, metavar="TEXT", help="the prompt with the other answer")
     parser.add_argument("--right", required=True, metavar="TOKEN", help="mind the leading space")
     parser.add_argument("--wrong", required=True, metavar="TOKEN")
-    parser.add_argument("--site", default="resid_pre", help="what is patched (default: resid_pre)")
-    parser.add_argument("--whole", action="store_true", help="all positions together")
     parser.add_argument("--direction", default="denoise", choices=("denoise", "noise"))
-    parser.add_argument("--values", default="other", choices=("other", "zero", "mean"))
-    parser.add_argument("--gradient", action="store_true", help="attribution patching")
+    place = parser.add_argument_group("activations")
+    place.add_argument("--site", help="what is patched (default: resid_pre)")
+    place.add_argument("--whole", action="store_true", help="all positions together")
+    place.add_argument("--values", choices=("other", "zero", "mean"), help="what goes in (default: other)")
+    place.add_argument("--align", action="store_true", help="prompts of unequal length: match their tokens")
+    place.add_argument("--gradient", action="store_true", help="attribution patching instead")
+    path = parser.add_argument_group("paths between components")
+    path.add_argument(
+        "--path", metavar="TO", help="path patching to these: L1H2.q, L1H2, 'L1 MLP', logits, all"
+    )
+    path.add_argument(
+        "--from", dest="senders", metavar="PARTS", help="only from these: L0H1, 'L0 MLP', embed, heads"
+    )
+    path.add_argument("--by-position", action="store_true", help="each position of the sender by itself")
+    path.add_argument("--together", action="store_true", help="all of --path are told at once")
+    path.add_argument("--through-mlps", action="store_true", help="MLPs on the way answer what reaches them")
+    path.add_argument(
+        "--edges", action="store_true", help="edge attribution patching: all paths, to first order"
+    )
+    trust = parser.add_argument_group("estimates")
+    trust.add_argument("--steps", type=int, metavar="N", help="gradients averaged on the way (default: none)")
+    trust.add_argument("--check", action="store_true", help="estimates beside exact effects")
+    trust.add_argument("--cells", type=int, metavar="N", help="with --check: patch N cells, drawn by chance")
     parser.add_argument("--top", type=int, default=15, metavar="N", help="rows to print (default: 15)")
-    parser.add_argument("--out", metavar="DIR", help="write patches.parquet, patches.json and patches.png")
+    parser.add_argument("--out", metavar="DIR", help="write a table, its settings as JSON and a picture")
+    parser.add_argument("--quiet", action="store_true", help="no progress line")
 
 
 def run(args: argparse.Namespace) -> int:
     """Patch, print the largest effects, write the files; returns the exit code."""
-    from workbench.errors import InputError
-    from workbench.interp.attribution_patching import attribution_patch
-    from workbench.interp.patching import patch
+    from apps.verbs import patch_tables
+    from apps.verbs.outputs import out_folder
     from workbench.runs.catalogue import load
 
-    if args.top < 1:
-        raise InputError(f"--top must be at least 1; found {args.top}.")
-    if args.gradient and args.values != "other":
-        raise InputError("--gradient goes with --values other: it follows the way to the other prompt.")
-    model = load(args.run).model
-    options = {"right": args.right, "wrong": args.wrong, "site": args.site, "by_position": not args.whole}
-    if args.gradient:
-        found = attribution_patch(model, args.clean, args.corrupted, direction=args.direction, **options)
-    else:
-        found = patch(
-            model, args.clean, args.corrupted, direction=args.direction, values=args.values, **options
-        )
-    _print(found, args.top)
-    if args.out:
-        _write(found, args)
+    _refuse(args)
+    folder = None if args.out is None else out_folder(args.out)
+    opened = load(args.run)
+    with _Line(opened.name, args.quiet) as tick:
+        name, found = _measured(opened.model, args, tick)
+    show = {"paths": patch_tables.paths, "edges": patch_tables.edges, "check": patch_tables.check}
+    show.get(name, patch_tables.patches)(found, args.top)
+    if folder is not None:
+        _write(folder, name, found, args)
     return 0
 
 
-def _print(found: "PatchResult", top: int) -> None:
-    from apps.verbs.tables import print_table
+def _refuse(args: argparse.Namespace) -> None:
+    """Options that do not go together, in one line each."""
+    from workbench.errors import ConfigError
 
-    frame = found.to_frame()
-    frame = frame.iloc[frame["effect"].abs().argsort()[::-1][:top]]
-    patched, donor = float(found.base.mean()), float(found.other.mean())
-    print(
-        f"{found.metric}: {patched:+.3f} in the patched prompt, {donor:+.3f} in the other; "
-        f"{len(found.layers):,} patches of {found.site}, the {len(frame)} largest:\n"
-    )
-    rows = []
-    for row in frame.to_dict("records"):
-        place = [f"L{row['layer']}"]
-        if found.positions is not None:
-            place.append(f"{row['pos']} {found.tokens[row['pos']]!r}")
-        if found.unit is not None:
-            place.append(str(row[found.unit]))
-        share = "–" if isnan(row["recovered"]) else f"{row['recovered']:+.0%}"
-        rows.append((*place, f"{row['effect']:+.3f}", share))
-    names = ["layer", *([] if found.positions is None else ["position"])]
-    names += [] if found.unit is None else [found.unit.replace("_", "/")]
-    print_table((*names, "effect", "recovered"), rows, left=2)
-    if not found.effect.any():
-        print("\nNo patch changes anything: do the two prompts differ in a place that the answer can see?")
+    paths, estimate = bool(args.path), args.gradient or args.edges or args.check
+    for broken, message in (
+        (args.top < 1, f"--top must be at least 1; found {args.top}."),
+        (
+            args.path and args.edges and not args.check,
+            "--path is exact and --edges an estimate; choose one, or add --check for both.",
+        ),
+        (args.gradient and paths, "--gradient is of activations; the estimate of paths is --edges."),
+        (
+            (paths or args.edges) and (args.site or args.whole or args.values),
+            "--site, --whole and --values are of activations; leave them out with --path and --edges.",
+        ),
+        (
+            estimate and args.values not in (None, "other"),
+            f"{'--gradient' if args.gradient else '--check'} goes with --values other: it follows the way to "
+            "the other prompt.",
+        ),
+        (
+            (args.senders or args.by_position or args.together or args.through_mlps)
+            and (not paths or args.check),
+            "--from, --by-position, --together and --through-mlps go with --path, without --check.",
+        ),
+        (args.steps is not None and not estimate, "--steps goes with --gradient, --edges or --check."),
+        (
+            args.align and (paths or estimate),
+            "--align is for patches of activations; choose prompts of equal length for the rest.",
+        ),
+        (args.cells is not None and not args.check, "--cells goes with --check."),
+        (
+            args.cells is not None and (paths or args.edges),
+            "--cells is of activations; name fewer receivers with --path instead.",
+        ),
+        (
+            args.check and args.gradient,
+            "--check gives the gradient and the exact effect; leave out --gradient.",
+        ),
+    ):
+        if broken:
+            raise ConfigError(message)
 
 
-def _write(found: "PatchResult", args: argparse.Namespace) -> None:
-    from pathlib import Path
+def _measured(model: Any, args: argparse.Namespace, tick: Any) -> tuple[str, Any]:
+    """The name of the files, and the result."""
+    prompts = (model, args.clean, args.corrupted)
+    options = {"right": args.right, "wrong": args.wrong, "direction": args.direction}
+    sites = {"site": args.site or "resid_pre", "by_position": not args.whole}
+    if args.check:
+        from workbench.interp.patch_check import check_attribution, check_edges
 
+        steps = (0, 5 if args.steps is None else args.steps)
+        if args.path or args.edges:
+            return "check", check_edges(
+                *prompts, receivers=args.path or "all", steps=steps, tick=tick, **options
+            )
+        return "check", check_attribution(
+            *prompts, steps=steps, cells=args.cells, tick=tick, **sites, **options
+        )
+    if args.edges:
+        from workbench.interp.edges import edge_attribution
+
+        return "edges", edge_attribution(*prompts, steps=args.steps or 0, **options)
+    if args.path:
+        from workbench.interp.path_patching import path_patch
+
+        how = {"by_position": args.by_position, "together": args.together, "through_mlps": args.through_mlps}
+        return "paths", path_patch(
+            *prompts, receivers=args.path, senders=args.senders, tick=tick, **how, **options
+        )
+    if args.gradient:
+        from workbench.interp.attribution_patching import attribution_patch
+
+        return "patches", attribution_patch(*prompts, steps=args.steps or 0, **sites, **options)
+    from workbench.interp.alignment import align
+    from workbench.interp.patching import patch
+
+    options["alignment"] = align(*prompts) if args.align else None
+    return "patches", patch(*prompts, values=args.values or "other", tick=tick, **sites, **options)
+
+
+class _Line:
+    """A progress line with the time left, fed with shares of the work."""
+
+    def __init__(self, name: str, quiet: bool) -> None:
+        from training.progress import Progress
+
+        self._line, self._began = Progress(name, quiet=quiet), time.monotonic()
+
+    def __enter__(self) -> Any:
+        return self._tick
+
+    def __exit__(self, *_: Any) -> None:
+        self._line.close()
+
+    def _tick(self, share: float) -> None:
+        from training.progress import clock
+
+        if self._line.due() and share > 0:
+            gone = time.monotonic() - self._began
+            self._line.update(share, f"{clock(gone)} gone  {clock(gone * (1 - share) / share)} left")
+
+
+def _write(folder: Any, name: str, found: Any, args: argparse.Namespace) -> None:
     from apps.verbs.outputs import save_picture, save_table
     from workbench.files import write_json
 
-    folder = Path(args.out)
-    save_table(folder / "patches.parquet", found.to_frame())
-    settings = {name: value for name, value in vars(args).items() if name not in ("out", "top")}
-    ends = {"patched": float(found.base.mean()), "other": float(found.other.mean())}
-    write_json(folder / "patches.json", {**settings, "metric": found.metric, **ends})
-    save_picture(folder / "patches.png", found.plot().figure)
-    print(f"\nsaved: {folder / 'patches.parquet'}, patches.json and patches.png")
+    save_table(folder / f"{name}.parquet", found.to_frame())
+    about = {key: value for key, value in vars(args).items() if key not in ("out", "top", "quiet")}
+    about["site"] = args.site or (None if name in ("paths", "edges") else getattr(found, "what", "resid_pre"))
+    about |= {"metric": found.metric, "axes": list(found.axes)}
+    if name == "check":
+        for figure in ("pearson", "spearman", "slope"):
+            values = getattr(found, figure).tolist()
+            told = [None if value != value else value for value in values]
+            about[figure] = dict(zip(found.estimators, told, strict=True))
+    else:
+        about |= {"patched": float(found.base.mean()), "other": float(found.other.mean())}
+    write_json(folder / f"{name}.json", about)
+    save_picture(folder / f"{name}.png", found.plot().figure)
+    print(f"\nsaved: {folder / name}.parquet, {name}.json and {name}.png")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from apps import cli
-from apps.verbs.heads import _names, _punctuation
+from workbench.interp.texts import story_rows, text_batches
+from workbench.interp.token_sets import find_names, name_ids, punctuation_ids
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,38 @@ def test_files(heads, root, tmp_path):
     assert (out / "heads.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_circuits_composition_and_a_card(heads, root, tmp_path):
+    pytest.importorskip("matplotlib").use("Agg")
+    out = tmp_path / "out"
+    told = heads(root / "plain", "--stories", 8, "--circuits", "--composition", "--out", out).out
+    assert told.count("\nL") == 8 + 8 + 12
+    assert "second - first copy, uniform tokens: " in told
+    assert "random heads of the same widths: Q 0." in told
+    pairs, mixed = (pd.read_parquet(out / f"{name}.parquet") for name in ("circuits", "composition"))
+    assert len(pairs) == 8 * 2 * 10
+    assert len(mixed) == 3 * 4 * 4
+    assert (out / "composition.png").read_bytes().startswith(b"\x89PNG")
+    assert set(json.loads((out / "heads.json").read_text())["copies"]) == {"uniform", "unigram"}
+    card = heads(root / "plain", "--stories", 8, "--head", "L1H2").out
+    assert "\nL1H2: other\n" in card
+    for word in ("previous", "attention by distance", "OV (attended → raised)", "is read by"):
+        assert word in card
+    for wrong in ("L1 MLP", "heads", "L0H1,L1H1"):
+        assert f"one head, such as L1H2; found {wrong}." in heads(root / "plain", "--head", wrong).err
+    assert "L1H9 is not there" in heads(root / "plain", "--head", "L1H9").err
+
+
+def test_letters_of_special_tokens_are_text(root):
+    words = page_runs.tokenizer()
+    plain, spelled = story_rows(words, ["A cat. B", "A cat. <bos><eos> B"])
+    assert [plain[0], plain[-1]] == [words.bos_token_id, words.eos_token_id]
+    assert not set(spelled[1:-1]) & set(words.all_special_ids)
+    assert words.decode(spelled[1:-1]) == "A cat. <bos><eos> B"
+    assert story_rows(words, ["A cat. B"], 3, end=False) == [plain[:3]]
+    batch = text_batches(page_runs.load(root / "plain"), ["<mask> <bos>"])[0]
+    assert batch.tokens[0].tolist() == story_rows(words, ["<mask> <bos>"])[0]
+
+
 def test_stories_of_ones_own_and_names(heads, root, tmp_path):
     file = tmp_path / "mine.jsonl"
     file.write_text(
@@ -77,12 +110,11 @@ def test_mistakes(heads, root):
 
 def test_names_and_punctuation():
     words = page_runs.tokenizer()
-    marks = {words.decode([one]).strip() for one in _punctuation(words)}
+    marks = {words.decode([one]).strip() for one in punctuation_ids(words)}
     assert {".", ",", "!"} <= marks
     assert not any(letter.isalnum() for mark in marks for letter in mark)
     texts = ["The dog met Tom. Then she saw Tom and Lily.", "A cat saw Lily. The end of the day."]
-    found = {words.decode([one]).strip() for one in _names(words, texts, None)}
-    assert found <= {"Tom", "Lily"}
-    assert _names(words, texts, ["Tom"]) == sorted(
+    assert find_names(texts) == ["Tom", "Lily"]
+    assert name_ids(words, ["Tom"]) == sorted(
         {ids[0] for form in ("Tom", " Tom") if len(ids := words.encode(form, add_special_tokens=False)) == 1}
     )

@@ -38,9 +38,90 @@ def test_files(run, workbench, tmp_path):
     assert (tmp_path / "out/patches.png").stat().st_size > 5000
 
 
-def test_prompts_that_are_the_same(run, workbench):
-    same = ["--clean", "The girl was", "--corrupted", "The girl was", *PROMPTS[4:]]
+def test_prompts_of_unequal_length_with_an_alignment(run, workbench):
+    words = [*PROMPTS[:3], "The boy Tom was", *PROMPTS[4:], "--align"]
+    said = workbench("patch", run, *words)
+    assert said.code == 0, said.err
+    assert "10 patches of resid_pre" in said.out, said.out  # two layers, <bos> and four words
+    again = workbench("patch", run, *words, "--edges")
+    assert again.code == 2
+    assert "--align is for patches of activations" in again.err
+
+
+@pytest.mark.parametrize(
+    ("extra", "columns"),
+    [
+        (["--path", "logits"], "from to effect recovered"),
+        (
+            ["--path", "L1H0,L1 MLP", "--from", "embed,heads", "--by-position"],
+            "from position to effect recovered",
+        ),
+        (["--path", "L1H0.q,L1H1.k", "--together", "--through-mlps"], "from to effect recovered"),
+        (["--edges", "--steps", "2"], "from to score"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_paths_and_edges(run, workbench, tmp_path, extra, columns):
+    said = workbench("patch", run, *PROMPTS, *extra, "--top", "3", "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    head, rest = said.out.split("\n\n", 1)
+    assert "logit difference" in head
+    assert " ".join(rest.splitlines()[0].split()) == columns
+    assert len(rest.split("──\n")[-1].split("\n\n")[0].splitlines()) == 3
+    name = "edges" if "--edges" in extra else "paths"
+    frame = pd.read_parquet(tmp_path / f"out/{name}.parquet")
+    assert {"sender", "receiver"} <= set(frame.columns)
+    about = json.loads((tmp_path / f"out/{name}.json").read_text())
+    assert about["axes"][:2] == ["receiver", "sender"]
+    assert (tmp_path / f"out/{name}.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("extra", "first"),
+    [
+        (["--site", "z", "--cells", "7"], "z: 7 of 32 cells"),
+        (["--whole", "--steps", "2"], "resid_pre: 2 cells"),
+        (["--edges"], "edges: "),
+        (["--path", "logits"], "edges: 11 cells"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_check(run, workbench, tmp_path, extra, first):
+    said = workbench("patch", run, *PROMPTS, *extra, "--check", "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    assert said.out.startswith(first)
+    assert "Pearson" in said.out
+    frame = pd.read_parquet(tmp_path / "out/check.parquet")
+    steps = "2 steps" if "--steps" in extra else "5 steps"
+    assert {"exact", "gradient", steps} <= set(frame.columns)
+    assert set(json.loads((tmp_path / "out/check.json").read_text())["slope"]) == {"gradient", steps}
+    assert (tmp_path / "out/check.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("extra", [[], ["--path", "logits"], ["--edges"], ["--check"]], ids=str)
+def test_prompts_that_are_the_same(run, workbench, extra):
+    same = ["--clean", "The girl was", "--corrupted", "The girl was", *PROMPTS[4:], *extra]
     assert "No patch changes anything" in workbench("patch", run, *same).out
+
+
+@pytest.mark.parametrize(
+    "text", ["", "$a$ \\frac{ $", "a \x1b[31m\x07\u202e b", "\u4e16\u754c \U0001f600"], ids=ascii
+)
+def test_hostile_prompts_go_through(run, workbench, tmp_path, text):
+    words = [
+        "--clean",
+        f"The girl{text}",
+        "--corrupted",
+        f"The boy{text}",
+        *PROMPTS[4:],
+        "--out",
+        tmp_path / "out",
+    ]
+    for extra in (["--site", "z"], ["--path", "L1H0", "--by-position"], ["--check", "--steps", "1"]):
+        said = workbench("patch", run, *words, *extra)
+        assert said.code == 0, said.err
+        assert "\x1b" not in said.out
+        assert "\u202e" not in said.out
 
 
 @pytest.mark.parametrize(
@@ -51,6 +132,22 @@ def test_prompts_that_are_the_same(run, workbench):
         ([*PROMPTS[:5], " no such token", *PROMPTS[6:]], "tokens, not one"),
         ([*PROMPTS, "--top", "0"], "--top must be at least 1"),
         ([*PROMPTS, "--gradient", "--values", "zero"], "--gradient goes with --values other"),
+        ([*PROMPTS, "--check", "--values", "mean"], "--check goes with --values other"),
+        ([*PROMPTS, "--path", "L9H0.q"], "the model's blocks are L0 to L1"),
+        ([*PROMPTS, "--path", "logits", "--edges"], "--path is exact and --edges an estimate"),
+        ([*PROMPTS, "--path", "logits", "--site", "z"], "--site, --whole and --values are of activations"),
+        ([*PROMPTS, "--path", "logits", "--gradient"], "the estimate of paths is --edges"),
+        ([*PROMPTS, "--path", "logits", "--from", "heads", "--check"], "go with --path, without --check"),
+        ([*PROMPTS, "--from", "heads"], "go with --path"),
+        ([*PROMPTS, "--steps", "3"], "--steps goes with --gradient, --edges or --check"),
+        ([*PROMPTS, "--gradient", "--steps", "-1"], "steps must be 0"),
+        ([*PROMPTS, "--edges", "--steps", "9" * 30], "up to 1,000"),
+        ([*PROMPTS, "--cells", "3"], "--cells goes with --check"),
+        ([*PROMPTS, "--check", "--edges", "--cells", "3"], "--cells is of activations"),
+        ([*PROMPTS, "--check", "--gradient"], "leave out --gradient"),
+        (["--clean", "girl " * 3000, *PROMPTS[2:]], "shorten it"),
+        (["--clean", "The \udcff", *PROMPTS[2:]], "give text in UTF-8"),
+        ([*PROMPTS[:5], "\udcff", *PROMPTS[6:]], "give text in UTF-8"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -59,3 +156,15 @@ def test_refusals(run, workbench, words, error):
     assert said.code == 2
     assert error in said.err
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["patch", "heads", "ablate"])
+def test_a_file_where_the_folder_should_be(run, workbench, tmp_path, verb):
+    (tmp_path / "taken").write_text("mine")
+    for name in ("taken", "taken/deeper", "x" * 300):
+        said = workbench(verb, run, *(PROMPTS if verb == "patch" else []), "--out", tmp_path / name)
+        assert said.code == 2
+        assert said.err.startswith("Error: --out ")
+        assert said.err.count("\n") == 1
+    assert (tmp_path / "taken").read_text() == "mine"
+    assert [one.name for one in tmp_path.iterdir()] == ["taken"]

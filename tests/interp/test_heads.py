@@ -11,6 +11,7 @@ from small_models import SHAPE, VARIANTS, build, configuration
 from transformer_lens.head_detector import detect_head
 
 from workbench.errors import InputError
+from workbench.interp.head_copies import copy_loss
 from workbench.interp.head_scores import head_scores
 from workbench.model.transformer import HookedTransformer
 from workbench.seeds import derive
@@ -230,6 +231,23 @@ def test_transformer_lens_agrees_on_induction():
     # Theirs divides by all 17 queries, of which 8 can match.
     np.testing.assert_allclose(found.of("induction") * 8 / 17, theirs, rtol=1e-6)
     assert found.of("induction")[1, 2] == pytest.approx(1.0)
+
+
+def test_loss_on_the_second_copy(circuit):
+    """The planted circuit knows all but the first token of the second r; no one knows the first r."""
+    copy = circuit.copies["uniform"]
+    assert set(circuit.copies) == {"uniform", "unigram"}
+    # It writes one logit of 1 onto zeros: the loss falls from log 26 by 1, but for the other logits' share.
+    assert copy.change.mean == pytest.approx((copy.second - copy.first).mean())
+    assert copy.change.high < -0.5
+    assert abs(copy.untrained.mean) < 0.05
+    model = build()
+    rows = [torch.tensor([1, 9, 8, 7, 9, 8, 7])]
+    found = copy_loss([model], rows, 3)
+    logs = model(rows[0][None]).log_softmax(-1)[0]
+    wanted = [-(logs[at, 8] + logs[at + 1, 7]) / 2 for at in (1, 4)]
+    np.testing.assert_allclose([found.first[0], found.second[0]], torch.stack(wanted).detach(), rtol=1e-12)
+    assert np.isnan(found.untrained.mean)
 
 
 def test_repeats_use_every_token_alike_or_as_often_as_given():

@@ -77,6 +77,14 @@ def test_the_readout_of_a_final_norm_is_linear_but_for_its_denominator():
     torch.testing.assert_close(x @ _readout(model) / scale, exact.detach())
 
 
+def test_pairs_among_some_tokens():
+    circuit, among = ov_circuit(build(), 1, 2), [3, 11, 40]
+    found = top_pairs(circuit, 9, among=among)
+    assert set(found.rows) == set(found.columns) == set(among)
+    np.testing.assert_allclose(found.values, circuit.AB[found.rows, found.columns].numpy())
+    assert (np.diff(found.values) <= 0).all()
+
+
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_top_pairs_are_those_of_the_whole_matrix(largest, chunk):

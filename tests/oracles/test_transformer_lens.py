@@ -6,6 +6,7 @@ with the reason.
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from small_models import SINGLE, build, configuration
@@ -13,6 +14,7 @@ from transformer_lens import patching
 from transformer_lens.head_detector import detect_head
 from transformer_lens.tools.analysis import direct_logit_attribution
 
+from workbench.interp.path_patching import path_patch
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 
@@ -134,14 +136,30 @@ def test_patching_heads(model, prompts):
 
 
 def test_direct_path_patching(model, prompts):
-    """transformer-lens listens to the per-head inputs, which exist only while it does."""
+    """transformer-lens listens to the per-head inputs, which exist only while it does; our paths from the same
+    head have the same effects."""
     need("path patching", model)
     clean, corrupted = prompts
     _, cache = model.run_with_cache(clean)
     _, corrupted_cache = model.run_with_cache(corrupted)
-    found = patching.get_act_patch_direct_path(
-        model, corrupted, cache, corrupted_cache, difference, src_layer=0, src_head=0, component="q"
-    )
+    shared = model.config.kv_heads != model.config.n_heads  # it refuses their keys and values
+    former = model.config.norm_place != "pre"  # it adds what a head wrote before the norm behind it
+    for component in "q" if shared or former else "qkv":
+        found = patching.get_act_patch_direct_path(
+            model, corrupted, cache, corrupted_cache, difference, src_layer=0, src_head=0, component=component
+        )
+        readers = [
+            (layer, head, component)
+            for layer in range(1, model.config.n_layers)
+            for head in range(model.config.n_heads)
+        ]
+        if former or model.config.residual == "weighted":
+            continue
+        ours = path_patch(
+            model, clean, corrupted, metric=lambda x: difference(x)[None], receivers=readers, senders="L0H0"
+        )
+        theirs = found[1:].flatten().double()
+        np.testing.assert_allclose(ours.per_pair[:, 0, 0], theirs, rtol=0, atol=1e-5)  # it keeps float32
     moved = (found[1:] - difference(model(corrupted)).float()).abs()
     assert moved.max() > 1e-4, "some path from head 0.0 matters in a random model"
     assert not model.has_listeners()

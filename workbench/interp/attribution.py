@@ -5,7 +5,7 @@ that lies between writer and readout frozen at its value in the run (`workbench.
 model it is the final norm's scale), extended to log-probabilities by the path integral of
 `workbench.interp.readout`, so that the parts add up to BLiMP's own quantity: the difference of two
 sentences' summed log-probabilities. Direct means: what a component writes for the readout, not what it
-does to later components.
+does to later components. For logits and logit differences see `workbench.interp.logit_attribution`.
 """
 
 import math
@@ -22,13 +22,20 @@ from workbench.evals.protocols import Protocol, find_protocol
 from workbench.evals.scoring import ready
 from workbench.interp.contributions import PairAttribution, TextAttribution
 from workbench.interp.readout import directions
-from workbench.interp.writers import components, project, written
+from workbench.interp.writers import decompose, written
 
 __all__ = ["PairAttribution", "TextAttribution", "attribute_pair", "attribute_text", "first_difference"]
 
 
 def attribute_text(
-    model: Any, tokenizer: Any, text: str, *, protocol: str = "native", pll: str = "original"
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    *,
+    protocol: str = "native",
+    pll: str = "original",
+    neurons: bool = False,
+    biases: bool = False,
 ) -> TextAttribution:
     """Each token's log-probability as a sum over embedding, positions, heads, MLPs and biases.
 
@@ -38,13 +45,15 @@ def attribute_text(
         text: without special tokens; the protocol adds what it wants.
         protocol: a key of `workbench.evals.protocols.PROTOCOLS`; a mean over tokens is taken as a sum.
         pll: `original` or `within_word_l2r`, for masked models.
+        neurons: each neuron instead of each MLP.
+        biases: each bias for itself.
 
     Raises:
         InputError: empty text, text longer than the context, a protocol or tokenizer that does not fit.
     """
     chosen = find_protocol(protocol, model.config.objective, pll)
     with ready(model) as network:
-        return _attribute(network, tokenizer, text, chosen, pll, "the text")
+        return _attribute(network, tokenizer, text, chosen, pll, "the text", neurons, biases)
 
 
 def attribute_pair(
@@ -55,6 +64,8 @@ def attribute_pair(
     *,
     protocol: str = "native",
     pll: str = "original",
+    neurons: bool = False,
+    biases: bool = False,
 ) -> PairAttribution:
     """Which components make the model prefer one sentence of a pair, at the position where the sentences
     first differ and over the whole sentences.
@@ -69,6 +80,8 @@ def attribute_pair(
         sentence_bad: its ungrammatical twin.
         protocol: a key of `workbench.evals.protocols.PROTOCOLS`; a mean over tokens is taken as a sum.
         pll: `original` or `within_word_l2r`, for masked models.
+        neurons: each neuron instead of each MLP; memory is one number a token and neuron.
+        biases: each bias for itself instead of their sum.
 
     Raises:
         InputError: equal or empty sentences, one longer than the context, a protocol or tokenizer that
@@ -78,8 +91,12 @@ def attribute_pair(
     if sentence_good == sentence_bad:
         raise InputError("the two sentences are equal; change a word in one of them.")
     with ready(model) as network:
-        good = _attribute(network, tokenizer, sentence_good, chosen, pll, "the first sentence")
-        bad = _attribute(network, tokenizer, sentence_bad, chosen, pll, "the second sentence")
+        good = _attribute(
+            network, tokenizer, sentence_good, chosen, pll, "the first sentence", neurons, biases
+        )
+        bad = _attribute(
+            network, tokenizer, sentence_bad, chosen, pll, "the second sentence", neurons, biases
+        )
     place = first_difference(good.ids, bad.ids)
     causal = model.config.objective == "clm"
     if causal:
@@ -111,21 +128,30 @@ def _same_context(good: TextAttribution, bad: TextAttribution, place: int) -> bo
 
 
 def _attribute(
-    model: Any, tokenizer: Any, text: str, protocol: Protocol, pll: str, name: str
+    model: Any,
+    tokenizer: Any,
+    text: str,
+    protocol: Protocol,
+    pll: str,
+    name: str,
+    neurons: bool,
+    biases: bool,
 ) -> TextAttribution:
-    ids, contexts, rows, places = _readings(model, tokenizer, text, protocol, pll, name)
+    ids, contexts, rows, places = readings(model, tokenizer, text, protocol, pll, name)
     device = model.device
-    parts = written(model, *(torch.from_numpy(part).to(device) for part in (contexts, rows, places)))
+    tokens, where, at = (torch.from_numpy(part).to(device) for part in (contexts, rows, places))
+    parts = written(model, tokens, where, at, neurons)
     direction, added, log_probs = directions(model, parts.final, torch.from_numpy(ids).to(device))
-    contributions = project(model, parts, direction)
-    contributions[:, -1] += added  # the unembedding's bias, to the other biases
+    known, contributions = decompose(
+        model, parts, direction, None if model.readout_bias is None else added, neurons=neurons, biases=biases
+    )
     return TextAttribution(
         text=text,
         ids=ids,
         tokens=tuple(tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.tolist()),
         log_probs=log_probs.cpu().numpy(),
         contributions=contributions.cpu().numpy(),
-        components=components(model.config),
+        components=known,
         uniform=-math.log(model.config.d_vocab),
         contexts=contexts,
         rows=rows,
@@ -133,7 +159,7 @@ def _attribute(
     )
 
 
-def _readings(
+def readings(
     model: Any, tokenizer: Any, text: str, protocol: Protocol, pll: str, name: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Scored ids, contexts, and the row and place in them where each is read off; all int64."""

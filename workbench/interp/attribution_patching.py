@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.errors import InputError
+from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
 from workbench.interp.metrics import Metric
 from workbench.interp.patch_result import PatchResult
@@ -22,6 +22,8 @@ from workbench.interp.patching import Direction, plan, sweep_result
 from workbench.interp.prompts import choose_metric, labels, prompts
 from workbench.interp.resume import Cells
 from workbench.interp.sites import Site, find_site, layers_with
+
+MOST_STEPS = 1000
 
 
 def attribution_patch(
@@ -53,75 +55,86 @@ def attribution_patch(
         InputError: as `patch`, or a negative number of steps.
     """
     chosen = find_site(site)
-    if steps < 0:
-        raise InputError(f"steps must be 0 for the plain gradient, or more; found {steps}.")
-    with ready(model) as network, torch.enable_grad():
+    with ready(model) as network:
         first, second, mask = prompts(network, clean, corrupted)
         metric = choose_metric(network, metric, right, wrong, first, mask)
         into, other = (second, first) if direction == "denoise" else (first, second)
-        run = _Run(network, chosen, metric, mask)
-        mine, theirs = run.keep(into), run.keep(other)
-        gradients = run.gradients(mine, theirs, into, steps)
+        names = {layer: chosen.hook_name(layer) for layer in layers_with(network.config, chosen)}
+        run = GradientRun(network, metric, mask, list(names.values()))
+        (value, mine), (value_there, theirs) = run.keep(into), run.keep(other)
+        gradients = run.gradients(into, mine[run.entry], theirs[run.entry], steps)
     cells = plan(network.config, chosen, into.shape[1], by_position, None, layers, None)
     estimates = {
-        layer: _collapse(gradients[layer] * (theirs.sites[layer] - mine.sites[layer]), chosen, by_position)
-        for layer in set(cells.layer.tolist())
+        layer: _collapse(gradients[name] * (theirs[name] - mine[name]), chosen, by_position)
+        for layer, name in names.items()
     }
-    ends = [one.value.double().cpu().numpy() for one in (mine, theirs)]
+    ends = [one.double().cpu().numpy() for one in (value, value_there)]
     per_pair = _table(estimates, cells) + ends[0]
     return sweep_result(chosen, cells, metric, per_pair, ends[0], ends[1], labels(model, into), direction)
 
 
-class _Kept:
-    """What a run leaves: embeddings, the site's activations by layer, and the metric."""
+class GradientRun:
+    """Runs of which activations and the metric's gradients there are wanted.
 
-    def __init__(self, embedded: Tensor, sites: dict[int, Tensor], value: Tensor) -> None:
-        self.embedded, self.sites, self.value = embedded, sites, value.detach()
+    Args:
+        model: a `HookedTransformer` in eval mode.
+        metric: what is differentiated.
+        mask: 1 at tokens, where some row is padded.
+        names: hook points.
+    """
 
+    def __init__(self, model: Any, metric: Metric, mask: Tensor | None, names: Sequence[str]) -> None:
+        self.model, self.metric, self.mask, self.names = model, metric, mask, tuple(names)
+        self.entry = "hook_full_embed" if "hook_full_embed" in model.hook_dict else "hook_embed"
 
-class _Run:
-    def __init__(self, model: Any, site: Site, metric: Metric, mask: Tensor | None) -> None:
-        self.model, self.site, self.metric, self.mask = model, site, metric, mask
-        self.layers = layers_with(model.config, site)
-
-    def _forward(self, tokens: Tensor, embedded: Tensor | None) -> tuple[Tensor, Tensor, dict[int, Tensor]]:
-        """The metric, the embedded tokens (or those put in their place), and the site's activations."""
+    def _forward(self, tokens: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The metric, and activations by hook name, the embedding's among them."""
         kept: dict[str, Tensor] = {}
 
-        def keep(x: Tensor, hook: Any) -> None:
-            kept[hook.name] = x
-
-        def replace(x: Tensor, hook: Any) -> Tensor:
-            kept[hook.name] = x if embedded is None else embedded
+        def keep(x: Tensor, hook: Any) -> Tensor:
+            x = x.clone()  # what else reads x has no part in it
+            kept[hook.name] = x if embedded is None or hook.name != self.entry else embedded
             return kept[hook.name]
 
-        entry = "blocks.0.hook_resid_pre"
-        names = {self.site.hook_name(layer): layer for layer in self.layers}
-        hooks = [(entry, replace), *((name, keep) for name in names if name != entry)]
-        with self.model.hooks(fwd_hooks=hooks):
+        names = dict.fromkeys((self.entry, *self.names))
+        with self.model.hooks(fwd_hooks=[(name, keep) for name in names]):
             stream = self.model.stream(tokens, attention_mask=self.mask)
-        value = self.metric.of_stream(self.model, stream)
-        return value, kept[entry], {layer: kept[name] for name, layer in names.items()}
+        return self.metric.of_stream(self.model, stream), kept
 
-    def keep(self, tokens: Tensor) -> _Kept:
-        """A run without gradients."""
-        with torch.no_grad():
-            value, embedded, sites = self._forward(tokens, None)
-        return _Kept(embedded, sites, value)
+    @torch.no_grad()
+    def keep(self, tokens: Int[Tensor, "pair pos"]) -> tuple[Float[Tensor, " pair"], dict[str, Tensor]]:
+        """The metric and the activations of a plain run."""
+        return self._forward(tokens)
 
-    def gradients(self, mine: _Kept, theirs: _Kept, tokens: Tensor, steps: int) -> dict[int, Tensor]:
-        """The metric's gradient at each layer's activation, averaged over the steps."""
-        shares = [0.0] if steps == 0 else [(step + 0.5) / steps for step in range(steps)]
-        total: dict[int, Tensor] = {}
-        for share in shares:
-            embedded = torch.lerp(mine.embedded, theirs.embedded, share).requires_grad_()
-            value, _, sites = self._forward(tokens, embedded)
-            found = torch.autograd.grad(
-                value.sum(), [sites[layer] for layer in self.layers], allow_unused=True
+    def gradients(
+        self, tokens: Int[Tensor, "pair pos"], mine: Tensor, theirs: Tensor, steps: int
+    ) -> dict[str, Tensor]:
+        """The metric's gradient at each hook point: in the run itself, or the mean over steps of the way.
+
+        Args:
+            tokens: of the run.
+            mine: its embeddings, as `keep` gave them under the name of `entry`.
+            theirs: the embeddings at the end of the way.
+            steps: 0 for the run itself.
+
+        Raises:
+            InputError: a negative number of steps, or more than 1,000.
+        """
+        if not 0 <= steps <= MOST_STEPS:
+            raise InputError(
+                f"steps must be 0 for the plain gradient, or up to {MOST_STEPS:,}; found {shown(steps)}."
             )
-            for layer, gradient in zip(self.layers, found, strict=True):
-                gradient = torch.zeros_like(sites[layer]) if gradient is None else gradient
-                total[layer] = total.get(layer, torch.zeros_like(gradient)) + gradient / len(shares)
+        shares = [0.0] if steps == 0 else [(step + 0.5) / steps for step in range(steps)]
+        total: dict[str, Tensor] = {}
+        for share in shares:
+            embedded = torch.lerp(mine, theirs, share).requires_grad_()
+            with torch.enable_grad():
+                value, kept = self._forward(tokens, embedded)
+                points = [kept[name] for name in self.names]
+                found = torch.autograd.grad(value.sum(), points, allow_unused=True)
+            for name, gradient in zip(self.names, found, strict=True):
+                gradient = torch.zeros_like(kept[name]) if gradient is None else gradient / len(shares)
+                total[name] = gradient if name not in total else total[name].add_(gradient)
         return total
 
 
@@ -141,8 +154,8 @@ def _collapse(product: Tensor, site: Site, by_position: bool) -> Float[Tensor, "
 def _table(estimates: dict[int, Tensor], cells: Cells) -> Float[np.ndarray, "cell pair"]:
     pairs = len(next(iter(estimates.values())))
     found = np.empty((len(cells), pairs))
-    for layer, estimate in estimates.items():
-        here = np.flatnonzero(cells.layer == layer)
+    for layer in set(cells.layer.tolist()):
+        estimate, here = estimates[layer], np.flatnonzero(cells.layer == layer)
         pos, unit = np.maximum(cells.pos[here], 0), np.maximum(cells.unit[here], 0)
         found[here] = estimate.detach().double().cpu().numpy()[:, pos, unit].T
     return found

@@ -156,6 +156,7 @@ def top_pairs(
     count: int = 20,
     *,
     largest: bool = True,
+    among: Any = None,
     tokenizer: Any = None,
     chunk: int = 1024,
 ) -> TokenPairs:
@@ -165,19 +166,25 @@ def top_pairs(
         circuit: what `ov_circuit` or `qk_circuit` gave.
         count: how many.
         largest: else the smallest.
+        among: ids of the only tokens that may be in a pair, such as those that a text has; tokens that
+            training never saw have vectors of chance, and often the extreme entries.
         tokenizer: names the tokens; ids stand for them without one.
         chunk: rows at a time.
     """
-    width = circuit.rdim
-    best = circuit.A.new_empty(0)
+    A, B = circuit.A, circuit.B
+    kept = torch.arange(len(A)) if among is None else torch.as_tensor(among, dtype=torch.long)
+    if among is not None:
+        A, B = A[kept], B[:, kept]
+    width = B.shape[1]
+    best = A.new_empty(0)
     where = torch.empty(0, dtype=torch.long, device=best.device)
-    for start in range(0, circuit.ldim, chunk):
-        part = (circuit.A[start : start + chunk] @ circuit.B).flatten()
+    for start in range(0, len(A), chunk):
+        part = (A[start : start + chunk] @ B).flatten()
         values, places = part.topk(min(count, len(part)), largest=largest)
         best, where = torch.cat([best, values]), torch.cat([where, places + start * width])
         best, order = best.topk(min(count, len(best)), largest=largest)
         where = where[order]
-    rows, columns = (where // width).tolist(), (where % width).tolist()
+    rows, columns = (kept[part.cpu()].tolist() for part in (where // width, where % width))
 
     def label(token: int) -> str:
         return str(token) if tokenizer is None else tokenizer.decode([token])

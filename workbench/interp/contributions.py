@@ -49,6 +49,11 @@ class TextAttribution:
         """What rounding leaves: log-probability - uniform - sum of contributions."""
         return self.log_probs - self.uniform - self.contributions.sum(-1)
 
+    def folded(self) -> "TextAttribution":
+        """The same with each MLP's neurons in one sum, and all biases in another."""
+        components, values = folded(self.components, self.contributions)
+        return dataclasses.replace(self, components=components, contributions=values)
+
     def to_frame(self) -> "pd.DataFrame":
         """One row a token and component: position, token, log_prob, component, kind, layer, head, nats."""
         import pandas as pd
@@ -59,7 +64,7 @@ class TextAttribution:
                 "position": np.repeat(np.arange(len(self.ids)), count),
                 "token": np.repeat(np.array(self.tokens, dtype=object), count),
                 "log_prob": np.repeat(self.log_probs, count),
-                **_columns(self.components * len(self.ids)),
+                **columns(self.components * len(self.ids)),
             }
         )
         return frame.assign(nats=self.contributions.ravel())
@@ -153,6 +158,10 @@ class PairAttribution:
         """Whole difference - uniform - sum of contributions: rounding only."""
         return self.difference - self.uniform_whole - math.fsum(self.whole)
 
+    def folded(self) -> "PairAttribution":
+        """The same with each MLP's neurons in one sum, and all biases in another."""
+        return dataclasses.replace(self, good=self.good.folded(), bad=self.bad.folded())
+
     def top(self, count: int = 5, whole: bool = False) -> list[tuple[Component, float]]:
         """The components with the largest contributions, either sign, largest first."""
         values = self.whole if whole else self.at_place
@@ -163,7 +172,7 @@ class PairAttribution:
         """One row a component: component, kind, layer, head, at_place, whole (nats)."""
         import pandas as pd
 
-        frame = pd.DataFrame(_columns(self.components))
+        frame = pd.DataFrame(columns(self.components))
         return frame.assign(at_place=self.at_place, whole=self.whole)
 
     def plot(self, ax: Any = None, whole: bool = False) -> Any:
@@ -186,12 +195,27 @@ class PairAttribution:
         return np.zeros(len(side.components))
 
 
-def _columns(chosen: Sequence[Component]) -> dict[str, Any]:
+def folded(
+    components: Sequence[Component], values: Float[np.ndarray, "*rows component"]
+) -> tuple[tuple[Component, ...], Float[np.ndarray, "*rows coarse"]]:
+    """Contributions with each MLP's neurons in one sum, and all biases in another."""
+    names: dict[Component, list[int]] = {}
+    for index, component in enumerate(components):
+        if component.kind == "neuron":
+            component = Component(f"L{component.layer} MLP", "mlp", component.layer)
+        elif component.kind == "bias":
+            component = Component("biases", "biases")
+        names.setdefault(component, []).append(index)
+    return tuple(names), np.stack([values[..., chosen].sum(-1) for chosen in names.values()], -1)
+
+
+def columns(chosen: Sequence[Component]) -> dict[str, Any]:
+    """What components are, as columns of a table; `neuron` only if there are some."""
     import pandas as pd
 
+    numbers = ["layer", "head", *["neuron"] * any(component.neuron is not None for component in chosen)]
     return {
         "component": [component.label for component in chosen],
         "kind": [component.kind for component in chosen],
-        "layer": pd.array([component.layer for component in chosen], dtype="Int64"),
-        "head": pd.array([component.head for component in chosen], dtype="Int64"),
+        **{name: pd.array([getattr(one, name) for one in chosen], dtype="Int64") for name in numbers},
     }

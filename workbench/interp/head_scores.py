@@ -17,12 +17,13 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.circuits import copying_scores
+from workbench.interp.head_copies import CopyLoss, copy_loss
 from workbench.interp.head_patterns import REPEATED, TEXT, Rows, choose, impossible, length_of_repeats
 from workbench.interp.head_sequences import batches, given_rows, member, repeated_rows
 from workbench.interp.heads import HeadScores, Measured
 from workbench.interp.sites import find_site, layers_with
-from workbench.model.transformer import HookedTransformer
-from workbench.seeds import derive, generator
+from workbench.interp.untrained import untrained_copy
+from workbench.seeds import generator
 
 REPLICATES = 500
 
@@ -78,7 +79,7 @@ def head_scores(
     first = 0 if config.attention == "causal" else -farthest
     offsets = np.array([d for d in range(first, farthest + 1) if abs(d) < config.n_ctx])
     with ready(model) as network:
-        networks = [network, *([_copy(network)] if untrained else [])]
+        networks = [network, *([untrained_copy(network)] if untrained else [])]
         sets = {
             name: member(config.d_vocab, ids, name, network.device)
             for name, ids in (("punctuation", punctuation), ("name", names))
@@ -108,10 +109,13 @@ def head_scores(
             raise InputError("there are no sequences to score heads on.")
         measured = _measured(tallies)
         parts, found = [_rows_of(measured, slice(len(text)))], list(text)
+        copies: dict[str, CopyLoss] = {}
         for kind in kinds:
             wanted = [name for name in REPEATED if name + kind in chosen]
-            stream = repeated_rows(network, length, repeats, unigram if kind else None, bos, seed, kind)
-            parts.append(_measured(run(stream, [REPEATED[n] for n in wanted], f"repeated{kind}", length)))
+            drawn = list(repeated_rows(network, length, repeats, unigram if kind else None, bos, seed, kind))
+            parts.append(_measured(run(drawn, [REPEATED[n] for n in wanted], f"repeated{kind}", length)))
+            if config.attention == "causal":
+                copies["unigram" if kind else "uniform"] = copy_loss(networks, drawn, length, seed)
             found += [name + kind for name in wanted]
         copying = [copying_scores(net) for net in networks]
     return HeadScores(
@@ -124,6 +128,7 @@ def head_scores(
         copying_untrained=copying[1] if untrained else np.full_like(copying[0], np.nan),
         exchangeable=config.positions != "alibi",
         omitted=omitted,
+        copies=copies,
         sequences=tallies[0].sequences,
         tokens=tallies[0].tokens,
         seed=seed,
@@ -235,10 +240,3 @@ def _weights(seed: int, what: str, start: int, count: int) -> Float[np.ndarray, 
         generator(seed, f"bootstrap {what}", start + index).poisson(1.0, REPLICATES) for index in range(count)
     ]
     return np.concatenate([np.ones((1, count)), np.stack(drawn, 1)])
-
-
-def _copy(model: Any) -> HookedTransformer:
-    """An untrained model of the same configuration."""
-    other = derive(model.config.seed, "untrained copy")
-    made = HookedTransformer(dataclasses.replace(model.config, seed=other), model.tokenizer)
-    return made.to(model.device, model.dtype).eval()  # type: ignore[return-value]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.interp.head_patterns import Rows
+from workbench.interp.texts import story_rows
 from workbench.seeds import generator
 
 CELLS = 2**24
@@ -35,7 +36,9 @@ def given_rows(model: Any, sequences: Any, mask: Tensor | None) -> Iterator[Int[
         raise InputError("a mask belongs to token ids of the same shape, [sequence pos].")
     d_vocab, n_ctx = model.config.d_vocab, model.config.n_ctx
     for index, given in enumerate(sequences):
-        row = model.to_tokens(given)[0] if isinstance(given, str) else torch.as_tensor(given)
+        if isinstance(given, str):
+            given = story_rows(model._need_tokenizer(), [given], end=False)[0]
+        row = torch.as_tensor(given)
         if mask is not None:
             real = mask[index].bool()
             if bool((real.int().diff() > 0).any()):

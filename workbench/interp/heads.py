@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from workbench.errors import InputError, nearest
+from workbench.interp.head_copies import CopyLoss
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +60,9 @@ class HeadScores:
     """Whether the heads of an untrained layer differ by chance only; ALiBi's differ by their slopes."""
     omitted: dict[str, str]
     """Scores that were not taken, and why."""
+    copies: dict[str, CopyLoss]
+    """Loss on the second minus the first copy in `[BOS] r r`, r drawn `uniform` or `unigram`; empty for
+    bidirectional models and where no repeated tokens were read."""
     sequences: int
     tokens: int
     seed: int

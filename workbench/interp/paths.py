@@ -20,22 +20,22 @@ from torch import Tensor
 
 
 class Path:
-    """A direction for each reading on its way back, and what the biases that it met have added.
+    """A direction for each reading on its way back, and what each bias that it met has added.
 
     Args:
         kept: activations of this run at the places read, by hook name, [read ...].
         direction: in the space that the unembedding reads; float64.
-        biases: a sum to go on with; branches of one path share it.
+        biases: what biases have added so far, by name, [read] each; branches of one path share it.
     """
 
     def __init__(
         self,
         kept: Mapping[str, Tensor],
         direction: Float[Tensor, "read width"],
-        biases: Float[Tensor, " read"] | None = None,
+        biases: dict[str, Tensor] | None = None,
     ) -> None:
         self.kept, self.direction = kept, direction
-        self.biases = direction.new_zeros(len(direction)) if biases is None else biases
+        self.biases = {} if biases is None else biases
 
     def branch(self, share: Float[Tensor, "read 1"] | None = None) -> "Path":
         """A path from here that leaves this one where it is; `share` of the direction."""
@@ -47,16 +47,19 @@ class Path:
         """What vectors written here add to the quantity explained."""
         return (written.double() * self.direction).sum(-1)
 
-    def bias(self, bias: Float[Tensor, " width"] | None) -> None:
+    def bias(self, name: str, bias: Float[Tensor, " width"] | None) -> None:
         """Count a bias that is added here."""
         if bias is not None:
-            self.biases += self.direction @ bias.detach().double()
+            self.biases[name] = self.direction @ bias.detach().double()
 
     def linear(
-        self, weight: Float[Tensor, "width before"], bias: Float[Tensor, " width"] | None = None
+        self,
+        weight: Float[Tensor, "width before"],
+        name: str = "",
+        bias: Float[Tensor, " width"] | None = None,
     ) -> None:
-        """Back through `F.linear(x, weight, bias)`."""
-        self.bias(bias)
+        """Back through `F.linear(x, weight, bias)`; `name` is the bias's."""
+        self.bias(name, bias)
         self.direction = self.direction @ weight.detach().double()
 
     def norm(self, norm: Any, name: str) -> None:
@@ -64,7 +67,7 @@ class Path:
         if norm is None:
             return
         centred = hasattr(norm, "b")
-        self.bias(norm.b if centred else None)
+        self.bias(f"{name}.b", norm.b if centred else None)
         self.direction = self.direction * norm.w.detach().double()
         if centred:
             self.direction = self.direction - self.direction.mean(-1, keepdim=True)
@@ -82,7 +85,7 @@ def from_readout(model: Any, kept: Mapping[str, Tensor], direction: Float[Tensor
     if model.mlm_head is not None:
         path.norm(model.mlm_head.ln, "mlm_head.ln")
         path.activation("mlm_head")
-        path.linear(model.mlm_head.weight, model.mlm_head.bias)
+        path.linear(model.mlm_head.weight, "mlm_head.b", model.mlm_head.bias)
     elif model.config.tied and model.embed.up_weight is not None:
         path.linear(model.embed.up_weight.T)
     path.norm(model.ln_final, "ln_final")

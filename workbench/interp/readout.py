@@ -26,11 +26,13 @@ NODES = (16, 32, 64, 128, 256)
 COMPLETE = 1e-12
 
 
-def path_probabilities(logits: Float[Tensor, "read d_vocab"]) -> Float[Tensor, "read d_vocab"]:
+def path_probabilities(
+    logits: Float[Tensor, "read d_vocab"], complete: float = COMPLETE
+) -> Float[Tensor, "read d_vocab"]:
     """The integral of softmax(a logits) over a from 0 to 1, for each row.
 
     It is complete when sum(P logits) + log d_vocab = logsumexp(logits), which is checked to a relative
-    1e-12; rows that are sharper than that after 256 nodes are returned as they are.
+    `complete`; rows that are sharper than that after 256 nodes are returned as they are.
     """
     target = logits.logsumexp(-1) - math.log(logits.shape[-1])
     result = torch.empty_like(logits)
@@ -43,7 +45,7 @@ def path_probabilities(logits: Float[Tensor, "read d_vocab"]) -> Float[Tensor, "
             total += weight * torch.softmax(node * chosen, -1)
         result[left] = total
         missing = ((total * chosen).sum(-1) - target[left]).abs()
-        left = left[missing > COMPLETE * (1 + target[left].abs())]
+        left = left[missing > complete * (1 + target[left].abs())]
         if not len(left):
             break
     return result

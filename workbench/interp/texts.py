@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.data.masking import mask_tokens
+from workbench.data.tokenizer import plain_encoder
 from workbench.errors import InputError
 from workbench.evals.scoring import opened
 from workbench.model.tokens import pad_rows
@@ -43,23 +44,26 @@ class TextBatch:
         return (self.targets != IGNORED).sum(1).cpu().numpy()
 
 
-def text_batches(model: Any, text: Any = None, seed: int = 0, split: str = "validation") -> list[TextBatch]:
+def text_batches(
+    model: Any, text: Any = None, seed: int = 0, split: str = "validation", stories: int = STORIES
+) -> list[TextBatch]:
     """Text as batches, the same for the same seed.
 
     Args:
         model: a run or a `HookedTransformer`.
         text: stories (each becomes `<bos> ... <eos>`, cut at the context), token ids [row pos], batches
-            as `workbench.data.batches` gives them, or None for the first 100 stories of the run's own
-            corpus, or of the embedded one if there is no run.
+            as `workbench.data.batches` gives them, or None for the first stories of the run's own corpus,
+            or of the embedded one if there is no run.
         seed: of the tokens that are hidden from a masked model; batches have theirs hidden already.
         split: of that corpus, `validation` or `train`.
+        stories: how many of that corpus.
 
     Raises:
         InputError: no text, text without a tokenizer, ids outside the vocabulary or beyond the context.
     """
     run, network, tokenizer = opened(model)
     if text is None:
-        text = _own_stories(run, split)
+        text = own_stories(run, split, stories)
     if isinstance(text, str):
         text = [text]
     if isinstance(text, Tensor):
@@ -82,6 +86,25 @@ def text_batches(model: Any, text: Any = None, seed: int = 0, split: str = "vali
             ]
     checked = [_checked(network, batch) for batch in found]
     return list(chain.from_iterable(map(_split, checked)))
+
+
+def story_rows(
+    tokenizer: Any, stories: Iterable[str], n_ctx: int | None = None, *, end: bool = True
+) -> list[list[int]]:
+    """Token ids of each story between BOS and EOS, as far as the tokenizer has them.
+
+    A story that contains `<bos>` in so many letters gives ordinary tokens there.
+
+    Args:
+        tokenizer: a `PreTrainedTokenizerFast`.
+        stories: texts.
+        n_ctx: rows are cut to so many tokens.
+        end: with EOS.
+    """
+    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id if end else None)
+    before, after = ([] if one is None else [one] for one in ends)
+    found = plain_encoder(tokenizer).encode_batch_fast(list(stories), add_special_tokens=False)
+    return [(before + one.ids + after)[:n_ctx] for one in found]
 
 
 def row_nats(model: Any, batch: TextBatch) -> Float[Tensor, " row"]:
@@ -110,26 +133,21 @@ def refuse_unscored(batches: Sequence[TextBatch]) -> None:
         )
 
 
-def _own_stories(run: Any, split: str) -> Sequence[str]:
+def own_stories(run: Any, split: str, count: int) -> Sequence[str]:
     """The first stories of what the run was trained on; embedded ones if that is not at hand."""
     from workbench.data.corpus import EMBEDDED, open_corpus
     from workbench.data.embedded.stories import stories
 
     data = {} if run is None or "imported_from" in run.data_card else run.config.get("data", {})
     if data.get("source") in (None, EMBEDDED):
-        return stories(STORIES, split=split)
-    return getattr(open_corpus(data["source"], column=data.get("column") or "text"), split)[:STORIES]
+        return stories(count, split=split)
+    return getattr(open_corpus(data["source"], column=data.get("column") or "text"), split)[:count]
 
 
 def _stories(model: Any, tokenizer: Any, stories: Iterable[str], seed: int) -> Iterator[TextBatch]:
     if tokenizer is None:
         raise InputError("the model has no tokenizer; give token ids [row pos], not text.")
-    start, stop = tokenizer.bos_token_id, tokenizer.eos_token_id
-    rows = []
-    for story in stories:
-        ids = tokenizer.encode(story, add_special_tokens=False)
-        ends = [[] if end is None else [end] for end in (start, stop)]
-        rows.append((ends[0] + ids + ends[1])[: model.config.n_ctx])
+    rows = story_rows(tokenizer, stories, model.config.n_ctx)
     size = max(1, TOKENS_PER_FORWARD // max(map(len, rows)))
     for first in range(0, len(rows), size):
         tokens, real = pad_rows(rows[first : first + size], tokenizer.pad_token_id)

@@ -16,7 +16,7 @@ COLOURS = "RdBu"
 def layer_map(components: Any, values: Any) -> tuple[Any, list[str]]:
     """Contributions of heads and MLPs as block x column, NaN where a block has no such part, and the
     columns' names: H0, H1, ..., MLP, as far as the model has them."""
-    layered = [(c, value) for c, value in zip(components, values, strict=True) if c.layer is not None]
+    layered = [(c, v) for c, v in zip(components, values, strict=True) if c.kind in ("head", "mlp")]
     names = ["MLP" if c.head is None else f"H{c.head}" for c, _ in layered]
     columns = sorted(set(names), key=lambda name: (name == "MLP", len(name), name))
     grid = np.full((1 + max(c.layer for c, _ in layered), len(columns)), np.nan)
@@ -32,12 +32,13 @@ def plot_pair(attribution: "PairAttribution", ax: Any = None, whole: bool = Fals
         InputError: matplotlib is not installed.
     """
     pyplot = need_pyplot()
-    values = attribution.whole if whole else attribution.at_place
-    grid, columns = layer_map(attribution.components, values)
+    attribution = attribution.folded()
+    components, values = attribution.components, attribution.whole if whole else attribution.at_place
+    grid, columns = layer_map(components, values)
     limit = float(np.nanmax(np.abs(grid))) or 1.0
     if ax is None:
         _, ax = pyplot.subplots(
-            figsize=(1.5 + 0.6 * len(columns), 1.2 + 0.5 * len(grid)), layout="constrained"
+            figsize=(1.5 + 0.6 * len(columns), 1.4 + 0.5 * len(grid)), layout="constrained"
         )
     ax.set_facecolor("0.87")  # shows where a block has no such part
     image = ax.imshow(grid, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto")
@@ -51,31 +52,36 @@ def plot_pair(attribution: "PairAttribution", ax: Any = None, whole: bool = Fals
     total = attribution.difference if whole else attribution.difference_at_place
     others = ", ".join(
         f"{component.label} {value:+.2f}"
-        for component, value in zip(attribution.components, values, strict=True)
+        for component, value in zip(components, values, strict=True)
         if component.layer is None
     )
     what = "whole sentences" if whole else "shown position"
-    ax.set_title(f"{what}: {total:+.2f} nats\n{others}", fontsize=9)
-    ax.figure.colorbar(image, ax=ax, label="nats for the grammatical sentence")
+    ax.set_title(f"{what}: {total:+.2f} nats, norms' scales frozen\n{others}", fontsize=9)
+    ax.figure.colorbar(image, ax=ax, label="nats for the good one")
     return ax
 
 
 def plot_text(attribution: "TextAttribution", ax: Any = None) -> Any:
-    """Component x token.
+    """Component x token, neurons in one sum for each MLP.
 
     Raises:
         InputError: matplotlib is not installed.
     """
     pyplot = need_pyplot()
-    values = attribution.contributions.T
+    attribution = attribution.folded()
+    components, values = attribution.components, attribution.contributions.T
     limit = float(np.abs(values).max()) or 1.0
     if ax is None:
         size = (2 + 0.5 * values.shape[1], 1 + 0.22 * values.shape[0])
         _, ax = pyplot.subplots(figsize=size, layout="constrained")
     image = ax.imshow(values, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto")
     ax.set_xticks(
-        range(values.shape[1]), [repr(token)[1:-1] for token in attribution.tokens], rotation=60, ha="right"
+        range(values.shape[1]),
+        [repr(token)[1:-1] for token in attribution.tokens],
+        rotation=60,
+        ha="right",
+        parse_math=False,
     )
-    ax.set_yticks(range(values.shape[0]), [component.label for component in attribution.components])
+    ax.set_yticks(range(values.shape[0]), [component.label for component in components])
     ax.figure.colorbar(image, ax=ax, label="nats above the uniform guess")
     return ax

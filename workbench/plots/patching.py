@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.plots.contributions import COLOURS
-from workbench.plots.pyplot import need_pyplot
+from workbench.plots.pyplot import need_pyplot, plain
 
 if TYPE_CHECKING:
     from workbench.interp.patch_result import PatchResult
@@ -41,7 +41,7 @@ def plot_patches(result: "PatchResult", ax: Any = None, recovered: bool = False)
         grid = values.reshape(len(layers), -1)
     if result.positions is not None:
         places = np.unique(result.positions)
-        columns = [f"{result.tokens[place].strip() or '␣'}\n{place}" for place in places]
+        columns = [f"{plain(result.tokens[place])}\n{place}" for place in places]
         axis = "position of the patched run (tokens of the first pair)"
     elif result.units is not None:
         columns, axis = [str(name) for name in np.unique(result.units)], (result.unit or "").replace("_", "/")

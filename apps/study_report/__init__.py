@@ -1,0 +1,1 @@
+"""The study of a run as one HTML page."""
