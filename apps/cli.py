@@ -24,7 +24,7 @@ VERBS: dict[str, dict[str, str]] = {
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
         "patch": "put activations of one prompt into another: what moves the answer",
-        "attribute": "a pair's or a text's log-probability, split into embedding, heads, MLPs and neurons; lenses",
+        "attribute": "what embedding, heads, MLPs and neurons add to a pair or a text; lenses",
         "heads": "what attention heads look at, beside uniform attention and an untrained copy",
         "neurons": "what neurons fire on, write and do; a card for one",
         "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",

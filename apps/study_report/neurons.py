@@ -86,9 +86,8 @@ def _passage(passage: Entry, one: Entry) -> str:
         [(value or 0) / most for value in passage["values"]],
         [(value or 0) > one["threshold"] for value in passage["values"]],
     )
-    if passage["kind"] == "random":
-        return f'<div class="random"><small>at random</small>{text}</div>'
-    return text
+    told = {"top": "", "random": "at random", "first mention": "a first mention"}[passage["kind"]]
+    return f'<div class="passage">{f"<small>{told}</small>" if told else ""}{text}</div>'
 
 
 def protagonist_part(found: Entry) -> str:
@@ -127,6 +126,8 @@ def protagonist_part(found: Entry) -> str:
             ["detector", "first mention against tokens nearby", "against later mentions of the name"], rows
         )
         + '<p class="quiet">Later mentions are told from first ones by position alone, so only the two '
-        f"columns together make a first-mention neuron. Protagonists: {html(', '.join(hero['names']))}.</p>"
+        "columns together make a first-mention neuron. An AUC compares a mention with ordinary tokens: the "
+        "passages that excite a neuron most may be of another kind. Protagonists: "
+        f"{html(', '.join(hero['names']))}.</p>"
         f'<div class="cards">{cards}</div></section>'
     )

@@ -69,7 +69,7 @@ def _head(found: Entry, name: str) -> str:
     about = (
         f"A {kind} transformer with {num(found['model']['parameters'], 0)} parameters "
         f"({html(model['n_layers'])} blocks of width {html(model['d_model'])}, {html(model['n_heads'])} "
-        f"heads each), read on {num(found['loss']['stories'], 0)} held-out stories."
+        f"heads each), read on {num(found['stories'], 0)} held-out stories."
     )
     quick = " This is a quick study: few stories and pairs, wide intervals." if found["quick"] else ""
     sentences = "".join(f"<li>{one}</li>" for one in short(found) if one)
@@ -131,7 +131,9 @@ def _model(found: Entry) -> str:
     loss, pairs, training = found["loss"], found["pairs"], found["training"]
     copy = {"value": pairs["untrained"], "low": pairs["untrained_low"], "high": pairs["untrained_high"]}
     facts = [
-        ("loss, nats a token", interval(loss, 3), f"guessing all alike: {num(loss['uniform'])}"),
+        ("loss, nats a token", interval(loss, 3),
+         f"{num(loss['tokens'], 0)} tokens of {num(loss['stories'], 0)} stories; guessing all alike: "
+         f"{num(loss['uniform'])}"),
         ("minimal pairs right", interval(pairs, 1, percent=True),
          f"chance {num(pairs['chance'], 0, percent=True)}; untrained copy {interval(copy, 1, percent=True)}"),
     ]  # fmt: skip

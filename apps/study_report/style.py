@@ -112,7 +112,7 @@ i.rest { background: color-mix(in srgb, var(--muted) 40%, transparent); }
 .card .painted {
   font-size: 0.93rem; line-height: 1.6; border-top: 1px solid var(--line); padding-top: 0.35rem;
 }
-.card .random { opacity: 0.85; }
+.passage small { display: block; margin-top: 0.4rem; }
 table.heat td {
   text-align: right; padding: 0.2rem 0.45rem; min-width: 3.1rem;
   background: color-mix(in srgb, var(--c, transparent) calc(var(--v, 0) * 65%), transparent);

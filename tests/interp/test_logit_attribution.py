@@ -210,7 +210,7 @@ def test_bad_input_is_refused_in_words(causal, options, words):
 def test_a_masked_prompt_without_its_mask_is_refused(tokenizer):
     model = build(d_vocab=len(tokenizer), attention="bidirectional")
     model.tokenizer = tokenizer
-    with pytest.raises(InputError, match="put one <mask> into each prompt, or give position="):
+    with pytest.raises(InputError, match="put one <mask> into each prompt"):
         attribute_logits(model, "The cat", " likes")
 
 

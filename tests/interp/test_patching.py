@@ -215,7 +215,7 @@ def test_progress_ends_at_one(prompts):
     ("change", "words"),
     [
         (dict(site="resid"), r"no activation is called 'resid'\. Did you mean 'resid_"),
-        (dict(right=None), "patching needs a metric"),
+        (dict(right=None), "nothing to measure: give the right and the wrong answer"),
         (dict(right=[5]), r"1 right answers were given for 2 pairs"),
         (dict(wrong=61), r"the wrong answer 61 is no token of a vocabulary of 61"),
         (dict(layers=[7]), r"layer 7 is not there to be patched; there are 0 to 1"),
@@ -291,8 +291,8 @@ def test_metrics_by_name_are_what_they_say(prompts, name, direction):
 def test_metrics_by_name_that_cannot_be_are_refused(prompts):
     for fields, name, words in (
         ({}, "klx", "no metric is called 'klx'. Did you mean 'kl'"),
-        ({}, "log_prob", "needs a metric: the right answer"),
-        ({}, None, "needs a metric: the right and the wrong answer"),
+        ({}, "log_prob", "give the right answer, or metric="),
+        ({}, None, "give the right and the wrong answer"),
         (dict(objective="mlm", attention="bidirectional"), "loss", "masked model has no next-token loss"),
     ):
         with pytest.raises(InputError, match=words):

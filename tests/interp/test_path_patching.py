@@ -252,7 +252,7 @@ def test_frame_names_and_plots(prompts):
         (dict(senders=[]), "no sender was named"),
         (dict(senders="L1H0", receivers="L0H1.q"), "senders must come before receivers"),
         (dict(receivers="L1H1, logits", together=True), "the logits are received alone"),
-        (dict(right=None), "patching needs a metric"),
+        (dict(right=None), "nothing to measure: give the right and the wrong answer"),
     ],
     ids=str,
 )

@@ -16,10 +16,11 @@ from torch import Tensor
 
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
+from workbench.interp.metric_choice import choose_metric
 from workbench.interp.metrics import Metric
 from workbench.interp.patch_result import PatchResult
 from workbench.interp.patching import Direction, plan, sweep_result
-from workbench.interp.prompts import choose_metric, labels, prompts
+from workbench.interp.prompts import labels, prompts
 from workbench.interp.resume import Cells
 from workbench.interp.sites import Site, find_site, layers_with
 
@@ -33,7 +34,7 @@ def attribution_patch(
     *,
     right: Any = None,
     wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | None = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
     site: str = "z",
     by_position: bool = True,
     layers: Sequence[int] | None = None,
@@ -57,8 +58,8 @@ def attribution_patch(
     chosen = find_site(site)
     with ready(model) as network:
         first, second, mask = prompts(network, clean, corrupted)
-        metric = choose_metric(network, metric, right, wrong, first, mask)
         into, other = (second, first) if direction == "denoise" else (first, second)
+        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
         names = {layer: chosen.hook_name(layer) for layer in layers_with(network.config, chosen)}
         run = GradientRun(network, metric, mask, list(names.values()))
         (value, mine), (value_there, theirs) = run.keep(into), run.keep(other)

@@ -20,10 +20,11 @@ from workbench.evals.scoring import ready
 from workbench.interp.attribution_patching import GradientRun
 from workbench.interp.base_run import Base
 from workbench.interp.direct_paths import needed, walk
+from workbench.interp.metric_choice import choose_metric
 from workbench.interp.metrics import Metric
 from workbench.interp.patching import Direction
 from workbench.interp.path_ends import Receiver, all_receivers, find_senders, reaches
-from workbench.interp.prompts import choose_metric, prompts
+from workbench.interp.prompts import prompts
 from workbench.interp.resume import TOKENS_PER_BATCH
 from workbench.interp.writers import Component
 
@@ -100,7 +101,7 @@ def edge_attribution(
     *,
     right: Any = None,
     wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | None = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
     direction: Direction = "denoise",
     steps: int = 0,
 ) -> EdgeAttribution:
@@ -121,8 +122,8 @@ def edge_attribution(
     with ready(model) as network:
         config = network.config
         first, second, mask = prompts(network, clean, corrupted)
-        metric = choose_metric(network, metric, right, wrong, first, mask)
         into, other = (second, first) if direction == "denoise" else (first, second)
+        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
         run = GradientRun(network, metric, mask, _inputs(network))
         embedded = [run.keep(tokens)[1][run.entry] for tokens in (into, other)]
         gradients = run.gradients(into, embedded[0], embedded[1], steps)

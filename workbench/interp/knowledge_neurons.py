@@ -27,7 +27,7 @@ from workbench.interp.metrics import Metric, answers
 from workbench.interp.neuron_gradients import NEURON, Progress, chunks, integrated
 from workbench.interp.neuron_rows import neuron_layers
 from workbench.interp.parts import Part
-from workbench.interp.prompts import last_positions, prompts
+from workbench.interp.prompts import prompts, read_positions
 
 SUPPRESS, ENHANCE = 0.0, 2.0
 
@@ -117,7 +117,7 @@ class _Asked:
 
     def __init__(self, model: Any, facts: Any, answer: Any, layers: Sequence[int]) -> None:
         tokens, _, mask = prompts(model, facts, facts)
-        self.places = _places(model, tokens, mask)
+        self.places = read_positions(model, tokens, mask)
         right = answers(model, answer, len(tokens), "right").to(tokens.device)
         self.metric, self.layers = Probability(right, self.places), layers
         self.rows = torch.arange(len(tokens), device=tokens.device)
@@ -156,23 +156,6 @@ class _Asked:
         found = torch.cat(parts).view(len(sets), 2, -1).double().cpu().numpy()
         plain = self.metric.of_stream(model, base.streams[-1]).double().cpu().numpy()
         return Tried(plain, found[0, 0], found[0, 1], found[1:, 0], found[1:, 1])
-
-
-def _places(model: Any, tokens: Tensor, mask: Tensor | None) -> Int[Tensor, " prompt"]:
-    """Where each prompt's answer is read off."""
-    if model.config.objective != "mlm":
-        return last_positions(tokens, mask)
-    hidden = None if model.tokenizer is None else model.tokenizer.mask_token_id
-    if hidden is None:
-        raise InputError("a masked model's answer is read off at a mask token: the tokenizer has none.")
-    counts = (tokens == hidden).sum(1)
-    if not bool((counts == 1).all()):
-        worst = int((counts != 1).int().argmax())
-        raise InputError(
-            f"prompt {worst} has {int(counts[worst])} mask tokens ; a masked model's prompt needs "
-            "exactly one, where the answer stands."
-        )
-    return (tokens == hidden).int().argmax(1)
 
 
 def _sets(kept: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:

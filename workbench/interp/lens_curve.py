@@ -13,9 +13,9 @@ from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import opened, ready
 from workbench.interp.attribution import readings
 from workbench.interp.lens_result import LensCurve
-from workbench.interp.logit_attribution import read_positions
 from workbench.interp.logit_lens import check_lens, lens_name, lens_points, measured
 from workbench.interp.metrics import answers
+from workbench.interp.prompts import read_positions
 
 
 @torch.no_grad()

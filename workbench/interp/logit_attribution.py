@@ -21,6 +21,7 @@ from workbench.evals.scoring import opened, ready
 from workbench.interp.contributions import columns, folded
 from workbench.interp.metrics import answers
 from workbench.interp.paired import mean_change
+from workbench.interp.prompts import read_positions
 from workbench.interp.writers import Component, decompose, written
 
 if TYPE_CHECKING:
@@ -156,41 +157,6 @@ def attribute_logits(
         contributions=values.cpu().numpy(),
         components=known,
     )
-
-
-def read_positions(
-    model: Any, tokens: Int[Tensor, "row pos"], real: Tensor | None, position: int | Sequence[int] | None
-) -> Int[Tensor, " row"]:
-    """Where each row's answer is read off (see `attribute_logits`).
-
-    Raises:
-        InputError: outside the row, another number of positions than rows, or not exactly one mask in a row.
-    """
-    rows, width = tokens.shape
-    lengths = torch.full((rows,), width) if real is None else real.sum(1).cpu()
-    if position is None and model.config.objective == "clm":
-        found = lengths - 1
-    elif position is None:
-        mask = getattr(model.tokenizer, "mask_token_id", None)
-        hidden = torch.zeros_like(tokens) if mask is None else (tokens == mask).long()
-        if bool((hidden.sum(1) != 1).any()):
-            put = "" if mask is None else f"put one {model.tokenizer.mask_token} into each prompt, or "
-            raise InputError(f"a masked model answers at one hidden token; {put}give position=.")
-        found = hidden.argmax(1).cpu()
-    else:
-        given = [position] * rows if isinstance(position, int) else list(position)
-        if len(given) != rows:
-            raise InputError(f"{len(given)} positions were given for {rows} prompts; give one for each.")
-        found = torch.tensor(given)
-        found = torch.where(found < 0, found + lengths, found)
-    outside = (found < 0) | (found >= lengths)
-    if bool(outside.any()):
-        row = int(outside.int().argmax())
-        asked = position if isinstance(position, int) or position is None else position[row]
-        raise InputError(
-            f"position {asked} is outside prompt {row}, which has {int(lengths[row])} tokens, BOS included."
-        )
-    return found.to(tokens.device)
 
 
 def _shown(model: Any, tokens: Tensor, real: Tensor | None) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from torch import Tensor
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import ready
 from workbench.interp.base_run import Base
+from workbench.interp.metric_choice import choose_metric
 from workbench.interp.metrics import Function, Metric
 from workbench.interp.neuron_ablations import ablations
 from workbench.interp.neuron_contributions import contributions
@@ -38,7 +39,7 @@ from workbench.interp.neuron_result import NeuronAttribution
 from workbench.interp.neuron_rows import neuron_layers
 from workbench.interp.pair_groups import SomePairs
 from workbench.interp.patching import plan
-from workbench.interp.prompts import choose_metric, labels, prompts
+from workbench.interp.prompts import labels, prompts
 from workbench.interp.texts import TextBatch, text_batches
 
 METHODS = ("contribution", "gradient", "integrated", "conductance", "ablation")
@@ -54,7 +55,7 @@ def attribute_neurons(
     *,
     right: Any = None,
     wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | None = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
     method: str = "contribution",
     layers: Sequence[int] | None = None,
     positions: Sequence[int] | None = None,

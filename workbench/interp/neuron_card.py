@@ -70,9 +70,9 @@ class NeuronCard:
     max: float
     histogram: Int[np.ndarray, " bin"]
     passages: tuple[Passage, ...]
-    promoted: tuple[Scored, ...] | None
-    """Tokens whose logits the neuron raises, by its weights; None where the method does not fit the model."""
-    suppressed: tuple[Scored, ...] | None
+    promoted: tuple[Scored, ...]
+    """Tokens whose logits the neuron raises, by its weights."""
+    suppressed: tuple[Scored, ...]
     label: Label | None
     """None if none was looked for."""
     ablation: AblationResult | None
@@ -103,7 +103,7 @@ class NeuronCard:
         found |= {"histogram": self.histogram.tolist(), "edges": self.edges[1:-1].tolist()}
         found["label"] = None if self.label is None else self.label._asdict()
         for name in ("promoted", "suppressed"):
-            found[name] = [one._asdict() for one in getattr(self, name) or ()]
+            found[name] = [one._asdict() for one in getattr(self, name)]
         if self.ablation is not None:
             found["ablation"] = self.ablation.how
             found["loss_change"] = self.ablation.loss_intervals[0]._asdict()
@@ -176,7 +176,7 @@ def neuron_card(
     Raises:
         InputError: no such neuron, or as those functions.
     """
-    run, network, _ = opened(model)
+    run, network, tokenizer = opened(model)
     parts = find_parts(network.config, neuron)
     if len(parts) != 1 or parts[0].kind != "neuron":
         raise InputError(f"a card is of one neuron, such as L0N17; found {shown(neuron)!r}.")
@@ -185,15 +185,22 @@ def neuron_card(
         examples = neuron_examples(model, text, layers=[part.layer], seed=seed, **options)
     at = examples.part(part)
     label = None
-    if labels is True:
+    if labels is True and tokenizer is not None:
         labels = label_neurons(model, stories, layers=[part.layer], seed=seed)
     if isinstance(labels, NeuronLabels):
         label = _label(labels, part.layer, part.unit)
     with_pairs = pairs is not False
+    told = text if stories is None and tokenizer is None else stories
     ablation = ablation_effect(
-        model, part, how=how, text=stories, seed=seed, pairs=None if pairs is True else pairs or None,
+        model,
+        part,
+        how=how,
+        text=told,
+        reference=None if tokenizer is not None else told,
+        seed=seed,
+        pairs=None if pairs is True else pairs or None,
         measure=("loss", "pairs") if with_pairs else ("loss",),
-    )  # fmt: skip
+    )
     written = promoted_tokens(network, part.layer, part.unit, count)
     return NeuronCard(
         layer=part.layer,

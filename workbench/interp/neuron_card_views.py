@@ -81,8 +81,7 @@ def _facts(card: "NeuronCard") -> Iterator[tuple[str, str]]:
             else (f"none holds; the best is {visible(label.name)} ({test})"),
         )
     for name, tokens in (("promotes", card.promoted), ("suppresses", card.suppressed)):
-        if tokens is not None:
-            yield name, "  ".join(f"{visible(one.text)!r} {one.score:+.2f}" for one in tokens)
+        yield name, " · ".join(f"{visible(one.text)!r} {one.score:+.2f}" for one in tokens)
     if card.ablation is not None:
         yield "without it", _effect(card)
 
@@ -145,20 +144,21 @@ def _bars(card: "NeuronCard") -> str:
     """The histogram as SVG: heights are logarithms of counts."""
     import numpy as np
 
-    heights = np.log1p(card.histogram)
+    there = np.flatnonzero(card.histogram)
+    first, last = int(there[0]), int(there[-1]) + 1
+    edges = card.edges[first : last + 1]
+    heights = np.log1p(card.histogram[first:last])
     heights = heights / max(1.0, float(heights.max())) * _HEIGHT
     bars = "".join(
         f'<rect x="{_BAR * at}" y="{_HEIGHT - height:.1f}" width="{_BAR - 1}" height="{height:.1f}" '
         'fill="#7ba0c4">'
-        f"<title>{_between(card.edges[at], card.edges[at + 1])}: {count:,} tokens</title></rect>"
-        for at, (height, count) in enumerate(zip(heights, card.histogram, strict=True))
+        f"<title>{low:g} to {high:g}: {count:,} tokens</title></rect>"
+        for at, (height, count, low, high) in enumerate(
+            zip(heights, card.histogram[first:last], edges[:-1], edges[1:], strict=True)
+        )
     )
     width = _BAR * len(heights)
     return (
         f'<svg width="{width}" height="{_HEIGHT}" viewBox="0 0 {width} {_HEIGHT}" role="img" '
         f'aria-label="histogram of activations, two bins an octave, counts as logarithms">{bars}</svg>'
     )
-
-
-def _between(low: float, high: float) -> str:
-    return f"{low:g} to {high:g}"

@@ -78,7 +78,7 @@ def neuron_examples(
                 break
     if not reader.tokens:
         raise InputError("the text has nothing but special tokens; give stories or token ids.")
-    tallies, drawn = reader.tallies, reader.drawn
+    tallies, drawn, rows = reader.tallies, reader.drawn, reader.needed()
 
     def table(of: Callable[[Tally], Tensor]) -> np.ndarray:
         return np.stack([of(tally).cpu().numpy() for tally in tallies])
@@ -99,7 +99,7 @@ def neuron_examples(
         sample_value=torch.stack(drawn.values, 1).cpu().numpy(),
         sample_row=drawn.row,
         sample_pos=drawn.pos,
-        rows=reader.needed(),
+        rows=rows,
         tokens=reader.tokens,
         n_rows=reader.n_rows,
         random=random,
@@ -160,6 +160,7 @@ class _Reader:
 
     def needed(self) -> dict[int, Row]:
         """The rows that an example lies in."""
+        self.drawn.finish()
         tables = [tally.row.cpu().numpy().ravel() for tally in self.tallies]
         found = np.unique(np.concatenate([*tables, self.drawn.row]))
         return {int(number): self.rows[int(number)] for number in found if number >= 0}

@@ -94,4 +94,4 @@ def neuron_layers(config: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
             raise InputError(f"block {layer} has no neurons; those with some: {', '.join(map(str, there))}.")
     if not len(layers):
         raise InputError("no layer was named; name at least one.")
-    return tuple(dict.fromkeys(layers))
+    return tuple(sorted(set(layers)))

@@ -150,32 +150,39 @@ class TokenSample:
         self.keys = np.zeros(0, np.uint64)
         self.row, self.pos = np.zeros((2, 0), np.int64)
         self.values: list[Tensor] = []
-        """One tensor a layer, [token neuron]."""
+        """One tensor a layer, [token neuron]; as they stand after `finish`."""
         self._new: tuple[np.ndarray, ...] = ()
+        self._pieces: list[Sequence[Tensor]] = []
+        self._bound: np.uint64 | None = None
 
     def choose(self, rows: Int[np.ndarray, " token"], places: Int[np.ndarray, " token"]) -> np.ndarray:
-        """Which of these positions are among the smallest so far; `keep` must follow with their values."""
+        """Which of these positions may be among the smallest; `keep` must follow with their values."""
         keys = _mixed(np.array([self.seed % 2**64], np.uint64))
         for number in (rows, places):
             keys = _mixed(keys + number.astype(np.uint64))
-        chosen = np.arange(len(keys))
-        if len(self.keys) == self.size:
-            chosen = np.flatnonzero(keys < self.keys[-1])
+        chosen = np.arange(len(keys)) if self._bound is None else np.flatnonzero(keys < self._bound)
         self._new = keys[chosen], rows[chosen], places[chosen]
         return chosen
 
     def keep(self, values: Sequence[Float[Tensor, "token neuron"]]) -> None:
         """Take in the activations at the chosen positions."""
-        keys, rows, places = (
+        self.keys, self.row, self.pos = (
             np.concatenate([old, new])
             for old, new in zip((self.keys, self.row, self.pos), self._new, strict=True)
         )
-        order = np.argsort(keys, kind="stable")[: self.size]
-        self.keys, self.row, self.pos = keys[order], rows[order], places[order]
-        if not self.values:
-            self.values = [new[:0] for new in values]
-        here = torch.from_numpy(order).to(values[0].device)
-        self.values = [torch.cat([old, new])[here] for old, new in zip(self.values, values, strict=True)]
+        self._pieces.append(values)
+        if len(self.keys) > self.size + self.size // 2:  # seldom, for it copies everything
+            self.finish()
+
+    def finish(self) -> None:
+        """Drop what is not among the smallest."""
+        order = np.argsort(self.keys, kind="stable")[: self.size]
+        self.keys, self.row, self.pos = self.keys[order], self.row[order], self.pos[order]
+        pieces = [self.values, *self._pieces] if self.values else self._pieces
+        self.values = [torch.cat(layer)[order] for layer in zip(*pieces, strict=True)]
+        self._pieces = []
+        if len(self.keys) == self.size:
+            self._bound = self.keys[-1]
 
 
 def _mixed(x: Shaped[np.ndarray, " token"]) -> Shaped[np.ndarray, " token"]:

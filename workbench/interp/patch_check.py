@@ -18,12 +18,13 @@ from workbench.evals.scoring import ready
 from workbench.interp.attribution_patching import attribution_patch
 from workbench.interp.base_run import Base
 from workbench.interp.edges import edge_attribution
+from workbench.interp.metric_choice import choose_metric
 from workbench.interp.metrics import Metric
 from workbench.interp.patch_source import moves
 from workbench.interp.patching import Direction, plan
 from workbench.interp.path_ends import find_receivers, reaches
 from workbench.interp.path_patching import path_patch
-from workbench.interp.prompts import choose_metric, labels, prompts
+from workbench.interp.prompts import labels, prompts
 from workbench.interp.resume import Tick, run_cells
 from workbench.interp.sites import find_site, layers_with
 
@@ -125,7 +126,7 @@ def check_attribution(
     *,
     right: Any = None,
     wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | None = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
     site: str = "z",
     by_position: bool = True,
     layers: Sequence[int] | None = None,
@@ -152,8 +153,8 @@ def check_attribution(
     chosen = find_site(site)
     with ready(model) as network, torch.no_grad():
         first, second, mask = prompts(network, clean, corrupted)
-        metric = choose_metric(network, metric, right, wrong, first, mask)
         into, other = (second, first) if direction == "denoise" else (first, second)
+        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
         plans = plan(network.config, chosen, into.shape[1], by_position, None, layers, None)
         drawn = _sample(len(plans), cells, seed)
         names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
@@ -199,7 +200,7 @@ def check_edges(
     *,
     right: Any = None,
     wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | None = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
     receivers: Any = "all",
     direction: Direction = "denoise",
     steps: Sequence[int] = (0, 5),

@@ -18,11 +18,12 @@ from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.alignment import Alignment, aligned_prompts
 from workbench.interp.base_run import Base
+from workbench.interp.metric_choice import choose_metric
 from workbench.interp.metrics import Metric
 from workbench.interp.pair_groups import SomePairs, pair_groups, refuse_split
 from workbench.interp.patch_result import PatchResult
 from workbench.interp.patch_source import aligned, donor_values, moves
-from workbench.interp.prompts import choose_metric, labels
+from workbench.interp.prompts import labels
 from workbench.interp.resume import Cells, Tick, run_cells
 from workbench.interp.sites import Site, find_site, layers_with, units
 
@@ -61,7 +62,7 @@ def patch(
         right: the clean prompts' answer, a text of one token or an id, or one for each pair. With `wrong`
             it gives the default metric, the logit difference at the last token.
         wrong: the corrupted prompts' answer.
-        metric: a name, a metric, or a function of logits; see `workbench.interp.prompts.choose_metric`.
+        metric: a name, a metric, or a function of logits; see `workbench.interp.metric_choice.choose_metric`.
         site: a name of `workbench.interp.sites.SITES`: resid_pre, resid_mid, resid_post, attn_out,
             mlp_out, z, q, k, v, pattern, result (one cell a head) or neuron.
         by_position: one cell for each position too; else all positions are patched together.

@@ -19,11 +19,12 @@ from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.base_run import Base
 from workbench.interp.direct_paths import answer, moving, needed, walk
+from workbench.interp.metric_choice import choose_metric
 from workbench.interp.metrics import Metric
 from workbench.interp.patching import Direction
 from workbench.interp.path_ends import Receiver, find_receivers, find_senders, reaches
 from workbench.interp.path_result import PathPatchResult
-from workbench.interp.prompts import choose_metric, labels, prompts
+from workbench.interp.prompts import labels, prompts
 from workbench.interp.rerun import Rerun
 from workbench.interp.resume import TOKENS_PER_BATCH, Tick
 from workbench.interp.writers import Component
@@ -37,7 +38,7 @@ def path_patch(
     *,
     right: Any = None,
     wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | None = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
     receivers: Any = "logits",
     senders: Any = None,
     by_position: bool = False,
@@ -71,8 +72,8 @@ def path_patch(
     with ready(model) as network:
         config = network.config
         first, second, mask = prompts(network, clean, corrupted)
-        metric = choose_metric(network, metric, right, wrong, first, mask)
         into, other = (second, first) if direction == "denoise" else (first, second)
+        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
         froms = find_senders(config, senders)
         targets = find_receivers(config, receivers)
         groups = [list(targets)] if together else [[one] for one in targets]

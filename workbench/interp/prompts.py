@@ -1,24 +1,13 @@
 """Pairs of prompts that differ in what matters, and what they are judged by."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from workbench.errors import InputError, nearest
-from workbench.interp.metrics import (
-    Divergence,
-    Function,
-    LogitDifference,
-    LogProb,
-    Loss,
-    Metric,
-    SentenceLogProb,
-    answers,
-    single,
-)
+from workbench.errors import InputError
 
 
 def token_rows(model: Any, given: Any) -> tuple[Int[Tensor, "pair pos"], Bool[Tensor, "pair pos"]]:
@@ -82,65 +71,53 @@ def last_positions(tokens: Int[Tensor, "pair pos"], mask: Tensor | None) -> Int[
     return mask.sum(1) - 1
 
 
-METRICS = ("logit_difference", "log_prob", "kl", "sentence", "loss")
-"""Metrics that can be chosen by name."""
-
-
-def choose_metric(
-    model: Any,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None,
-    right: Any,
-    wrong: Any,
-    tokens: Int[Tensor, "pair pos"],
-    mask: Tensor | None,
-    clean: tuple[Tensor, Tensor | None] | None = None,
-) -> Metric:
-    """The metric that was given, or the one of a name.
-
-    Args:
-        model: a `HookedTransformer`.
-        metric: a metric; a function from logits [pair pos d_vocab] to [pair]; or, all at the last token,
-            `logit_difference` of right and wrong answer (the default) or `log_prob` of the right one, `kl`
-            from the clean run's distribution to this one's; or, of the run's own tokens after the first,
-            `sentence`, their summed log-probability, or `loss`, their mean cross-entropy. Nats.
-        right: the right answers.
-        wrong: the wrong answers.
-        tokens: of the run that is measured.
-        mask: 1 at its tokens.
-        clean: tokens and mask of the clean run, if it is not this one.
+def hidden_positions(model: Any, tokens: Int[Tensor, "pair pos"]) -> Int[Tensor, " pair"]:
+    """The place of each row's one mask token.
 
     Raises:
-        InputError: an unknown name, answers that are missing or not one token each, the loss of a masked
-            model or of prompts of one token.
+        InputError: a tokenizer without one, or a row that has not exactly one.
     """
-    if isinstance(metric, Metric):
-        return metric
-    if metric is not None and not isinstance(metric, str):
-        return Function(metric, len(tokens))
-    if metric not in (None, *METRICS):
-        raise InputError(f"no metric is called {metric!r}. {nearest(metric, METRICS)}")
+    hidden = getattr(model.tokenizer, "mask_token_id", None)
+    if hidden is None:
+        raise InputError("a masked model answers at a mask token; its tokenizer has none: give position=.")
+    counts = (tokens == hidden).sum(1)
+    if bool((counts != 1).any()):
+        worst = int((counts != 1).int().argmax())
+        raise InputError(
+            f"prompt {worst} has {int(counts[worst])} mask tokens; a masked model answers at exactly one: "
+            f"put one {model.tokenizer.mask_token} into each prompt."
+        )
+    return (tokens == hidden).int().argmax(1)
+
+
+def read_positions(
+    model: Any,
+    tokens: Int[Tensor, "pair pos"],
+    mask: Tensor | None,
+    position: int | Sequence[int] | None = None,
+) -> Int[Tensor, " pair"]:
+    """Where each row's answer is read off: a given position, counted from the end if negative; else a causal
+    model's last token, or the mask token of a masked one.
+
+    Raises:
+        InputError: outside the row, another number of positions than rows, or not exactly one mask in a row.
+    """
     last = last_positions(tokens, mask)
-    if metric == "kl":
-        with torch.no_grad():
-            first, real = (tokens, mask) if clean is None else clean
-            x = model.residual(first, attention_mask=real)[
-                torch.arange(len(first)), last_positions(first, real)
-            ]
-            return Divergence(single(model.unembed(x)).log_softmax(-1), last)
-    if metric in ("sentence", "loss"):
-        if model.config.objective != "clm":
-            raise InputError("a masked model has no next-token loss; choose another metric, or a function.")
-        if not bool(last.all()):
-            raise InputError(f"the metric {metric} needs prompts of two tokens or more.")
-        return (Loss if metric == "loss" else SentenceLogProb)(tokens, last + 1)
-    one_answer = metric == "log_prob"
-    if right is None or (wrong is None and not one_answer):
-        missing = "the right answer" if one_answer else "the right and the wrong answer"
-        raise InputError(f"patching needs a metric: {missing}, or metric=.")
-    chosen = answers(model, right, len(tokens), "right").to(tokens.device)
-    if one_answer:
-        return LogProb(chosen, last)
-    return LogitDifference(chosen, answers(model, wrong, len(tokens), "wrong").to(tokens.device), last)
+    if position is None:
+        return last if model.config.objective == "clm" else hidden_positions(model, tokens)
+    given = [position] * len(tokens) if isinstance(position, int) else list(position)
+    if len(given) != len(tokens):
+        raise InputError(f"{len(given)} positions were given for {len(tokens)} prompts; give one for each.")
+    found = torch.tensor(given, device=tokens.device)
+    found = torch.where(found < 0, found + last + 1, found)
+    outside = (found < 0) | (found > last)
+    if bool(outside.any()):
+        row = int(outside.int().argmax())
+        size = int(last[row]) + 1
+        raise InputError(
+            f"position {given[row]} is outside prompt {row}, which has {size} tokens, BOS included."
+        )
+    return found
 
 
 def labels(model: Any, tokens: Int[Tensor, "pair pos"]) -> list[str]:

@@ -33,6 +33,17 @@ NEAR = 8
 DRAWS = 1000
 
 
+class Mentions(NamedTuple):
+    """Token places in one story, counted from the start of its row."""
+
+    tokens: Int[np.ndarray, " pos"]
+    first: int
+    """Last token of the protagonist's first mention."""
+    later: tuple[int, ...]
+    others: tuple[int, ...]
+    """No mention."""
+
+
 class Detector(NamedTuple):
     """A neuron judged on stories that it was not chosen on; AUC is 0.5 for chance."""
 
@@ -65,6 +76,8 @@ class ProtagonistSearch:
     """Stories with a protagonist that is named, in both halves together."""
     names: tuple[str, ...]
     """The protagonists, the most frequent first."""
+    held_out: tuple[Mentions, ...]
+    """The stories of the other half."""
     seed: int = 0
 
     axes = ("layer", "neuron")
@@ -75,17 +88,6 @@ class ProtagonistSearch:
 
         rows = {"best": self.best, "untrained": self.untrained, "position": self.position}
         return pd.DataFrame([{"what": what} | found._asdict() for what, found in rows.items()])
-
-
-class Mentions(NamedTuple):
-    """Token places in one story, counted from the start of its row."""
-
-    tokens: Int[np.ndarray, " pos"]
-    first: int
-    """Last token of the protagonist's first mention."""
-    later: tuple[int, ...]
-    others: tuple[int, ...]
-    """No mention."""
 
 
 def find_mentions(
@@ -179,6 +181,7 @@ def find_protagonist_neuron(
         position=_judged("position", place, seed),
         stories=len(found),
         names=heroes,
+        held_out=tuple(halves[1]),
         seed=seed,
     )
 

@@ -71,8 +71,8 @@ class Half:
 
 
 def decisions(margins: Float[np.ndarray, "*set pair"]) -> Float[np.ndarray, "*set pair"]:
-    """1 where the good sentence scores higher, 0 where lower, a half where equal: a set that knows nothing ties,
-    and must not be right."""
+    """1 where the good sentence scores higher, 0 where lower, a half where equal: a set that knows nothing
+    ties, and must not be right."""
     return (np.sign(margins) + 1) / 2
 
 

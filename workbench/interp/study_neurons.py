@@ -16,6 +16,7 @@ from workbench.interp.neuron_examples import neuron_examples
 from workbench.interp.neuron_examples_result import NeuronExamples
 from workbench.interp.neuron_tokens import promoted_tokens
 from workbench.interp.parts import find_parts
+from workbench.interp.protagonist import ProtagonistSearch
 from workbench.interp.sites import SITES, layers_with
 from workbench.interp.untrained import untrained_copy
 from workbench.seeds import generator
@@ -31,7 +32,7 @@ class Passage:
     """Some tokens of a text, and a neuron's activation at each."""
 
     kind: str
-    """`top` or `random`."""
+    """`top`, `random` or `first mention`."""
     tokens: tuple[str, ...]
     values: Float[np.ndarray, " pos"]
 
@@ -73,7 +74,7 @@ def show_neurons(
     model: Any,
     stories: Sequence[str],
     *,
-    also: Sequence[tuple[str, str]] = (),
+    protagonist: ProtagonistSearch | None = None,
     count: int = 3,
     random: int = 2,
     seed: int = 0,
@@ -84,7 +85,7 @@ def show_neurons(
     Args:
         model: a run or a `HookedTransformer`.
         stories: what is read.
-        also: more neurons, as (label, why).
+        protagonist: shows the neuron that was found too, at the first mentions of held-out stories.
         count: passages of each neuron's best; one at random stands beside them.
         random: random neurons.
         seed: of what is random.
@@ -95,12 +96,13 @@ def show_neurons(
     """
     network = opened(model)[1]
     layer, width = paper_layer(network.config), network.config.mlp_width
+    hero = None if protagonist is None else protagonist.best.label
     shown: list[ShownNeuron] = []
     with ready(network) as network:
         for trained in (True, False):
             one = network if trained else untrained_copy(network)
-            more = [name for name, _ in also] if trained else []
-            layers = sorted({layer, *(part.layer for part in find_parts(network.config, more))})
+            own = find_parts(network.config, hero) if hero and trained else ()
+            layers = sorted({layer, *(part.layer for part in own)})
             found = neuron_examples(one, stories, layers=layers, count=count, random=1, seed=seed)
             total = int(found.mean[layers.index(layer)].argmax())
             chosen = {f"L{layer}N0": "first"}
@@ -110,31 +112,45 @@ def show_neurons(
                 drawn = generator(seed, "neurons shown").permutation(width)
                 names = [f"L{layer}N{unit}" for unit in drawn]
                 chosen |= dict.fromkeys([name for name in names if name not in chosen][:random], "random")
-                chosen = dict(also) | {name: why for name, why in chosen.items() if name not in more}
-            shown += [_shown(one, found, name, why, trained) for name, why in chosen.items()]
+                if hero and protagonist:
+                    chosen[hero] = "protagonist"
+            for name, why in chosen.items():
+                held_out = protagonist.held_out[:count] if protagonist and why == "protagonist" else ()
+                places = [(story.tokens.tolist(), story.first) for story in held_out]
+                shown.append(_shown(one, found, name, why, trained, places))
             if progress is not None:
                 progress(1 + (not trained), 2)
     return tuple(shown)
 
 
 @torch.no_grad()
-def _shown(model: Any, found: NeuronExamples, name: str, why: str, trained: bool) -> ShownNeuron:
+def _shown(
+    model: Any,
+    found: NeuronExamples,
+    name: str,
+    why: str,
+    trained: bool,
+    mentions: Sequence[tuple[list[int], int]],
+) -> ShownNeuron:
     at, unit = found.part(name)
     layer = found.layers[at]
     passages = []
-    for example in found.examples(name):
-        if example.kind not in ("top", "random"):
-            continue
-        row = found.rows[example.row].tokens.tolist()
-        start = max(0, example.pos - AROUND)
-        window = row[: min(len(row), example.pos + AROUND // 2)]
+    places = [("first mention", *place) for place in mentions]
+    places += [
+        (example.kind, found.rows[example.row].tokens.tolist(), example.pos)
+        for example in found.examples(name)
+        if example.kind in ("top", "random")
+    ]
+    for kind, row, pos in places:
+        start = max(0, pos - AROUND)
+        window = row[: min(len(row), pos + AROUND // 2)]
         kept: list[torch.Tensor] = []
         hook = (SITES["neuron"].hook_name(layer), lambda x, hook, to=kept: to.append(x[0, :, unit]))
         with model.hooks(fwd_hooks=[hook]):
             model.stream(torch.tensor([row], device=model.device))
         values = kept[0][start : len(window)].double().cpu().numpy()
         words = [model.tokenizer.decode([token]) for token in window[start:]]
-        passages.append(Passage(example.kind, tuple(words), values))
+        passages.append(Passage(kind, tuple(words), values))
     greatest = float(found.max[at, unit])
     lit = found.sample_value[:, at, unit] > THRESHOLD * greatest if greatest > 0 else np.zeros(1)
     raised = promoted_tokens(model, layer, unit, 6).promoted

@@ -103,12 +103,13 @@ class Study:
         found: dict[str, Any] = {
             "run": self.run,
             "step": self.step,
+            "stories": self.stories,
             "quick": self.quick,
             "seed": self.seed,
             "model": {"parameters": self.parameters, "config": self.config},
             "training": self.training,
             "loss": base
-            | {"tokens": int(table.tokens.sum()), "stories": self.stories, "uniform": uniform},
+            | {"tokens": int(table.tokens.sum()), "stories": len(table.tokens), "uniform": uniform},
             "pairs": {
                 "title": self.pairs.title,
                 "value": overall.accuracy, "low": overall.low, "high": overall.high, "n": overall.n,
