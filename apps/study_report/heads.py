@@ -159,7 +159,8 @@ def attention_part(found: Entry) -> str:
         )
         blocks.append(
             f"<div><h3>{html(name)} <small>{html(about)}; darkest: "
-            f"{num(most)}</small></h3>{painted(tokens, [value / most for value in pattern[query]])}</div>"
+            f'<span class="most">{num(most)}</span></small></h3>'
+            f"{painted(tokens, [value / most for value in pattern[query]])}</div>"
         )
     return section(
         title,

@@ -136,6 +136,8 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 0.8re
   tr, figure, blockquote, .facts div, .short { break-inside: avoid; }
   .wide { overflow: visible; }
   table { font-size: 0.72rem; }
+  table.heat, table.heat th, table.heat td { font-size: 5.2pt; padding: 0.1rem 0.1rem; min-width: 0; }
+  table.heat thead th { max-width: 2.2rem; white-space: normal; }
   .screen { display: none; }
 }
 """
@@ -144,12 +146,14 @@ footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 0.8re
 SCRIPT = """
 const shown = JSON.parse(document.getElementById("pattern").textContent);
 const buttons = [...document.querySelectorAll(".query button")];
+const mosts = [...document.querySelectorAll(".heads .most")];
 const texts = [...document.querySelectorAll(".heads .painted")];
 function show(query) {
   buttons.forEach((one, at) => one.setAttribute("aria-pressed", at === query));
   texts.forEach((text, head) => {
     const row = shown[head][query];
     const most = Math.max(...row);
+    mosts[head].textContent = most.toFixed(2);
     [...text.children].forEach((one, key) => {
       one.style.setProperty("--v", (row[key] || 0) / most);
       one.title = (100 * (row[key] || 0)).toFixed(0) + " %";

@@ -67,6 +67,8 @@ def test_another_token_shows_its_attention(opened, report):
         most = max(pattern[head][query])
         wanted = [value / most for value in pattern[head][query]]
         assert shares == pytest.approx(wanted, abs=1e-6)
+        said = float(page.locator(".heads .most").nth(head).inner_text())
+        assert said == pytest.approx(most, abs=0.0051)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
