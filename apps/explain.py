@@ -11,8 +11,8 @@ import streamlit as st
 from apps.catalogue import Opened
 from apps.sources import Source, candidates, protocol_of, read_result
 from apps.tokens import Column, bare, side_by_side, visible
-from workbench.interp.attribution import PairAttribution, TextAttribution, attribute_pair, attribute_text
-from workbench.interp.writers import Component
+from workbench.interp.direct.pair import PairAttribution, TextAttribution, attribute_pair, attribute_text
+from workbench.interp.direct.writers import Component
 
 MINIMAL = ("grammatical", "ungrammatical")
 """What the sentences of a minimal pair are called."""

@@ -21,8 +21,8 @@ def run(shape: str, threads: int, limit: int = 100, peer: bool = True) -> dict[s
     import torch
 
     from training.memory import keep_freed_pages
-    from workbench.interp.ablation import replacement
-    from workbench.interp.component_matrix import component_matrix
+    from workbench.interp.ablation.ablate import replacement
+    from workbench.interp.components.matrix import component_matrix
     from workbench.interp.parts import all_parts
 
     keep_freed_pages()

@@ -37,7 +37,7 @@ def run(shape: str = SHAPE, tokens: int = TOKENS, threads: int = 2) -> float:
     import torch
 
     from training.memory import keep_freed_pages
-    from workbench.interp.neuron_examples import neuron_examples
+    from workbench.interp.neurons.examples import neuron_examples
     from workbench.model.presets import preset
     from workbench.model.transformer import HookedTransformer
 

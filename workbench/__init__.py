@@ -11,10 +11,36 @@ if TYPE_CHECKING:
     from workbench.data.embedded.stories import stories
     from workbench.errors import WorkbenchError
     from workbench.evals.blimp import blimp
-    from workbench.interp.attribution import attribute_pair
-    from workbench.interp.attribution_patching import attribution_patch
-    from workbench.interp.layer_weights import layer_weights
-    from workbench.interp.patching import patch
+    from workbench.interp.ablation.ablate import ablated
+    from workbench.interp.ablation.effect import ablation_effect, leave_one_out
+    from workbench.interp.ablation.importance import head_importance
+    from workbench.interp.ablation.pruning import prune_heads
+    from workbench.interp.components.family import component_family
+    from workbench.interp.components.history import component_history
+    from workbench.interp.components.matrix import component_matrix
+    from workbench.interp.components.smallest import smallest_circuit
+    from workbench.interp.direct.layer_weights import layer_weights
+    from workbench.interp.direct.lens import logit_lens
+    from workbench.interp.direct.lens_curve import lens_curve
+    from workbench.interp.direct.logits import attribute_logits
+    from workbench.interp.direct.pair import attribute_pair, attribute_text
+    from workbench.interp.direct.tuned_lens import load_tuned_lens, train_tuned_lens
+    from workbench.interp.heads.circuits import ov_circuit, qk_circuit
+    from workbench.interp.heads.composition import composition
+    from workbench.interp.heads.scores import head_scores
+    from workbench.interp.neurons.attribution import attribute_neurons
+    from workbench.interp.neurons.card import neuron_card
+    from workbench.interp.neurons.examples import neuron_examples
+    from workbench.interp.neurons.knowledge import knowledge_neurons
+    from workbench.interp.neurons.labels import label_neurons
+    from workbench.interp.neurons.tokens import promoted_tokens
+    from workbench.interp.patching.alignment import align
+    from workbench.interp.patching.attribution import attribution_patch
+    from workbench.interp.patching.check import check_attribution
+    from workbench.interp.patching.edges import edge_attribution
+    from workbench.interp.patching.paths import path_patch
+    from workbench.interp.patching.sweep import patch
+    from workbench.interp.study.study import study
     from workbench.model.classifier import SequenceClassifier
     from workbench.model.config import ModelConfig
     from workbench.model.presets import PRESETS, preset
@@ -29,16 +55,46 @@ _HOMES = {
     "PRESETS": "workbench.model.presets",
     "SequenceClassifier": "workbench.model.classifier",
     "WorkbenchError": "workbench.errors",
-    "attribute_pair": "workbench.interp.attribution",
-    "attribution_patch": "workbench.interp.attribution_patching",
+    "ablated": "workbench.interp.ablation.ablate",
+    "ablation_effect": "workbench.interp.ablation.effect",
+    "align": "workbench.interp.patching.alignment",
+    "attribute_logits": "workbench.interp.direct.logits",
+    "attribute_neurons": "workbench.interp.neurons.attribution",
+    "attribute_pair": "workbench.interp.direct.pair",
+    "attribute_text": "workbench.interp.direct.pair",
+    "attribution_patch": "workbench.interp.patching.attribution",
     "blimp": "workbench.evals.blimp",
+    "check_attribution": "workbench.interp.patching.check",
+    "component_family": "workbench.interp.components.family",
+    "component_history": "workbench.interp.components.history",
+    "component_matrix": "workbench.interp.components.matrix",
+    "composition": "workbench.interp.heads.composition",
+    "edge_attribution": "workbench.interp.patching.edges",
     "embedded_pairs": "workbench.data.embedded.pairs",
-    "layer_weights": "workbench.interp.layer_weights",
+    "head_importance": "workbench.interp.ablation.importance",
+    "head_scores": "workbench.interp.heads.scores",
+    "knowledge_neurons": "workbench.interp.neurons.knowledge",
+    "label_neurons": "workbench.interp.neurons.labels",
+    "layer_weights": "workbench.interp.direct.layer_weights",
+    "leave_one_out": "workbench.interp.ablation.effect",
+    "lens_curve": "workbench.interp.direct.lens_curve",
     "list_runs": "workbench.runs.catalogue",
     "load": "workbench.runs.catalogue",
-    "patch": "workbench.interp.patching",
+    "load_tuned_lens": "workbench.interp.direct.tuned_lens",
+    "logit_lens": "workbench.interp.direct.lens",
+    "neuron_card": "workbench.interp.neurons.card",
+    "neuron_examples": "workbench.interp.neurons.examples",
+    "ov_circuit": "workbench.interp.heads.circuits",
+    "patch": "workbench.interp.patching.sweep",
+    "path_patch": "workbench.interp.patching.paths",
     "preset": "workbench.model.presets",
+    "promoted_tokens": "workbench.interp.neurons.tokens",
+    "prune_heads": "workbench.interp.ablation.pruning",
+    "qk_circuit": "workbench.interp.heads.circuits",
+    "smallest_circuit": "workbench.interp.components.smallest",
     "stories": "workbench.data.embedded.stories",
+    "study": "workbench.interp.study.study",
+    "train_tuned_lens": "workbench.interp.direct.tuned_lens",
 }
 
 __all__ = [
@@ -47,16 +103,46 @@ __all__ = [
     "ModelConfig",
     "SequenceClassifier",
     "WorkbenchError",
+    "ablated",
+    "ablation_effect",
+    "align",
+    "attribute_logits",
+    "attribute_neurons",
     "attribute_pair",
+    "attribute_text",
     "attribution_patch",
     "blimp",
+    "check_attribution",
+    "component_family",
+    "component_history",
+    "component_matrix",
+    "composition",
+    "edge_attribution",
     "embedded_pairs",
+    "head_importance",
+    "head_scores",
+    "knowledge_neurons",
+    "label_neurons",
     "layer_weights",
+    "leave_one_out",
+    "lens_curve",
     "list_runs",
     "load",
+    "load_tuned_lens",
+    "logit_lens",
+    "neuron_card",
+    "neuron_examples",
+    "ov_circuit",
     "patch",
+    "path_patch",
     "preset",
+    "promoted_tokens",
+    "prune_heads",
+    "qk_circuit",
+    "smallest_circuit",
     "stories",
+    "study",
+    "train_tuned_lens",
 ]
 
 

@@ -4,8 +4,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.interp.ablation_result import AblationResult
-    from workbench.interp.pruning import PruningCurve
+    from workbench.interp.ablation.pruning import PruningCurve
+    from workbench.interp.ablation.result import AblationResult
 
 EXAMPLES = """\
 examples:
@@ -47,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     from apps.verbs.outputs import out_folder
     from apps.verbs.tables import clean
     from training.progress import Progress
-    from workbench.interp.ablation_effect import ablation_effect
-    from workbench.interp.importance import head_importance
+    from workbench.interp.ablation.effect import ablation_effect
+    from workbench.interp.ablation.importance import head_importance
+    from workbench.interp.ablation.pruning import prune_heads
     from workbench.interp.parts import all_parts
-    from workbench.interp.pruning import prune_heads
     from workbench.interp.texts import text_batches
     from workbench.runs.catalogue import load
 

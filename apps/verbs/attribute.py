@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.interp.lens_result import LensCurve, LensLoss, LensReading
+    from workbench.interp.direct.lens_result import LensCurve, LensLoss, LensReading
 
 EXAMPLES = """\
 examples:
@@ -75,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _pair(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
     from apps.verbs.tables import clean
-    from workbench.interp.attribution import attribute_pair
-    from workbench.interp.lens_curve import lens_curve
+    from workbench.interp.direct.lens_curve import lens_curve
+    from workbench.interp.direct.pair import attribute_pair
 
     good, bad = (args.good, args.bad) if args.paradigm is None else _chosen(args)
     reading = {"protocol": args.protocol, "pll": args.pll}
@@ -116,8 +116,8 @@ def _chosen(args: argparse.Namespace) -> tuple[str, str]:
 
 def _prompt(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
     from apps.verbs.tables import clean
-    from workbench.interp.lens_curve import answer_curve
-    from workbench.interp.logit_attribution import attribute_logits
+    from workbench.interp.direct.lens_curve import answer_curve
+    from workbench.interp.direct.logits import attribute_logits
 
     found = attribute_logits(
         opened, args.prompt, args.right, args.wrong, neurons=args.neurons, biases=args.biases
@@ -137,8 +137,8 @@ def _prompt(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 def _text(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
     from apps.verbs.tables import clean
-    from workbench.interp.attribution import attribute_text
-    from workbench.interp.logit_lens import logit_lens
+    from workbench.interp.direct.lens import logit_lens
+    from workbench.interp.direct.pair import attribute_text
 
     reading = {"protocol": args.protocol, "pll": args.pll}
     found = attribute_text(
@@ -191,7 +191,7 @@ def _tuned(opened: Any, args: argparse.Namespace) -> Any:
     from apps.verbs.tables import clean
     from training.progress import Progress, clock
     from workbench.errors import WorkbenchError
-    from workbench.interp.tuned_lens import ABOUT, load_tuned_lens, train_tuned_lens
+    from workbench.interp.direct.tuned_lens import ABOUT, load_tuned_lens, train_tuned_lens
 
     folder = opened.path / "tuned_lens" / f"step-{opened.step:06}"
     if (folder / ABOUT).is_file():
@@ -267,7 +267,7 @@ def _write(results: dict[str, Any], name: str, args: argparse.Namespace) -> None
     from apps.verbs.outputs import records, save_picture, save_table
     from apps.verbs.tables import clean
     from workbench.files import write_json
-    from workbench.interp.lens_result import LensCurve
+    from workbench.interp.direct.lens_result import LensCurve
 
     folder = Path(args.out)
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "top", "quiet", "run")}

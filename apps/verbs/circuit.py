@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workbench.interp.component_matrix_result import ComponentMatrix
+    from workbench.interp.components.matrix_result import ComponentMatrix
 
 EXAMPLES = """\
 examples:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from apps.verbs.tables import clean
     from workbench.data.pairs import open_pairs
     from workbench.errors import ConfigError, InputError
-    from workbench.interp.component_matrix import component_matrix
+    from workbench.interp.components.matrix import component_matrix
     from workbench.interp.parts import find_parts
     from workbench.runs.catalogue import load
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     if args.smallest:
         _smallest(args, opened, pairs, paradigms or [], folder)
     if others:
-        from workbench.interp.component_family import component_family
+        from workbench.interp.components.family import component_family
 
         with Share("family", args.quiet) as progress:
             family = component_family(
@@ -123,7 +123,7 @@ def run(args: argparse.Namespace) -> int:
         }
         _save(folder, frames, {"family": family})
     if steps is not None:
-        from workbench.interp.component_history import component_history
+        from workbench.interp.components.history import component_history
 
         with Share("checkpoints", args.quiet) as progress:
             history = component_history(
@@ -167,7 +167,7 @@ def _words(given: "Sequence[str] | None") -> list[str] | None:
 
 def _steps(given: str | None, opened: Any) -> list[int] | None:
     from workbench.errors import ConfigError, shown
-    from workbench.interp.component_history import history_steps
+    from workbench.interp.components.history import history_steps
 
     if given is None:
         return None
@@ -199,7 +199,7 @@ def _others(family: str | None, opened: Any) -> list[Any]:
 def _smallest(
     args: argparse.Namespace, opened: Any, pairs: Any, paradigms: "Sequence[str]", folder: Any
 ) -> None:
-    from workbench.interp.smallest_circuit import smallest_circuit
+    from workbench.interp.components.smallest import smallest_circuit
 
     for paradigm in paradigms:
         with Share(paradigm, args.quiet) as progress:

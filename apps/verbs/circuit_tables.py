@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 from apps.verbs.tables import clean, print_table
 
 if TYPE_CHECKING:
-    from workbench.interp.component_family import ComponentFamily
-    from workbench.interp.component_history import ComponentHistory
-    from workbench.interp.component_matrix_result import ComponentMatrix
+    from workbench.interp.components.family import ComponentFamily
+    from workbench.interp.components.history import ComponentHistory
+    from workbench.interp.components.matrix_result import ComponentMatrix
 
 DETAILED = 3
 """So many paradigms get a table each; more get a line each."""

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 from apps.verbs.tables import number, print_table
 
 if TYPE_CHECKING:
-    from workbench.interp.composition import Composition
-    from workbench.interp.heads import HeadScores
+    from workbench.interp.heads.composition import Composition
+    from workbench.interp.heads.result import HeadScores
     from workbench.interp.parts import Part
 
 SEEN = 5
@@ -22,7 +22,7 @@ def circuit_frame(model: Any, heads: Any, unigram: Any, count: int, tick: Any = 
     import numpy as np
     import pandas as pd
 
-    from workbench.interp.circuits import ov_circuit, qk_circuit, top_pairs
+    from workbench.interp.heads.circuits import ov_circuit, qk_circuit, top_pairs
 
     among = np.flatnonzero(unigram >= SEEN)
     if not len(among):

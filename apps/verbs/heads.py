@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.interp.heads import HeadScores
+    from workbench.interp.heads.result import HeadScores
 
 EXAMPLES = """\
 examples:
@@ -63,11 +63,11 @@ def run(args: argparse.Namespace) -> int:
     from apps.verbs.tables import clean
     from training.progress import Progress
     from workbench.errors import ConfigError, InputError
-    from workbench.interp.composition import composition
-    from workbench.interp.head_scores import head_scores
+    from workbench.interp.heads.composition import composition
+    from workbench.interp.heads.scores import head_scores
+    from workbench.interp.heads.token_sets import find_names, name_ids, punctuation_ids, unigram_counts
     from workbench.interp.parts import find_parts
     from workbench.interp.texts import story_rows
-    from workbench.interp.token_sets import find_names, name_ids, punctuation_ids, unigram_counts
     from workbench.runs.catalogue import load
 
     if args.stories < 2:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.interp.neuron_examples_result import NeuronExamples
+    from workbench.interp.neurons.examples_result import NeuronExamples
 
 EXAMPLES = """\
 examples:
@@ -131,7 +131,7 @@ def _stories(opened: Any, args: argparse.Namespace) -> tuple[Any, list[str]]:
 
 
 def _examples(opened: Any, searched: Any, args: argparse.Namespace, line: _Line, **options: Any) -> Any:
-    from workbench.interp.neuron_examples import neuron_examples
+    from workbench.interp.neurons.examples import neuron_examples
 
     return neuron_examples(
         opened,
@@ -145,9 +145,9 @@ def _examples(opened: Any, searched: Any, args: argparse.Namespace, line: _Line,
 
 def _survey(opened: Any, searched: Any, held_out: list[str], args: argparse.Namespace, line: _Line) -> Any:
     """Examples, a frame of all neurons, labels (or None)."""
-    from workbench.interp.ablation_effect import ablation_effect
-    from workbench.interp.neuron_labels import label_neurons
-    from workbench.interp.neuron_loss import estimated_effects
+    from workbench.interp.ablation.effect import ablation_effect
+    from workbench.interp.neurons.labels import label_neurons
+    from workbench.interp.neurons.loss import estimated_effects
 
     found = _examples(opened, searched, args, line, layers=args.layer)
     frame, labels = found.to_frame(), None
@@ -170,8 +170,8 @@ def _survey(opened: Any, searched: Any, held_out: list[str], args: argparse.Name
 
 
 def _card(opened: Any, searched: Any, held_out: list[str], args: argparse.Namespace, line: _Line) -> Any:
-    from workbench.interp.neuron_card import neuron_card
-    from workbench.interp.neuron_labels import label_neurons
+    from workbench.interp.neurons.card import neuron_card
+    from workbench.interp.neurons.labels import label_neurons
     from workbench.interp.parts import find_parts
 
     layer = find_parts(opened.model.config, args.neuron)[0].layer

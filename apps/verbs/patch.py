@@ -129,7 +129,7 @@ def _measured(model: Any, args: argparse.Namespace, tick: Any) -> tuple[str, Any
     options = {"right": args.right, "wrong": args.wrong, "direction": args.direction}
     sites = {"site": args.site or "resid_pre", "by_position": not args.whole}
     if args.check:
-        from workbench.interp.patch_check import check_attribution, check_edges
+        from workbench.interp.patching.check import check_attribution, check_edges
 
         steps = (0, 5 if args.steps is None else args.steps)
         if args.path or args.edges:
@@ -140,22 +140,22 @@ def _measured(model: Any, args: argparse.Namespace, tick: Any) -> tuple[str, Any
             *prompts, steps=steps, cells=args.cells, tick=tick, **sites, **options
         )
     if args.edges:
-        from workbench.interp.edges import edge_attribution
+        from workbench.interp.patching.edges import edge_attribution
 
         return "edges", edge_attribution(*prompts, steps=args.steps or 0, **options)
     if args.path:
-        from workbench.interp.path_patching import path_patch
+        from workbench.interp.patching.paths import path_patch
 
         how = {"by_position": args.by_position, "together": args.together, "through_mlps": args.through_mlps}
         return "paths", path_patch(
             *prompts, receivers=args.path, senders=args.senders, tick=tick, **how, **options
         )
     if args.gradient:
-        from workbench.interp.attribution_patching import attribution_patch
+        from workbench.interp.patching.attribution import attribution_patch
 
         return "patches", attribution_patch(*prompts, steps=args.steps or 0, **sites, **options)
-    from workbench.interp.alignment import align
-    from workbench.interp.patching import patch
+    from workbench.interp.patching.alignment import align
+    from workbench.interp.patching.sweep import patch
 
     options["alignment"] = align(*prompts) if args.align else None
     return "patches", patch(*prompts, values=args.values or "other", tick=tick, **sites, **options)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 from apps.verbs.tables import print_table
 
 if TYPE_CHECKING:
-    from workbench.interp.edges import EdgeAttribution
-    from workbench.interp.patch_check import AttributionCheck
-    from workbench.interp.patch_result import PatchResult
-    from workbench.interp.path_result import PathPatchResult
+    from workbench.interp.patching.check import AttributionCheck
+    from workbench.interp.patching.edges import EdgeAttribution
+    from workbench.interp.patching.path_result import PathPatchResult
+    from workbench.interp.patching.result import PatchResult
 
 NOTHING = "\nNo patch changes anything: do the two prompts differ in a place that the answer can see?"
 

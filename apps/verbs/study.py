@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from training.progress import Progress
     from workbench.errors import ConfigError
     from workbench.files import write_json, write_text
-    from workbench.interp.study import study
+    from workbench.interp.study.study import study
     from workbench.runs.catalogue import load
 
     if args.limit is not None and args.limit < 2:

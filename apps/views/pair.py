@@ -10,7 +10,7 @@ from apps.catalogue import Opened
 from apps.palette import Palette
 from apps.views import components
 from apps.views.sidebar import Wanted
-from workbench.interp.attribution import PairAttribution
+from workbench.interp.direct.pair import PairAttribution
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
 """A figure in a box, `delta` as a small grey remark under it."""

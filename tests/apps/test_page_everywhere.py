@@ -9,7 +9,7 @@ from hf_folders import make_folder
 import workbench as wb
 from apps import charts, explain
 from apps.palette import LIGHT
-from workbench.interp.writers import components
+from workbench.interp.direct.writers import components
 from workbench.runs.foreign import import_run
 
 OURS = {

@@ -15,7 +15,7 @@ from apps import bundle, catalogue, charts, explain, markup, sources
 from apps.palette import DARK, LIGHT, palette
 from apps.tokens import bare, distinct, side_by_side, visible
 from workbench.errors import RunError
-from workbench.interp.attribution import attribute_pair, first_difference
+from workbench.interp.direct.pair import attribute_pair, first_difference
 
 
 class Elements(HTMLParser):

@@ -12,7 +12,7 @@ from workbench.data.pairs import open_pairs
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     from apps.study_report.page import study_page
-    from workbench.interp.study import study
+    from workbench.interp.study.study import study
     from workbench.runs.catalogue import load
 
     os.environ.setdefault("WORKBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -84,7 +84,7 @@ def test_one_paradigm_whole_with_family_and_checkpoints(
     assert kept == {"one@0", "one@12", "twin@12"}
 
     measured = []
-    from workbench.interp import component_matrix as module
+    from workbench.interp.components import matrix as module
 
     whole = module.component_matrix
     monkeypatch.setattr(module, "component_matrix", lambda *a, **k: measured.append(a) or whole(*a, **k))

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from apps import cli
+from workbench.interp.heads.token_sets import find_names, name_ids, punctuation_ids
 from workbench.interp.texts import story_rows, text_batches
-from workbench.interp.token_sets import find_names, name_ids, punctuation_ids
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from small_models import VARIANTS, build
 
 captum = pytest.importorskip("captum.attr")
 
-from workbench.interp.neuron_attribution import attribute_neurons  # noqa: E402
+from workbench.interp.neurons.attribution import attribute_neurons  # noqa: E402
 
 EXACT = dict(rtol=0, atol=1e-9)  # float64: sums of products in another order
 WEIGHTS = dict(rtol=2e-7, atol=1e-9)  # Captum rounds its weights of quadrature to float32

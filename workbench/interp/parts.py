@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from workbench.errors import InputError, nearest, shown
-from workbench.interp.sites import SITES
+from workbench.interp.patching.sites import SITES
 
 _SITES = {"head": SITES["z"], "mlp": SITES["mlp_out"], "neuron": SITES["neuron"]}
 """Kind of part -> where its output passes; the third axis of the first and last is the unit."""
@@ -63,7 +63,7 @@ def find_parts(config: Any, named: Any) -> tuple[Part, ...]:
     Args:
         config: the model's.
         named: `"L2H1"`, `"L0H1, L2 MLP, L2N17"`, `"heads"`, `"mlps"`, a `Part`, a component of
-            `workbench.interp.writers`, or several of these.
+            `workbench.interp.direct.writers`, or several of these.
 
     Raises:
         InputError: a name that is none, or of a part that the model does not have.

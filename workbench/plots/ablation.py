@@ -8,9 +8,9 @@ from workbench.plots.contributions import layer_map
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.ablation_result import AblationResult
-    from workbench.interp.importance import Importance
-    from workbench.interp.pruning import PruningCurve
+    from workbench.interp.ablation.importance import Importance
+    from workbench.interp.ablation.pruning import PruningCurve
+    from workbench.interp.ablation.result import AblationResult
 
 DARK, LIGHT = "#33526e", "#7ba0c4"
 MOST_BARS = 40

@@ -8,8 +8,8 @@ from workbench.plots.heads import INK
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.circuits import TokenPairs
-    from workbench.interp.composition import Composition
+    from workbench.interp.heads.circuits import TokenPairs
+    from workbench.interp.heads.composition import Composition
 
 
 def plot_composition(found: "Composition", ax: Any = None) -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.component_family import ComponentFamily
+    from workbench.interp.components.family import ComponentFamily
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#1b222c")
 """Okabe and Ito's, told apart by colour-blind readers, and two greys; they come again after eight runs."""

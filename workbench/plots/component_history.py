@@ -11,7 +11,7 @@ from workbench.plots.component_family import COLOURS
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.component_history import ComponentHistory
+    from workbench.interp.components.history import ComponentHistory
 
 MOST_PANELS, IN_A_ROW = 12, 3
 

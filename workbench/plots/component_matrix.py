@@ -9,7 +9,7 @@ from workbench.plots.contributions import COLOURS
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.component_matrix_result import ComponentMatrix
+    from workbench.interp.components.matrix_result import ComponentMatrix
 
 WHAT = {
     "direct": "direct attribution",

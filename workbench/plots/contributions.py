@@ -7,7 +7,7 @@ import numpy as np
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.contributions import PairAttribution, TextAttribution
+    from workbench.interp.direct.contributions import PairAttribution, TextAttribution
 
 COLOURS = "RdBu"
 """Diverging, told apart by colour-blind readers (Brewer)."""

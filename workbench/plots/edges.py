@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.edges import EdgeAttribution
+    from workbench.interp.patching.edges import EdgeAttribution
 
 FOR, AGAINST = "#2166ac", "#b2182b"
 

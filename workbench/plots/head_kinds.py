@@ -8,7 +8,7 @@ from workbench.plots.heads import INK
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.head_kinds import HeadKinds
+    from workbench.interp.heads.kinds import HeadKinds
 
 COLOURS = {"total": "#dfe4ea", "distance": "#0072b2", "token": "#d55e00"}
 

@@ -8,7 +8,7 @@ import numpy as np
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.heads import HeadScores
+    from workbench.interp.heads.result import HeadScores
 
 MOST_NUMBERS = 12
 """Beyond so many heads the cells have no room for text."""

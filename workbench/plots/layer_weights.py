@@ -7,7 +7,7 @@ import numpy as np
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.layer_weights import LayerWeights
+    from workbench.interp.direct.layer_weights import LayerWeights
 
 MOST_NUMBERS = 16
 """Beyond so many sources the cells have no room for numbers."""

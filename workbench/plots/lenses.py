@@ -7,7 +7,7 @@ import numpy as np
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.lens_result import LensCurve, LensLoss, LensReading
+    from workbench.interp.direct.lens_result import LensCurve, LensLoss, LensReading
 
 LABELS = {
     "top_prob": "its probability",

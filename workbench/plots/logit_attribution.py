@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.logit_attribution import LogitAttribution
+    from workbench.interp.direct.logits import LogitAttribution
 
 FOR, AGAINST = "#2166ac", "#b2182b"
 """The ends of `contributions.COLOURS`."""

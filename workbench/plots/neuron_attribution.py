@@ -8,8 +8,8 @@ from workbench.plots.contributions import COLOURS
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.knowledge_result import KnowledgeNeurons
-    from workbench.interp.neuron_result import NeuronAttribution
+    from workbench.interp.neurons.knowledge_result import KnowledgeNeurons
+    from workbench.interp.neurons.result import NeuronAttribution
 
 BLUE, RED, GREY = "#33526e", "#b2433f", "0.75"
 

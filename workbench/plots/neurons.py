@@ -7,9 +7,9 @@ import numpy as np
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.neuron_card import NeuronCard
-    from workbench.interp.neuron_examples_result import NeuronExamples
-    from workbench.interp.neuron_labels_result import NeuronLabels
+    from workbench.interp.neurons.card import NeuronCard
+    from workbench.interp.neurons.examples_result import NeuronExamples
+    from workbench.interp.neurons.labels_result import NeuronLabels
 
 DARK, LIGHT, ACCENT = "#33526e", "#7ba0c4", "#d9822b"
 

@@ -7,7 +7,7 @@ import numpy as np
 from workbench.plots.pyplot import need_pyplot, plain
 
 if TYPE_CHECKING:
-    from workbench.interp.patch_check import AttributionCheck
+    from workbench.interp.patching.check import AttributionCheck
 
 COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")
 """Okabe and Ito's, told apart by colour-blind readers."""

@@ -8,7 +8,7 @@ from workbench.plots.contributions import COLOURS
 from workbench.plots.pyplot import need_pyplot, plain
 
 if TYPE_CHECKING:
-    from workbench.interp.patch_result import PatchResult
+    from workbench.interp.patching.result import PatchResult
 
 MOST_ROWS = 40
 """Of a map of heads or neurons by position, the rows that move the metric most are drawn."""

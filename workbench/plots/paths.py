@@ -8,7 +8,7 @@ from workbench.plots.contributions import COLOURS, layer_map
 from workbench.plots.pyplot import need_pyplot, plain
 
 if TYPE_CHECKING:
-    from workbench.interp.path_result import PathPatchResult
+    from workbench.interp.patching.path_result import PathPatchResult
 
 MOST = 40
 """Of more rows or columns, those that move the metric most are drawn."""

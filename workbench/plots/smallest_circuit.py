@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.smallest_result import SmallestCircuit
+    from workbench.interp.components.smallest_result import SmallestCircuit
 
 DARK, LIGHT, GREY = "#33526e", "#7ba0c4", "0.6"
 

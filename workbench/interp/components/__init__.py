@@ -1,0 +1,1 @@
+"""From minimal pairs to the components that decide them."""

@@ -1,0 +1,1 @@
+"""What single neurons fire on, write and do."""

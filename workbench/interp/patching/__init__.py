@@ -1,0 +1,1 @@
+"""Activation patching: sweeps, their estimates, direct paths and edges."""

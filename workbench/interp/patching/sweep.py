@@ -1,0 +1,253 @@
+"""Activation patching: which activation, put from one run into another, moves the answer.
+
+Meng et al. 2022 (arXiv:2202.05262), as Heimersheim & Nanda 2024 (arXiv:2404.15255) tell to use it: denoising
+puts clean activations into the corrupted run and asks what suffices, noising the reverse and asks what is
+needed.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.evals.scoring import ready
+from workbench.interp.patching.alignment import Alignment, aligned_prompts
+from workbench.interp.patching.base_run import Base
+from workbench.interp.patching.metric_choice import choose_metric
+from workbench.interp.patching.metrics import Metric
+from workbench.interp.patching.pair_groups import SomePairs, pair_groups, refuse_split
+from workbench.interp.patching.prompts import labels
+from workbench.interp.patching.result import PatchResult
+from workbench.interp.patching.resume import Cells, Tick, run_cells
+from workbench.interp.patching.sites import Site, find_site, layers_with, units
+from workbench.interp.patching.source import aligned, donor_values, moves
+
+Direction = Literal["denoise", "noise"]
+Values = Literal["other", "zero", "mean", "resample"]
+
+
+@torch.no_grad()
+def patch(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    *,
+    right: Any = None,
+    wrong: Any = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    site: str = "resid_pre",
+    by_position: bool = True,
+    units_of: Sequence[int] | None = None,
+    layers: Sequence[int] | None = None,
+    positions: Sequence[int] | None = None,
+    direction: Direction = "denoise",
+    values: Values = "other",
+    seed: int = 0,
+    alignment: Alignment | None = None,
+    precision: str | None = None,
+    memory: int | None = None,
+    tick: Tick = lambda share: None,
+) -> PatchResult:
+    """Patch every place of a kind, one at a time, and measure each.
+
+    Args:
+        model: a `HookedTransformer`.
+        clean: prompts, or token ids [pair pos].
+        corrupted: as many prompts, of the same numbers of tokens unless there is an alignment.
+        right: the clean prompts' answer, a text of one token or an id, or one for each pair. With `wrong`
+            it gives the default metric, the logit difference at the last token.
+        wrong: the corrupted prompts' answer.
+        metric: a name, a metric, or a function of logits; see
+            `workbench.interp.patching.metric_choice.choose_metric`.
+        site: a name of `workbench.interp.patching.sites.SITES`: resid_pre, resid_mid, resid_post, attn_out,
+            mlp_out, z, q, k, v, pattern, result (one cell a head) or neuron.
+        by_position: one cell for each position too; else all positions are patched together.
+        units_of: only these heads or neurons.
+        layers: only these blocks.
+        positions: only these positions.
+        direction: `denoise` runs the corrupted prompts and puts clean values in, `noise` the reverse.
+        values: what goes in: the other run's activation, zeros, its mean over pairs and positions, or
+            another pair's activation at the same place.
+        seed: of the pairs that `resample` draws.
+        alignment: which token stands for which, where a pair differs in length: see
+            `workbench.interp.patching.alignment.align`. Positions are those of the patched prompts; one that
+            has no counterpart is not patched. The answers, or the function, are then read at each run's own
+            end.
+        precision: `bf16` computes in bfloat16, faster and with three digits; otherwise in the weights' own
+            precision, and in float32 at least.
+        memory: bytes that activations may take; by default half of what is free. Pairs that do not fit
+            together are swept one group after the other.
+        tick: told now and then which share of the work is done.
+
+    Raises:
+        InputError: an unknown site, prompts of different lengths without an alignment, answers that are not
+            one token, a metric of the wrong shape, layers, positions or heads that the model does not have,
+            a pair that does not fit into memory.
+
+    Warns:
+        UserWarning: no patch changes anything.
+    """
+    chosen = find_site(site)
+    with ready(model, precision) as network:
+        sides = aligned_prompts(network, clean, corrupted, alignment)
+        clean_side = sides[0]
+        if direction == "denoise":
+            sides.reverse()
+        metrics = _metrics(network, metric, right, wrong, sides, clean_side, alignment)
+        places = None
+        if alignment is not None:
+            places = alignment.places(direction == "noise", sides[0][0].shape[1]).to(network.device)
+        length = sides[0][0].shape[1]
+        cells = plan(network.config, chosen, length, by_position, units_of, layers, positions)
+        names = [chosen.hook_name(layer) for layer in np.unique(cells.layer).tolist()]
+        parts = []
+        groups = pair_groups(network, sides, names, memory)
+        if len(groups) > 1:
+            refuse_split(metrics[0], values, len(groups))
+        for done, some in enumerate(groups):
+            base, donor = (
+                Base(network, tokens[some], None if mask is None else mask[some], names)
+                for tokens, mask in sides
+            )
+            mine = metrics if len(groups) == 1 else tuple(SomePairs.of(one, some) for one in metrics)
+            source = donor_values(chosen, donor, values, seed)
+            if places is not None:
+                source = aligned(chosen, source, base, places[some])
+            parts.append(
+                _swept(
+                    base, donor, chosen, cells, source, mine, lambda x, n=done: tick((n + x) / len(groups))
+                )
+            )
+        per_pair, mine, other = (np.concatenate(part, -1) for part in zip(*parts, strict=True))
+    if not (per_pair != mine).any():
+        warnings.warn(
+            "no patch changes anything: do the prompts differ where the answer can see it?", stacklevel=3
+        )
+    into = sides[0][0]
+    return sweep_result(
+        chosen, cells, metrics[0], per_pair, mine, other, labels(model, into), direction, values
+    )
+
+
+def _swept(
+    base: Base,
+    donor: Base,
+    site: Site,
+    cells: Cells,
+    source: Mapping[str, Tensor],
+    metrics: Sequence[Metric],
+    tick: Tick,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The metric of each cell and pair, of each pair of the base run, and of the donor."""
+    moving = moves(site, cells, source, base.kept)
+    here, there = (
+        metric.of_stream(run.model, run.streams[-1]).double().cpu().numpy()
+        for metric, run in zip(metrics, (base, donor), strict=True)
+    )
+    effects = np.tile(here, (len(cells), 1))  # a patch of what is there already changes nothing
+    effects[moving] = run_cells(base, site, cells.pick(moving), source, metrics[0], here, tick)
+    tick(1.0)
+    return effects, here, there
+
+
+def _metrics(
+    model: Any,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None,
+    right: Any,
+    wrong: Any,
+    sides: Sequence[tuple[Tensor, Tensor | None]],
+    clean: tuple[Tensor, Tensor | None],
+    alignment: Alignment | None,
+) -> tuple[Metric, Metric]:
+    """The metric of the patched run and that of the other; they read each its own end."""
+    if alignment is not None and isinstance(metric, Metric):
+        raise InputError(
+            "a metric object reads fixed positions, which the two runs of an alignment do not share; give "
+            "right and wrong answers, a name, or a function of the logits."
+        )
+    first, second = (choose_metric(model, metric, right, wrong, *side, clean) for side in sides)
+    return first, second
+
+
+def sweep_result(
+    site: Site,
+    cells: Cells,
+    metric: Metric,
+    per_pair: Float[np.ndarray, "cell pair"],
+    base: Float[np.ndarray, " pair"],
+    other: Float[np.ndarray, " pair"],
+    tokens: Sequence[str],
+    direction: Direction,
+    values: Values = "other",
+) -> PatchResult:
+    """The metric of all cells, under their names.
+
+    Args:
+        site: what was patched.
+        cells: where.
+        metric: what was measured.
+        per_pair: with each patch.
+        base: without one.
+        other: in the run that the values came from.
+        tokens: of the first pair's patched run.
+        direction: see `patch`.
+        values: see `patch`.
+    """
+    return PatchResult(
+        site=site.name,
+        direction=direction,
+        values=values,
+        metric=metric.name,
+        layers=cells.layer,
+        positions=None if (cells.pos < 0).all() else cells.pos,
+        units=cells.unit if site.unit else None,
+        unit=site.unit,
+        per_pair=per_pair,
+        base=base,
+        other=other,
+        tokens=tuple(tokens),
+    )
+
+
+def plan(
+    config: Any,
+    site: Site,
+    length: int,
+    by_position: bool,
+    chosen: Sequence[int] | None,
+    layers: Sequence[int] | None,
+    positions: Sequence[int] | None,
+) -> Cells:
+    """The cells of a sweep: layers x positions x heads or neurons.
+
+    Raises:
+        InputError: layers, positions, heads or neurons that are not there.
+    """
+    count = units(config, site)
+    if chosen is not None and not count:
+        raise InputError(f"{site.name} has no heads or neurons to choose from.")
+    if positions is not None and not by_position:
+        raise InputError("positions were given; patch them with by_position=True.")
+    have = layers_with(config, site)
+    axes = [
+        have if layers is None else _within(layers, have, "layer"),
+        [-1] if not by_position else _within(positions, range(length), "position"),
+        [-1] if not count else _within(chosen, range(count), site.unit or ""),
+    ]
+    grid = np.stack(np.meshgrid(*(np.array(axis) for axis in axes), indexing="ij")).reshape(3, -1)
+    return Cells(*grid)
+
+
+def _within(chosen: Sequence[int] | None, there: Iterable[int], what: str) -> list[int]:
+    there = list(there)
+    if chosen is None:
+        return there
+    for one in chosen:
+        if one not in there:
+            raise InputError(f"{what} {one} is not there to be patched; there are {there[0]} to {there[-1]}.")
+    return list(chosen)

@@ -1,0 +1,1 @@
+"""The study of a run in one go."""
