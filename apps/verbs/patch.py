@@ -16,11 +16,14 @@ examples:
   ... --path logits               what each head and MLP tells the logits directly
   ... --path L1H2.q,L1H3.q --together --from heads --through-mlps
   ... --edges --steps 5           every path between two components, to first order; --check: exact beside it
+  ... --align --match 4:6         prompts of unequal length: the matching is printed and can be changed
   ... --out patched/              the table as parquet, settings as JSON, and a picture
 
 The prompts need the same number of tokens, but for --align. `denoise` puts clean values into the corrupted
-prompt: what suffices; `noise` the reverse: what is needed. An effect is the change of the logit difference,
-right minus wrong, at the last token; recovered is its share of the difference between the two prompts."""
+prompt: what suffices; `noise` the reverse: what is needed. An effect is the change of the metric: the logit
+difference, right minus wrong, at the last token; log_prob of the right answer; kl from the clean prompt's
+distribution; or of the patched prompt's own tokens their log-probability (sentence) or loss. Recovered is its
+share of the difference between the two prompts."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,14 +32,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", help="the run folder, or run@step")
     parser.add_argument("--clean", required=True, metavar="TEXT", help="the prompt whose answer is right")
     parser.add_argument("--corrupted", required=True, metavar="TEXT", help="the prompt with the other answer")
-    parser.add_argument("--right", required=True, metavar="TOKEN", help="mind the leading space")
-    parser.add_argument("--wrong", required=True, metavar="TOKEN")
+    parser.add_argument("--right", metavar="TOKEN", help="its answer; mind the leading space")
+    parser.add_argument("--wrong", metavar="TOKEN", help="the corrupted prompt's answer")
+    parser.add_argument(
+        "--metric", metavar="NAME", help="logit_difference (default), log_prob, kl, sentence or loss"
+    )
     parser.add_argument("--direction", default="denoise", choices=("denoise", "noise"))
     place = parser.add_argument_group("activations")
     place.add_argument("--site", help="what is patched (default: resid_pre)")
     place.add_argument("--whole", action="store_true", help="all positions together")
     place.add_argument("--values", choices=("other", "zero", "mean"), help="what goes in (default: other)")
     place.add_argument("--align", action="store_true", help="prompts of unequal length: match their tokens")
+    place.add_argument(
+        "--match",
+        action="append",
+        default=[],
+        metavar="A:B",
+        help="with --align: clean A stands for corrupted B",
+    )
+    place.add_argument(
+        "--unmatch",
+        type=int,
+        action="append",
+        default=[],
+        metavar="A",
+        help="with --align: clean A for nothing",
+    )
     place.add_argument("--gradient", action="store_true", help="attribution patching instead")
     path = parser.add_argument_group("paths between components")
     path.add_argument(
@@ -109,6 +130,7 @@ def _refuse(args: argparse.Namespace) -> None:
             args.align and (paths or estimate),
             "--align is for patches of activations; choose prompts of equal length for the rest.",
         ),
+        ((args.match or args.unmatch) and not args.align, "--match and --unmatch go with --align."),
         (args.cells is not None and not args.check, "--cells goes with --check."),
         (
             args.cells is not None and (paths or args.edges),
@@ -126,7 +148,7 @@ def _refuse(args: argparse.Namespace) -> None:
 def _measured(model: Any, args: argparse.Namespace, tick: Any) -> tuple[str, Any]:
     """The name of the files, and the result."""
     prompts = (model, args.clean, args.corrupted)
-    options = {"right": args.right, "wrong": args.wrong, "direction": args.direction}
+    options = {"right": args.right, "wrong": args.wrong, "direction": args.direction, "metric": args.metric}
     sites = {"site": args.site or "resid_pre", "by_position": not args.whole}
     if args.check:
         from workbench.interp.patching.check import check_attribution, check_edges
@@ -154,11 +176,33 @@ def _measured(model: Any, args: argparse.Namespace, tick: Any) -> tuple[str, Any
         from workbench.interp.patching.attribution import attribution_patch
 
         return "patches", attribution_patch(*prompts, steps=args.steps or 0, **sites, **options)
-    from workbench.interp.patching.alignment import align
+    import warnings
+
     from workbench.interp.patching.sweep import patch
 
-    options["alignment"] = align(*prompts) if args.align else None
-    return "patches", patch(*prompts, values=args.values or "other", tick=tick, **sites, **options)
+    options["alignment"] = _alignment(prompts, args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that nothing changes is told below the table
+        return "patches", patch(*prompts, values=args.values or "other", tick=tick, **sites, **options)
+
+
+def _alignment(prompts: tuple[Any, str, str], args: argparse.Namespace) -> Any:
+    """The proposed matching with the user's changes, printed; None without --align."""
+    from workbench.errors import ConfigError
+    from workbench.interp.patching.alignment import align
+
+    if not args.align:
+        return None
+    found = align(*prompts)
+    for pair in args.match:
+        clean, colon, corrupted = pair.partition(":")
+        if not (colon and clean.isdecimal() and corrupted.isdecimal()):
+            raise ConfigError(f"--match {pair!r}: two positions are needed, clean:corrupted, such as 4:5.")
+        found = found.match(int(clean), int(corrupted))
+    for place in args.unmatch:
+        found = found.unmatch(place)
+    print(f"{found}\n")
+    return found
 
 
 class _Line:

@@ -90,7 +90,11 @@ class PairSet:
         """
         if limit is not None and limit < 1:
             raise DataError(f"limit={limit}: at least 1 pair a paradigm.")
-        wanted = list(self.paradigms if paradigms is None else paradigms)
+        prefix = f"{self.source}_"  # tables leave it out
+        wanted = [
+            prefix + uid if uid not in self.paradigms and prefix + uid in self.paradigms else uid
+            for uid in (self.paradigms if paradigms is None else paradigms)
+        ]
         if not wanted:
             raise DataError(f"{self.name}: no paradigms were chosen; leave the choice out for all of them.")
         for uid in wanted:

@@ -2,7 +2,7 @@
 
 Neuron i at position t adds `a_i (W_out[i] * gain) . u / scale` to the quantity u reads, with all that lies
 between frozen (`workbench.interp.direct.paths`); `W_out` is centred where the norm centres. Over the neurons
-of an MLP it sums to what the MLP, but for its bias, adds (Elhage et al. 2021; `workbench.interp.direct.pair`).
+of an MLP it sums to what the MLP, but for its bias, adds (Elhage et al. 2021; see `interp.direct.pair`).
 """
 
 from collections.abc import Mapping
