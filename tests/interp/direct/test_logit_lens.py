@@ -5,7 +5,7 @@ import planted_agreement
 import pytest
 import torch
 from planted_heads import planted
-from small_models import SINGLE, VARIANTS, build
+from small_models import SINGLE, build
 
 from workbench.errors import InputError
 from workbench.evals.scoring import score_sentences
@@ -23,9 +23,9 @@ def own(model, tokenizer):
     return model
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=SINGLE)
 def variant(request, tokenizer, unchecked):
-    return own(build(**VARIANTS[request.param] | {"d_vocab": len(tokenizer)}), tokenizer)
+    return own(build(**SINGLE[request.param] | {"d_vocab": len(tokenizer)}), tokenizer)
 
 
 def test_the_last_layer_is_the_model(variant):
