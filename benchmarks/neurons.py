@@ -1,11 +1,13 @@
 """Examples of all neurons over a long text, beside the model's plain forward pass over the same rows.
 
 `python -m benchmarks.neurons --shape small --tokens 1000000`: statistics, histograms, the ten strongest
-passages and a random sample of every neuron, in tokens a second, and the process's peak of memory with a
-tenth of the text and with all of it. Rows are made as they are read, so that memory is that of the method.
+passages and a random sample of every neuron, in tokens a second. Rows are made as they are read, so that
+memory is that of the method: what is in use after a tenth of the text and at its end, and the process's peak,
+in which the allocator's unused pages count.
 """
 
 import argparse
+import ctypes
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +34,23 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+class _Allocated(ctypes.Structure):
+    """glibc's mallinfo2."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()  # noqa: SIM905
+    ]
+
+
+def _in_use() -> float:
+    """Memory that is allocated at this moment, MB."""
+    library = ctypes.CDLL("libc.so.6")
+    library.mallinfo2.restype = _Allocated
+    found = library.mallinfo2()
+    return (found.uordblks + found.hblkhd) / 2**20
+
+
 def run(shape: str = SHAPE, tokens: int = TOKENS, threads: int = 2) -> float:
     """Both rates at one shape; prints them, and returns ours as a share of the plain forward's."""
     import torch
@@ -53,24 +72,29 @@ def run(shape: str = SHAPE, tokens: int = TOKENS, threads: int = 2) -> float:
             model(batch.tokens)
         return time.perf_counter() - began
 
-    def examples(count: int) -> float:
+    def examples(count: int) -> tuple[float, list[float]]:
+        """Seconds, and the memory in use after each batch."""
+        used: list[float] = []
         began = time.perf_counter()
-        neuron_examples(model, _rows(config, count), tokens=count)
-        return time.perf_counter() - began
+        neuron_examples(
+            model, _rows(config, count), tokens=count, progress=lambda done, whole: used.append(_in_use())
+        )
+        return time.perf_counter() - began, used
 
     part = tokens // 5
     before = forward(part)
     examples(tokens // 10)
     early = _peak()
-    ours = examples(tokens)
+    ours, used = examples(tokens)
     late = _peak()
     plain = (before + forward(part)) / (2 * part)
     share = plain * tokens / ours
     count = config.mlp_width * sum("m" in kind for kind in config.blocks)
     print(
         f"{shape}, {count:,} neurons, {tokens:,} tokens, {threads} threads: workbench {tokens / ours:,.0f} "
-        f"tokens/s   plain forward {1 / plain:,.0f}   ratio {share:.2f}   peak memory {early:,.0f} MB after "
-        f"{tokens // 10:,} tokens, {late:,.0f} MB after all"
+        f"tokens/s   plain forward {1 / plain:,.0f}   ratio {share:.2f}\n"
+        f"  memory in use {used[len(used) // 10]:,.0f} MB after a tenth, {used[-1]:,.0f} MB at the end; peak "
+        f"{early:,.0f} MB with a tenth of the text, {late:,.0f} MB with all"
     )
     return share
 

@@ -50,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Attribute, print the tables, write the files; returns the exit code."""
+    from apps.verbs.outputs import out_folder
     from workbench.errors import InputError
     from workbench.runs.catalogue import load
 
@@ -61,6 +62,8 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--{asked[0]} needs --{needs[asked[0]]} beside it.")
     if args.top < 1 or args.tokens < 1:
         raise InputError(f"--top and --tokens must be 1 or more; found {args.top} and {args.tokens}.")
+    if args.out:
+        out_folder(args.out)
     opened = load(args.run)
     if asked[0] == "prompt":
         results = _prompt(opened, args)

@@ -67,10 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the files; returns the exit code."""
-    from pathlib import Path
-
     from apps.verbs import circuit_tables as tables
     from apps.verbs.blimp import PairProgress
+    from apps.verbs.outputs import out_folder
     from apps.verbs.tables import clean
     from workbench.data.pairs import open_pairs
     from workbench.errors import ConfigError, InputError
@@ -82,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--top must be at least 1; found {args.top}.")
     if args.smallest and not args.paradigm:
         raise ConfigError("--smallest looks for the set of each paradigm: name one or more with --paradigm.")
+    folder = out_folder(args.out) if args.out else None
     opened = load(args.run)
     paradigms, methods = _words(args.paradigm), _words(args.method)
     if args.pair_list is not None:
@@ -90,7 +90,6 @@ def run(args: argparse.Namespace) -> int:
     pairs = open_pairs(args.data)
     options = {"paradigms": paradigms, "limit": args.limit, "methods": methods, "how": args.how}
     options |= {"protocol": args.protocol, "seed": args.seed}
-    folder = Path(args.out) if args.out else None
     with PairProgress(opened.name, args.quiet) as progress:
         found = component_matrix(opened, pairs, progress=progress, **options)
     shown = "ablate" if "ablate" in found.methods else found.methods[0]

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, print tables or a card, write the files; returns the exit code."""
+    from apps.verbs.outputs import out_folder
     from workbench.errors import ConfigError
     from workbench.interp.parts import find_parts
     from workbench.runs.catalogue import load
@@ -63,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     for name, least in (("tokens", 1), ("stories", 2), ("top", 1)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} must be {least} or more; found {getattr(args, name)}.")
+    if args.out:
+        out_folder(args.out)
     opened = load(args.run)
     if args.neuron is not None:
         find_parts(opened.model.config, args.neuron)  # refused before anything long

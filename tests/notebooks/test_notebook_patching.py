@@ -12,7 +12,9 @@ NOTEBOOK = ROOT / "notebooks" / "patching.ipynb"
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of jupyter's own sockets and event loops
 def test_the_notebook_runs_and_draws(tmp_path, monkeypatch):
-    monkeypatch.delenv("MPLBACKEND", raising=False)  # other tests draw without a screen; the kernel inherits it
+    monkeypatch.delenv(
+        "MPLBACKEND", raising=False
+    )  # other tests draw without a screen; the kernel inherits it
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
     pytest.importorskip("ipykernel", reason="ipykernel is not installed")
