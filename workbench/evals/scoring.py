@@ -99,28 +99,14 @@ def opened(model: Any) -> tuple[Any, Any, Any]:
 
 
 @contextmanager
-def ready(model: Any, precision: str | None = None) -> Iterator[Any]:
-    """The model in evaluation mode and at least in float32; afterwards as it was.
-
-    Args:
-        model: a `HookedTransformer`.
-        precision: `bf16` multiplies matrices in bfloat16 (torch's autocast); residual stream and norms stay
-            in the weights' precision.
-
-    Raises:
-        InputError: another precision.
-    """
-    if precision not in (None, "bf16"):
-        raise InputError(f"precision {precision!r} is not there; choose bf16, or leave it out for float32.")
-    autocast = torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16")
+def ready(model: Any) -> Iterator[Any]:
+    """The model in evaluation mode and at least in float32; afterwards as it was."""
     if model.dtype not in (torch.float32, torch.float64):
-        with autocast:
-            yield copy.deepcopy(model).float().eval()
+        yield copy.deepcopy(model).float().eval()
         return
     training = model.training
     model.eval()
     try:
-        with autocast:
-            yield model
+        yield model
     finally:
         model.train(training)

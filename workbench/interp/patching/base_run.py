@@ -1,12 +1,14 @@
 """A run whose residual streams, keys and values are kept, for others to start from."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from workbench.interp.patching.differences import Differences, Products
 from workbench.model.sight import Sight
 
 
@@ -18,6 +20,7 @@ class Base:
         tokens: one row a pair, padded on the right.
         attention_mask: 1 at tokens; needed by masked models whose rows differ in length.
         also: further hook points whose activations are kept.
+        rounded: keep linear maps' products too, so that runs near this one can be computed in bfloat16.
     """
 
     def __init__(
@@ -26,12 +29,16 @@ class Base:
         tokens: Int[Tensor, "pair pos"],
         attention_mask: Tensor | None = None,
         also: Sequence[str] = (),
+        rounded: bool = False,
     ) -> None:
         self.model, self.tokens, self.attention_mask = model, tokens, attention_mask
         self.causal = model.config.attention == "causal"
         kept: dict[str, Tensor] = {}
         listened = {*base_hooks(model), *also}
-        with model.hooks(fwd_hooks=[(n, lambda x, hook: kept.update({hook.name: x})) for n in listened]):
+        self._products = Products() if rounded else None
+        watching = nullcontext() if self._products is None else self._products.watching(model)
+        hooks = [(n, lambda x, hook: kept.update({hook.name: x})) for n in listened]
+        with model.hooks(fwd_hooks=hooks), watching:
             model.stream(tokens, attention_mask=attention_mask)
         self.kept = {name: kept[name] for name in also}
         """The further activations, by hook name."""
@@ -54,6 +61,18 @@ class Base:
         self.values = {layer: kept[f"blocks.{layer}.attn.hook_v"] for layer in attends}
         mask = model._mask(tokens, attention_mask, None)
         self.mask = mask if mask is None or len(mask) > 1 else mask.expand(len(tokens), -1, -1, -1)
+
+    def near(
+        self, layer: int, pair: Int[Tensor, "#row #token"], pos: Int[Tensor, "#row #token"]
+    ) -> AbstractContextManager[Any]:
+        """Inside it, a block's linear maps of these tokens are by differences, if this run is `rounded`.
+
+        Args:
+            layer: the block.
+            pair: each token's row in this run.
+            pos: its position.
+        """
+        return nullcontext() if self._products is None else Differences(self._products, layer, pair, pos)
 
     def sight(
         self,

@@ -34,7 +34,11 @@ class SomePairs(Metric):
 
 
 def pair_groups(
-    model: Any, sides: Sequence[tuple[Tensor, Tensor | None]], names: Sequence[str], memory: int | None
+    model: Any,
+    sides: Sequence[tuple[Tensor, Tensor | None]],
+    names: Sequence[str],
+    memory: int | None,
+    rounded: bool = False,
 ) -> list[slice]:
     """Pairs that fit into memory together, with what both runs keep.
 
@@ -43,6 +47,7 @@ def pair_groups(
         sides: tokens [pair pos] and mask of both runs.
         names: hook points kept besides what a `Base` keeps.
         memory: bytes to be had; by default half of what is free.
+        rounded: whether the patched run keeps its linear maps' products.
 
     Raises:
         InputError: one pair alone takes more.
@@ -55,6 +60,10 @@ def pair_groups(
         return [slice(0, pairs)]
     wanted = {*names, *base_hooks(model)}
     each = sum(sum(activation_bytes(model, 1, tokens.shape[1], wanted).values()) for tokens, _ in sides)
+    if rounded:  # queries, what the output projection and the MLPs read, and what all of them give
+        config, (_, length) = model.config, sides[0][0].shape
+        width = 8 * config.d_model + 4 * config.mlp_width * config.mlp_depth
+        each += length * config.n_layers * width * model.embed.W_E.element_size()
     size = memory // each
     if size < 1:
         raise InputError(

@@ -197,19 +197,23 @@ class _Sweep:
         packed = None
         if layer in base.keys:
             packed = Packed(base.keys[layer], base.values[layer], tokens, low)
+        near = base.near(layer, tokens.pair[tokens.row][None], tokens.pos[None])
         with _listening(base.model, hook, put):
             if not short:
                 places = torch.arange(low, base.tokens.shape[1], device=x.device)[None]
-                x = block(x, base.sight(places, tokens.pair, tokens.pos[None]), packed, written)
+                with near:
+                    x = block(x, base.sight(places, tokens.pair, tokens.pos[None]), packed, written)
                 return x, written
             if packed is not None:
                 sight = Sight(tokens.pos[None], tokens.pos[None], None, base.causal, in_order=True)
-                packed = Shown(*packed.append(*block.keys_values(x, sight)))
+                with near:
+                    packed = Shown(*packed.append(*block.keys_values(x, sight)))
         assert self.reads is not None
         reads = self.reads[tokens.pair]
         x = _at_reads(x, base.streams[layer], tokens, reads)
         written = [_at_reads(part, base.written[i], tokens, reads) for i, part in enumerate(written)]
-        x = block(x, base.sight(reads[:, None], tokens.pair), packed, written)
+        with base.near(layer, tokens.pair[:, None], reads[:, None]):
+            x = block(x, base.sight(reads[:, None], tokens.pair), packed, written)
         return x, written
 
     def _alone(
@@ -234,7 +238,9 @@ class _Sweep:
             shown = Shown(*(part[layer].transpose(1, 2) for part in (base.keys, base.values)))
         parts = [part[:, place] for part in base.written[: layer + 1]]
         hook = self.site.hook_name(layer)
-        with _listening(base.model, hook, _replacement(self.site, self.source[hook], place, unit)):
+        put = _replacement(self.site, self.source[hook], place, unit)
+        near = base.near(layer, torch.arange(self.pairs, device=device)[:, None], place[None])
+        with _listening(base.model, hook, put), near:
             sight = base.sight(place[None])
             out = base.model.blocks[layer](base.streams[layer][:, place], sight, shown, parts)
         # [pair cell*place ...] to rows: cell by cell its pairs

@@ -78,8 +78,9 @@ def patch(
             `workbench.interp.patching.alignment.align`. Positions are those of the patched prompts; one that
             has no counterpart is not patched. The answers, or the function, are then read at each run's own
             end.
-        precision: `bf16` computes in bfloat16, faster and with three digits; otherwise in the weights' own
-            precision, and in float32 at least.
+        precision: `bf16` multiplies the differences from the base run in bfloat16
+            (`workbench.interp.patching.differences`): faster, and effects good to two or three digits;
+            otherwise all is in the weights' own precision, and in float32 at least.
         memory: bytes that activations may take; by default half of what is free. Pairs that do not fit
             together are swept one group after the other.
         tick: told now and then which share of the work is done.
@@ -93,7 +94,10 @@ def patch(
         UserWarning: no patch changes anything.
     """
     chosen = find_site(site)
-    with ready(model, precision) as network:
+    if precision not in (None, "bf16"):
+        raise InputError(f"precision {precision!r} is not there; choose bf16, or leave it out for float32.")
+    rounded = precision == "bf16"
+    with ready(model) as network:
         sides = aligned_prompts(network, clean, corrupted, alignment)
         clean_side = sides[0]
         if direction == "denoise":
@@ -106,13 +110,15 @@ def patch(
         cells = plan(network.config, chosen, length, by_position, units_of, layers, positions)
         names = [chosen.hook_name(layer) for layer in np.unique(cells.layer).tolist()]
         parts = []
-        groups = pair_groups(network, sides, names, memory)
+        groups = pair_groups(network, sides, names, memory, rounded)
         if len(groups) > 1:
             refuse_split(metrics[0], values, len(groups))
         for done, some in enumerate(groups):
             base, donor = (
-                Base(network, tokens[some], None if mask is None else mask[some], names)
-                for tokens, mask in sides
+                Base(
+                    network, tokens[some], None if mask is None else mask[some], names, rounded and not index
+                )
+                for index, (tokens, mask) in enumerate(sides)
             )
             mine = metrics if len(groups) == 1 else tuple(SomePairs.of(one, some) for one in metrics)
             source = donor_values(chosen, donor, values, seed)
