@@ -15,7 +15,14 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.evals.scoring import opened, ready
 from workbench.interp.neurons.examples_result import NeuronExamples, Row
-from workbench.interp.neurons.rows import as_slice, counted_places, neuron_layers, numbered_batches, rows_of
+from workbench.interp.neurons.rows import (
+    RowStore,
+    as_slice,
+    counted_places,
+    neuron_layers,
+    numbered_batches,
+    rows_of,
+)
 from workbench.interp.neurons.tally import Tally, TokenSample, context_keys
 from workbench.interp.patching.sites import SITES
 from workbench.interp.texts import TextBatch
@@ -78,7 +85,7 @@ def neuron_examples(
                 break
     if not reader.tokens:
         raise InputError("the text has nothing but special tokens; give stories or token ids.")
-    tallies, drawn, rows = reader.tallies, reader.drawn, reader.needed()
+    tallies, drawn, rows = reader.tallies, reader.drawn, reader.rows()
 
     def table(of: Callable[[Tally], Tensor]) -> np.ndarray:
         return np.stack([of(tally).cpu().numpy() for tally in tallies])
@@ -119,9 +126,9 @@ class _Reader:
         self.tallies = [Tally(network.config.mlp_width, count, network.device) for _ in layers]
         self.names = [SITES["neuron"].hook_name(layer) for layer in layers]
         self.drawn, self.alike = drawn, alike
-        self.rows: dict[int, Row] = {}
         self.n_rows = 0
         self._room = 2 * drawn.size
+        self._rows = RowStore(network.config.n_ctx, self._room)
 
     @property
     def tokens(self) -> int:
@@ -151,19 +158,21 @@ class _Reader:
         with network.hooks(fwd_hooks=[(name, take) for name in self.names]):
             network.stream(batch.tokens, attention_mask=batch.real, segments=batch.segments)
         self.drawn.keep(values)
-        for index, number in enumerate(numbers):
-            self.rows[number] = _kept(batch, index)
+        self._rows.put(numbers, batch)
         self.n_rows += len(numbers)
-        if len(self.rows) > self._room:
-            self.rows = self.needed()
-            self._room = max(self._room, 2 * len(self.rows))
+        if len(self._rows) > self._room:
+            self._rows.keep(self._needed())
+            self._room = max(self._room, 2 * len(self._rows))
 
-    def needed(self) -> dict[int, Row]:
+    def rows(self) -> dict[int, Row]:
         """The rows that an example lies in."""
+        return {number: self._rows.row(number) for number in self._needed()}
+
+    def _needed(self) -> list[int]:
         self.drawn.finish()
         tables = [tally.row.cpu().numpy().ravel() for tally in self.tallies]
         found = np.unique(np.concatenate([*tables, self.drawn.row]))
-        return {int(number): self.rows[int(number)] for number in found if number >= 0}
+        return found[found >= 0].tolist()
 
 
 def _check(
@@ -178,14 +187,3 @@ def _check(
     inside = all(0 <= one <= 1 for one in quantiles)
     if len(quantiles) < 2 or not inside or list(quantiles) != sorted(set(quantiles)):
         raise InputError(f"quantiles must ascend from 0 to 1, two or more; found {tuple(quantiles)}.")
-
-
-def _kept(batch: TextBatch, index: int) -> Row:
-    """A row as numbers of 4 bytes, without its padding."""
-    length = batch.tokens.shape[1] if batch.real is None else int(batch.real[index].sum())
-    tokens, segments = (
-        None if field is None else field[index, :length].to(torch.int32).cpu().numpy()
-        for field in (batch.tokens, batch.segments)
-    )
-    assert tokens is not None
-    return Row(tokens, segments)

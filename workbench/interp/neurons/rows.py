@@ -1,16 +1,18 @@
 """Rows of text as neurons are read on them: numbered, nothing hidden, special tokens not counted."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.evals.scoring import opened
+from workbench.interp.neurons.examples_result import Row
 from workbench.interp.patching.sites import SITES, layers_with
 from workbench.interp.texts import IGNORED, TextBatch, text_batches
 
@@ -95,3 +97,57 @@ def neuron_layers(config: Any, layers: Sequence[int] | None) -> tuple[int, ...]:
     if not len(layers):
         raise InputError("no layer was named; name at least one.")
     return tuple(sorted(set(layers)))
+
+
+class RowStore:
+    """Rows by their number, in one block of memory: many small arrays, made between the large ones of each
+    batch and kept, would leave the allocator with holes that grow with the text.
+
+    Args:
+        width: the longest row.
+        room: rows to make room for; it doubles when it is full.
+    """
+
+    def __init__(self, width: int, room: int) -> None:
+        self._fields = np.empty((2, room, width), np.int32)  # tokens, segments
+        self._lengths = np.zeros(room, np.int64)
+        self._segmented = False
+        self._slots: dict[int, int] = {}
+        self._free = list(range(room))
+
+    def __len__(self) -> int:
+        """How many rows are kept."""
+        return len(self._slots)
+
+    def put(self, numbers: Sequence[int], batch: TextBatch) -> None:
+        """Keep a batch's rows, without their padding."""
+        width = batch.tokens.shape[1]
+        lengths = [width] * len(numbers) if batch.real is None else batch.real.sum(1).tolist()
+        slots = [self._slot(number) for number in numbers]
+        self._lengths[slots] = lengths
+        self._segmented = batch.segments is not None
+        for field, values in enumerate((batch.tokens, batch.segments)):
+            if values is not None:
+                self._fields[field, slots, :width] = values.to(torch.int32).cpu().numpy()
+
+    def keep(self, numbers: Iterable[int]) -> None:
+        """Forget all rows but these."""
+        wanted = set(numbers)
+        for number in [number for number in self._slots if number not in wanted]:
+            self._free.append(self._slots.pop(number))
+
+    def row(self, number: int) -> Row:
+        """A row's tokens, and the number of the story that each belongs to if there are several."""
+        slot = self._slots[number]
+        tokens, segments = self._fields[:, slot, : self._lengths[slot]].copy()
+        return Row(tokens, segments if self._segmented else None)
+
+    def _slot(self, number: int) -> int:
+        if number not in self._slots:
+            if not self._free:
+                room = len(self._lengths)
+                self._free = list(range(room, 2 * room))
+                self._fields = np.concatenate([self._fields, np.empty_like(self._fields)], 1)
+                self._lengths = np.concatenate([self._lengths, np.zeros_like(self._lengths)])
+            self._slots[number] = self._free.pop()
+        return self._slots[number]
