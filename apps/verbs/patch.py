@@ -41,7 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     place = parser.add_argument_group("activations")
     place.add_argument("--site", help="what is patched (default: resid_pre)")
     place.add_argument("--whole", action="store_true", help="all positions together")
-    place.add_argument("--values", choices=("other", "zero", "mean"), help="what goes in (default: other)")
+    place.add_argument(
+        "--values",
+        choices=("other", "zero", "mean"),
+        help="what goes in (default: other; the mean is over 100 of the run's stories)",
+    )
     place.add_argument("--align", action="store_true", help="prompts of unequal length: match their tokens")
     place.add_argument(
         "--match",
@@ -91,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     folder = None if args.out is None else out_folder(args.out)
     opened = load(args.run)
     with _Line(opened.name, args.quiet) as tick:
-        name, found = _measured(opened.model, args, tick)
+        name, found = _measured(opened, args, tick)
     show = {"paths": patch_tables.paths, "edges": patch_tables.edges, "check": patch_tables.check}
     show.get(name, patch_tables.patches)(found, args.top)
     if folder is not None:
@@ -145,9 +149,9 @@ def _refuse(args: argparse.Namespace) -> None:
             raise ConfigError(message)
 
 
-def _measured(model: Any, args: argparse.Namespace, tick: Any) -> tuple[str, Any]:
+def _measured(opened: Any, args: argparse.Namespace, tick: Any) -> tuple[str, Any]:
     """The name of the files, and the result."""
-    prompts = (model, args.clean, args.corrupted)
+    prompts = (opened.model, args.clean, args.corrupted)
     options = {"right": args.right, "wrong": args.wrong, "direction": args.direction, "metric": args.metric}
     sites = {"site": args.site or "resid_pre", "by_position": not args.whole}
     if args.check:
@@ -179,7 +183,10 @@ def _measured(model: Any, args: argparse.Namespace, tick: Any) -> tuple[str, Any
     import warnings
 
     from workbench.interp.patching.sweep import patch
+    from workbench.interp.texts import text_batches
 
+    if args.values == "mean":
+        options["reference"] = text_batches(opened, split="train")
     options["alignment"] = _alignment(prompts, args)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that nothing changes is told below the table

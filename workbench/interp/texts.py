@@ -120,6 +120,33 @@ def row_nats(model: Any, batch: TextBatch) -> Float[Tensor, " row"]:
     return total
 
 
+@torch.no_grad()
+def mean_activations(
+    model: Any, names: Iterable[str], batches: Iterable[TextBatch]
+) -> dict[str, Float[Tensor, "*unit"]]:
+    """The mean of activations [row pos *unit] over all real tokens of a text, batch by batch, in float64.
+
+    Args:
+        model: a `HookedTransformer` in eval mode.
+        names: hook points.
+        batches: the text.
+    """
+    wanted, count = set(names), 0
+    sums: dict[str, Tensor] = {}
+    for batch in batches:
+        real = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.real is None else batch.real
+        kept: dict[str, Tensor] = {}
+        with model.hooks(
+            fwd_hooks=[(n, lambda x, hook, kept=kept: kept.update({hook.name: x})) for n in wanted]
+        ):
+            batch.read(model)
+        for name, x in kept.items():
+            total = x[real].sum(0, dtype=torch.float64)
+            sums[name] = sums[name] + total if name in sums else total
+        count += int(real.sum())
+    return {name: total / count for name, total in sums.items()}
+
+
 def refuse_unscored(batches: Sequence[TextBatch]) -> None:
     """Refuse text in which nothing is predicted.
 

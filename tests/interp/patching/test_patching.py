@@ -310,3 +310,37 @@ def test_bfloat16_of_differences_keeps_every_effect(model, prompts, site):
     np.testing.assert_array_equal(rough.base, exact.base)
     gap = np.abs(rough.per_pair - exact.per_pair).max()
     assert 0 < gap < 0.02 * np.abs(exact.per_pair - exact.base).max()
+
+
+@pytest.mark.parametrize("site", ["resid_pre", "z", "neuron"])
+def test_the_mean_of_a_corpus_goes_in(prompts, site):
+    model = build()
+    text = torch.randint(4, 61, (5, 9), generator=torch.Generator().manual_seed(4))
+    found = patch(model, *prompts, right=5, wrong=6, site=site, values="mean", reference=text)
+    name = SITES[site].hook_name(1)
+    with torch.no_grad():
+        _, seen = model.run_with_cache(text, names_filter=name)
+        mean = seen[name].mean((0, 1))
+        logits = model.run_with_hooks(prompts[1], fwd_hooks=[(name, put_at(mean, site))])
+    cell = np.flatnonzero((found.layers == 1) & (found.positions == 4))[0 if site == "resid_pre" else 3]
+    np.testing.assert_allclose(found.per_pair[cell], difference(logits), rtol=0, atol=EXACT)
+
+
+def put_at(mean, site):
+    """The mean at position 4; of unit 3 alone, where there are units."""
+
+    def put(x, hook):
+        x = x.clone()
+        if site == "resid_pre":
+            x[:, 4] = mean
+        else:
+            x[:, 4, 3] = mean[3]
+        return x
+
+    return put
+
+
+def test_a_reference_without_a_mean_is_refused(prompts):
+    for options in (dict(values="zero"), dict(values="mean", site="pattern")):
+        with pytest.raises(InputError, match="corpus of values='mean'"):
+            patch(build(), *prompts, right=5, wrong=6, reference=prompts[0], **options)

@@ -17,7 +17,7 @@ from torch import Tensor
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import opened, ready
 from workbench.interp.parts import Part, find_parts
-from workbench.interp.texts import TextBatch, text_batches
+from workbench.interp.texts import TextBatch, mean_activations, text_batches
 
 HOWS = ("zero", "mean", "resample")
 
@@ -139,16 +139,7 @@ def replacement(
 
 
 def _means(network: Any, parts: Sequence[Part], batches: Sequence[TextBatch]) -> dict[Part, Tensor]:
-    """The mean of each hook point over all real tokens, batch by batch."""
-    sums: dict[str, Tensor] = {}
-    count = 0
-    for batch in batches:
-        real = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.real is None else batch.real
-        for name, x in _watched(network, parts, batch).items():
-            total = x[real].sum(0, dtype=torch.float64)
-            sums[name] = sums[name] + total if name in sums else total
-        count += int(real.sum())
-    means = {name: total / count for name, total in sums.items()}
+    means = mean_activations(network, {part.hook_name for part in parts}, batches)
     return {part: _of(part, means[part.hook_name], 0).to(network.dtype).clone() for part in parts}
 
 

@@ -13,14 +13,29 @@ from workbench.interp.patching.resume import Cells
 from workbench.interp.patching.sites import Site
 
 
-def donor_values(site: Site, donor: Base, values: str, seed: int) -> dict[str, Tensor]:
-    """What goes in, by hook name, [pair pos ...] or [pair head query_pos key_pos]."""
+def donor_values(
+    site: Site, donor: Base, values: str, seed: int, means: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """What goes in, by hook name, [pair pos ...] or [pair head query_pos key_pos].
+
+    Args:
+        site: what is patched.
+        donor: the other run.
+        values: see `workbench.interp.patching.sweep.patch`.
+        seed: of the pairs that `resample` draws.
+        means: activations' means over a corpus; over the other run if not given.
+
+    Raises:
+        InputError: the mean of patterns, or one pair to resample from.
+    """
     tokens, mask, kept = donor.tokens, donor.attention_mask, donor.kept
     if values == "zero":
         return {name: torch.zeros_like(x) for name, x in kept.items()}
     if values == "mean":
         if site.is_pattern:
             raise InputError("a pattern has no mean over positions; choose values other, zero or resample.")
+        if means is not None:
+            return {name: means[name].to(x).expand(x.shape) for name, x in kept.items()}
         real = torch.ones_like(tokens, dtype=torch.bool) if mask is None else mask
         return {name: x[real].mean(0).expand(x.shape) for name, x in kept.items()}
     if values == "resample":

@@ -26,6 +26,7 @@ from workbench.interp.patching.result import PatchResult
 from workbench.interp.patching.resume import Cells, Tick, run_cells
 from workbench.interp.patching.sites import Site, find_site, layers_with, units
 from workbench.interp.patching.source import aligned, donor_values, moves
+from workbench.interp.texts import mean_activations, text_batches
 
 Direction = Literal["denoise", "noise"]
 Values = Literal["other", "zero", "mean", "resample"]
@@ -47,6 +48,7 @@ def patch(
     positions: Sequence[int] | None = None,
     direction: Direction = "denoise",
     values: Values = "other",
+    reference: Any = None,
     seed: int = 0,
     alignment: Alignment | None = None,
     precision: str | None = None,
@@ -71,8 +73,10 @@ def patch(
         layers: only these blocks.
         positions: only these positions.
         direction: `denoise` runs the corrupted prompts and puts clean values in, `noise` the reverse.
-        values: what goes in: the other run's activation, zeros, its mean over pairs and positions, or
-            another pair's activation at the same place.
+        values: what goes in: the other run's activation, zeros, the mean over a corpus, or another pair's
+            activation at the same place.
+        reference: the corpus whose mean goes in, as `workbench.interp.texts.text_batches` takes it; the
+            other run's own pairs and positions if not given.
         seed: of the pairs that `resample` draws.
         alignment: which token stands for which, where a pair differs in length: see
             `workbench.interp.patching.alignment.align`. Positions are those of the patched prompts; one that
@@ -109,10 +113,11 @@ def patch(
         length = sides[0][0].shape[1]
         cells = plan(network.config, chosen, length, by_position, units_of, layers, positions)
         names = [chosen.hook_name(layer) for layer in np.unique(cells.layer).tolist()]
+        means = _means(network, chosen, names, reference, values, seed)
         parts = []
         groups = pair_groups(network, sides, names, memory, rounded)
         if len(groups) > 1:
-            refuse_split(metrics[0], values, len(groups))
+            refuse_split(metrics[0], "other" if means else values, len(groups))
         for done, some in enumerate(groups):
             base, donor = (
                 Base(
@@ -121,7 +126,7 @@ def patch(
                 for index, (tokens, mask) in enumerate(sides)
             )
             mine = metrics if len(groups) == 1 else tuple(SomePairs.of(one, some) for one in metrics)
-            source = donor_values(chosen, donor, values, seed)
+            source = donor_values(chosen, donor, values, seed, means)
             if places is not None:
                 source = aligned(chosen, source, base, places[some])
             parts.append(
@@ -138,6 +143,19 @@ def patch(
     return sweep_result(
         chosen, cells, metrics[0], per_pair, mine, other, labels(model, into), direction, values
     )
+
+
+def _means(
+    model: Any, site: Site, names: Sequence[str], reference: Any, values: Values, seed: int
+) -> dict[str, Tensor] | None:
+    """Means over a corpus, if there is one."""
+    if reference is None:
+        return None
+    if values != "mean" or site.is_pattern:
+        raise InputError(
+            "a reference is the corpus of values='mean', and patterns have no mean over positions."
+        )
+    return mean_activations(model, names, text_batches(model, reference, seed))
 
 
 def _swept(
