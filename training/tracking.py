@@ -15,6 +15,8 @@ from typing import Any
 from workbench.files import write_bytes
 from workbench.runs.folder import METRICS, TIMINGS, read_rows
 
+MILESTONES = ("eval", "extend")
+
 
 class Record:
     """Appends rows to metrics.jsonl and timings.jsonl, each in one write, and passes them on.
@@ -28,18 +30,21 @@ class Record:
     def __init__(self, run: Path, upto: int, tracker: "WandbTracker | None" = None) -> None:
         self._tracker = tracker
         self._done: set[tuple[str, int, bool]] = set()
+        self.milestones: list[dict[str, Any]] = []
+        """The rows, in order, on which later training depends: evaluations and extensions."""
         self._files = {}
         for name in (METRICS, TIMINGS):
             rows = [row for row in read_rows(run / name) if row.get("step", -1) <= upto]
             write_bytes(run / name, b"".join(_line(row) for row in rows))
             self._files[name] = open(run / name, "ab", buffering=0)  # noqa: SIM115
-            self._done |= {_key(row) for row in rows if name == METRICS}
+            for row in rows if name == METRICS else []:
+                self._note(row)
 
     def write(self, kind: str, step: int, **numbers: Any) -> None:
         """A row of metrics.jsonl: `{"kind": ..., "step": ..., ...}`."""
         row = {"kind": kind, "step": step, **numbers}
         self._files[METRICS].write(_line(row))
-        self._done.add(_key(row))
+        self._note(row)
         if self._tracker is not None:
             self._tracker.log(step, {f"{kind}/{name}": value for name, value in numbers.items()})
 
@@ -49,6 +54,11 @@ class Record:
         self._files[TIMINGS].write(_line(row))
         if self._tracker is not None:
             self._tracker.log(step, {f"time/{name}": value for name, value in row.items() if name != "step"})
+
+    def _note(self, row: dict[str, Any]) -> None:
+        self._done.add(_key(row))
+        if row.get("kind") in MILESTONES:
+            self.milestones.append(row)
 
     def has(self, kind: str, step: int, final: bool = False) -> bool:
         """Whether that row is there already."""
