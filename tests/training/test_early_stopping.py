@@ -7,6 +7,7 @@ import pytest
 from small_runs import digests, small
 
 import training.loop
+import training.thinning
 from training.loop import Trainer
 from training.session import resume, train
 from training.stopping import EarlyStopping
@@ -122,8 +123,11 @@ def crash_at(monkeypatch, moment: int):
         return wrapped
 
     monkeypatch.setattr(Record, "write", counted(Record.write))
-    for name in ("save_checkpoint", "delete_checkpoint", "drop_optimizer"):
-        monkeypatch.setattr(training.loop, name, counted(getattr(training.loop, name)))
+    for home, name in (
+        (training.loop, "save_checkpoint"), (training.thinning, "delete_checkpoint"),
+        (training.thinning, "drop_optimizer"),
+    ):  # fmt: skip
+        monkeypatch.setattr(home, name, counted(getattr(home, name)))
     return lambda: count
 
 
