@@ -39,7 +39,7 @@ class _Given:
 
 
 def ours(config: ModelConfig, compiled: bool = True, recorded: bool = True) -> Step:
-    """The trainer's own update: bf16 weights, float32 masters in one row, everything checked before the update."""
+    """The trainer's own update: bf16 weights, float32 masters in one row, checks before the update."""
     from training.config import resolve
     from training.distributed import Alone
     from training.optim import AdamW
