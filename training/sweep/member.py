@@ -31,7 +31,7 @@ def run_member(folder: Path, name: str, quiet: bool = False) -> Outcome:
         quiet: no progress line.
 
     Raises:
-        Taken: another process is at work on it.
+        TakenError: another process is at work on it.
         WorkbenchError: no such sweep or member, or what ended its training; the status says `failed` then.
     """
     folder = Path(folder)
