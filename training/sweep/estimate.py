@@ -132,7 +132,7 @@ def _with_costs(member: Member, rate: float | None, measured: bool, validation_t
 
 
 def disk(member: Member, steps: int) -> int:
-    """Bytes of the checkpoints that stay: float32 weights, with the last ones two moments; the rest is small."""
+    """Bytes of the checkpoints that stay: float32 weights, with the last ones two moments; little else."""
     train = member.settings.train
     count = len(checkpoints(steps, train.checkpoint_every))
     with_moments = min(count, train.keep_optimizer or count)
