@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             plan = go_on(file, args.set, out)
     options = _options(plan, args)
-    print_plan(plan, out, options.jobs)
+    print_plan(plan, out, options.jobs or 1)
     if args.dry_run:
         return 0
     if fresh and not _agreed(args.yes):

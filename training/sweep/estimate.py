@@ -80,22 +80,24 @@ def probe(settings: RunSettings, seconds: float = 1.0) -> float:
     """
     import torch
 
+    from training.device import pick_device
     from training.optim import AdamW
     from workbench.model.transformer import HookedTransformer
 
     shape = settings.model
     rows = max(1, min(settings.train.batch_size, int(_LARGEST_STEP / (shape.flops_per_token * shape.n_ctx))))
-    model = HookedTransformer(shape)
-    dtype = _dtype(settings)
+    device = pick_device(settings.train.device)
+    model = HookedTransformer(shape).to(device)
+    dtype = _dtype(settings, device)
     optimizer = AdamW(model.named_parameters(), dtype=getattr(torch, dtype))
     noise = torch.Generator().manual_seed(0)
-    tokens = torch.randint(shape.d_vocab, (rows, shape.n_ctx), generator=noise)
+    tokens = torch.randint(shape.d_vocab, (rows, shape.n_ctx), generator=noise).to(device)
     model.train()
 
     def step() -> float:
         began = time.perf_counter()
         model.loss(tokens, tokens).backward()
-        optimizer.step(1e-9)
+        optimizer.step(1e-9)  # its norm is a number: a GPU has been waited for
         optimizer.zero_grad()
         return time.perf_counter() - began
 
@@ -105,11 +107,13 @@ def probe(settings: RunSettings, seconds: float = 1.0) -> float:
     return rows * shape.n_ctx / sorted(took[1:])[len(took[1:]) // 2]
 
 
-def _dtype(settings: RunSettings) -> str:
+def _dtype(settings: RunSettings, device: Any) -> str:
     from training.memo import remembered
     from training.precision import faster_dtype
 
-    return remembered("dtype", faster_dtype) if settings.train.dtype == "auto" else settings.train.dtype
+    if settings.train.dtype != "auto":
+        return settings.train.dtype
+    return remembered(("dtype", str(device)), lambda: faster_dtype(device))
 
 
 def _with_costs(member: Member, rate: float | None, measured: bool, validation_tokens: int) -> Member:

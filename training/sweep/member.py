@@ -7,6 +7,7 @@ import time
 import warnings
 from pathlib import Path
 
+from training.distributed import from_environment
 from training.session import Outcome, resume, train
 from training.signals import Stopped, StopSignals
 from training.sweep import status
@@ -37,6 +38,9 @@ def run_member(folder: Path, name: str, quiet: bool = False) -> Outcome:
     folder = Path(folder)
     plan = read_plan(folder)
     member = plan.member(name)
+    place = from_environment()
+    if place is not None and place["rank"] > 0:  # the first of the processes claims, notes and scores
+        return _train(folder, plan, member, quiet)
     with status.claimed(folder, name):
         run = folder / name
         if is_done(folder, plan, member):

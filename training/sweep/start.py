@@ -57,7 +57,7 @@ def settle(
         tick("reading the corpus and its tokenizer")
         sizes = vocabulary_of(plan)
         plan = make_plan(file, assignments, sizes)
-        use_threads(max(1, cores() // max(1, min(jobs or plan.launcher.jobs, len(plan)))))
+        use_threads(max(1, cores() // max(1, min(jobs or plan.launcher.jobs or 1, len(plan)))))
         corpus = corpus_of(plan.members[0].settings.data)
         return estimate(
             plan,

@@ -58,7 +58,7 @@ class Worker:
                 stderr=stream,
                 pass_fds=(writing,),
                 start_new_session=True,  # Ctrl-C reaches us alone; we pass it on, once
-                env=os.environ | limits,
+                env=os.environ | limits | _gpu(number),
             )
         os.close(writing)
         self.log, self.number, self.reading = log, number, reading
@@ -231,8 +231,19 @@ def launch(folder: Path, plan: Plan, options: LauncherOptions, quiet: bool = Fal
     Raises:
         RunError: worker processes do not start.
     """
-    overview = Overview(Path(folder), plan, options.jobs, quiet)
-    return Launcher(Path(folder), plan, options.jobs, overview).run()
+    jobs = options.jobs or 1
+    overview = Overview(Path(folder), plan, jobs, quiet)
+    return Launcher(Path(folder), plan, jobs, overview).run()
+
+
+def _gpu(number: int) -> dict[str, str]:
+    """With several GPUs, workers take them in turn."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    there = named.split(",") if named else []
+    if named is None:
+        with contextlib.suppress(OSError):
+            there = [str(index) for index, _ in enumerate(os.listdir("/proc/driver/nvidia/gpus"))]
+    return {"CUDA_VISIBLE_DEVICES": there[number % len(there)]} if len(there) > 1 else {}
 
 
 def cores() -> int:
