@@ -22,6 +22,7 @@ VERBS: dict[str, dict[str, str]] = {
     "look": {
         "list": "all runs of a folder as a table",
         "show": "one run: settings, figures, checkpoints, loss curve",
+        "compare": "the runs of a folder: tables, plots, speed, intervals over seeds",
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
         "patch": "put activations of one prompt into another: what moves the answer",
