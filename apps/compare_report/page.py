@@ -79,7 +79,7 @@ def _rows(found: "Comparison") -> str:
                 num(_none(line.parameters), 0),
                 num(_none(line.tokens), 0),
                 _power(line.flops),
-                _with(line, "minutes", 1 if line.minutes >= 1 else 3),
+                num(_none(line.minutes), 1 if line.minutes >= 1 else 3),
                 _with(line, "loss", 3),
                 _with(line, "bits_per_byte", 3),
                 _with(line, "blimp", 1, percent=True),

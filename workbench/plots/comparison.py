@@ -156,7 +156,7 @@ def plot_curves(found: "Comparison", ax: Any = None) -> Any:
         for number, (_, part) in enumerate(found.curves[found.curves.row == row].groupby("run")):
             label = plain(row) if number == 0 else None
             ax.plot(part.tokens, part.loss, color=colour, linewidth=1.2, alpha=0.85, label=label)
-    ax.set(xlabel="tokens read", ylabel="validation loss, nats a token", xscale="log")
+    ax.set(xlabel="tokens read", ylabel="validation loss, nats a token")
     ax.xaxis.set_major_formatter(pyplot.FuncFormatter(lambda value, _: _short(value)))
     ax.xaxis.set_minor_formatter(pyplot.NullFormatter())
     ax.spines[["top", "right"]].set_visible(False)
@@ -168,5 +168,5 @@ def plot_curves(found: "Comparison", ax: Any = None) -> Any:
 def _colour(index: int, count: int, ordered: bool, pyplot: Any) -> Any:
     """Along an ordered axis from dark to light; else told apart as well as can be."""
     if ordered or count > len(COLOURS):
-        return pyplot.get_cmap("viridis")(0.92 * index / max(1, count - 1))
+        return pyplot.get_cmap("viridis")(0.85 * index / max(1, count - 1))
     return COLOURS[index % len(COLOURS)]
