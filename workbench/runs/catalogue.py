@@ -135,7 +135,8 @@ class RunSummary:
 
 
 def load(name: str | os.PathLike[str]) -> Run:
-    """Open `runs/tiny` (its last good checkpoint) or `runs/tiny@512`.
+    """Open `runs/tiny` (its last good checkpoint), `runs/tiny@512`, or `runs/tiny@best`: the best
+    evaluation of a run that was trained with `train.patience`.
 
     The checkpoint's weights are compared with their SHA-256. Damaged ones are passed over with a
     `DamagedCheckpoint` warning, unless their step was asked for.
