@@ -15,12 +15,14 @@ VERBS: dict[str, dict[str, str]] = {
     "train": {
         "train": "train a model on stories",
         "resume": "go on with a run, to its end or for longer",
+        "sweep": "train a family of models from one file; go on with it, look at its state",
         "data": "look at a corpus: stories, tokens, bytes per token, overlap",
         "presets": "the named shapes and their sizes",
     },
     "look": {
         "list": "all runs of a folder as a table",
         "show": "one run: settings, figures, checkpoints, loss curve",
+        "compare": "the runs of a folder: tables, plots, speed, intervals over seeds",
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
         "patch": "put activations of one prompt into another: what moves the answer",
