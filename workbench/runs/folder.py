@@ -11,6 +11,7 @@ from typing import Any
 
 from workbench.errors import RunError, WorkbenchError, nearest
 from workbench.files import fsync_file, fsync_folder, write_json, write_text
+from workbench.runs import shipped
 from workbench.runs.checkpoint import Checkpoint, checkpoint_folder, checkpoint_steps, verify_checkpoint
 from workbench.settings import read_yaml
 
@@ -98,7 +99,8 @@ def read_config(run: Path) -> dict[str, Any]:
 def find_run(name: str | os.PathLike[str]) -> tuple[Path, int | None]:
     """Split `runs/tiny@512` into the folder and the step; `runs/tiny` has no step.
 
-    A bare name that is no folder here is also looked up under `runs/`.
+    A bare name that is no folder here is also looked up under `runs/`; `zoo/tiny-4h` that is no folder here
+    is the run of that name that ships.
 
     Raises:
         RunError: no such run (with the nearest one), a folder without config.yaml, or a step that is
@@ -117,6 +119,8 @@ def find_run(name: str | os.PathLike[str]) -> tuple[Path, int | None]:
     path = Path(text)
     if not path.exists() and len(path.parts) == 1 and (Path("runs") / path / CONFIG).exists():
         path = Path("runs") / path
+    if not path.exists() and shipped.names_one(text):
+        path = shipped.find(text)
     if not path.exists():
         known = [str(run) for run in run_folders(path.parent)] + [
             str(run) for run in run_folders(Path("runs"))
@@ -128,6 +132,19 @@ def find_run(name: str | os.PathLike[str]) -> tuple[Path, int | None]:
         hint = f"It holds runs: {', '.join(map(str, inside[:5]))}." if inside else "It has no config.yaml."
         raise RunError(f"{text} is not a run. {hint}")
     return path, step
+
+
+def runs_root(name: str | os.PathLike[str]) -> Path:
+    """The folder of runs that a name stands for: itself, or for `zoo`, where there is no such folder, the
+    family that ships."""
+    path = Path(name)
+    return shipped.family_folder() if str(name) == shipped.NAME and not path.exists() else path
+
+
+def tokenizer_file(run: Path) -> Path:
+    """The run's tokenizer.json; of a family that shares one, the one beside the runs."""
+    own, shared = Path(run) / TOKENIZER, Path(run).absolute().parent / TOKENIZER
+    return shared if not own.exists() and shared.is_file() else own
 
 
 def run_folders(root: Path) -> list[Path]:

@@ -126,7 +126,7 @@ def export_run(name: str | os.PathLike[str], target: Path, family: str = "auto")
     settings, tensors = as_family(config, run.model.state_dict(), tokenizer, family)
     if settings["pad_token_id"] != tokenizer.pad_token_id:
         raise RunError(
-            f"{run.path / folder.TOKENIZER} has no padding token, and RoBERTa counts its positions from that "
+            f"{folder.tokenizer_file(run.path)} has no padding token, and RoBERTa counts its positions from that "
             "token's id; a model that is to be a RoBERTa needs one."
         )
     try:
@@ -145,7 +145,7 @@ def _write_tokenizer(run: Any, made: Path) -> None:
     """The run's tokenizer. One of our own puts BOS in front of a text there (and EOS behind it for a masked
     model), as every story had it in training; an imported one stays as it came."""
     tokenizer, config = run.tokenizer, run.checkpoint.config
-    text = (run.path / folder.TOKENIZER).read_bytes()
+    text = folder.tokenizer_file(run.path).read_bytes()
     imported = "imported_from" in run.data_card
     if not imported and tokenizer.bos_token is not None:
         text = _with_specials(text, tokenizer, config.objective == "mlm")
