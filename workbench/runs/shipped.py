@@ -9,11 +9,14 @@ import os
 from pathlib import Path
 
 from workbench.data.cache import cache_root
-from workbench.errors import RunError, nearest
+from workbench.errors import DataError, RunError, nearest
+from workbench.files import read_json
 
 NAME = "zoo"
 PLACE = "WORKBENCH_ZOO"
 """Environment variable that names another family's folder."""
+FAMILY = "family.json"
+"""The members in their order, the middle one, how they were trained."""
 MANIFEST = "MANIFEST.json"
 """Size and SHA-256 of each file of the family; another family's results lie elsewhere in the cache."""
 _CONFIG = "config.yaml"
@@ -34,6 +37,16 @@ def members() -> list[str]:
     return [
         name for name in found if not name.startswith(".") and (family_folder() / name / _CONFIG).is_file()
     ]
+
+
+def middle_member() -> str | None:
+    """The member that the others are variations of, as family.json says; None if it says nothing."""
+    try:
+        value = read_json(family_folder() / FAMILY)
+    except DataError:
+        return None
+    middle = value.get("middle") if isinstance(value, dict) else None
+    return middle if isinstance(middle, str) else None
 
 
 def names_one(name: str) -> bool:
