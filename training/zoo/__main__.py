@@ -35,6 +35,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--data", metavar="SOURCE", help="where the corpus is now, if it moved")
     made.add_argument("--machine", metavar="TEXT", help="what the runs were trained on, for the cards")
     made.add_argument("--command", metavar="TEXT", help="how, where no sweep's files say it")
+    made.add_argument(
+        "--margin-bits", type=int, default=6, metavar="N", help="mantissa bits kept of each pair's margin (6)"
+    )
+    made.add_argument("--device", default="cpu", help="where pairs are scored: cpu or cuda (cpu)")
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     return made
 
@@ -51,11 +55,15 @@ def run(words: list[str] | None = None) -> int:
 
     if args.checkpoints < 1:
         raise ConfigError(f"--checkpoints must be 1 or more; found {args.checkpoints}.")
+    if not 1 <= args.margin_bits <= 10:
+        raise ConfigError(f"--margin-bits must lie between 1 and 10; found {args.margin_bits}.")
     use_threads(args.threads)
     sets = Sets(
         None if args.blimp is None else open_pairs(args.blimp),
         None if args.supplement is None else open_pairs(args.supplement),
         open_pairs(None),
+        args.device,
+        args.margin_bits,
     )
     about = {key: value for key in ("machine", "command") if (value := getattr(args, key))}
     recipe = Recipe(sets, about, args.data, args.checkpoints, args.history)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,8 +141,6 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _compact_tokenizer(run: Path) -> bytes:
     """The tokenizer's file without its indents, which are half of it."""
-    import json
-
     value = json.loads(folder.tokenizer_file(run).read_bytes())
     return (json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
@@ -151,4 +150,4 @@ def _write_manifest(made: Path) -> None:
     listed = {
         str(file.relative_to(made)): {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in files
     }
-    write_json(made / MANIFEST, {"format": 1, "files": listed})
+    write_text(made / MANIFEST, json.dumps({"format": 1, "files": listed}, separators=(",", ":")) + "\n")

@@ -13,6 +13,10 @@ from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_model
 
 
+SLACK = 1.05
+"""How much higher a loss on a part of the validation split may be for its checkpoint to be measured on all."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Chosen:
     """The checkpoint that ships, and why."""
@@ -75,7 +79,8 @@ def measure(model: Any, material: Material, tokens: int | None = None) -> Evalua
 def choose(run: Path, material: Material, tokens: int | None = None) -> Chosen:
     """The better of the last checkpoint and the one with the lowest validation loss on the way.
 
-    Evaluations on the way read a part of the split; here both are measured on all of it.
+    Evaluations on the way read a part of the split; here both are measured on all of it, unless the one on
+    the way is behind by more than two parts of a split can differ.
 
     Raises:
         RunError: no checkpoint.
@@ -89,7 +94,9 @@ def choose(run: Path, material: Material, tokens: int | None = None) -> Chosen:
         for row in rows
         if row.get("kind") == "eval" and row.get("step") in steps and not row.get("final")
     }
-    candidates = sorted({steps[-1], *([min(losses, key=lambda step: losses[step])] if losses else [])})
+    ends = [row["loss"] for row in rows if row.get("kind") == "eval" and row.get("step") == steps[-1]]
+    near = [step for step, loss in losses.items() if not ends or loss <= ends[-1] * SLACK]
+    candidates = sorted({steps[-1], *([min(near, key=lambda step: losses[step])] if near else [])})
     found = {
         step: measure(read_model(checkpoint_folder(run, step), material.tokenizer), material, tokens)
         for step in candidates

@@ -132,19 +132,18 @@ def _rows(run: Path, made: Path, step: int, now: Any, masked: bool) -> list[dict
 
 def _score(shipped: Run, steps: list[int], sets: scores.Sets, weights: str) -> list[dict[str, Any]]:
     """Score and keep every set by our default protocol; the history's other checkpoints as rows."""
+    for pairs in (sets.embedded, sets.blimp):  # BLiMP last: the newest result is the run's figure
+        if pairs is not None:
+            found = scores.score(shipped, pairs, "native", weights, shipped.name, sets.device)
+            save_compact(found, shipped.path, sets.bits, paradigms=pairs is sets.blimp)
     rows = []
-    for pairs in (sets.blimp, sets.supplement, sets.embedded):
-        if pairs is None:
-            continue
-        save_compact(scores.score(shipped, pairs, "native", weights, shipped.name), shipped.path)
-        if pairs is not sets.blimp:
-            continue
-        for step in steps:
-            other = shipped if step == shipped.step else shipped.at(step)
-            digest = sha256(other.checkpoint.path / WEIGHTS)
-            brief = scores.in_brief(scores.score(other, pairs, "native", digest, f"{shipped.name}@{step}"))
-            rows.append(thin.rounded({"kind": "blimp", "step": step, **brief}))
-    return rows if len(steps) > 1 else []
+    for step in steps if sets.blimp is not None and len(steps) > 1 else []:
+        other = shipped if step == shipped.step else shipped.at(step)
+        digest = sha256(other.checkpoint.path / WEIGHTS)
+        label = f"{shipped.name}@{step}"
+        found = scores.score(other, sets.blimp, "native", digest, label, sets.device)
+        rows.append(thin.rounded({"kind": "blimp", "step": step, **scores.in_brief(found)}))
+    return rows
 
 
 def check_alike(runs: list[Path]) -> str:

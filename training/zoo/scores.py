@@ -13,9 +13,11 @@ from workbench.data.cache import cache_root
 from workbench.data.pairs import PairSet
 from workbench.errors import DataError
 from workbench.evals.blimp import blimp
-from workbench.evals.compact import save_compact
+from workbench.evals.compact import MARGIN_BITS, save_compact
 from workbench.evals.result import BlimpResult
 
+FULL_BITS = 10
+"""A float16's whole mantissa, for results that are remembered."""
 PUBLISHED = "babylm-2023"
 """The protocol by which the models that ours are compared with were scored."""
 
@@ -27,9 +29,15 @@ class Sets:
     blimp: PairSet | None
     supplement: PairSet | None
     embedded: PairSet | None
+    device: str = "cpu"
+    """Where models are scored."""
+    bits: int = MARGIN_BITS
+    """Of the margins' mantissas."""
 
 
-def score(run: Any, pairs: PairSet, protocol: str, weights: str, label: str) -> BlimpResult:
+def score(
+    run: Any, pairs: PairSet, protocol: str, weights: str, label: str, device: str = "cpu"
+) -> BlimpResult:
     """Score a run, or read what was scored before.
 
     Args:
@@ -38,6 +46,7 @@ def score(run: Any, pairs: PairSet, protocol: str, weights: str, label: str) -> 
         protocol: a key of `PROTOCOLS`.
         weights: SHA-256 of the run's weights on disk.
         label: what the progress line is called.
+        device: where the model runs meanwhile.
     """
     key = hashlib.sha256(f"{weights} {pairs.fingerprint} {protocol} {run.step} {run.name}".encode())
     place = cache_root() / "zoo-scores" / key.hexdigest()[:24]
@@ -48,10 +57,12 @@ def score(run: Any, pairs: PairSet, protocol: str, weights: str, label: str) -> 
             shutil.rmtree(place, ignore_errors=True)
     line = Progress(f"{label} on {pairs.name}, {protocol}")
     try:
+        run.model.to(device)
         result = blimp(run, pairs, protocol, progress=_drawn(line))
     finally:
         line.close()
-    save_compact(result, place)
+        run.model.to("cpu")
+    save_compact(result, place, bits=FULL_BITS)
     return result
 
 
@@ -71,7 +82,7 @@ def comparison(run: Any, sets: Sets, weights: str) -> dict[str, Any] | None:
     found: dict[str, Any] = {"protocol": PUBLISHED}
     shares = []
     for name, pairs in (("blimp", sets.blimp), ("supplement", sets.supplement)):
-        result = score(run, pairs, PUBLISHED, weights, run.name)
+        result = score(run, pairs, PUBLISHED, weights, run.name, sets.device)
         table = result.phenomena.accuracy
         found[name] = {str(key): round(float(share), 6) for key, share in table.items()}
         shares += list(found[name].values())

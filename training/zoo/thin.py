@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-TRAIN_ROWS, EVAL_ROWS, SAMPLES = 80, 40, 3
+TRAIN_ROWS, EVAL_ROWS, SAMPLES = 64, 32, 3
 
 
 def spread(steps: Sequence[int], count: int) -> list[int]:

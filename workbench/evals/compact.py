@@ -50,9 +50,10 @@ def rounded_margins(
     return np.where(lost, np.sign(margins) * smallest, near).astype(np.float16)
 
 
-def compact_table(result: "BlimpResult") -> bytes:
-    """The pairs as parquet: paradigm, phenomenon, pair_id, margin (float16). Under a byte and a half a pair.
-    What is correct follows from the margin's sign and from what the protocol gives a tie."""
+def compact_table(result: "BlimpResult", bits: int = MARGIN_BITS) -> bytes:
+    """The pairs as parquet: paradigm, phenomenon, pair_id, margin (float16, see `rounded_margins`). About a
+    byte and a quarter a pair. What is correct follows from the margin's sign and what the protocol gives a
+    tie."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -62,7 +63,7 @@ def compact_table(result: "BlimpResult") -> bytes:
             "paradigm": pa.array(frame.paradigm).dictionary_encode(),
             "phenomenon": pa.array(frame.phenomenon).dictionary_encode(),
             "pair_id": pa.array(frame.pair_id.to_numpy(np.int32)),
-            "margin": pa.array(rounded_margins(frame.margin.to_numpy(np.float64))),
+            "margin": pa.array(rounded_margins(frame.margin.to_numpy(np.float64), bits)),
         }
     )
     buffer = io.BytesIO()
@@ -74,20 +75,24 @@ def compact_table(result: "BlimpResult") -> bytes:
     return buffer.getvalue()
 
 
-def save_compact(result: "BlimpResult", folder: Path, **more: Any) -> Path:
+def save_compact(
+    result: "BlimpResult", folder: Path, bits: int = MARGIN_BITS, paradigms: bool = True
+) -> Path:
     """Write a result into a run folder as `BlimpResult.save` does, without sentences.
 
     Args:
         result: of all pairs.
         folder: the run folder.
-        more: further values for the JSON file.
+        bits: of the margins' mantissas.
+        paradigms: whether the JSON file lists paradigms, which the pairs give again.
 
     Returns:
         The JSON file's path.
     """
     path = Path(folder) / "blimp" / f"{result.file_name()}.json"
-    write_bytes(path.with_suffix(".parquet"), compact_table(result))
-    values = result.to_dict() | {"sentences": False, "seconds": round(result.seconds, 1)} | more
+    write_bytes(path.with_suffix(".parquet"), compact_table(result, bits))
+    values = result.to_dict() | {"sentences": False, "seconds": round(result.seconds, 1)}
+    values = {key: value for key, value in values.items() if paradigms or key != "paradigms"}
     write_text(path, json.dumps(_short(values), ensure_ascii=False) + "\n")
     return path
 
@@ -142,9 +147,9 @@ def with_sentences(result: "BlimpResult", pairs: "PairSet", tokenizer: Any = Non
 
 
 def _short(value: Any) -> Any:
-    """Numbers with six digits after the point, which is more than the pairs can tell."""
+    """Numbers with five digits after the point, which is more than the pairs can tell."""
     if isinstance(value, float):
-        return round(value, 6)
+        return round(value, 5)
     if isinstance(value, dict):
         return {key: _short(each) for key, each in value.items()}
     return [_short(each) for each in value] if isinstance(value, list | tuple) else value
