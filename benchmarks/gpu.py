@@ -9,7 +9,9 @@ the last two.
 import argparse
 import datetime
 import json
+import math
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -120,14 +122,17 @@ def _seconds(work: Callable[[], Any], times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def run(shape: str, rounds: int, seconds: float, peak: float, profile: bool = False) -> dict[str, Any]:
-    """All contestants at one shape; prints a table and returns medians over rounds."""
+def run(
+    shape: str, rounds: int, seconds: float, peak: float, profile: bool = False, only: str = ""
+) -> dict[str, Any]:
+    """The contestants whose name matches `only`, at one shape; prints a table and returns medians over rounds."""
     config = preset(shape)
     batch = TOKENS.get(shape, 16384) // config.n_ctx
     rows = torch.randint(4, config.d_vocab, (batch, config.n_ctx + 1), device="cuda")
     tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-    steps, repeats, found = {}, {}, {name: [] for name in CONTESTANTS}
-    for name, build in CONTESTANTS.items():
+    chosen = {name: build for name, build in CONTESTANTS.items() if re.search(only, name)}
+    steps, repeats, found = {}, {}, {name: [] for name in chosen}
+    for name, build in chosen.items():
         torch.manual_seed(0)
         began = time.perf_counter()
         try:
@@ -146,7 +151,7 @@ def run(shape: str, rounds: int, seconds: float, peak: float, profile: bool = Fa
             took = _seconds(lambda step=step: step(tokens, targets), repeats[name])
             found[name].append(batch * config.n_ctx / took)
     speeds = {name: statistics.median(values) for name, values in found.items() if values}
-    best = max(speed for name, speed in speeds.items() if name.startswith("plain"))
+    best = max((speed for name, speed in speeds.items() if name.startswith("plain")), default=math.nan)
     print(f"\n{shape}: batch {batch} x {config.n_ctx}, {config.n_params:,} parameters")
     for name, speed in sorted(speeds.items(), key=lambda pair: -pair[1]):
         spread = (max(found[name]) - min(found[name])) / speed
@@ -181,6 +186,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["base", "small", "mini-llm-166m"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="a contestant and round")
+    parser.add_argument("--only", default="", help="contestants whose name matches this expression")
     parser.add_argument("--warm", action="store_true", help="only compile, for a later call")
     parser.add_argument("--profile", action="store_true", help="also print where our step spends its time")
     parser.add_argument("--out", help="a JSON file for the figures")
@@ -190,12 +196,12 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")  # for the peers' sake: nothing of ours multiplies in float32
     if args.warm:
         for shape in args.shapes:
-            run(shape, 1, 0.01, 1.0)
+            run(shape, 1, 0.01, 1.0, only=args.only)
         return
     peak = matrix_peak()
     card = torch.cuda.get_device_name()
     print(f"{card}, torch {torch.__version__}, bf16 matrix peak {peak / 1e12:,.0f} TFLOP/s (8192 x 8192)")
-    shapes = [run(shape, args.rounds, args.seconds, peak, args.profile) for shape in args.shapes]
+    shapes = [run(shape, args.rounds, args.seconds, peak, args.profile, args.only) for shape in args.shapes]
     if args.out:
         found = {
             "date": datetime.date.today().isoformat(), "card": card, "torch": str(torch.__version__),
