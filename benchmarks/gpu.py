@@ -125,7 +125,7 @@ def _seconds(work: Callable[[], Any], times: int) -> float:
 def run(
     shape: str, rounds: int, seconds: float, peak: float, profile: bool = False, only: str = ""
 ) -> dict[str, Any]:
-    """The contestants whose name matches `only`, at one shape; prints a table and returns medians over rounds."""
+    """Contestants whose name matches `only`, at one shape; prints a table, returns medians over rounds."""
     config = preset(shape)
     batch = TOKENS.get(shape, 16384) // config.n_ctx
     rows = torch.randint(4, config.d_vocab, (batch, config.n_ctx + 1), device="cuda")
