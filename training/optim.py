@@ -122,14 +122,15 @@ class AdamW:
         if not math.isfinite(value):
             return value
         self._count += 1
-        self._update(lr, norm / self._clip if self._clip and value > self._clip else None, None)
+        divisor = (norm / self._clip).float() if self._clip and value > self._clip else None
+        self._update(lr, divisor, None)
         return value
 
     @torch.no_grad()
     def queue_update(self, lr: float | Tensor, loss: Tensor | None = None) -> Tensor:
         """`step` on a GPU without waiting for it: the norm comes back as a tensor."""
         norm = torch.linalg.vector_norm(self._flat["gradient"])
-        divisor = (norm / self._clip).clamp(min=1.0) if self._clip else None
+        divisor = (norm / self._clip).clamp(min=1.0).float() if self._clip else None
         unusable = (~torch.isfinite(norm if loss is None else norm + loss)).float()
         self._count += 1 - unusable
         self._update(lr, divisor, unusable)

@@ -29,6 +29,8 @@ class Updater:
         self.optimizer, self.group = optimizer, group
         chosen = settings.train
         self._shares = shares(chosen.batch_size, chosen.accumulate, group.rank, group.world)
+        if chosen.compile:
+            torch._dynamo.reset()  # a process keeps eight compiled shapes, and a sweep trains many
         self.loss: Callable[..., torch.Tensor] = compiled_loss(model) if chosen.compile else model.loss
         self._on_gpu = model.device.type == "cuda"
         self._captured: Any = None

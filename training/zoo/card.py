@@ -122,7 +122,7 @@ def family_readme(about: Mapping[str, Any], members: list[Mapping[str, Any]]) ->
     parts = [
         "# The family that ships",
         f"{len(members)} small models trained under one budget with one tokenizer. "
-        f"`wb.load(\"{NAME}/{about['middle']}\")`, `workbench list {NAME}`.",
+        f'`wb.load("{NAME}/{about["middle"]}")`, `workbench list {NAME}`.',
         "\n".join(rows),
         "Each folder is a run: config.yaml, data.json, metrics.jsonl (thinned), checkpoints in float16, results on "
         "minimal pairs without their sentences, a model card. tokenizer.json is shared. MANIFEST.json has the "

@@ -87,9 +87,7 @@ def make_family(
         about |= {"middle": middle}
         if (runs / SWEEP).is_file():
             shutil.copyfile(runs / SWEEP, made / SWEEP)
-        write_json(
-            made / FAMILY, {"format": 1, **about, "members": names, "tokenizer_sha256": tokenizer}
-        )
+        write_json(made / FAMILY, {"format": 1, **about, "members": names, "tokenizer_sha256": tokenizer})
         write_text(made / "README.md", family_readme(about, facts))
         _write_manifest(made)
         sizes = size.table(made)
@@ -105,7 +103,9 @@ def about_runs(runs: Path, chosen: Sequence[Path]) -> dict[str, Any]:
     plan = _json(runs / PLAN)
     if plan:
         name = plan.get("name") or "sweep"
-        sets = "".join(f" --set {portable(word)}" for word in map(_portable_setting, plan.get("assignments") or []))
+        sets = "".join(
+            f" --set {portable(word)}" for word in map(_portable_setting, plan.get("assignments") or [])
+        )
         about |= {
             "sweep_file": f"training/sweeps/{name}.yaml, kept beside this card's folder as {SWEEP}",
             "command": f"workbench sweep training/sweeps/{name}.yaml --out runs/{name}{sets}",
@@ -120,9 +120,7 @@ def about_runs(runs: Path, chosen: Sequence[Path]) -> dict[str, Any]:
     card = _json(chosen[0] / folder.DATA_CARD)
     name, stories = str(card.get("name") or "unknown"), (card.get("train") or {}).get("stories", 0)
     small = name in CITED and stories < NOT_A_SAMPLE
-    about["corpus"] = (
-        f"{CITED[name] if small else f'{name}, {stories:,} training stories'}"
-    )
+    about["corpus"] = f"{CITED[name] if small else f'{name}, {stories:,} training stories'}"
     return about | {"members": members}
 
 

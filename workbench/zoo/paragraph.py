@@ -27,7 +27,7 @@ def paragraph() -> str:
     row = table[table.run == f"zoo/{middle}"].iloc[0]
     history = table.loc[table.checkpoints.idxmax()]
     parts = [
-        f"**A family ships** ({len(table)} models, {size:.1f} MB): `wb.load(\"zoo/{middle}\")`, "
+        f'**A family ships** ({len(table)} models, {size:.1f} MB): `wb.load("zoo/{middle}")`, '
         f"`workbench list zoo`, and what the explorer opens on. Trained on {facts['corpus']}"
         f"{', on ' + facts['machine'] if facts.get('machine') else ''}. "
         f"`{history.run}` has {history.checkpoints} checkpoints over training. Each model card says how it was made.",
@@ -54,7 +54,11 @@ def _members(table: Any) -> str:
         "|---|---|---|---|---|---|",
     ]
     for row in table.itertuples():
-        bits = "–" if row.bits_per_byte is None or row.bits_per_byte != row.bits_per_byte else f"{row.bits_per_byte:.3f}"
+        bits = (
+            "–"
+            if row.bits_per_byte is None or row.bits_per_byte != row.bits_per_byte
+            else f"{row.bits_per_byte:.3f}"
+        )
         lines.append(
             f"| `{row.run}` | {row.differs} | {row.parameters:,} | {row.loss:.3f} | {bits} | "
             f"{100 * row.blimp:.1f} [{100 * row.blimp_low:.1f}, {100 * row.blimp_high:.1f}] |"
@@ -74,7 +78,11 @@ def _comparison(table: Any, seeds: list[str]) -> list[str]:
             said.append(_beside(published, [compared[name] for name in mine], mine, table))
     if not said:
         return []
-    lines = ["| | parameters | mean over 12 phenomena + 5 supplement tasks, % | seeds |", "|---|---|---|---|", *said]
+    lines = [
+        "| | parameters | mean over 12 phenomena + 5 supplement tasks, % | seeds |",
+        "|---|---|---|---|",
+        *said,
+    ]
     why = (
         "Not the same measurement, so read it loosely: theirs are twenty times as large, were trained on all of "
         "TinyStories, and were scored on the challenge's own selection of pairs; ours are scored by the same protocol "

@@ -14,7 +14,17 @@ from workbench.zoo.family_files import family_facts, made_facts
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHAPE = ("d_model", "n_layers", "n_heads", "d_mlp", "layout", "objective", "attention", "positions", "d_vocab")
+_SHAPE = (
+    "d_model",
+    "n_layers",
+    "n_heads",
+    "d_mlp",
+    "layout",
+    "objective",
+    "attention",
+    "positions",
+    "d_vocab",
+)
 """Fields of a model that are looked at where no sweep says what differs."""
 
 
