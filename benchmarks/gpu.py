@@ -193,7 +193,7 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a GPU that torch can use, and there is none.")
-    # A process keeps eight compiled versions of one function; behind that a peer would run eagerly, unnoticed.
+    # A process keeps eight compiled versions of a function; behind that a peer would run eagerly, unnoticed.
     torch._dynamo.config.recompile_limit = 64  # type: ignore[assignment]
     torch.set_float32_matmul_precision("high")  # for the peers' sake: nothing of ours multiplies in float32
     if args.warm:
