@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from training.schedules.shape import Shape
 from workbench import settings
 from workbench.errors import ConfigError
 from workbench.model.config import ModelConfig
@@ -63,10 +64,23 @@ class TrainSettings:
     """Forward passes whose gradients make one update."""
     lr: float | None = None
     """Peak learning rate; not set: 3e-3 at width 128, falling as width ** -0.75."""
+    schedule: Literal["cosine", "linear", "constant", "wsd", "restarts", "plateau"] | None = None
+    """How the learning rate falls after its warm-up; not set: cosine. wsd is constant with a cool-down,
+    restarts are several cosines, plateau lowers it when the validation loss stands still."""
     lr_end: float = 0.05
-    """Learning rate at the end, as a share of the peak."""
+    """Learning rate at the end, as a share of the peak; for plateau the lowest."""
     warmup: float = 0.03
     """Share of the budget over which the learning rate rises to its peak."""
+    cooldown: float = 0.2
+    """wsd: share of the budget over which the learning rate falls."""
+    cycles: int = 4
+    """restarts: how many times it falls."""
+    cycle_growth: float = 1.0
+    """restarts: how many times longer each cycle is than the one before."""
+    plateau_patience: int = 4
+    """plateau: evaluations in a row without a better validation loss after which it is lowered."""
+    plateau_factor: float = 0.5
+    """plateau: what it is then multiplied by."""
     weight_decay: float = 0.1
     """On matrices only (Loshchilov & Hutter 2019)."""
     beta1: float = 0.9
@@ -120,6 +134,37 @@ class TrainSettings:
         limits = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(limits) > 1:
             raise ConfigError(f"train.{' and train.'.join(limits)} are both set; a run has one limit.")
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        if self.schedule == "wsd" and self.warmup + self.cooldown > 1:
+            raise ConfigError(
+                f"train.warmup = {self.warmup:g} and train.cooldown = {self.cooldown:g} are more than the "
+                "whole budget together; make one of them smaller."
+            )
+        if self.schedule != "plateau":
+            return
+        if not 0 < self.plateau_factor < 1:
+            raise ConfigError(
+                f"train.plateau_factor must lie between 0 and 1, both excluded; found {self.plateau_factor}."
+            )
+        if self.patience is not None and self.patience <= self.plateau_patience:
+            raise ConfigError(
+                f"train.patience = {self.patience} ends the run before train.plateau_patience = "
+                f"{self.plateau_patience} lowers the learning rate; make the first larger than the second."
+            )
+
+    @property
+    def shape(self) -> Shape:
+        """The parameters of the schedule."""
+        return Shape(
+            warmup=self.warmup,
+            end=self.lr_end,
+            **{
+                name: getattr(self, name)
+                for name in ("cooldown", "cycles", "cycle_growth", "plateau_patience", "plateau_factor")
+            },
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -178,6 +223,8 @@ def resolve(
         train = dataclasses.replace(train, minutes=DEFAULT_MINUTES)
     if train.lr is None:
         train = dataclasses.replace(train, lr=float(f"{3e-3 * (128 / made.model.d_model) ** 0.75:.2g}"))
+    if train.schedule is None:
+        train = dataclasses.replace(train, schedule="cosine")
     return dataclasses.replace(made, train=train)
 
 
@@ -224,6 +271,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lr": (0, 10),
     "lr_end": (0, 1),
     "warmup": (0, 1),
+    "cooldown": (0, 1),
+    "cycles": (1, 1000),
+    "cycle_growth": (0.1, 10),
+    "plateau_patience": (1, _INF),
+    "plateau_factor": (0, 1),
     "weight_decay": (0, 100),
     "beta1": (0, 0.99999),
     "beta2": (0, 0.99999),

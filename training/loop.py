@@ -19,7 +19,8 @@ from training.distributed import Alone, scored, shares
 from training.evaluate import evaluate, sample
 from training.optim import AdamW
 from training.progress import Progress, clock, short
-from training.schedule import Budget, checkpoint_due, lr_share
+from training.schedule import Budget, checkpoint_due
+from training.schedules import lr_share
 from training.stopping import EarlyStopping
 from training.thinning import thin_out
 from training.tracking import Record
@@ -146,7 +147,8 @@ class Trainer:
         assert chosen.lr is not None
         # The first update of a run limited by steps is number 1 of n, so that its rate is not 0.
         ahead = self.step + 1 if self.budget.steps is not None else self.step
-        lr = chosen.lr * lr_share(self.budget.progress(ahead, self.seconds), chosen.warmup, chosen.lr_end)
+        progress = self.budget.progress(ahead, self.seconds)
+        lr = chosen.lr * lr_share(progress, chosen.shape, chosen.schedule or "cosine", self._early.losses)
         loss = self._forward_backward(self.step)
         if isinstance(loss, float) and not math.isfinite(loss):
             raise self._not_finite("loss", loss)
