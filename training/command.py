@@ -18,9 +18,9 @@ examples:
   workbench train --minutes 60 --set train.patience=8      ends when 8 evaluations bring nothing: run@best
 
 choices (--set FIELD=VALUE):
-  train.schedule   cosine, linear, constant, wsd (constant with cool-down: train.cooldown), restarts (train.cycles,
-                   train.cycle_growth), plateau (train.plateau_patience, train.plateau_factor); train.warmup,
-                   train.lr_end
+  train.schedule   cosine, linear, constant, wsd (constant with cool-down: train.cooldown), restarts
+                   (train.cycles, train.cycle_growth), plateau (train.plateau_patience, train.plateau_factor);
+                   train.warmup and train.lr_end shape them all
   train.patience   evaluations without a better validation loss that end the run; the best one is RUN@best
 
 A run has one limit: --steps, --tokens or --minutes (10 minutes if none is given). The learning rate rises and
