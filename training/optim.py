@@ -83,7 +83,7 @@ class AdamW:
         if present:
             views, grads = [view for view, _ in present], [grad for _, grad in present]
             if self._gathered:
-                torch._foreach_add_(views, [grad.float() for grad in grads])
+                torch._foreach_add_(views, [grad.to(views[0].dtype) for grad in grads])
             else:
                 torch._foreach_copy_(views, grads)
         self._gathered = True
