@@ -30,7 +30,7 @@ Step = Callable[[Tensor, Tensor], Any]
 
 def ours(config: ModelConfig, compiled: bool = True, mode: str | None = None) -> Step:
     """The trainer's step: bf16 weights, float32 masters in one row, everything checked before the update."""
-    from training.optim import AdamW
+    from training.optimizers.adamw import AdamW
     from workbench.model.compiled import compiled_loss
     from workbench.model.transformer import HookedTransformer
 

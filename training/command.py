@@ -18,6 +18,8 @@ examples:
   workbench train --minutes 60 --set train.patience=8      ends when 8 evaluations bring nothing: run@best
 
 choices (--set FIELD=VALUE):
+  train.optimizer  adamw, schedule_free (no schedule but a warm-up), muon (train.momentum), adamw8bit
+                   (pip install bitsandbytes)
   train.schedule   cosine, linear, constant, wsd (constant with cool-down: train.cooldown), restarts
                    (train.cycles, train.cycle_growth), plateau (train.plateau_patience, train.plateau_factor);
                    train.warmup and train.lr_end shape them all

@@ -62,11 +62,15 @@ class TrainSettings:
     """Windows of n_ctx tokens in one forward pass."""
     accumulate: int = 1
     """Forward passes whose gradients make one update."""
+    optimizer: Literal["adamw", "schedule_free", "muon", "adamw8bit"] = "adamw"
+    """schedule_free averages the weights instead of lowering the learning rate; muon orthogonalises the
+    updates of the matrices inside the blocks; adamw8bit keeps its moments in bytes (needs bitsandbytes)."""
     lr: float | None = None
     """Peak learning rate; not set: 3e-3 at width 128, falling as width ** -0.75."""
     schedule: Literal["cosine", "linear", "constant", "wsd", "restarts", "plateau"] | None = None
-    """How the learning rate falls after its warm-up; not set: cosine. wsd is constant with a cool-down,
-    restarts are several cosines, plateau lowers it when the validation loss stands still."""
+    """How the learning rate falls after its warm-up; not set: cosine, or constant for
+    schedule_free. wsd is constant with a cool-down, restarts are several cosines, plateau lowers it when the
+    validation loss stands still."""
     lr_end: float = 0.05
     """Learning rate at the end, as a share of the peak; for plateau the lowest."""
     warmup: float = 0.03
@@ -83,6 +87,8 @@ class TrainSettings:
     """plateau: what it is then multiplied by."""
     weight_decay: float = 0.1
     """On matrices only (Loshchilov & Hutter 2019)."""
+    momentum: float = 0.95
+    """muon: decay rate of the average of the gradients."""
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -134,6 +140,11 @@ class TrainSettings:
         limits = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(limits) > 1:
             raise ConfigError(f"train.{' and train.'.join(limits)} are both set; a run has one limit.")
+        if self.optimizer == "schedule_free" and self.schedule not in (None, "constant"):
+            raise ConfigError(
+                f"train.schedule = {self.schedule} lowers the learning rate, which train.optimizer = "
+                "schedule_free does without; leave train.schedule out, or choose another optimizer."
+            )
         self._check_schedule()
 
     def _check_schedule(self) -> None:
@@ -224,7 +235,8 @@ def resolve(
     if train.lr is None:
         train = dataclasses.replace(train, lr=float(f"{3e-3 * (128 / made.model.d_model) ** 0.75:.2g}"))
     if train.schedule is None:
-        train = dataclasses.replace(train, schedule="cosine")
+        schedule = "constant" if train.optimizer == "schedule_free" else "cosine"
+        train = dataclasses.replace(train, schedule=schedule)
     return dataclasses.replace(made, train=train)
 
 
@@ -277,6 +289,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "plateau_patience": (1, _INF),
     "plateau_factor": (0, 1),
     "weight_decay": (0, 100),
+    "momentum": (0, 0.99999),
     "beta1": (0, 0.99999),
     "beta2": (0, 0.99999),
     "eps": (0, 1),

@@ -17,7 +17,7 @@ import workbench
 from training.config import RunSettings
 from training.distributed import Alone, scored, shares
 from training.evaluate import evaluate, sample
-from training.optim import AdamW
+from training.optimizers import make_optimizer
 from training.progress import Progress, clock, short
 from training.schedule import Budget, checkpoint_due
 from training.schedules import lr_share
@@ -73,14 +73,7 @@ class Trainer:
         self._tokenizer_hash = tokenizer_hash
         chosen = settings.train
         self.budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
-        self.optimizer = AdamW(
-            model.named_parameters(),
-            betas=(chosen.beta1, chosen.beta2),
-            eps=chosen.eps,
-            weight_decay=chosen.weight_decay,
-            clip=chosen.clip,
-            dtype=getattr(torch, chosen.dtype),
-        )
+        self.optimizer = make_optimizer(model, chosen)
         self._shares = shares(chosen.batch_size, chosen.accumulate, self.group.rank, self.group.world)
         sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
         lengths = torch.from_numpy(token_bytes(model.tokenizer))
@@ -278,14 +271,15 @@ class Trainer:
         if not chosen.sample_tokens or self.stopping():
             return
         if self.group.leads and not self.record.has("sample", self.step):
-            made = sample(
-                self.model,
-                self.model.tokenizer,
-                next(iter(self._validation(self.settings.model.n_ctx))),
-                chosen.sample_prompt,
-                chosen.sample_tokens,
-                derive(chosen.seed, "sample", self.step),
-            )
+            with self.optimizer.evaluating():
+                made = sample(
+                    self.model,
+                    self.model.tokenizer,
+                    next(iter(self._validation(self.settings.model.n_ctx))),
+                    chosen.sample_prompt,
+                    chosen.sample_tokens,
+                    derive(chosen.seed, "sample", self.step),
+                )
             self.record.write("sample", self.step, **made)
 
     def _evaluate(self, final: bool) -> bool:
@@ -293,14 +287,15 @@ class Trainer:
         if self.record.has("eval", self.step, final=final):
             return True
         chosen = self.settings.train
-        found = evaluate(
-            self.model,
-            self._validation(chosen.final_eval_tokens if final else chosen.eval_tokens),
-            self._sizes,
-            stop=self.stopping,
-            tick=self._draw_evaluation if final else lambda tokens: None,
-            group=self.group,
-        )
+        with self.optimizer.evaluating():
+            found = evaluate(
+                self.model,
+                self._validation(chosen.final_eval_tokens if final else chosen.eval_tokens),
+                self._sizes,
+                stop=self.stopping,
+                tick=self._draw_evaluation if final else lambda tokens: None,
+                group=self.group,
+            )
         if found is not None:
             self._report(found, final)
         return found is not None
@@ -337,7 +332,8 @@ class Trainer:
             "bits_per_byte": found.bits_per_byte,
             "tokens": found.tokens,
         }
-        self._write("eval", **numbers, final=last)
+        label = self.optimizer.label
+        self._write("eval", **numbers, **({} if label == "last" else {"weights": label}), final=last)
         shown = f"step {self.step:,}  validation loss {found.loss:.3f}"
         if found.bits_per_byte is not None:
             shown += f"  {found.bits_per_byte:.3f} bits/byte"
@@ -364,6 +360,7 @@ class Trainer:
             "seconds_trained": self.seconds,
             "seed": self.settings.train.seed,
             "planned": planned,
+            "weights": self.optimizer.label,
             "flags": self.flags,
             "losses": self._losses,
             "latest": self._latest,

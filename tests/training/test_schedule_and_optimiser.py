@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.optim import AdamW
+from training.optimizers.adamw import AdamW
 from training.schedule import Budget, checkpoint_due
 from workbench.errors import RunError
 
