@@ -23,6 +23,7 @@ choices (--set FIELD=VALUE):
   train.schedule   cosine, linear, constant, wsd (constant with cool-down: train.cooldown), restarts
                    (train.cycles, train.cycle_growth), plateau (train.plateau_patience, train.plateau_factor);
                    train.warmup and train.lr_end shape them all
+  train.label_smoothing, train.z_loss, model.dropout: 0 unless set; validation losses are plain cross-entropy
   train.patience   evaluations without a better validation loss that end the run; the best one is RUN@best
 
 A run has one limit: --steps, --tokens or --minutes (10 minutes if none is given). The learning rate rises and

@@ -92,6 +92,12 @@ class TrainSettings:
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
+    label_smoothing: float = 0.0
+    """Share of each target's probability that is spread over all tokens (Szegedy et al. 2016). The training
+    loss in metrics.jsonl is what is minimised, this and z_loss included; evaluations are plain
+    cross-entropy."""
+    z_loss: float = 0.0
+    """Weight of log^2 of the softmax's denominator in the training loss (PaLM: 1e-4)."""
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 switches clipping off."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -140,6 +146,8 @@ class TrainSettings:
         limits = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(limits) > 1:
             raise ConfigError(f"train.{' and train.'.join(limits)} are both set; a run has one limit.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"train.label_smoothing must lie in [0, 1); found {self.label_smoothing!r}.")
         if self.optimizer == "schedule_free" and self.schedule not in (None, "constant"):
             raise ConfigError(
                 f"train.schedule = {self.schedule} lowers the learning rate, which train.optimizer = "
@@ -293,6 +301,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "beta1": (0, 0.99999),
     "beta2": (0, 0.99999),
     "eps": (0, 1),
+    "z_loss": (0, 1),
     "clip": (0, _INF),
     "threads": (1, 1024),
     "seed": (0, 2**63 - 1),

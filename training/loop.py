@@ -5,6 +5,7 @@ it is due. What is due depends on the step and the rows before it alone, so a ru
 anywhere, the first batch, an evaluation or a save included, goes on to the same bytes.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -80,6 +81,9 @@ class Trainer:
         sizes[: len(lengths)] = lengths
         self._sizes = sizes.to(model.device)
         self._loss: Callable[..., torch.Tensor] = compiled_loss(model) if chosen.compile else model.loss
+        if chosen.label_smoothing or chosen.z_loss:
+            extra = {"label_smoothing": chosen.label_smoothing, "z_loss": chosen.z_loss}
+            self._loss = functools.partial(self._loss, **extra)
         self.step = 0
         self.seconds = 0.0
         self.flags: list[str] = []

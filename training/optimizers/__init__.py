@@ -18,7 +18,8 @@ def check_installed(name: str) -> None:
     """
     if name == "adamw8bit" and importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "train.optimizer = adamw8bit needs bitsandbytes; pip install bitsandbytes, or use train.optimizer=adamw."
+            "train.optimizer = adamw8bit needs bitsandbytes; pip install bitsandbytes, "
+            "or use train.optimizer=adamw."
         )
 
 
