@@ -23,6 +23,8 @@ choices (--set FIELD=VALUE):
   train.schedule   cosine, linear, constant, wsd (constant with cool-down: train.cooldown), restarts
                    (train.cycles, train.cycle_growth), plateau (train.plateau_patience, train.plateau_factor);
                    train.warmup and train.lr_end shape them all
+  train.average    none, ema (train.average_decay), lawa (train.average_window, train.average_every): what is
+                   evaluated and saved
   train.label_smoothing, train.z_loss, model.dropout: 0 unless set; validation losses are plain cross-entropy
   train.patience   evaluations without a better validation loss that end the run; the best one is RUN@best
 

@@ -92,6 +92,15 @@ class TrainSettings:
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
+    average: Literal["none", "ema", "lawa"] = "none"
+    """Average of the weights along the way, which evaluations use and checkpoints hold: a moving average, or
+    the mean of the latest snapshots."""
+    average_decay: float = 0.999
+    """ema: 0.999 looks back over about 1,000 updates."""
+    average_window: int = 5
+    """lawa: snapshots in the mean; each takes as much memory as the model."""
+    average_every: int = 100
+    """lawa: updates between two snapshots."""
     label_smoothing: float = 0.0
     """Share of each target's probability that is spread over all tokens (Szegedy et al. 2016). The training
     loss in metrics.jsonl is what is minimised, this and z_loss included; evaluations are plain
@@ -152,6 +161,11 @@ class TrainSettings:
             raise ConfigError(
                 f"train.schedule = {self.schedule} lowers the learning rate, which train.optimizer = "
                 "schedule_free does without; leave train.schedule out, or choose another optimizer."
+            )
+        if self.optimizer == "schedule_free" and self.average != "none":
+            raise ConfigError(
+                f"train.optimizer = schedule_free averages the weights itself; leave train.average = "
+                f"{self.average} out, or choose another optimizer."
             )
         self._check_schedule()
 
@@ -301,6 +315,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "beta1": (0, 0.99999),
     "beta2": (0, 0.99999),
     "eps": (0, 1),
+    "average_decay": (0, 0.999999),
+    "average_window": (1, 16),
+    "average_every": (1, _INF),
     "z_loss": (0, 1),
     "clip": (0, _INF),
     "threads": (1, 1024),

@@ -5,7 +5,6 @@ it is due. What is due depends on the step and the rows before it alone, so a ru
 anywhere, the first batch, an evaluation or a save included, goes on to the same bytes.
 """
 
-import functools
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -15,8 +14,9 @@ from typing import Any
 import torch
 
 import workbench
+from training.averaging import averaged
 from training.config import RunSettings
-from training.distributed import Alone, scored, shares
+from training.distributed import Alone
 from training.evaluate import evaluate, sample
 from training.optimizers import make_optimizer
 from training.progress import Progress, clock, short
@@ -25,9 +25,9 @@ from training.schedules import lr_share
 from training.stopping import EarlyStopping
 from training.thinning import thin_out
 from training.tracking import Record
+from training.updater import Updater
 from workbench.data.tokenizer import token_bytes
 from workbench.errors import RunError
-from workbench.model.compiled import compiled_loss
 from workbench.runs.checkpoint import checkpoint_steps, save_checkpoint
 from workbench.seeds import derive
 
@@ -70,20 +70,16 @@ class Trainer:
         self.record, self.progress, self.group = record, progress, group or Alone()
         # Processes leave together: what each has seen is asked where all of them stand at the same place.
         self.stopping = lambda: self.group.any(stopping())
-        self._batches, self._validation, self._validation_tokens = batches, validation, validation_tokens
+        self._validation, self._validation_tokens = validation, validation_tokens
         self._tokenizer_hash = tokenizer_hash
         chosen = settings.train
         self.budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
-        self.optimizer = make_optimizer(model, chosen)
-        self._shares = shares(chosen.batch_size, chosen.accumulate, self.group.rank, self.group.world)
+        self.optimizer = averaged(make_optimizer(model, chosen), chosen)
+        self.updater = Updater(settings, model, batches, self.optimizer, self.group)
         sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
         lengths = torch.from_numpy(token_bytes(model.tokenizer))
         sizes[: len(lengths)] = lengths
         self._sizes = sizes.to(model.device)
-        self._loss: Callable[..., torch.Tensor] = compiled_loss(model) if chosen.compile else model.loss
-        if chosen.label_smoothing or chosen.z_loss:
-            extra = {"label_smoothing": chosen.label_smoothing, "z_loss": chosen.z_loss}
-            self._loss = functools.partial(self._loss, **extra)
         self.step = 0
         self.seconds = 0.0
         self.flags: list[str] = []
@@ -119,9 +115,8 @@ class Trainer:
             RunError: a loss or gradient that is not finite, before the update; or a full disk.
         """
         self.model.train()
-        if self.settings.train.compile and not self._done():
-            self._forward_backward(self.step)  # compiling is not training time
-            self.optimizer.zero_grad()
+        if not self._done():
+            self.updater.prepare(self.step)
         self._observe()
         while not self._done() and not self.stopping():
             self._update()
@@ -146,15 +141,10 @@ class Trainer:
         ahead = self.step + 1 if self.budget.steps is not None else self.step
         progress = self.budget.progress(ahead, self.seconds)
         lr = chosen.lr * lr_share(progress, chosen.shape, chosen.schedule or "cosine", self._early.losses)
-        loss = self._forward_backward(self.step)
-        if isinstance(loss, float) and not math.isfinite(loss):
-            raise self._not_finite("loss", loss)
-        norm = self.optimizer.step(lr, loss if isinstance(loss, torch.Tensor) else None)
-        loss = float(loss)
+        loss, norm = self.updater(self.step, lr)
         for what, value in (("loss", loss), ("gradient's norm", norm)):
             if not math.isfinite(value):
                 raise self._not_finite(what, value)
-        self.optimizer.zero_grad()
         self.step += 1
         self._losses.append(loss)
         self._latest = (lr, norm)
@@ -163,42 +153,6 @@ class Trainer:
             self._log()
         if self.progress.due():
             self._draw(loss)
-
-    def _forward_backward(self, step: int) -> "float | torch.Tensor":
-        """Gradients of step's batches, summed over all processes; returns their mean loss over all scored
-        tokens: a number, or a tensor on the GPU that nobody has waited for."""
-        chosen, device = self.settings.train, self.model.device
-        if self.settings.model.dropout:
-            own = (self.group.rank,) if self.group.rank else ()
-            torch.manual_seed(derive(chosen.seed, "dropout", step, *own))
-        if chosen.accumulate == 1 and self.group.world == 1:
-            batch = self._batches.batch(step).to(device)
-            loss = self._loss(batch.tokens, batch.targets, batch.segments)
-            if device.type != "cpu":
-                loss.backward()
-                return loss.detach()
-            if math.isfinite(loss.item()):
-                loss.backward()
-            return loss.item()
-        whole = [self._batches.batch(step * chosen.accumulate + part) for part in range(chosen.accumulate)]
-        total = max(1, sum(scored(whole)))
-        mean: Any = 0.0
-        for part, rows in self._shares:
-            batch = whole[part].rows(rows)
-            share = scored([batch])[0] / total
-            batch = batch.to(device)
-            loss = self._loss(batch.tokens, batch.targets, batch.segments) * share
-            mean = mean + (loss.item() if device.type == "cpu" else loss.detach())
-            if isinstance(mean, float) and not math.isfinite(mean):
-                break
-            loss.backward()
-            self.optimizer.gather()
-        if self.group.world == 1:
-            return mean
-        mean = self.group.sum(float(mean))[0]
-        if math.isfinite(mean):
-            self.group.add_up(self.optimizer.gradient)
-        return mean
 
     def _not_finite(self, what: str, value: float) -> RunError:
         steps = checkpoint_steps(self.run)

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from training.config import RunSettings, resolve
 from training.distributed import Alone, from_environment, join, shares
+from training.memo import remembered
 from training.optimizers import check_installed
 from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
 from workbench.files import read_json, write_json
-from workbench.runs import folder
+from workbench.runs import folder, shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
 from workbench.runs.lock import locked
@@ -80,7 +81,8 @@ def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
                 if settings.train.dtype == "auto":
                     from training.precision import faster_dtype
 
-                    settings = _with_train(settings, dtype=faster_dtype(device))
+                    dtype = remembered(("dtype", str(device)), lambda: faster_dtype(device))
+                    settings = _with_train(settings, dtype=dtype)
                 # Built before the folder is there: a model too large leaves nothing behind.
                 model = _build(settings, material.tokenizer, device)
                 signals.arm()
@@ -126,6 +128,7 @@ def resume(
         WorkbenchError: no such run, no whole checkpoint, other data than before, already finished.
     """
     path, asked = folder.find_run(run)
+    shipped.refuse_shipped(path, "trained further")
     if asked is not None:
         raise RunError(f"{run}: training goes on from the last checkpoint; name the run alone: {path}.")
     first = resolve(folder.read_config(path))
@@ -191,12 +194,17 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
     from workbench.data.packing import pack
     from workbench.data.tokenizer import corpus_tokenizer, load_tokenizer, tokenizer_hash
 
+    # In a process that trains many runs, a corpus is opened and packed once (see `training.memo`).
+
     if progress is not None and progress.due():
         progress.update(0.0, "reading the corpus")
     data = settings.data
     given = data.tokenizer if run is None else run / folder.TOKENIZER
     tokenizer = None if given is None else load_tokenizer(Path(given))
-    corpus = open_corpus(data.source, n_stories=data.n_stories, column=data.column, limit=data.limit)
+    corpus = remembered(
+        ("corpus", data.source, data.n_stories, data.column, data.limit),
+        lambda: open_corpus(data.source, n_stories=data.n_stories, column=data.column, limit=data.limit),
+    )
     size = settings.model.d_vocab
     if tokenizer is None:
         tokenizer = corpus_tokenizer(corpus.train, size, corpus.fingerprint)
@@ -218,8 +226,12 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
         )
     if progress is not None:
         progress.close()  # packing has a bar of its own
-    packed = pack(corpus, tokenizer, settings.model.n_ctx)
-    material = Material(settings, tokenizer, tokenizer_hash(tokenizer), packed)
+    digest = tokenizer_hash(tokenizer)
+    packed = remembered(
+        ("packed", corpus.fingerprint, digest, settings.model.n_ctx),
+        lambda: pack(corpus, tokenizer, settings.model.n_ctx),
+    )
+    material = Material(settings, tokenizer, digest, packed)
     if run is not None:
         _check_same_data(run, packed)
     return material

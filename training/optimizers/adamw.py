@@ -1,6 +1,7 @@
 """AdamW with float32 master weights (Loshchilov & Hutter 2019; Micikevicius et al. 2018)."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +42,7 @@ class AdamW(FlatOptimizer):
         stretches = ((self._matrices, weight_decay), (self._vectors, 0.0))
         self._groups = [(part, decay) for part, decay in stretches if part.stop > part.start]
 
-    def _update(self, lr: float, divisor: Tensor | None, unusable: Tensor | None) -> None:
+    def _update(self, lr: Any, divisor: Tensor | None, unusable: Tensor | None) -> None:
         start = self._special.stop
         for part, decay in self._groups:
             moments = slice(part.start - start, part.stop - start)

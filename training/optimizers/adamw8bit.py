@@ -1,6 +1,7 @@
 """AdamW with moments of one byte (Dettmers et al. 2022, 8-bit Optimizers via Block-wise Quantization)."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class AdamW8bit(AdamW):
             self._kept[f"{name}_8bit"] = self._bytes[order]
             self._kept[f"{name}_scale"] = self._scales[order]
 
-    def _update(self, lr: float, divisor: Tensor | None, unusable: Tensor | None) -> None:
+    def _update(self, lr: Any, divisor: Tensor | None, unusable: Tensor | None) -> None:
         super()._update(lr, divisor, unusable)
         part = self._special
         if part.stop == part.start:

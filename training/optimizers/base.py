@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +93,10 @@ class FlatOptimizer:
         for parameter in self._parameters:
             parameter.grad = None
 
+    def begun(self) -> None:
+        """What `gather` finds next is added to the sum that is there."""
+        self._gathered = True
+
     @torch.no_grad()
     def gather(self) -> None:
         """Add the parameters' gradients to the float32 sum that `step` uses, and drop them.
@@ -138,28 +143,36 @@ class FlatOptimizer:
         """
         if not self._gathered or any(parameter.grad is not None for parameter in self._parameters):
             self.gather()
+        if self.queues and self._count.device.type != "cpu":
+            return self.queue_update(lr, loss).item()
         norm = torch.linalg.vector_norm(self._flat["gradient"])
-        if norm.device.type == "cpu" or not self.queues:
-            value = norm.item()
-            if not math.isfinite(value if loss is None else value + loss.item()):
-                return value
-            divisor = norm / self._clip if self._clip and value > self._clip else None
-            unusable = None
-            self._count += 1
-        else:
-            divisor = (norm / self._clip).clamp(min=1.0) if self._clip else None
-            unusable = (~torch.isfinite(norm if loss is None else norm + loss)).float()
-            self._count += 1 - unusable
+        value = norm.item()
+        if not math.isfinite(value if loss is None else value + loss.item()):
+            return value
+        self._count += 1
+        self._change(lr, norm / self._clip if self._clip and value > self._clip else None, None)
+        return value
+
+    @torch.no_grad()
+    def queue_update(self, lr: float | Tensor, loss: Tensor | None = None) -> Tensor:
+        """`step` on a GPU without waiting for it, only where `queues`: the norm comes back as a tensor."""
+        norm = torch.linalg.vector_norm(self._flat["gradient"])
+        divisor = (norm / self._clip).clamp(min=1.0) if self._clip else None
+        unusable = (~torch.isfinite(norm if loss is None else norm + loss)).float()
+        self._count += 1 - unusable
+        self._change(lr, divisor, unusable)
+        return norm
+
+    def _change(self, lr: float | Tensor, divisor: Tensor | None, unusable: Tensor | None) -> None:
         self._update(lr, divisor, unusable)
         self._gathered = False
         self._refresh()
-        return norm.item()
 
-    def _update(self, lr: float, divisor: Tensor | None, unusable: Tensor | None) -> None:
+    def _update(self, lr: Any, divisor: Tensor | None, unusable: Tensor | None) -> None:
         """Change the masters.
 
         Args:
-            lr: the learning rate.
+            lr: the learning rate: a number, or a tensor only where `queues`.
             divisor: what the gradient is to be divided by, to clip it.
             unusable: 1 on the device where nothing may change; only where `queues`.
         """
@@ -174,6 +187,10 @@ class FlatOptimizer:
         """Float32 weights by parameter name: what a checkpoint's model.safetensors holds."""
         return dict(zip(self._names, self._masters, strict=True))
 
+    def named(self, row: Tensor) -> dict[str, Tensor]:
+        """A row like `masters` by parameter name."""
+        return dict(zip(self._names, self._views(row), strict=True))
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """In the block, the model computes with the weights that `weights()` gives."""
@@ -181,6 +198,12 @@ class FlatOptimizer:
         if row is None:
             yield
             return
+        with self.computing_with(row):
+            yield
+
+    @contextmanager
+    def computing_with(self, row: Tensor) -> Iterator[None]:
+        """In the block, the model computes with the weights of a row like `masters`."""
         kept = self._computing.clone()
         with torch.no_grad():
             self._computing.copy_(row)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -84,7 +85,7 @@ class Muon(AdamW):
                 self._by_shape.setdefault(shape, []).append((index, start, start + count))
                 start += count
 
-    def _update(self, lr: float, divisor: Tensor | None, unusable: Tensor | None) -> None:
+    def _update(self, lr: Any, divisor: Tensor | None, unusable: Tensor | None) -> None:
         super()._update(lr, divisor, unusable)
         part = self._special
         if part.stop == part.start:

@@ -1,6 +1,7 @@
 """Schedule-free AdamW (Defazio et al. 2024, The Road Less Scheduled, algorithm 1)."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class ScheduleFree(FlatOptimizer):
         self._squares = torch.zeros((), dtype=torch.float64, device=self.masters.device)
         self._kept["lr_squared"] = self._squares
 
-    def _update(self, lr: float, divisor: Tensor | None, unusable: Tensor | None) -> None:
+    def _update(self, lr: Any, divisor: Tensor | None, unusable: Tensor | None) -> None:
         beta1, beta2 = self._betas
         gradient, x = self.gradient, self.masters
         if divisor is not None:
