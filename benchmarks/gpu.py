@@ -44,7 +44,7 @@ def ours(config: ModelConfig, compiled: bool = True, recorded: bool = True) -> S
     """The trainer's own update: bf16 weights, float32 masters in one row, checks before the update."""
     from training.config import resolve
     from training.distributed import Alone
-    from training.optim import AdamW
+    from training.optimizers.adamw import AdamW
     from training.updater import Updater
     from workbench.model.transformer import HookedTransformer
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from training.config import RunSettings, resolve
 from training.distributed import Alone, from_environment, join, shares
 from training.memo import remembered
+from training.optimizers import check_installed
 from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
@@ -73,6 +74,7 @@ def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
         with group.leader_first():
             if group.leads:
                 _check_compiler(settings, device)
+                check_installed(settings.train.optimizer)
                 use_threads(settings.train.threads, group)
                 material = prepare(settings, progress=progress)
                 settings = material.settings

@@ -7,7 +7,7 @@ import torch
 from small_models import build
 from small_runs import masked, small
 
-from training.optim import AdamW
+from training.optimizers.adamw import AdamW
 from training.session import resume, train
 from training.updater import Updater
 from workbench.errors import RunError

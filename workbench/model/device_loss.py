@@ -1,4 +1,5 @@
-"""The readout's cross-entropy on a GPU: no step of it waits for the host."""
+"""The readout's cross-entropy on a GPU, where no step of it waits for the host; anywhere, the one with label
+smoothing or z-loss."""
 
 from functools import cache
 from typing import Any
@@ -26,11 +27,11 @@ def chunk_gradient(
 
     Of the logits' columns the first `d_vocab` are read; the gradient of the others is 0.
 
-    In float32 inside. For probabilities p = softmax(z), Z = sum exp z, target t, smoothing s and weight w
-    of log^2 Z: L = (1-s)(log Z - z_t) + s(log Z - mean z) + w log^2 Z and
+    In float32 inside, or float64 if the logits are. For probabilities p = softmax(z), Z = sum exp z,
+    target t, smoothing s and weight w of log^2 Z: L = (1-s)(log Z - z_t) + s(log Z - mean z) + w log^2 Z and
     dL/dz = (1 + 2w log Z) p - (1-s) onehot(t) - s/d_vocab. Rows without a target give 0.
     """
-    wide = logits[:, :d_vocab].float()
+    wide = logits[:, :d_vocab].to(torch.promote_types(logits.dtype, torch.float32))
     scored = (targets != IGNORE).unsqueeze(-1)
     safe = targets.unsqueeze(-1).where(scored, 0)
     log_z = wide.logsumexp(-1, keepdim=True)
@@ -42,7 +43,7 @@ def chunk_gradient(
         loss = loss + z_loss * log_z.square()
         gradient = gradient * (1 + 2 * z_loss * log_z)
     hit = torch.arange(wide.shape[-1], device=wide.device) == safe
-    gradient = gradient - hit * (1 - smoothing)
+    gradient = gradient - hit.to(wide.dtype) * (1 - smoothing)
     if smoothing:
         gradient = gradient - smoothing / wide.shape[-1]
     gradient = torch.where(scored, gradient * inverse, 0.0).to(logits.dtype)
@@ -77,10 +78,11 @@ class DeviceLinearCrossEntropy(torch.autograd.Function):
         if more:
             weight = torch.nn.functional.pad(weight, (0, 0, 0, more))
             bias = None if bias is None else torch.nn.functional.pad(bias, (0, more))
-        inverse = 1.0 / (targets != IGNORE).sum().clamp(min=1).float()
+        wide = torch.promote_types(x.dtype, torch.float32)
+        inverse = 1.0 / (targets != IGNORE).sum().clamp(min=1).to(wide)
         dx = torch.empty_like(x) if with_x else None
         dweight = dbias = None
-        total = torch.zeros((), device=x.device)
+        total = inverse.new_zeros(())
         for part in _parts(x, weight):
             logits = x[part] @ weight.T if bias is None else torch.addmm(bias, x[part], weight.T)
             losses, gradient = rows_of(logits, targets[part], inverse, d_vocab, smoothing, z_loss)
@@ -92,7 +94,7 @@ class DeviceLinearCrossEntropy(torch.autograd.Function):
             elif with_weight and dweight is not None:
                 dweight.addmm_(gradient.T, x[part])
             if with_bias:
-                here = gradient.sum(0, dtype=torch.float32)
+                here = gradient.sum(0, dtype=wide)
                 dbias = here if dbias is None else dbias.add_(here)
         dweight = None if dweight is None else dweight[:d_vocab]
         dbias = None if dbias is None or bias is None else dbias[:d_vocab].to(bias.dtype)
