@@ -9,7 +9,9 @@ the last two.
 import argparse
 import datetime
 import json
+import math
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_gpt import PlainGPT
+from workbench.data.batches import Batch
 from workbench.model.config import ModelConfig
 from workbench.model.presets import preset
 
@@ -28,22 +31,37 @@ TOKENS = {"mini-llm-166m": 32768}
 Step = Callable[[Tensor, Tensor], Any]
 
 
-def ours(config: ModelConfig, compiled: bool = True, mode: str | None = None) -> Step:
-    """The trainer's step: bf16 weights, float32 masters in one row, everything checked before the update."""
+class _Given:
+    """The benchmark's one batch, wherever a step asks."""
+
+    held: Batch
+
+    def batch(self, step: int) -> Batch:
+        return self.held
+
+
+def ours(config: ModelConfig, compiled: bool = True, recorded: bool = True) -> Step:
+    """The trainer's own update: bf16 weights, float32 masters in one row, checks before the update."""
+    from training.config import resolve
+    from training.distributed import Alone
     from training.optim import AdamW
-    from workbench.model.compiled import compiled_loss
+    from training.updater import Updater
     from workbench.model.transformer import HookedTransformer
 
     model = HookedTransformer(config).cuda()
     optimiser = AdamW(model.named_parameters(), dtype=torch.bfloat16)
-    loss_of = compiled_loss(model, mode) if compiled else model.loss
+    settings = resolve({"model": config.to_dict(), "train": {"steps": 1, "compile": compiled}})
+    given = _Given()
+    updater = Updater(settings, model, given, optimiser, Alone())
+    ready = False
 
     def step(tokens: Tensor, targets: Tensor) -> Any:
-        loss = loss_of(tokens, targets)
-        loss.backward()
-        norm = optimiser.step(1e-3, loss.detach())
-        optimiser.zero_grad()
-        return float(loss), norm
+        nonlocal ready
+        given.held = Batch(tokens, targets)
+        if recorded and not ready:
+            updater.prepare(0)
+            ready = True
+        return updater(0, 1e-3)
 
     return step
 
@@ -80,8 +98,8 @@ def plain(config: ModelConfig, mode: str, graphs: bool = False) -> Step:
 
 CONTESTANTS: dict[str, Callable[[ModelConfig], Step]] = {
     "workbench bf16 compiled": ours,
-    "workbench bf16 compiled, graphs": lambda c: ours(c, mode="reduce-overhead"),
     "workbench bf16": lambda c: ours(c, compiled=False),
+    "workbench bf16 compiled, not recorded": lambda c: ours(c, recorded=False),
     "plain GPT autocast compiled": lambda c: plain(c, "autocast"),
     "plain GPT autocast compiled, graphs": lambda c: plain(c, "autocast", graphs=True),
     "plain GPT bf16 masters compiled": lambda c: plain(c, "masters"),
@@ -104,14 +122,17 @@ def _seconds(work: Callable[[], Any], times: int) -> float:
     return (time.perf_counter() - began) / times
 
 
-def run(shape: str, rounds: int, seconds: float, peak: float, profile: bool = False) -> dict[str, Any]:
-    """All contestants at one shape; prints a table and returns medians over rounds."""
+def run(
+    shape: str, rounds: int, seconds: float, peak: float, profile: bool = False, only: str = ""
+) -> dict[str, Any]:
+    """Contestants whose name matches `only`, at one shape; prints a table, returns medians over rounds."""
     config = preset(shape)
     batch = TOKENS.get(shape, 16384) // config.n_ctx
     rows = torch.randint(4, config.d_vocab, (batch, config.n_ctx + 1), device="cuda")
     tokens, targets = rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
-    steps, repeats, found = {}, {}, {name: [] for name in CONTESTANTS}
-    for name, build in CONTESTANTS.items():
+    chosen = {name: build for name, build in CONTESTANTS.items() if re.search(only, name)}
+    steps, repeats, found = {}, {}, {name: [] for name in chosen}
+    for name, build in chosen.items():
         torch.manual_seed(0)
         began = time.perf_counter()
         try:
@@ -130,7 +151,7 @@ def run(shape: str, rounds: int, seconds: float, peak: float, profile: bool = Fa
             took = _seconds(lambda step=step: step(tokens, targets), repeats[name])
             found[name].append(batch * config.n_ctx / took)
     speeds = {name: statistics.median(values) for name, values in found.items() if values}
-    best = max(speed for name, speed in speeds.items() if name.startswith("plain"))
+    best = max((speed for name, speed in speeds.items() if name.startswith("plain")), default=math.nan)
     print(f"\n{shape}: batch {batch} x {config.n_ctx}, {config.n_params:,} parameters")
     for name, speed in sorted(speeds.items(), key=lambda pair: -pair[1]):
         spread = (max(found[name]) - min(found[name])) / speed
@@ -165,6 +186,7 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", default=["base", "small", "mini-llm-166m"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0, help="a contestant and round")
+    parser.add_argument("--only", default="", help="contestants whose name matches this expression")
     parser.add_argument("--warm", action="store_true", help="only compile, for a later call")
     parser.add_argument("--profile", action="store_true", help="also print where our step spends its time")
     parser.add_argument("--out", help="a JSON file for the figures")
@@ -174,12 +196,12 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")  # for the peers' sake: nothing of ours multiplies in float32
     if args.warm:
         for shape in args.shapes:
-            run(shape, 1, 0.01, 1.0)
+            run(shape, 1, 0.01, 1.0, only=args.only)
         return
     peak = matrix_peak()
     card = torch.cuda.get_device_name()
     print(f"{card}, torch {torch.__version__}, bf16 matrix peak {peak / 1e12:,.0f} TFLOP/s (8192 x 8192)")
-    shapes = [run(shape, args.rounds, args.seconds, peak, args.profile) for shape in args.shapes]
+    shapes = [run(shape, args.rounds, args.seconds, peak, args.profile, args.only) for shape in args.shapes]
     if args.out:
         found = {
             "date": datetime.date.today().isoformat(), "card": card, "torch": str(torch.__version__),

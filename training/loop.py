@@ -15,7 +15,7 @@ import torch
 
 import workbench
 from training.config import RunSettings
-from training.distributed import Alone, scored, shares
+from training.distributed import Alone
 from training.evaluate import evaluate, sample
 from training.optim import AdamW
 from training.progress import Progress, clock, short
@@ -23,9 +23,9 @@ from training.schedule import Budget, checkpoint_due, lr_share
 from training.stopping import EarlyStopping
 from training.thinning import thin_out
 from training.tracking import Record
+from training.updater import Updater
 from workbench.data.tokenizer import token_bytes
 from workbench.errors import RunError
-from workbench.model.compiled import compiled_loss
 from workbench.runs.checkpoint import checkpoint_steps, save_checkpoint
 from workbench.seeds import derive
 
@@ -68,7 +68,7 @@ class Trainer:
         self.record, self.progress, self.group = record, progress, group or Alone()
         # Processes leave together: what each has seen is asked where all of them stand at the same place.
         self.stopping = lambda: self.group.any(stopping())
-        self._batches, self._validation, self._validation_tokens = batches, validation, validation_tokens
+        self._validation, self._validation_tokens = validation, validation_tokens
         self._tokenizer_hash = tokenizer_hash
         chosen = settings.train
         self.budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
@@ -80,12 +80,11 @@ class Trainer:
             clip=chosen.clip,
             dtype=getattr(torch, chosen.dtype),
         )
-        self._shares = shares(chosen.batch_size, chosen.accumulate, self.group.rank, self.group.world)
+        self.updater = Updater(settings, model, batches, self.optimizer, self.group)
         sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
         lengths = torch.from_numpy(token_bytes(model.tokenizer))
         sizes[: len(lengths)] = lengths
         self._sizes = sizes.to(model.device)
-        self._loss: Callable[..., torch.Tensor] = compiled_loss(model) if chosen.compile else model.loss
         self.step = 0
         self.seconds = 0.0
         self.flags: list[str] = []
@@ -121,9 +120,8 @@ class Trainer:
             RunError: a loss or gradient that is not finite, before the update; or a full disk.
         """
         self.model.train()
-        if self.settings.train.compile and not self._done():
-            self._forward_backward(self.step)  # compiling is not training time
-            self.optimizer.zero_grad()
+        if not self._done():
+            self.updater.prepare(self.step)
         self._observe()
         while not self._done() and not self.stopping():
             self._update()
@@ -147,15 +145,10 @@ class Trainer:
         # The first update of a run limited by steps is number 1 of n, so that its rate is not 0.
         ahead = self.step + 1 if self.budget.steps is not None else self.step
         lr = chosen.lr * lr_share(self.budget.progress(ahead, self.seconds), chosen.warmup, chosen.lr_end)
-        loss = self._forward_backward(self.step)
-        if isinstance(loss, float) and not math.isfinite(loss):
-            raise self._not_finite("loss", loss)
-        norm = self.optimizer.step(lr, loss if isinstance(loss, torch.Tensor) else None)
-        loss = float(loss)
+        loss, norm = self.updater(self.step, lr)
         for what, value in (("loss", loss), ("gradient's norm", norm)):
             if not math.isfinite(value):
                 raise self._not_finite(what, value)
-        self.optimizer.zero_grad()
         self.step += 1
         self._losses.append(loss)
         self._latest = (lr, norm)
@@ -164,42 +157,6 @@ class Trainer:
             self._log()
         if self.progress.due():
             self._draw(loss)
-
-    def _forward_backward(self, step: int) -> "float | torch.Tensor":
-        """Gradients of step's batches, summed over all processes; returns their mean loss over all scored
-        tokens: a number, or a tensor on the GPU that nobody has waited for."""
-        chosen, device = self.settings.train, self.model.device
-        if self.settings.model.dropout:
-            own = (self.group.rank,) if self.group.rank else ()
-            torch.manual_seed(derive(chosen.seed, "dropout", step, *own))
-        if chosen.accumulate == 1 and self.group.world == 1:
-            batch = self._batches.batch(step).to(device)
-            loss = self._loss(batch.tokens, batch.targets, batch.segments)
-            if device.type != "cpu":
-                loss.backward()
-                return loss.detach()
-            if math.isfinite(loss.item()):
-                loss.backward()
-            return loss.item()
-        whole = [self._batches.batch(step * chosen.accumulate + part) for part in range(chosen.accumulate)]
-        total = max(1, sum(scored(whole)))
-        mean: Any = 0.0
-        for part, rows in self._shares:
-            batch = whole[part].rows(rows)
-            share = scored([batch])[0] / total
-            batch = batch.to(device)
-            loss = self._loss(batch.tokens, batch.targets, batch.segments) * share
-            mean = mean + (loss.item() if device.type == "cpu" else loss.detach())
-            if isinstance(mean, float) and not math.isfinite(mean):
-                break
-            loss.backward()
-            self.optimizer.gather()
-        if self.group.world == 1:
-            return mean
-        mean = self.group.sum(float(mean))[0]
-        if math.isfinite(mean):
-            self.group.add_up(self.optimizer.gradient)
-        return mean
 
     def _not_finite(self, what: str, value: float) -> RunError:
         steps = checkpoint_steps(self.run)

@@ -20,7 +20,7 @@ from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
 from workbench.files import read_json, write_json
-from workbench.runs import folder
+from workbench.runs import folder, shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
 from workbench.runs.lock import locked
@@ -126,6 +126,7 @@ def resume(
         WorkbenchError: no such run, no whole checkpoint, other data than before, already finished.
     """
     path, asked = folder.find_run(run)
+    shipped.refuse_shipped(path, "trained further")
     if asked is not None:
         raise RunError(f"{run}: training goes on from the last checkpoint; name the run alone: {path}.")
     first = resolve(folder.read_config(path))

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from workbench.model.presets import PRESETS, preset
     from workbench.model.transformer import HookedTransformer
     from workbench.runs.catalogue import list_runs, load
+    from workbench.zoo.table import zoo_table
 
 __version__ = "0.1.0"
 
@@ -99,6 +100,7 @@ _HOMES = {
     "stories": "workbench.data.embedded.stories",
     "study": "workbench.interp.study.study",
     "train_tuned_lens": "workbench.interp.direct.tuned_lens",
+    "zoo_table": "workbench.zoo.table",
 }
 
 __all__ = [
@@ -149,6 +151,7 @@ __all__ = [
     "stories",
     "study",
     "train_tuned_lens",
+    "zoo_table",
 ]
 
 

@@ -9,6 +9,7 @@ from small_runs import masked, small
 
 from training.optim import AdamW
 from training.session import resume, train
+from training.updater import Updater
 from workbench.errors import RunError
 from workbench.runs.catalogue import load
 
@@ -40,10 +41,59 @@ def test_bfloat16_learns(tmp_path):
 
 def test_a_run_goes_on_from_its_checkpoint(tmp_path):
     train(small("train.steps=20", "train.device=cuda"), tmp_path / "run", quiet=True)
-    train(small("train.steps=30", "train.device=cuda"), tmp_path / "whole", quiet=True)
     resume(tmp_path / "run", steps=10, quiet=True)
     assert load(tmp_path / "run").step == 30
-    assert len(losses(tmp_path / "run")) == len(losses(tmp_path / "whole"))
+    seen = losses(tmp_path / "run")
+    assert seen[-1] < seen[0] - 0.5
+
+
+CHOICES = {
+    "accumulated": ["train.accumulate=4"],
+    "stories apart": ["data.cross_story=false"],
+    "compiled": ["train.compile=true"],
+    "bfloat16": ["train.dtype=bfloat16", "train.accumulate=2"],
+}
+
+
+@pytest.mark.parametrize("name", CHOICES)
+def test_a_recorded_step_is_the_step_itself(name, tmp_path, monkeypatch):
+    chosen = ["train.steps=12", "train.log_every=1", "train.device=cuda", *CHOICES[name]]
+    train(small(*chosen), tmp_path / "recorded", quiet=True)
+    monkeypatch.setattr(Updater, "_can_be_captured", lambda self: False)
+    train(small(*chosen), tmp_path / "launched", quiet=True)
+    # The same kernels on the same numbers; only the sums that are added by many threads at once differ.
+    assert losses(tmp_path / "recorded") == pytest.approx(losses(tmp_path / "launched"), rel=1e-3)
+
+
+def test_a_recorded_step_draws_other_dropout_each_time(tmp_path):
+    chosen = small(
+        "model.dropout=0.5", "train.device=cuda", "train.lr=1e-9", "train.steps=4", "train.log_every=1"
+    )
+    train(chosen, tmp_path / "run", quiet=True)
+    train(chosen, tmp_path / "again", quiet=True)
+    assert len(set(losses(tmp_path / "run"))) == 4
+    assert losses(tmp_path / "again") == pytest.approx(losses(tmp_path / "run"), rel=1e-5)
+
+
+def test_a_hook_that_comes_later_is_heard(tmp_path):
+    from training.loop import Trainer
+
+    heard = []
+    update = Trainer._update
+
+    def listening(self):
+        if self.step == 3:
+            self.model.blocks[0].hook_mlp_out.add_hook(lambda value, hook: heard.append(value.shape))
+        if self.step == 5:
+            self.model.reset_hooks()
+        update(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "_update", listening)
+        train(
+            small("train.steps=8", "train.device=cuda", "train.eval_every=100"), tmp_path / "run", quiet=True
+        )
+    assert len(heard) == 2
 
 
 def test_what_is_not_finite_stops_before_the_update(tmp_path, monkeypatch):

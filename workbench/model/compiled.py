@@ -9,7 +9,7 @@ from workbench.model.loss import linear_cross_entropy
 from workbench.model.transformer import HookedTransformer
 
 
-def compiled_loss(model: HookedTransformer, mode: str | None = None) -> Callable[..., Tensor]:
+def compiled_loss(model: HookedTransformer) -> Callable[..., Tensor]:
     """`model.loss`, with everything before the readout compiled.
 
     A compiled graph would pass listeners by, so a call while a hook point has one runs `model.loss`
@@ -18,7 +18,7 @@ def compiled_loss(model: HookedTransformer, mode: str | None = None) -> Callable
     Returns:
         A function of `model.loss`'s arguments.
     """
-    residual = torch.compile(model.residual, dynamic=False, mode=mode)
+    residual = torch.compile(model.residual, dynamic=False)
 
     def loss(tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
         if model.has_listeners():

@@ -11,6 +11,7 @@ from typing import Any
 
 from workbench.errors import RunError, WorkbenchError, nearest
 from workbench.files import fsync_file, fsync_folder, write_json, write_text
+from workbench.runs import shipped
 from workbench.runs.checkpoint import (
     MANIFEST,
     Checkpoint,
@@ -105,7 +106,8 @@ def find_run(name: str | os.PathLike[str]) -> tuple[Path, int | None]:
     """Split `runs/tiny@512` into the folder and the step; `runs/tiny` has no step.
 
     `runs/tiny@best` is the step of the best evaluation, of a run trained with `train.patience`.
-    A bare name that is no folder here is also looked up under `runs/`.
+    A bare name that is no folder here is also looked up under `runs/`; `zoo/tiny-4h` that is no folder here
+    is the run of that name that ships.
 
     Raises:
         RunError: no such run (with the nearest one), a folder without config.yaml, or a step that is
@@ -127,6 +129,8 @@ def find_run(name: str | os.PathLike[str]) -> tuple[Path, int | None]:
     path = Path(text)
     if not path.exists() and len(path.parts) == 1 and (Path("runs") / path / CONFIG).exists():
         path = Path("runs") / path
+    if not path.exists() and shipped.names_one(text):
+        path = shipped.find(text)
     if not path.exists():
         known = [str(run) for run in run_folders(path.parent)] + [
             str(run) for run in run_folders(Path("runs"))
@@ -157,6 +161,19 @@ def best_step(run: Path) -> int:
     if not (checkpoint_folder(run, steps[-1]) / MANIFEST).exists():
         raise RunError(f"the best checkpoint of {run}, step {steps[-1]}, is gone; name another step.")
     return steps[-1]
+
+
+def runs_root(name: str | os.PathLike[str]) -> Path:
+    """The folder of runs that a name stands for: itself, or for `zoo`, where there is no such folder, the
+    family that ships."""
+    path = Path(name)
+    return shipped.family_folder() if str(name) == shipped.NAME and not path.exists() else path
+
+
+def tokenizer_file(run: Path) -> Path:
+    """The run's tokenizer.json; of a family that shares one, the one beside the runs."""
+    own, shared = Path(run) / TOKENIZER, Path(run).absolute().parent / TOKENIZER
+    return shared if not own.exists() and shared.is_file() else own
 
 
 def run_folders(root: Path) -> list[Path]:
