@@ -140,7 +140,8 @@ def disk(member: Member, steps: int) -> int:
     train = member.settings.train
     count = len(checkpoints(steps, train.checkpoint_every))
     with_moments = min(count, train.keep_optimizer or count)
-    return 4 * member.parameters * (count + 2 * with_moments) + 25_000 * count + 400_000
+    small = 3_000 * count + 70 * member.settings.model.d_vocab  # states, manifests; the tokenizer
+    return 4 * member.parameters * (count + 2 * with_moments) + small
 
 
 def checkpoints(steps: int, every: int) -> set[int]:

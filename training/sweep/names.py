@@ -16,12 +16,12 @@ def slug(value: Any) -> str:
     """A value as part of a file name.
 
     >>> slug(1e-05), slug([0, 256]), slug("(am)(am)"), slug(None)
-    ('1e-05', '0+256', 'am+am', 'none')
+    ('1e-5', '0+256', 'am+am', 'none')
     """
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:.6g}".replace("e+", "e")
+        return re.sub(r"e([+-])0*", lambda sign: "e-" if sign[1] == "-" else "e", f"{value:.6g}")
     if isinstance(value, list | tuple):
         return "+".join(slug(part) for part in value) or "none"
     return re.sub(r"[^A-Za-z0-9._-]+", "+", str(value)).strip("+.") or "none"

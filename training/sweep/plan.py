@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.config import RunSettings, resolve
+from training.memo import remembered
 from training.schedule import Budget
 from training.sweep import folder
 from training.sweep.expand import Variant, expand
@@ -290,12 +291,17 @@ def plan_dict(plan: Plan) -> dict[str, Any]:
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan of a sweep folder.
+    """The plan of a sweep folder; in a process that keeps, read once as long as the file is the same.
 
     Raises:
         RunError: no sweep there, or a damaged sweep.json.
     """
     path = folder.find_sweep(path)
+    there = (path / folder.PLAN).stat()
+    return remembered(("plan", path, there.st_mtime_ns, there.st_ino), lambda: _read_plan(path))
+
+
+def _read_plan(path: Path) -> Plan:
     try:
         found = read_json(path / folder.PLAN)
         if found["format"] != FORMAT:

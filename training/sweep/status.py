@@ -139,7 +139,12 @@ def member_status(sweep: Path, member: Member) -> MemberStatus:
     if fields["state"] == "running" and here and not is_claimed(sweep, member.name):
         again = raw_status(sweep, member.name).get("state")  # it may have ended between the two looks
         fields |= {"state": again} if again in ("done", "failed") else {"state": "stopped", "error": KILLED}
-    return MemberStatus(**{"name": member.name, **fields, **progress(Path(sweep) / member.name, member)})
+    if fields["state"] != "failed" and fields["state"] != "stopped":
+        fields["error"] = None
+    found = progress(Path(sweep) / member.name, member)
+    if fields["state"] == "done":  # a run that stopped early is done too
+        found["share"] = 1.0
+    return MemberStatus(**{"name": member.name, **fields, **found})
 
 
 def progress(run: Path, member: Member) -> dict[str, Any]:

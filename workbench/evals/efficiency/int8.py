@@ -16,6 +16,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.model.head import MLMHead
 
+_LINEAR = F.linear
 _PLAIN = ("qkv_weight", "out_weight", "in_weight", "gate_weight", "unembed_weight")
 
 
@@ -53,7 +54,7 @@ class Int8Weight:
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is F.linear:
+        if function is _LINEAR:
             x, weight, *bias = args
             return weight.linear(x, *bias, **(kwargs or {}))
         plain = [value.weight if isinstance(value, cls) else value for value in args]
