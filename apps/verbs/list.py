@@ -114,8 +114,8 @@ def _family(sort: str) -> int:
         f"Trained on {facts.get('corpus', 'an unnamed corpus')}."
     )
     print(
-        "BLiMP is the mean over 67 paradigms, protocol native; its interval is about other pairs, and another seed "
-        "moves it by about a point. How each was made: workbench show "
-        f"{table.run.iloc[0]} --card. The files: {family_folder()}"
+        "BLiMP is the mean over 67 paradigms, protocol native; its interval is about other pairs, and another "
+        f"seed moves it by about a point. How each was made: workbench show {table.run.iloc[0]} --card. "
+        f"The files: {family_folder()}"
     )
     return 0

@@ -159,8 +159,8 @@ def check_alike(runs: list[Path]) -> str:
     for run, digest in found.items():
         if digest != found[first]:
             raise RunError(
-                f"{run} has another tokenizer than {first}, and a family shares one; train them in one sweep, "
-                f"or with --tokenizer {first}."
+                f"{run} has another tokenizer than {first}, and a family shares one; train them in one "
+                f"sweep, or with --tokenizer {first}."
             )
         if not checkpoint_steps(run):
             raise RunError(f"{run} has no checkpoint, so there is nothing to ship; train it first.")

@@ -122,7 +122,7 @@ def with_sentences(result: "BlimpResult", pairs: "PairSet", tokenizer: Any = Non
     Args:
         result: one that was kept without sentences; one that has them comes back as it is.
         pairs: those it was made with.
-        tokenizer: the model's own. Counted are a sentence's tokens by protocol `native`, without special ones.
+        tokenizer: the model's own. Counted are a sentence's tokens by protocol `native`, without specials.
 
     Raises:
         DataError: other pairs than those.
