@@ -79,7 +79,8 @@ def _halved(validation: Mapping[str, Any]) -> str:
     before, after = validation["loss_float32"], validation["loss_float16"]
     text = (
         "The weights are stored in float16 and read as float32. Validation loss over "
-        f"{validation['tokens']:,} tokens: {before:.5f} nats a token in float32, {after:.5f} from float16 ({after - before:+.1e})"
+        f"{validation['tokens']:,} tokens: {before:.5f} nats a token in float32, {after:.5f} "
+        f"from float16 ({after - before:+.1e})"
     )
     if validation["bits_per_byte_float32"] is not None:
         first, second = validation["bits_per_byte_float32"], validation["bits_per_byte_float16"]

@@ -136,8 +136,10 @@ def _score(shipped: Run, steps: list[int], sets: scores.Sets, weights: str) -> l
         if pairs is not None:
             found = scores.score(shipped, pairs, "native", weights, shipped.name, sets.device)
             save_compact(found, shipped.path, sets.bits, paradigms=pairs is sets.blimp)
+    if sets.blimp is None or len(steps) == 1:
+        return []
     rows = []
-    for step in steps if sets.blimp is not None and len(steps) > 1 else []:
+    for step in steps:
         other = shipped if step == shipped.step else shipped.at(step)
         digest = sha256(other.checkpoint.path / WEIGHTS)
         label = f"{shipped.name}@{step}"

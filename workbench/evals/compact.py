@@ -67,11 +67,13 @@ def compact_table(result: "BlimpResult", bits: int = MARGIN_BITS) -> bytes:
         }
     )
     buffer = io.BytesIO()
-    pq.write_table(
-        table, buffer, compression="brotli", write_statistics=False,
-        use_dictionary=["paradigm", "phenomenon"],
-        column_encoding={"pair_id": "DELTA_BINARY_PACKED", "margin": "BYTE_STREAM_SPLIT"},
-    )  # fmt: skip
+    options: Any = {
+        "compression": "brotli",
+        "write_statistics": False,
+        "use_dictionary": ["paradigm", "phenomenon"],
+        "column_encoding": {"pair_id": "DELTA_BINARY_PACKED", "margin": "BYTE_STREAM_SPLIT"},
+    }
+    pq.write_table(table, buffer, **options)
     return buffer.getvalue()
 
 
