@@ -115,7 +115,7 @@ def _family(sort: str) -> int:
     )
     print(
         "BLiMP is the mean over 67 paradigms, protocol native; its interval is about other pairs, and "
-        f"another seed moves it by about a point. How each was made: workbench show {table.run.iloc[0]} --card. "
-        f"The files: {family_folder()}"
+        f"another seed moves it by about a point. How each was made: workbench show {table.run.iloc[0]} "
+        f"--card. The files: {family_folder()}"
     )
     return 0

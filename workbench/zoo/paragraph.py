@@ -88,8 +88,8 @@ def _comparison(table: Any, seeds: list[str]) -> list[str]:
     larger = TINY_TRANSFORMERS[0].parameters / own
     why = (
         f"Not the same measurement, so read it loosely: theirs are {larger:.0f} times as large, were trained "
-        "on all of TinyStories, and were scored on the challenge's own selection of pairs; ours are scored by "
-        "the same protocol (`babylm-2023`: for a causal model EOS in front, a leading space, ties right), "
+        "on all of TinyStories, and were scored on the challenge's own selection of pairs; ours are scored "
+        "by the same protocol (`babylm-2023`: for a causal model EOS in front, a leading space, ties right), "
         "which is not how they read a story in training, but on the whole BLiMP and a later edition of the "
         f"supplement. Seeds alone move such figures by about {SEED_SPREAD} points (standard deviation), and "
         "gaps under 2 points between single runs mean nothing."
