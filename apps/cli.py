@@ -55,7 +55,8 @@ examples:
   workbench export runs/tiny models/tiny
 
 `workbench VERB --help` explains a verb.
-`runs/tiny@512` is the checkpoint of step 512, `runs/tiny` the last; `zoo/tiny-4h` ships (`workbench list zoo`)."""
+`runs/tiny@512` is the checkpoint of step 512, `runs/tiny` the last.
+`zoo/tiny-4h` is a model that ships; `workbench list zoo` shows them all."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.zoo import size
-from training.zoo.card import CITED, NOT_A_SAMPLE, family_readme
+from training.zoo.card import CITED, NOT_A_SAMPLE, SWEEP, family_readme
 from training.zoo.member import Recipe, check_alike, make_member
 from training.zoo.thin import portable
 from workbench.errors import RunError, WorkbenchError, nearest
@@ -18,7 +18,7 @@ from workbench.model.config import ModelConfig
 from workbench.runs import folder
 from workbench.runs.shipped import FAMILY, MANIFEST
 
-SWEEP, PLAN, STATUS = "sweep.yaml", "sweep.json", "status"
+PLAN, STATUS = "sweep.json", "status"
 """What a sweep's folder holds beside its runs."""
 
 
@@ -80,7 +80,8 @@ def make_family(
             loss = one["validation"]
             say(
                 f"{number} of {len(chosen)}  {run.name}: step {one['step']:,}, validation loss "
-                f"{loss['loss_float16']:.4f} ({loss['loss_float16'] - loss['loss_float32']:+.1e} by float16), "
+                f"{loss['loss_float16']:.4f} ({loss['loss_float16'] - loss['loss_float32']:+.1e} by "
+                "float16), "
                 f"{len(one['checkpoints'])} checkpoint{'s' * (len(one['checkpoints']) > 1)}"
             )
         about = {key: value for key, value in recipe.about.items() if key != "members"}

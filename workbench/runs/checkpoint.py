@@ -1,9 +1,9 @@
 """Checkpoints: a folder that is whole, or is no checkpoint.
 
 `step-000512/` holds config.json, model.safetensors (float32, or float16 where the manifest says so),
-optimizer.safetensors, state.json and MANIFEST.json with the size and SHA-256 of each. It is filled under another name and renamed, so a
-kill leaves the old state or the new one. Reading takes only regular files of the size and hash in
-the manifest, and only safetensors and JSON: nothing in a checkpoint can execute.
+optimizer.safetensors, state.json and MANIFEST.json with the size and SHA-256 of each. It is filled under
+another name and renamed, so a kill leaves the old state or the new one. Reading takes only regular files of
+the size and hash in the manifest, and only safetensors and JSON: nothing in a checkpoint can execute.
 
 optimizer.safetensors may be removed from older checkpoints (`drop_optimizer`); the manifest calls it
 optional, so nothing needs rewriting.
@@ -268,7 +268,7 @@ def _weight_bytes(tensors: "Mapping[str, Tensor]", stored: str) -> bytes:
     return _tensor_bytes(own)
 
 
-def _stored(files: dict[str, dict[str, Any]]) -> str:
+def _stored(files: dict[str, dict[str, Any]]) -> Any:
     """Type of the weights on disk, as the manifest has it."""
     return files[WEIGHTS].get("dtype", "float32")
 
