@@ -32,17 +32,36 @@ def shades(count: int) -> list[Any]:
 
 
 def log_ticks(panel: Any, which: str = "xy") -> None:
-    """Logarithmic axes with few and plain labels."""
-    from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
+    """Logarithmic axes with few and plain labels; call it when all is drawn."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     for letter in which:
         getattr(panel, f"set_{letter}scale")("log")
         axis = getattr(panel, f"{letter}axis")
-        low, high = axis.get_view_interval()
-        if high / low < 20:  # less than a decade or so: ticks at 1, 2, 5
+        low, high = sorted(axis.get_view_interval())
+        axis.set_minor_formatter(NullFormatter())
+        if high / low < 4:
+            inside = [tick for tick in MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
+            axis.set_major_locator(FixedLocator(inside))
+            axis.set_minor_locator(FixedLocator([]))
+        elif high / low < 200:
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axis.set_major_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
-            axis.set_minor_formatter(NullFormatter())
+        else:
+            continue
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def short(value: float) -> str:
+    """`812`, `1.5k`, `20M`; beyond 10^14 as 2e+15."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if limit <= abs(value) < 1e14:
+            return f"{value / limit:.3g}{unit}"
+    return f"{value:.3g}"
+
+
+def size_label(points: Any) -> str:
+    """What N counts, for an axis."""
+    return f"N, {points.count} parameters"
 
 
 def plot_parametric(fit: "ParametricFit", ax: Any = None) -> Any:
@@ -68,15 +87,15 @@ def plot_parametric(fit: "ParametricFit", ax: Any = None) -> Any:
     for index, (count, colour) in enumerate(zip(tokens, shades(len(tokens)), strict=True)):
         mine = (every == index) & (np.abs(np.log(points.d / count)) < 0.2)
         left.plot(points.n[mine], points.y[mine], "o", color=colour, markersize=4, alpha=0.85)
-        left.plot(span, fit.loss(span, count), color=colour, linewidth=1.4, label=f"{count:.3g}")
+        left.plot(span, fit.loss(span, count), color=colour, linewidth=1.4, label=short(count))
     left.axhline(fit.constants["E"].value, color="0.55", linewidth=0.9, linestyle="--")
     left.annotate(
         f"E = {fit.constants['E'].value:.3g}", (0.99, fit.constants["E"].value), xycoords=("axes fraction", "data"),
         ha="right", va="bottom", fontsize=7.5, color="0.35",
     )  # fmt: skip
-    left.set(xlabel=f"parameters N ({points.count})", ylabel=f"loss, {points.unit}")
+    left.set(xlabel=size_label(points), ylabel=f"loss, {points.unit}")
     log_ticks(left, "x")
-    left.set_title("E + A/N^α + B/D^β", fontsize=9)
+    left.set_title(r"$E + A/N^\alpha + B/D^\beta$", fontsize=9)
     left.legend(title="tokens D", fontsize=7, title_fontsize=7.5, frameon=False, ncols=2)
     _contours(fit, right)
     return ax
@@ -88,6 +107,7 @@ def _contours(fit: "ParametricFit", panel: Any) -> None:
     n = np.geomspace(points.n.min() / 1.3, points.n.max() * 1.3, 160)
     grid_c, grid_n = np.meshgrid(c, n)
     loss = fit.loss(grid_n, grid_c / (6 * grid_n))
+    panel.set(xscale="log", yscale="log")  # before the labels, whose gaps are measured on the screen
     low, high = points.y.min(), points.y.max()
     floor = fit.constants["E"].value
     levels = floor + np.geomspace(max(low - floor, 0.02 * floor), high - floor, 11)
@@ -97,7 +117,7 @@ def _contours(fit: "ParametricFit", panel: Any) -> None:
     frontier(fit.frontier, panel, c, n)
     log_ticks(panel)
     panel.set(xlabel="training compute 6ND, FLOPs", ylabel="parameters N", ylim=(n[0], n[-1]), xlim=(c[0], c[-1]))
-    panel.set_title(f"equal loss; best N ∝ C^{fit.frontier.a.value:.2f}", fontsize=9)
+    panel.set_title(rf"equal loss; best $N \propto C^{{{fit.frontier.a.value:.2f}}}$", fontsize=9)
     panel.legend(fontsize=7.5, frameon=False, loc="upper left")
 
 
@@ -136,7 +156,7 @@ def plot_isoflop(found: "IsoFlop", ax: Any = None) -> Any:
         left.plot(best.value, one.minimum, "D", color="white", markeredgecolor="black", markersize=5, zorder=4)
         error = [[best.value - best.low], [best.high - best.value]]
         right.errorbar(one.flops, best.value, error, fmt="D", color=colour, ecolor="0.3", capsize=3, markersize=6)
-    left.set(xlabel=f"parameters N ({found.points.count})", ylabel=f"loss, {found.points.unit}")
+    left.set(xlabel=size_label(found.points), ylabel=f"loss, {found.points.unit}")
     log_ticks(left, "x")
     kind = "exact" if found.exact else "6ND"
     left.legend(title=f"FLOPs ({kind})", fontsize=7, title_fontsize=7.5, frameon=False)
@@ -147,7 +167,7 @@ def plot_isoflop(found: "IsoFlop", ax: Any = None) -> Any:
         c = np.geomspace(flops[0] / 1.5, flops[-1] * 1.5, 50)
         right.plot(c, found.frontier.n(c), color=LAW, linewidth=1.6, zorder=1)
         a = found.frontier.a
-        title = f"best N ∝ C^{a.value:.2f} [{a.low:.2f}, {a.high:.2f}]"
+        title = rf"best $N \propto C^{{{a.value:.2f}}}$ [{a.low:.2f}, {a.high:.2f}]"
     log_ticks(right)
     right.set(xlabel=f"training compute, FLOPs ({kind})", ylabel="parameters N")
     right.set_title(title, fontsize=9)
@@ -173,11 +193,12 @@ def plot_envelope(found: "Envelope", ax: Any = None) -> Any:
     sizes = points.sizes
     palette = dict(zip(sizes, shades(len(sizes)), strict=True))
     named = set(_spread(sizes, MOST_LINES))
-    for group in np.unique(points.groups):
+    groups = sorted(np.unique(points.groups), key=lambda group: points.n[points.groups == group][0])
+    for group in groups:
         mine = np.flatnonzero(points.groups == group)
         mine = mine[np.argsort(points.c[mine])]
         size = points.n[mine[0]]
-        label = f"{size:.3g}" if size in named else None
+        label = short(size) if size in named else None
         named.discard(size)
         left.plot(points.c[mine], points.y[mine], color=palette[size], linewidth=1.1, label=label)
     left.plot(found.flops, found.loss, color="black", linewidth=2, label="envelope")
@@ -189,7 +210,7 @@ def plot_envelope(found: "Envelope", ax: Any = None) -> Any:
     log_ticks(right)
     a = found.frontier.a
     span = f" [{a.low:.2f}, {a.high:.2f}]" if np.isfinite(a.low) else ""
-    right.set_title(f"best N ∝ C^{a.value:.2f}{span}", fontsize=9)
+    right.set_title(rf"best $N \propto C^{{{a.value:.2f}}}$" + span, fontsize=9)
     right.set(xlabel="training compute 6ND, FLOPs", ylabel="best N on the envelope")
     return ax
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.plots.pyplot import need_pyplot, plain
-from workbench.plots.scaling import LAW, LINE, log_ticks
+from workbench.plots.scaling import LAW, LINE, log_ticks, size_label
 
 if TYPE_CHECKING:
     from workbench.evals.scaling.critical_batch import CriticalBatch
@@ -44,9 +44,10 @@ def plot_power(law: "PowerLaw", ax: Any = None) -> Any:
     letter = law.variable.upper()
     floor = f"{law.constants['E'].value:.3g} + " if law.irreducible else ""
     ax.set_title(
-        f"L({letter}) = {floor}({law.scale.value:.2g} / {letter})^{law.exponent.value:.3f}", fontsize=9
+        rf"$L({letter})$ = {floor}$({_scientific(law.scale.value)} / {letter})^{{{law.exponent.value:.3f}}}$",
+        fontsize=9,
     )
-    name = f"parameters N ({law.points.count})" if law.variable == "n" else "tokens D"
+    name = size_label(law.points) if law.variable == "n" else "D, tokens"
     ax.set(xlabel=name, ylabel=f"loss, {law.points.unit}")
     log_ticks(ax)
     return ax
@@ -72,7 +73,7 @@ def plot_critical_batch(found: "CriticalBatch", ax: Any = None) -> Any:
     log_ticks(ax)
     ax.invert_xaxis()
     ax.set(xlabel="loss, nats a token (training goes to the right)", ylabel="critical batch, tokens")
-    ax.set_title(f"B = {found.scale.value:.3g} / L^(1/{found.exponent.value:.2f})", fontsize=9)
+    ax.set_title(rf"$B = {_scientific(found.scale.value)} / L^{{1/{found.exponent.value:.2f}}}$", fontsize=9)
     return ax
 
 
@@ -99,3 +100,9 @@ def plot_checked(found: "Checked", ax: Any = None) -> Any:
     ax.set_ylim(len(rows) - 0.5, -0.5)
     ax.set_xlabel("loss: predicted (bar: 95 % interval) and measured (dot; a cross outside)", fontsize=8)
     return ax
+
+
+def _scientific(value: float) -> str:
+    """A number for a formula: 1.5 x 10^8."""
+    digits, power = f"{value:.1e}".split("e")
+    return digits if power == "+00" else rf"{digits} \times 10^{{{int(power)}}}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.plots.pyplot import need_pyplot, plain
-from workbench.plots.scaling import LAW, LINE
+from workbench.plots.scaling import LAW, LINE, log_ticks
 
 if TYPE_CHECKING:
     from workbench.evals.scaling.grammar import GrammarScaling
@@ -48,7 +48,7 @@ def plot_grammar(found: "GrammarScaling", ax: Any = None) -> Any:
         panel.fill_between(span, low, high, color=LAW, alpha=0.2, linewidth=0)
         panel.plot(span, curve, color=LAW, linewidth=1.6)
         panel.plot(n, mine["accuracy"], "o", color=LINE, markersize=4)
-        panel.set_xscale("log")
+        log_ticks(panel, "x")
         gain = found.gain(name)
         clear = not gain.low <= 0 <= gain.high
         panel.set_title(

@@ -99,7 +99,7 @@ def blimp_of_runs(root: str | Path, *, count: Count = "all") -> "pd.DataFrame":
         common = {"run": summary.name, "n": size, "tokens": summary.tokens_seen}
         parts = [*scores["phenomena"], {"phenomenon": "mean", **scores["mean_over_phenomena"]}]
         rows += [
-            common | {"phenomenon": part["phenomenon"], "accuracy": part["accuracy"], "pairs": part["n"]}
+            common | {"phenomenon": part["phenomenon"], "accuracy": part["accuracy"], "pairs": _worth(part)}
             for part in parts
         ]
     if not rows:
@@ -110,6 +110,15 @@ def blimp_of_runs(root: str | Path, *, count: Count = "all") -> "pd.DataFrame":
             f"the runs of {root} were scored on different pairs or by different protocols ({named})."
         )
     return pd.DataFrame(rows)
+
+
+def _worth(share: dict[str, Any]) -> int:
+    """Pairs that a mean of strata is worth, by its 95 % interval: at most as many as it rests on."""
+    accuracy, n = share["accuracy"], share["n"]
+    error = (share["high"] - share["low"]) / (2 * 1.96)
+    if not 0 < accuracy < 1 or error <= 0:
+        return n
+    return max(1, min(n, round(accuracy * (1 - accuracy) / error**2)))
 
 
 def config_of(run: Path) -> ModelConfig:

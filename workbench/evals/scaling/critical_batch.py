@@ -2,12 +2,15 @@
 the loss: Kaplan et al. 2020, arXiv:2001.08361, equation 1.4): B_crit(L) = B* / L^(1 / a_B)."""
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.errors import InputError
+from workbench.errors import DataError, InputError, shown
 from workbench.evals.scaling.resampling import Array, Estimate
+from workbench.evals.scaling.table import read_frame
+from workbench.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,3 +83,32 @@ def fit_critical_batch(loss: Any, noise_scale: Any) -> CriticalBatch:
     shallow = float(-1 / high[1]) if high[1] < 0 else float("inf")
     exponent = Estimate(float(-1 / beta[1]), steep, shallow)
     return CriticalBatch(x, y, scale, exponent, float(np.sqrt(residual @ residual / freedom)))
+
+
+NOISE_NAMES = ("noise_scale", "b_simple", "simple_noise_scale", "critical_batch")
+
+
+def read_noise(file: str | Path) -> tuple[Any, Any]:
+    """Losses and noise scales (tokens) of a CSV, parquet or JSON table.
+
+    A JSON file holds a list of rows, or one under some key.
+
+    Raises:
+        DataError: the file cannot be read, or has no such columns.
+    """
+    import pandas as pd
+
+    file = Path(file)
+    if file.suffix.lower() == ".json":
+        value = read_json(file)
+        lists = [value, *value.values()] if isinstance(value, dict) else [value]
+        rows = next((one for one in lists if isinstance(one, list) and one and isinstance(one[0], dict)), [])
+        frame = pd.DataFrame(rows)
+    else:
+        frame = read_frame(file)
+    names = {str(name).strip().lower(): name for name in frame.columns}
+    noise = next((names[name] for name in NOISE_NAMES if name in names), None)
+    if "loss" not in names or noise is None:
+        raise DataError(f"{shown(str(file))} has no columns loss and noise_scale (in tokens).")
+    loss, scale = (pd.to_numeric(frame[name], errors="coerce").to_numpy(float) for name in (names["loss"], noise))
+    return loss, scale

@@ -60,6 +60,14 @@ class IsoFlop:
     """None where fewer than two budgets gave a vertex."""
     exact: bool
     """Whether compute is the exact count rather than 6ND."""
+    asymmetry: float
+    """t statistic of a cubic term that all budgets share. Far from 0, the loss over log N is no parabola over
+    so wide a range of sizes, and the vertices are biased."""
+
+    @property
+    def asymmetric(self) -> bool:
+        """Whether the cubic term is clearly not 0."""
+        return abs(self.asymmetry) > 3
 
     def to_frame(self) -> "pd.DataFrame":
         """A row a budget: flops, points, n, n_low, n_high, tokens, tokens_low, tokens_high, loss."""
@@ -126,7 +134,10 @@ def fit_isoflop(points: ScalingPoints, *, exact: bool = False, seed: int = 0) ->
     if not found:
         raise InputError("; ".join(refused) + ": train sizes on both sides of the optimum.")
     frontier = _frontier(found, kept, variance, freedom, seed) if len(found) > 1 else None
-    return IsoFlop(points, tuple(found), tuple(refused), frontier, exact)
+    cubes = [np.log(points.n[group]) - fit[0] for group, fit in zip(usable, fits, strict=True)]
+    losses = [points.y[group] for group in usable]
+    asymmetry = _cubic_t(cubes, losses, freedom)
+    return IsoFlop(points, tuple(found), tuple(refused), frontier, exact, asymmetry)
 
 
 def budgets(compute: Array) -> list[Any]:
@@ -148,6 +159,23 @@ def _least_squares(x: Array, y: Array) -> tuple[float, Array, Array, float]:
     spread = np.linalg.inv(design.T @ design)
     beta = spread @ design.T @ y
     return centre, beta, spread, float(((y - design @ beta) ** 2).sum())
+
+
+def _cubic_t(x: list[Array], y: list[Array], freedom: int) -> float:
+    """t statistic of one cubic coefficient for all parabolas; NaN where nothing is left to judge it by."""
+    cubic, residual = [], []
+    for places, losses in zip(x, y, strict=True):
+        design = np.vander(places, 3, increasing=True)
+        off = np.eye(len(places)) - design @ np.linalg.pinv(design)
+        cubic.append(off @ places**3)
+        residual.append(off @ losses)
+    column, left = np.concatenate(cubic), np.concatenate(residual)
+    weight = column @ column
+    if freedom < 2 or weight <= 0:
+        return float("nan")
+    slope = column @ left / weight
+    rest = left - slope * column
+    return float(slope / np.sqrt(max(rest @ rest, 1e-300) / (freedom - 1) / weight))
 
 
 def _parabola(

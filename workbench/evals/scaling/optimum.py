@@ -74,9 +74,9 @@ def best_for_hours(fit: ParametricFit, hours: float, speed: Speed, *, extrapolat
 
 
 def outside(points: Any, n: float, d: float) -> str | None:
-    """In words, how far a size and a number of tokens lie outside the points; None if inside."""
+    """In words, how far a size, tokens or their compute lie outside the points; None if inside."""
     told = []
-    for value, held, letter in ((n, points.n, "N"), (d, points.d, "D")):
+    for value, held, letter in ((n, points.n, "N"), (d, points.d, "D"), (6 * n * d, points.c, "6ND")):
         low, high = float(held.min()), float(held.max())
         if value > high * 1.0001:
             told.append(f"{letter} = {value:.3g} is {value / high:.2g} x the data's largest, {high:.3g}")
@@ -140,7 +140,7 @@ def _cost_of(fit: ParametricFit) -> Callable[[Array], Array]:
 
 def covered_span(frontier: Frontier, points: Any) -> tuple[float, float]:
     """Least and greatest compute whose optimum lies inside the data."""
-    flops = np.geomspace(points.c.min() / 10, points.c.max() * 10, 4001)
+    flops = np.geomspace(points.c.min(), points.c.max(), 4001)
     n, d = frontier.n(flops), frontier.d(flops)
     inside = (n >= points.n.min()) & (n <= points.n.max()) & (d >= points.d.min()) & (d <= points.d.max())
     if not inside.any():

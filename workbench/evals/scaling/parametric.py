@@ -83,7 +83,7 @@ class ParametricFit:
         """The loss of one more run, with a 95 % prediction interval: the law's own uncertainty and a
         run's distance from it."""
         here = float(np.log(self.loss(n, d)))
-        laws = _log_loss(self.draws, n, d)[:, 0]
+        laws = _log_loss(self.draws, n, d)
         ends = prediction_interval(here, laws, self.residuals, 5, seed)
         return Estimate(*(float(np.exp(end)) for end in dataclasses.astuple(ends)))
 
@@ -195,7 +195,7 @@ def _identified(points: ScalingPoints) -> bool:
 def _log_loss(theta: Array, n: Any, d: Any) -> Array:
     n, d = np.broadcast_arrays(np.asarray(n, float), np.asarray(d, float))
     flat = PowerTerms(np.log([n.ravel(), d.ravel()]), (1, 2), 3, np.zeros(n.size))
-    return flat.predict(theta).reshape(len(theta), *(n.shape or (1,)))
+    return flat.predict(theta).reshape(len(theta), *n.shape)
 
 
 def _optimum(theta: Array) -> tuple[Array, Array]:

@@ -39,7 +39,7 @@ def points_of_table(
         DataError: the file cannot be read.
         InputError: a column is missing, or holds what is not a positive number.
     """
-    frame = _read(Path(file))
+    frame = read_frame(Path(file))
     held = {str(name).strip().lower().replace(" ", "_").replace("-", "_"): name for name in frame.columns}
     found: dict[str, Any] = {}
     for wanted, names in NAMES.items():
@@ -74,7 +74,12 @@ def _columns(found: dict[str, Any], rows: int, file: str | Path, measure: str) -
     return pd.DataFrame(table)
 
 
-def _read(file: Path) -> "pd.DataFrame":
+def read_frame(file: Path) -> "pd.DataFrame":
+    """A CSV, TSV or parquet file.
+
+    Raises:
+        DataError: missing, too large, or no such table.
+    """
     import pandas as pd
 
     try:
