@@ -1,8 +1,8 @@
-"""The parametric fit of a scaling law: its time, its agreement with scipy's optimiser, its intervals' coverage.
+"""The parametric fit of a scaling law: its time, agreement with scipy's optimiser, coverage of its intervals.
 
 `python -m benchmarks.scaling`: 240 points on a grid of 15 sizes and 16 token counts, and 240 of ten IsoFLOP
-budgets, drawn from the constants that Besiroglu et al. 2024 (arXiv:2404.10102) found in Hoffmann et al.'s data,
-with 1 % noise. The draws of coverage have the seeds 0 to 199, chosen before any was looked at.
+budgets, drawn from the constants that Besiroglu et al. 2024 (arXiv:2404.10102) found in Hoffmann et al.'s
+data, with 1 % noise. The draws of coverage have the seeds 0 to 199, chosen before any was looked at.
 """
 
 import argparse
@@ -57,8 +57,8 @@ def time_fit(bootstraps: int = 1000) -> dict[str, float]:
 
 
 def against_scipy(every: int = 45) -> None:
-    """The least objective of scipy's L-BFGS-B from some of the starts, beside ours from all; and what a mean in
-    place of the sum, with default tolerances, ends at."""
+    """The least objective of scipy's L-BFGS-B from some of the starts, beside ours from all; and what a mean
+    in place of the sum, with default tolerances, ends at."""
     from scipy.optimize import minimize
 
     from workbench.evals.scaling.huber import PowerTerms
@@ -112,7 +112,9 @@ def coverage(draws: int = 200, bootstraps: int = 1000) -> dict[str, list[float]]
         shares = 100 * np.mean(hits, axis=0)
         error = 100 * np.sqrt(0.95 * 0.05 / draws)
         told = "  ".join(f"{name} {share:.1f}" for name, share in zip(truth, shares, strict=True))
-        print(f"{design:8s} 95 % intervals of {draws} draws cover, in %: {told}  (binomial error {error:.1f})")
+        print(
+            f"{design:8s} 95 % intervals of {draws} draws cover, in %: {told}  (binomial error {error:.1f})"
+        )
         found[design] = shares.tolist()
     return found
 
@@ -125,7 +127,9 @@ def run(draws: int = 200, bootstraps: int = 1000) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--bootstraps", type=int, default=1000)
     chosen = parser.parse_args()

@@ -69,7 +69,9 @@ def score(path: Path, accuracy: float, protocol: str = "native", pairs: int = 10
     )  # fmt: skip
 
 
-def make_family(root: Path, widths=(8, 16, 32, 64), tokens=(2e5, 6e5, 2e6, 6e6), noise=0.005, **fields) -> Path:
+def make_family(
+    root: Path, widths=(8, 16, 32, 64), tokens=(2e5, 6e5, 2e6, 6e6), noise=0.005, **fields
+) -> Path:
     """Every width with every number of tokens."""
     generator = np.random.default_rng(0)
     for width in widths:

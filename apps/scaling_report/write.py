@@ -123,7 +123,7 @@ def scaling_page(
         f"({html(points.count)} parameters), D {figure(points.d.min())} to {figure(points.d.max())} tokens, "
         f"loss in {html(points.unit)}.</p>{f'<ul>{notes}</ul>' if notes else ''}</header>"
     ]
-    frame = study.to_frame()
+    frame: Any = study.to_frame()
     for name in study.fits:
         mine = frame[frame["method"] == name]
         rows = [[row.constant, figure(row.value), span(row.low, row.high)] for row in mine.itertuples()]
@@ -133,15 +133,22 @@ def scaling_page(
         )
     if len(optima):
         rows = [
-            [f"{figure(row.budget)} {row.unit}", figure(row.n), span(row.n_low, row.n_high), figure(row.tokens),
-             figure(row.loss), span(row.loss_low, row.loss_high), row.extrapolated or ""]
+            [f"{figure(row.budget)} {row.unit}", figure(row.n), span(row.n_low, row.n_high),
+             figure(row.tokens), figure(row.loss), span(row.loss_low, row.loss_high), row.extrapolated or ""]
             for row in optima.itertuples()
         ]  # fmt: skip
         header = ("budget", "N", "95 % interval", "D", "loss", "of one run", "outside the data")
         parts.append(f"<section><h2>Best size for a budget</h2>{_table(header, rows)}</section>")
     if predictions:
         rows = [
-            [one.title, figure(one.n), figure(one.tokens), f"{one.loss:.4f}", span(one.low, one.high), one.beyond or ""]
+            [
+                one.title,
+                figure(one.n),
+                figure(one.tokens),
+                f"{one.loss:.4f}",
+                span(one.low, one.high),
+                one.beyond or "",
+            ]
             for one in predictions
         ]
         header = ("model", "N", "D", "loss", "95 % interval", "outside the data")

@@ -1,4 +1,4 @@
-"""Scaling laws of a family: loss over size, tokens and compute, BLiMP over size, the best size for a budget."""
+"""Scaling laws of a family: loss over size, tokens and compute, BLiMP over size, best size for a budget."""
 
 import argparse
 from pathlib import Path
@@ -39,12 +39,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from_defaults = " (default: {})"
     parser.epilog = EXAMPLES
     parser.add_argument("source", metavar="RUNS", help="a folder of runs, or a table of points")
-    parser.add_argument("--method", nargs="+", metavar="LAW", help="only these laws, which then must be possible")
     parser.add_argument(
-        "--count", default="all", help="parameters that N counts: all or non-embedding" + from_defaults.format("all")
+        "--method", nargs="+", metavar="LAW", help="only these laws, which then must be possible"
     )
     parser.add_argument(
-        "--measure", default="loss", help="loss (nats a token) or bits_per_byte" + from_defaults.format("loss")
+        "--count",
+        default="all",
+        help="parameters that N counts: all or non-embedding" + from_defaults.format("all"),
+    )
+    parser.add_argument(
+        "--measure",
+        default="loss",
+        help="loss (nats a token) or bits_per_byte" + from_defaults.format("loss"),
     )
     parser.add_argument(
         "--along", action="store_true",
@@ -55,11 +61,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--curve", default="linear", help="BLiMP over log N: linear or logistic")
     parser.add_argument("--flops", nargs="+", metavar="C", help="the best size for so many training FLOPs")
     parser.add_argument("--hours", type=float, nargs="+", metavar="H",
-                        help="the best size for so many hours of training here (the speed is measured)")  # fmt: skip
+                        help="the same for hours of training here (the speed is measured)")  # fmt: skip
     parser.add_argument("--extrapolate", action="store_true", help="allow an optimum outside the data")
     parser.add_argument(
         "--predict", action="append", metavar="SHAPE",
-        help="the loss of a model before it is trained: d_model=128,n_layers=4 or a YAML file; may be repeated",
+        help="the loss of a model before it is trained: d_model=128,n_layers=4 or a YAML file; repeatable",
     )  # fmt: skip
     parser.add_argument("--tokens", metavar="D", help="tokens of the predicted model: 50M, 2e9")
     parser.add_argument("--check", action="store_true", help="compare earlier predictions with finished runs")
@@ -67,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--noise", metavar="TABLE",
         help="loss and noise_scale (tokens) as CSV, parquet or tune.json: the critical batch size",
     )  # fmt: skip
-    parser.add_argument("--bootstraps", type=int, default=1000, metavar="N", help="replicates behind intervals")
+    parser.add_argument(
+        "--bootstraps", type=int, default=1000, metavar="N", help="replicates behind intervals"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of bootstraps and draws")
     parser.add_argument("--out", metavar="DIR", help="write a page, pictures, tables (parquet) and JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
@@ -215,7 +223,8 @@ def _speed(study: "ScalingStudy", args: argparse.Namespace) -> Any:
     finally:
         line.close()
     told = ", ".join(
-        f"{short(rate)} tokens/s at {short(n)}" for n, rate in zip(speed.n, speed.tokens_per_second, strict=True)
+        f"{short(rate)} tokens/s at {short(n)}"
+        for n, rate in zip(speed.n, speed.tokens_per_second, strict=True)
     )
     print(f"\nmeasured on this machine ({clean(speed.device)}, float32): {told} parameters")
     return speed
@@ -241,7 +250,9 @@ def _shape(text: str, args: argparse.Namespace) -> tuple[dict[str, Any], float]:
         for part in text.split(","):
             name, sign, value = part.partition("=")
             if not sign or not name.strip():
-                raise ConfigError(f"--predict takes d_model=128,n_layers=4 or a YAML file; found {shown(text)!r}.")
+                raise ConfigError(
+                    f"--predict takes d_model=128,n_layers=4 or a YAML file; found {shown(text)!r}."
+                )
             try:
                 fields[name.strip()] = yaml.safe_load(value)
             except yaml.YAMLError:

@@ -73,14 +73,15 @@ def _power(fit: Any, frame: Any) -> None:
 def _parametric(fit: Any, frame: Any) -> None:
     _constants(frame)
     print(
-        f"{len(fit.points)} points, R² {fit.r2:.4f}; {fit.starts:,} starts, {fit.agreeing:,} ended at the minimum; "
-        f"{len(fit.draws):,} bootstraps; best N ∝ C^a, best D ∝ C^b"
+        f"{len(fit.points)} points, R² {fit.r2:.4f}; {fit.starts:,} starts, {fit.agreeing:,} ended at the "
+        f"minimum; {len(fit.draws):,} bootstraps; best N ∝ C^a, best D ∝ C^b"
     )
     left = fit.left_out()
     for what, part in left.groupby("what", sort=False):
+        name = "size" if what == "size" else "number of tokens"
+        told = ", ".join(f"{one} {span(part[one].min(), part[one].max())}" for one in ("alpha", "beta", "a"))
         print(
-            f"without one {'size' if what == 'size' else 'number of tokens'}: alpha {span(part['alpha'].min(), part['alpha'].max())}, "
-            f"beta {span(part['beta'].min(), part['beta'].max())}, a {span(part['a'].min(), part['a'].max())}; "
+            f"without one {name}: {told}; "
             f"error on those left out {100 * np.sqrt((part['error'] ** 2).mean()):.2g} %"
         )
 
@@ -97,8 +98,9 @@ def _isoflop(found: Any, frame: Any) -> None:
         _constants(frame)
     if found.asymmetric:
         print(
-            f"note: over so wide a range of N the loss is no parabola (a cubic term has t = {found.asymmetry:.1f}), "
-            "which biases the vertices; train sizes nearer to them, or use the parametric law"
+            "note: over so wide a range of N the loss is no parabola (a cubic term has "
+            f"t = {found.asymmetry:.1f}), which biases the vertices; train sizes nearer to them, or use the "
+            "parametric law"
         )
     for why in found.refused:
         print(f"left out: {clean(why)}")
@@ -115,12 +117,14 @@ def _envelope(found: Any, frame: Any) -> None:
 def _blimp(found: Any, frame: Any) -> None:
     rows = [
         [row.phenomenon, row.runs, f"{100 * row.lowest:.1f}", f"{100 * row.highest:.1f}",
-         f"{100 * row.gain:+.1f}", f"{100 * row.low:+.1f} – {100 * row.high:+.1f}", "yes" if row.clear else ""]
+         f"{100 * row.gain:+.1f}", f"{100 * row.low:+.1f} – {100 * row.high:+.1f}",
+         "yes" if row.clear else ""]
         for row in found.to_frame().itertuples()
     ]  # fmt: skip
     print_table(("phenomenon", "runs", "lowest", "highest", "gain", "95 % interval", "clear"), rows)
     print(
-        f"gain: points of accuracy for ten times the size ({found.kind}); chance is 50; bootstrap over {found.over}"
+        f"gain: points of accuracy for ten times the size ({found.kind}); chance is 50; "
+        f"bootstrap over {found.over}"
         + ("" if found.over == "seeds" else ": another seed moves a small model by about a point beside that")
     )
 
@@ -172,8 +176,9 @@ def print_checked(found: Any) -> None:
     """Predictions beside what came out."""
     if len(found.table):
         rows = [
-            [row.run, figure(row.n), figure(row.tokens), f"{row.predicted:.4f}", f"{row.low:.4f} – {row.high:.4f}",
-             f"{row.measured:.4f}", f"{100 * row.error:+.2f} %", "yes" if row.covered else "NO"]
+            [row.run, figure(row.n), figure(row.tokens), f"{row.predicted:.4f}",
+             f"{row.low:.4f} – {row.high:.4f}", f"{row.measured:.4f}", f"{100 * row.error:+.2f} %",
+             "yes" if row.covered else "NO"]
             for row in found.table.itertuples()
         ]  # fmt: skip
         print_table(("run", "N", "D", "predicted", "95 % interval", "measured", "error", "covered"), rows)

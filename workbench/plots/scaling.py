@@ -1,4 +1,4 @@
-"""Figures of Chinchilla's three approaches: the surface L(N, D), IsoFLOP parabolas, the envelope of curves."""
+"""Figures of Chinchilla's three approaches: the surface L(N, D), IsoFLOP parabolas, envelope of curves."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,11 @@ def log_ticks(panel: Any, which: str = "xy") -> None:
         low, high = sorted(axis.get_view_interval())
         axis.set_minor_formatter(NullFormatter())
         if high / low < 4:
-            inside = [tick for tick in MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
+            inside = [
+                tick
+                for tick in MaxNLocator(7, steps=[1, 2, 5, 10]).tick_values(low, high)
+                if low <= tick <= high
+            ]
             axis.set_major_locator(FixedLocator(inside))
             axis.set_minor_locator(FixedLocator([]))
         elif high / low < 200:
@@ -90,8 +94,8 @@ def plot_parametric(fit: "ParametricFit", ax: Any = None) -> Any:
         left.plot(span, fit.loss(span, count), color=colour, linewidth=1.4, label=short(count))
     left.axhline(fit.constants["E"].value, color="0.55", linewidth=0.9, linestyle="--")
     left.annotate(
-        f"E = {fit.constants['E'].value:.3g}", (0.99, fit.constants["E"].value), xycoords=("axes fraction", "data"),
-        ha="right", va="bottom", fontsize=7.5, color="0.35",
+        f"E = {fit.constants['E'].value:.3g}", (0.99, fit.constants["E"].value),
+        xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7.5, color="0.35",
     )  # fmt: skip
     left.set(xlabel=size_label(points), ylabel=f"loss, {points.unit}")
     log_ticks(left, "x")
@@ -116,7 +120,9 @@ def _contours(fit: "ParametricFit", panel: Any) -> None:
     panel.scatter(points.c, points.n, s=7, color="0.45", zorder=2)
     frontier(fit.frontier, panel, c, n)
     log_ticks(panel)
-    panel.set(xlabel="training compute 6ND, FLOPs", ylabel="parameters N", ylim=(n[0], n[-1]), xlim=(c[0], c[-1]))
+    panel.set(
+        xlabel="training compute 6ND, FLOPs", ylabel="parameters N", ylim=(n[0], n[-1]), xlim=(c[0], c[-1])
+    )
     panel.set_title(rf"equal loss; best $N \propto C^{{{fit.frontier.a.value:.2f}}}$", fontsize=9)
     panel.legend(fontsize=7.5, frameon=False, loc="upper left")
 
@@ -153,9 +159,13 @@ def plot_isoflop(found: "IsoFlop", ax: Any = None) -> Any:
             np.clip([best.low, best.high], one.n.min(), one.n.max()), [one.minimum] * 2, color="black",
             linewidth=1.2,
         )  # fmt: skip
-        left.plot(best.value, one.minimum, "D", color="white", markeredgecolor="black", markersize=5, zorder=4)
+        left.plot(
+            best.value, one.minimum, "D", color="white", markeredgecolor="black", markersize=5, zorder=4
+        )
         error = [[best.value - best.low], [best.high - best.value]]
-        right.errorbar(one.flops, best.value, error, fmt="D", color=colour, ecolor="0.3", capsize=3, markersize=6)
+        right.errorbar(
+            one.flops, best.value, error, fmt="D", color=colour, ecolor="0.3", capsize=3, markersize=6
+        )
     left.set(xlabel=size_label(found.points), ylabel=f"loss, {found.points.unit}")
     log_ticks(left, "x")
     kind = "exact" if found.exact else "6ND"
@@ -197,7 +207,7 @@ def plot_envelope(found: "Envelope", ax: Any = None) -> Any:
     for group in groups:
         mine = np.flatnonzero(points.groups == group)
         mine = mine[np.argsort(points.c[mine])]
-        size = points.n[mine[0]]
+        size = float(points.n[mine[0]])
         label = short(size) if size in named else None
         named.discard(size)
         left.plot(points.c[mine], points.y[mine], color=palette[size], linewidth=1.1, label=label)
@@ -220,5 +230,3 @@ def _spread(values: Any, most: int) -> Any:
     if len(values) <= most:
         return values
     return values[np.unique(np.linspace(0, len(values) - 1, most).round().astype(int))]
-
-

@@ -91,7 +91,7 @@ def plot_checked(found: "Checked", ax: Any = None) -> Any:
         InputError: matplotlib is not installed.
     """
     rows = found.table.to_dict("records")
-    ax = _axes(ax, (6, 1.2 + 0.35 * max(1, len(rows))))
+    ax = _axes(ax, (6.0, 1.2 + 0.35 * max(1, len(rows))))
     for place, row in enumerate(rows):
         ax.plot([row["low"], row["high"]], [place, place], color=LINE, linewidth=5, alpha=0.35)
         ax.plot(row["predicted"], place, "|", color=LINE, markersize=13, markeredgewidth=2)

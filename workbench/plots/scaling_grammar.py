@@ -40,7 +40,7 @@ def plot_grammar(found: "GrammarScaling", ax: Any = None) -> Any:
             spare.set_visible(False)
         ax = made.ravel()[: len(names)]
     for panel, name in zip(ax, names, strict=True):
-        mine = found.table[found.table["phenomenon"] == name]
+        mine = found.table.query("phenomenon == @name")
         n = mine["n"].to_numpy(float)
         span = np.geomspace(n.min() / 1.2, n.max() * 1.2, 100)
         curve, low, high = found.band(name, span)

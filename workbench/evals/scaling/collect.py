@@ -60,9 +60,7 @@ def points_of_runs(
         )
     import pandas as pd
 
-    return make_points(
-        pd.DataFrame(rows), str(root), count=count, measure=measure, curves=along, notes=notes
-    )
+    return make_points(pd.DataFrame(rows), str(root), count=count, measure=measure, curves=along, notes=notes)
 
 
 def refuse_decayed(points: ScalingPoints, root: str | Path) -> None:

@@ -68,7 +68,9 @@ def fit_critical_batch(loss: Any, noise_scale: Any) -> CriticalBatch:
     if not good.all():
         raise InputError(f"{(~good).sum()} rows of the noise scale are no positive numbers; leave them out.")
     if len(x) < 3 or np.ptp(np.log(x)) < 1e-6:
-        raise InputError(f"the critical batch needs the noise scale at three different losses; found {len(x)}.")
+        raise InputError(
+            f"the critical batch needs the noise scale at three different losses; found {len(x)}."
+        )
     design = np.stack([np.ones(len(x)), np.log(x)], axis=1)
     spread = np.linalg.inv(design.T @ design)
     beta = spread @ design.T @ np.log(y)
@@ -76,7 +78,9 @@ def fit_critical_batch(loss: Any, noise_scale: Any) -> CriticalBatch:
     freedom = len(x) - 2
     error = np.sqrt(residual @ residual / freedom * np.diag(spread)) * t.ppf(0.975, freedom)
     if beta[1] >= 0:
-        raise InputError("the noise scale does not grow as the loss falls; no critical batch follows from it.")
+        raise InputError(
+            "the noise scale does not grow as the loss falls; no critical batch follows from it."
+        )
     low, high = beta - error, beta + error
     scale = Estimate(*(float(np.exp(value)) for value in (beta[0], low[0], high[0])))
     steep = float(-1 / low[1])
@@ -110,5 +114,5 @@ def read_noise(file: str | Path) -> tuple[Any, Any]:
     noise = next((names[name] for name in NOISE_NAMES if name in names), None)
     if "loss" not in names or noise is None:
         raise DataError(f"{shown(str(file))} has no columns loss and noise_scale (in tokens).")
-    loss, scale = (pd.to_numeric(frame[name], errors="coerce").to_numpy(float) for name in (names["loss"], noise))
-    return loss, scale
+    columns = frame[[names["loss"], noise]].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    return columns[:, 0], columns[:, 1]

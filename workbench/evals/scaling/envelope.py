@@ -97,9 +97,7 @@ def _curves(points: ScalingPoints, compute: Array) -> list[tuple[float, Array, A
 def _lowest(curves: list[tuple[float, Array, Array, Array]]) -> tuple[Array, Array, Array, Array]:
     low, high = min(c[0] for _, c, _, _ in curves), max(c[-1] for _, c, _, _ in curves)
     places = np.linspace(low, high, PLACES)
-    table = np.array(
-        [np.interp(places, c, np.log(y), left=np.inf, right=np.inf) for _, c, _, y in curves]
-    )
+    table = np.array([np.interp(places, c, np.log(y), left=np.inf, right=np.inf) for _, c, _, y in curves])
     sizes = np.array([n for n, *_ in curves])
     best = table.argmin(axis=0)
     known = np.isfinite(table)

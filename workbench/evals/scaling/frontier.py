@@ -1,7 +1,7 @@
 """The compute-optimal frontier as power laws: N = k C^a, D = k' C^b."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,11 +27,11 @@ class Frontier:
     highest: float
     """Greatest compute that the data cover."""
 
-    def n(self, flops: Array | float) -> Array:
+    def n(self, flops: Any) -> Any:
         """Best number of parameters for so much compute."""
         return np.exp(self.log_n[0] + self.log_n[1] * np.log(flops))
 
-    def d(self, flops: Array | float) -> Array:
+    def d(self, flops: Any) -> Any:
         """Best number of tokens for so much compute."""
         return np.exp(self.log_d[0] + self.log_d[1] * np.log(flops))
 

@@ -113,8 +113,8 @@ def fit_grammar(
     seeds = bool((table.drop_duplicates("run").groupby("n").size() >= 2).all())
     names = [name for name in table["phenomenon"].drop_duplicates() if name != "mean"]
     curves, draws = {}, {}
-    for name in [*names, *(["mean"] if (table["phenomenon"] == "mean").any() else [])]:
-        part = table[table["phenomenon"] == name]
+    for name in [*names, *(["mean"] if "mean" in set(table["phenomenon"]) else [])]:
+        part = table.query("phenomenon == @name")
         x = np.log10(part["n"].to_numpy(float)) - centre
         y = part["accuracy"].to_numpy(float)
         generator = np.random.default_rng(seed)

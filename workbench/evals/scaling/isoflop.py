@@ -67,7 +67,7 @@ class IsoFlop:
     @property
     def asymmetric(self) -> bool:
         """Whether the cubic term is clearly not 0."""
-        return abs(self.asymmetry) > 3
+        return bool(abs(self.asymmetry) > 3)
 
     def to_frame(self) -> "pd.DataFrame":
         """A row a budget: flops, points, n, n_low, n_high, tokens, tokens_low, tokens_high, loss."""
@@ -156,8 +156,8 @@ def _least_squares(x: Array, y: Array) -> tuple[float, Array, Array, float]:
     """Centre, coefficients, their covariance for unit noise, and the residual sum of squares."""
     centre = float(x.mean())
     design = np.vander(x - centre, 3, increasing=True)
-    spread = np.linalg.inv(design.T @ design)
-    beta = spread @ design.T @ y
+    spread = np.asarray(np.linalg.inv(design.T @ design), float)
+    beta = np.asarray(spread @ design.T @ y, float)
     return centre, beta, spread, float(((y - design @ beta) ** 2).sum())
 
 
@@ -179,7 +179,14 @@ def _cubic_t(x: list[Array], y: list[Array], freedom: int) -> float:
 
 
 def _parabola(
-    flops: float, n: Array, d: Array, y: Array, centre: float, beta: Array, covariance: Array, freedom: int
+    flops: float | int,
+    n: Array,
+    d: Array,
+    y: Array,
+    centre: float,
+    beta: Array,
+    covariance: Array,
+    freedom: int,
 ) -> Parabola | str:
     at = f"at {flops:.2g} FLOPs"
     if beta[2] <= 0:

@@ -45,7 +45,7 @@ class Optimum:
 
 
 def best_for_flops(
-    fit: ParametricFit, flops: float, *, exact: bool = False, extrapolate: bool = False
+    fit: ParametricFit, flops: float | int, *, exact: bool = False, extrapolate: bool = False
 ) -> Optimum:
     """The size that reaches the least loss with so many training FLOPs.
 
@@ -64,7 +64,9 @@ def best_for_flops(
     return _best(fit, flops, "FLOPs (6ND)", lambda n: flops / (6 * n), extrapolate)
 
 
-def best_for_hours(fit: ParametricFit, hours: float, speed: Speed, *, extrapolate: bool = False) -> Optimum:
+def best_for_hours(
+    fit: ParametricFit, hours: float | int, speed: Speed, *, extrapolate: bool = False
+) -> Optimum:
     """The size that reaches the least loss in so many hours of training on a machine of this speed.
 
     Raises:
@@ -73,7 +75,7 @@ def best_for_hours(fit: ParametricFit, hours: float, speed: Speed, *, extrapolat
     return _best(fit, hours, "hours", lambda n: hours * 3600 * speed.at(n), extrapolate)
 
 
-def outside(points: Any, n: float, d: float) -> str | None:
+def outside(points: Any, n: float | int, d: float | int) -> str | None:
     """In words, how far a size, tokens or their compute lie outside the points; None if inside."""
     told = []
     for value, held, letter in ((n, points.n, "N"), (d, points.d, "D"), (6 * n * d, points.c, "6ND")):
@@ -86,7 +88,7 @@ def outside(points: Any, n: float, d: float) -> str | None:
 
 
 def _best(
-    fit: ParametricFit, budget: float, unit: str, tokens: Callable[[Array], Array], extrapolate: bool
+    fit: ParametricFit, budget: float | int, unit: str, tokens: Callable[[Array], Array], extrapolate: bool
 ) -> Optimum:
     if not (np.isfinite(budget) and budget > 0):
         raise InputError(f"a budget is a positive number of {unit}; found {budget!r}.")
@@ -101,7 +103,7 @@ def _best(
         )
     n_draws, d_draws, _ = _lowest(fit.draws, grid, tokens(grid))
     return Optimum(
-        budget, unit, interval(float(n[0]), n_draws), interval(float(d[0]), d_draws),
+        float(budget), unit, interval(float(n[0]), n_draws), interval(float(d[0]), d_draws),
         fit.predict(float(n[0]), float(d[0])), float(6 * n[0] * d[0]), beyond,
     )  # fmt: skip
 

@@ -75,11 +75,11 @@ class ParametricFit:
         log_d = (float(-log_g[0] - (1 - a[0]) * six), float(1 - a[0]))
         return Frontier(share, other, log_n, log_d, *span)
 
-    def loss(self, n: Any, d: Any) -> Array:
-        """The law's loss for `n` parameters and `d` tokens (arrays broadcast)."""
+    def loss(self, n: Any, d: Any) -> Any:
+        """The law's loss for `n` parameters and `d` tokens: numbers, or arrays that broadcast."""
         return np.exp(_log_loss(self.theta[None], n, d)[0])
 
-    def predict(self, n: float, d: float, seed: int = 0) -> Estimate:
+    def predict(self, n: float | int, d: float | int, seed: int = 0) -> Estimate:
         """The loss of one more run, with a 95 % prediction interval: the law's own uncertainty and a
         run's distance from it."""
         here = float(np.log(self.loss(n, d)))
@@ -114,7 +114,9 @@ class ParametricFit:
             keep, groups = keep[enough], groups[enough]
             if not len(keep):
                 continue
-            found = minimise(_problem(self.points), self._beginnings(len(keep)), keep.astype(float), self.delta)
+            found = minimise(
+                _problem(self.points), self._beginnings(len(keep)), keep.astype(float), self.delta
+            )
             for theta, one, mask in zip(found.theta, groups, ~keep, strict=True):
                 error = _log_loss(theta[None], self.points.n[mask], self.points.d[mask])[0]
                 error = error - np.log(self.points.y[mask])
@@ -189,7 +191,7 @@ def _identified(points: ScalingPoints) -> bool:
     if len(points) < 6 or len(np.unique(points.n)) < 3 or len(np.unique(points.d)) < 3:
         return False
     together = np.log([points.n, points.d])
-    return abs(np.corrcoef(together)[0, 1]) < 0.999
+    return bool(abs(np.corrcoef(together)[0, 1]) < 0.999)
 
 
 def _log_loss(theta: Array, n: Any, d: Any) -> Array:

@@ -1,5 +1,5 @@
-"""Kaplan et al. 2020 (arXiv:2001.08361): L(N) = (N_c / N)^alpha_N and L(D) = (D_c / D)^alpha_D, where the other
-of the two is no bottleneck; with or without a loss that remains."""
+"""Kaplan et al. 2020 (arXiv:2001.08361): L(N) = (N_c / N)^alpha_N and L(D) = (D_c / D)^alpha_D, where the
+other of the two is no bottleneck; with or without a loss that remains."""
 
 import dataclasses
 from functools import cached_property
@@ -75,10 +75,12 @@ class PowerLaw:
         """The law's loss at N (or D) = x."""
         return np.exp(self._logs(self.theta[None], np.atleast_1d(x))[0])
 
-    def predict(self, x: float, seed: int = 0) -> Estimate:
+    def predict(self, x: float | int, seed: int = 0) -> Estimate:
         """The loss of one more run, with a 95 % prediction interval."""
         laws = self._logs(self.draws, np.array([x]))[:, 0]
-        ends = prediction_interval(float(np.log(self.loss(x)[0])), laws, self.residuals, len(self.theta), seed)
+        ends = prediction_interval(
+            float(np.log(self.loss(x)[0])), laws, self.residuals, len(self.theta), seed
+        )
         return Estimate(*(float(np.exp(end)) for end in dataclasses.astuple(ends)))
 
     def band(self, x: Array) -> tuple[Array, Array]:
@@ -106,7 +108,9 @@ class PowerLaw:
         if len(groups) <= len(self.theta):
             return float("nan")
         keep = np.array([self.x != one for one in groups], dtype=float)
-        found = minimise(_problem(self.points.y, self.x, self.irreducible), np.repeat(self.theta[None], len(keep), 0), keep)
+        found = minimise(
+            _problem(self.points.y, self.x, self.irreducible), np.repeat(self.theta[None], len(keep), 0), keep
+        )
         logs = self._logs(found.theta, self.x) - np.log(self.points.y)
         return float(np.sqrt((logs[keep == 0] ** 2).mean()))
 
@@ -182,7 +186,7 @@ def _unlimited(points: ScalingPoints, variable: Variable) -> tuple[ScalingPoints
     kept = dataclasses.replace(kept, curves=False)
     if kept.d.max() > 1.1 * kept.d.min():
         return kept, [
-            f"sizes have seen from {kept.d.min():.3g} to {kept.d.max():.3g} tokens, so L(N) mixes size and data"
+            f"sizes have seen from {kept.d.min():.3g} to {kept.d.max():.3g} tokens: L(N) mixes size and data"
         ]
     return kept, []
 

@@ -70,7 +70,7 @@ class Checked:
     @property
     def covered(self) -> int:
         """Runs inside their interval."""
-        return int(self.table["covered"].sum()) if len(self.table) else 0
+        return sum(map(bool, self.table["covered"]))
 
     def to_frame(self) -> "pd.DataFrame":
         """The table."""
@@ -120,7 +120,7 @@ def family_config(root: str | Path, changes: Mapping[str, Any]) -> ModelConfig:
     return ModelConfig.from_dict(shared | dict(changes))
 
 
-def predict_run(fit: Any, config: ModelConfig, tokens: float) -> Prediction:
+def predict_run(fit: Any, config: ModelConfig, tokens: float | int) -> Prediction:
     """What a law says of a model of this shape after so many tokens.
 
     Args:
@@ -141,8 +141,8 @@ def predict_run(fit: Any, config: ModelConfig, tokens: float) -> Prediction:
     found = fit.predict(n, tokens) if parametric else fit.predict(n)
     beyond = outside(points, n, tokens)
     return Prediction(
-        model=config.to_dict(), n=n, count=points.count, measure=points.measure, tokens=tokens,
-        six_nd=6 * n * tokens, exact_flops=config.flops_per_token * tokens,
+        model=config.to_dict(), n=float(n), count=points.count, measure=points.measure, tokens=float(tokens),
+        six_nd=float(6 * n * tokens), exact_flops=float(config.flops_per_token * tokens),
         loss=found.value, low=found.low, high=found.high,
         law="E + A/N^alpha + B/D^beta" if parametric else "(N_c/N)^alpha",
         made=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -171,9 +171,18 @@ def read_predictions(root: str | Path) -> list[Prediction]:
     path = Path(root) / FILE
     value = read_json(path)
     try:
-        return [Prediction(**{**one, "fitted": tuple(one["fitted"])}) for one in value["predictions"]]
-    except (TypeError, KeyError) as error:
+        rows = value["predictions"]
+        return [_prediction(row) for row in rows]
+    except (TypeError, KeyError, ValueError) as error:
         raise DataError(f"{path} holds no predictions ({shown(str(error))}).") from None
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    """One entry of the file; JSON writes a whole float as it likes."""
+    numbers = ("n", "tokens", "six_nd", "exact_flops", "loss", "low", "high")
+    return Prediction(
+        **{**row, "fitted": tuple(row["fitted"]), **{name: float(row[name]) for name in numbers}}
+    )
 
 
 def check_predictions(root: str | Path) -> Checked:

@@ -1,10 +1,10 @@
 """Bootstrap draws of a fit, intervals, and how much of the variance a fit explains.
 
-A Huber loss with a delta far below the noise is a least-absolute-deviations fit, which depends on how dense the
-residuals are near 0. Bootstraps that repeat single residuals or points get that density wrong and cover too
-little or too much; the smoothed residual bootstrap (De Angelis, Hall & Young 1993, JASA 88) gets it right: the
-points stay where they are, and each gets a residual drawn at random plus a little normal noise. So every
-replicate has all sizes and budgets, however few. It takes the noise of the log-loss to be alike at all points.
+A Huber loss with a delta far below the noise is a least-absolute-deviations fit, which depends on how dense
+the residuals are near 0. Bootstraps that repeat single residuals or points get that density wrong and cover
+too little or too much; the smoothed residual bootstrap (De Angelis, Hall & Young 1993, JASA 88) gets it
+right: the points stay where they are, and each gets a residual drawn at random plus a little normal noise. So every
+replicate has all sizes and budgets, however few. It takes the noise of the log-loss to be alike everywhere.
 """
 
 import dataclasses
@@ -64,14 +64,14 @@ def _smoothed(values: Array, shape: tuple[int, int], generator: np.random.Genera
     return generator.choice(values, shape) + width * generator.standard_normal(shape)
 
 
-def interval(value: float, draws: Array, confidence: float = 0.95) -> Estimate:
+def interval(value: float | int, draws: Array, confidence: float = 0.95) -> Estimate:
     """The estimate with the middle `confidence` of its bootstrap draws."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(value), float(low), float(high))
 
 
 def prediction_interval(
-    value: float, laws: Array, residuals: Array, parameters: int, seed: int, confidence: float = 0.95
+    value: float | int, laws: Array, residuals: Array, parameters: int, seed: int, confidence: float = 0.95
 ) -> Estimate:
     """Where one more run is to be expected: draws of the law, each with a residual drawn at random.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import InputError, WorkbenchError, nearest
 from workbench.evals.scaling.collect import blimp_of_runs, points_of_runs, refuse_decayed
 from workbench.evals.scaling.envelope import fit_envelope
-from workbench.evals.scaling.grammar import GrammarScaling, fit_grammar
+from workbench.evals.scaling.grammar import GrammarScaling, Kind, fit_grammar
 from workbench.evals.scaling.isoflop import fit_isoflop
 from workbench.evals.scaling.parametric import BOOTSTRAPS, ParametricFit, fit_parametric
 from workbench.evals.scaling.points import Count, Measure, ScalingPoints
@@ -69,7 +69,7 @@ def scaling(
     along: bool = False,
     exact: bool = False,
     irreducible: bool = False,
-    blimp: str = "linear",
+    blimp: Kind = "linear",
     bootstraps: int = BOOTSTRAPS,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -113,7 +113,8 @@ def scaling(
         if name == "blimp":
             if table:
                 raise InputError("a table has no scored runs.")
-            return fit_grammar(blimp_of_runs(source, count=count), kind=blimp, bootstraps=bootstraps, seed=seed)  # type: ignore[arg-type]
+            scores = blimp_of_runs(source, count=count)
+            return fit_grammar(scores, kind=blimp, bootstraps=bootstraps, seed=seed)
         if name == "envelope":
             return fit_envelope(curves, exact=exact)
         if name == "isoflop":
@@ -159,5 +160,3 @@ def _figure(axes: Any) -> Any:
     """The figure that axes belong to."""
     first = axes if hasattr(axes, "figure") else axes[0]
     return first.figure
-
-

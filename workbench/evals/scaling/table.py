@@ -63,7 +63,7 @@ def _columns(found: dict[str, Any], rows: int, file: str | Path, measure: str) -
         if column is None:
             table[name] = pd.Series(float("nan"), range(rows))
             continue
-        table[name] = pd.to_numeric(column.reset_index(drop=True), errors="coerce").astype(float)
+        table[name] = column.reset_index(drop=True).apply(pd.to_numeric, errors="coerce").astype(float)
     if found["tokens"] is None:
         if found["flops"] is None:
             raise InputError(f"{shown(str(file))} has no column for tokens or flops; call it tokens.")
