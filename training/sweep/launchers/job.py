@@ -1,0 +1,115 @@
+"""What one job of a sweep runs, and when it puts itself back into the queue. Imported on the compute node."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from training.sweep.launchers.queue import ask
+from workbench.errors import WorkbenchError
+
+
+class MemberJob:
+    """One member of a sweep as a submitit job.
+
+    submitit hands a job over as a file that it writes with cloudpickle and reads on the compute node. What
+    is pickled here is the name of this class and two texts, the sweep's folder and the member's name;
+    only submitit reads that file. Everything else (plan, settings, checkpoints) the job reads from the
+    sweep's folder, whose files are YAML, JSON and safetensors.
+
+    Args:
+        folder: the sweep's folder.
+        member: the member's name.
+    """
+
+    def __init__(self, folder: Path, member: str) -> None:
+        self.folder, self.member = str(Path(folder).absolute()), member
+
+    def __call__(self) -> None:
+        """Run the member as `python -m training.sweep FOLDER MEMBER` does.
+
+        A member that saved and left because of a signal is queued again where Slurm does not do that itself.
+
+        Raises:
+            SystemExit: the code of a member that did not finish.
+        """
+        from training.sweep.__main__ import main
+
+        environment = export_ranks()
+        if environment.global_rank == 0:
+            self._log_to_file()
+        code = main([self.folder, self.member])
+        if code == 0:
+            return
+        if environment.global_rank == 0 and goes_on(code - 128, environment):
+            # Puts the job back into the queue (Slurm), or leaves with the code that says so (local).
+            environment._requeue(0)
+        raise SystemExit(code)
+
+    def checkpoint(self) -> Any:
+        """Called by submitit if the signal comes before the member listens for it: the same job again."""
+        from submitit import JobEnvironment
+        from submitit.helpers import DelayedSubmission
+
+        pickled = JobEnvironment().paths.submitted_pickle
+        pickled.with_suffix(f"{pickled.suffix}.save_tmp").unlink(
+            missing_ok=True
+        )  # of an attempt killed there
+        return DelayedSubmission(self)
+
+    def _log_to_file(self) -> None:
+        """From here on, what the process prints goes to logs/MEMBER.log."""
+        from training.sweep.folder import log_file
+
+        path = log_file(Path(self.folder), self.member)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with open(path, "ab") as stream:
+            os.dup2(stream.fileno(), 1)
+            os.dup2(stream.fileno(), 2)
+
+
+def export_ranks() -> Any:
+    """Set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT where a job has several tasks.
+
+    The same variables as torchrun sets. All GPUs of the node stay visible to each task, which takes the
+    one of its LOCAL_RANK.
+
+    Returns:
+        submitit's JobEnvironment.
+    """
+    from submitit import JobEnvironment
+    from submitit.helpers import TorchDistributedEnvironment
+
+    environment = JobEnvironment()
+    if environment.num_tasks > 1:
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    return environment
+
+
+def goes_on(number: int, environment: Any) -> bool:
+    """Whether a member that was stopped by a signal has to queue itself again.
+
+    USR2 is sent some time before the time limit, and nobody queues the job again if it does not. TERM
+    comes with every kind of end: Slurm itself queues the job again after `scontrol requeue`, a preemption
+    without grace and a dead node, and never after `scancel`. There is one case left: a preemption with a
+    time of grace, in which the job still counts as running; leaving before the grace is over is, to
+    Slurm, an ordinary end.
+
+    Args:
+        number: the signal's number; anything else than a signal is no reason.
+        environment: submitit's JobEnvironment.
+    """
+    if number == signal.SIGUSR2:
+        return True
+    if number != signal.SIGTERM or environment.name() != "slurm":
+        return False
+    try:
+        shown = ask("scontrol", "--oneliner", "show", "job", environment.raw_job_id)
+    except WorkbenchError as error:
+        print(f"Not queued again: {error}", file=sys.stderr)
+        return False
+    fields = dict(word.partition("=")[::2] for word in shown.split())
+    return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") != "None"

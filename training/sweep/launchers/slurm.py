@@ -1,0 +1,185 @@
+"""A sweep as one array job on a Slurm cluster, through submitit."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.sweep import status
+from training.sweep.launchers.job import MemberJob
+from training.sweep.launchers.options import LauncherOptions
+from training.sweep.launchers.queue import Job, ask, jobs, words
+from training.sweep.plan import Plan
+from workbench.errors import RunError, WorkbenchError
+from workbench.files import read_json, write_json
+from workbench.runs.lock import locked
+
+PLACE = "slurm"
+"""Folder in the sweep: jobs.json, and what submitit writes (the sbatch file, its job files, its logs)."""
+JOBS = "jobs.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Submission:
+    """What a call of `launch` did."""
+
+    submitted: tuple[str, ...]
+    """Members that are in the queue because of this call."""
+    queued: tuple[str, ...]
+    """Members that were in the queue, or ran there, before."""
+    done: tuple[str, ...]
+    array: str | None
+    """Slurm's number of the array job; None if nothing had to be submitted."""
+
+
+def launch(folder: Path, plan: Plan, options: LauncherOptions) -> Submission:
+    """Submit what is missing: every member that is neither done nor in the queue, as one array job.
+
+    Args:
+        folder: the sweep's folder, on a disk that the compute nodes see.
+        plan: the sweep.
+        options: partition, time and the rest.
+
+    Raises:
+        RunError: submitit or sbatch is absent, Slurm does not answer, sbatch refuses (its own words; then
+            nothing was submitted and no status was changed), or another call submits this sweep just now.
+    """
+    need_submitit()
+    ask("sbatch", "--version")
+    place = Path(folder) / PLACE
+    place.mkdir(parents=True, exist_ok=True)
+    with _one_at_a_time(place):
+        known = member_jobs(folder)
+        states = {each.name: each.state for each in status.read_status(folder)}
+        done = tuple(member.name for member in plan.members if states[member.name] == "done")
+        queued = tuple(name for name, job in known.items() if job.alive and name not in done)
+        missing = [member.name for member in plan.members if member.name not in {*done, *queued}]
+        if not missing:
+            return Submission((), queued, done, None)
+        before = {name: status.raw_status(folder, name) for name in missing}
+        for name in missing:  # before sbatch: a job may start before it returns, and write `running`
+            status.update_status(folder, name, state="submitted", error=None, ended=None)
+        try:
+            ids = _submit(folder, plan.name, missing, options)
+        except BaseException:
+            for name, fields in before.items():
+                _put_back(folder, name, fields)
+            raise
+        recorded = _recorded(folder) | dict(zip(missing, ids, strict=True))
+        write_json(place / JOBS, {"jobs": recorded})
+    return Submission(tuple(missing), queued, done, ids[0].partition("_")[0])
+
+
+def member_jobs(folder: Path) -> dict[str, Job]:
+    """The last job of each member that was ever submitted, as Slurm shows it now.
+
+    Raises:
+        RunError: Slurm's programs are not here, or do not answer.
+    """
+    recorded = _recorded(folder)
+    states = jobs(recorded.values())
+    return {name: states[number] for name, number in recorded.items()}
+
+
+def was_submitted(folder: Path) -> bool:
+    """Whether this sweep was ever given to Slurm."""
+    return (Path(folder) / PLACE / JOBS).is_file()
+
+
+def need_submitit() -> None:
+    """Refuse if submitit is not installed.
+
+    Raises:
+        RunError: with the command that installs it.
+    """
+    if importlib.util.find_spec("submitit") is None:
+        raise RunError(
+            "sweeps on a cluster need submitit, which is not installed; "
+            "install it: pip install 'interp-workbench[cluster]' (or: pip install submitit)."
+        )
+
+
+def _submit(folder: Path, name: str, members: Sequence[str], options: LauncherOptions) -> list[str]:
+    """One array job (a plain job for one member); Slurm's numbers, in the order of `members`."""
+    import submitit
+    from submitit.core.utils import FailedJobError, FailedSubmissionError
+    from submitit.helpers import clean_env
+
+    place = Path(folder).absolute() / PLACE
+    present = set(place.iterdir())
+    # Started from within another job, sbatch would take over that job's settings; SLURM_CONF is no such.
+    conf = os.environ.get("SLURM_CONF")
+    # On a refusal submitit prints sbatch's words as well; they are in the error.
+    with clean_env(), contextlib.redirect_stderr(io.StringIO()):
+        if conf is not None:
+            os.environ["SLURM_CONF"] = conf
+        try:
+            executor = submitit.SlurmExecutor(place)
+            executor.update_parameters(**_parameters(name, options))
+            submitted = executor.submit_array([MemberJob(folder, member) for member in members])
+        except (FailedJobError, FailedSubmissionError) as error:
+            for left in set(place.iterdir()) - present:  # job files that nobody will read
+                left.unlink(missing_ok=True)
+            raise RunError(_refusal(str(error), options)) from None
+        finally:
+            if conf is not None:
+                os.environ.pop("SLURM_CONF", None)
+    return [job.job_id for job in submitted]
+
+
+def _parameters(name: str, options: LauncherOptions) -> dict[str, Any]:
+    parameters = options.directives()
+    # Since Slurm 22.05 a step does not inherit the job's cores for each task; and one dead rank ends all.
+    steps = ["--kill-on-bad-exit=1"]
+    if options.cpus is not None:
+        steps.append(f"--cpus-per-task={options.cpus}")
+    return {
+        **parameters,
+        "job_name": name,
+        "wckey": None,
+        "stderr_to_stdout": True,
+        "srun_args": steps,
+        "setup": [*options.setup, "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"],
+        "additional_parameters": {"requeue": True, **options.sbatch},
+    }
+
+
+def _refusal(stderr: str, options: LauncherOptions) -> str:
+    """One line with sbatch's own words."""
+    said = words(stderr) or "no word of why"
+    hint = ""
+    if "partition" in said.lower() and options.partition is not None:
+        try:
+            there = ", ".join(dict.fromkeys(ask("sinfo", "--noheader", "--format=%R").split()))
+            hint = f" launcher.partition = {options.partition!r}; partitions here: {there}."
+        except WorkbenchError:
+            hint = f" launcher.partition = {options.partition!r}."
+    return f"Slurm refused the sweep, nothing was submitted. sbatch: {said}.{hint}"
+
+
+def _recorded(folder: Path) -> dict[str, str]:
+    """Member to the number of its last job."""
+    file = Path(folder) / PLACE / JOBS
+    return dict(read_json(file)["jobs"]) if file.is_file() else {}
+
+
+def _put_back(folder: Path, name: str, fields: dict[str, Any]) -> None:
+    if fields:
+        fields.pop("member", None)
+        status.write_status(folder, name, **fields)
+    else:
+        status.folder.status_file(Path(folder), name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _one_at_a_time(place: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place))
+        except RunError:
+            raise RunError(f"another call is submitting {place.parent} just now; see --status.") from None
+        yield
