@@ -131,16 +131,11 @@ class Cluster:
 
     def _daemon(self, *command: str) -> None:
         log = open(self.folder / f"{command[0]}.out", "wb")  # noqa: SIM115
-        self.daemons.append(
-            subprocess.Popen(
-                command,
-                env=self.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                preexec_fn=_die_with_parent,
-            )  # fmt: skip
-        )
+        daemon = subprocess.Popen(
+            command, env=self.environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+            preexec_fn=_die_with_parent,
+        )  # fmt: skip
+        self.daemons.append(daemon)
         log.close()
 
     def _wait(self, condition, seconds: float) -> None:

@@ -111,5 +111,6 @@ def goes_on(number: int, environment: Any) -> bool:
     except WorkbenchError as error:
         print(f"Not queued again: {error}", file=sys.stderr)
         return False
-    fields = dict(word.partition("=")[::2] for word in shown.split())
-    return fields.get("JobState") == "RUNNING" and fields.get("PreemptTime", "None") != "None"
+    fields = shown.split()
+    grace = any(field.startswith("PreemptTime=") and field != "PreemptTime=None" for field in fields)
+    return grace and "JobState=RUNNING" in fields

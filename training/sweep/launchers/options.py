@@ -58,8 +58,8 @@ class LauncherOptions:
             raise ConfigError(f'launcher.memory is a size such as "8GB" or "500MB"; found {self.memory!r}.')
         if self.save_before >= self.minutes * 60:
             raise ConfigError(
-                f"launcher.save_before = {self.save_before} s leaves nothing of launcher.time = {self.time!r}; "
-                "ask for more time, or save later."
+                f"launcher.save_before = {self.save_before} s leaves nothing of launcher.time = "
+                f"{self.time!r}; ask for more time, or save later."
             )
         for name in ("partition", "account", "qos", "constraint"):
             value = getattr(self, name)

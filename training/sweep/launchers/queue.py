@@ -9,9 +9,8 @@ from workbench.errors import RunError
 
 PATIENCE = 8.0
 """Seconds to wait for one answer; a controller that is down keeps its programs waiting for minutes."""
-OVER = frozenset(
-    "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT".split()
-)
+OVER = {"CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "BOOT_FAIL"}
+OVER |= {"DEADLINE", "REVOKED"}
 """States that a job does not leave by itself; in every other one it runs or will."""
 
 
