@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "sinfo", "srun")
-CORES, MEMORY = 2, 4000
+CORES, MEMORY = 4, 4000
 
 CONF = """\
 ClusterName=local
@@ -27,6 +27,8 @@ AuthType=auth/munge
 # A requeued job waits until its old credential has run out: 120 s unless told otherwise, 5 at the least.
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 StateSaveLocation={folder}/state
+# More cores than the machine may have: members of a test run side by side.
+SlurmdParameters=config_overrides
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
@@ -63,7 +65,7 @@ def why_not() -> str | None:
 
 
 class Cluster:
-    """One controller, one node of two cores; partitions debug, grace (20 s of grace) and urgent (preempts both)."""
+    """One controller, one node of four cores; partitions debug, grace (20 s of grace) and urgent (preempts both)."""
 
     def __init__(self) -> None:
         # A short path: a socket's name has room for 107 letters.

@@ -9,6 +9,9 @@ from typing import Any
 from training.sweep.launchers.queue import ask
 from workbench.errors import WorkbenchError
 
+ATTEMPTS = 3
+"""Jobs in a row that may end without a step before a member counts as failed."""
+
 
 class MemberJob:
     """One member of a sweep as a submitit job.
@@ -37,15 +40,17 @@ class MemberJob:
         from training.sweep.__main__ import main
 
         environment = export_ranks()
-        if environment.global_rank == 0:
+        leads = environment.global_rank == 0
+        if leads:
             self._log_to_file()
+        before = self._step()
         code = main([self.folder, self.member])
-        if code == 0:
-            return
-        if environment.global_rank == 0 and goes_on(code - 128, environment):
+        vain = leads and code == 128 + signal.SIGUSR2 and self._in_vain(before)
+        if leads and code and not vain and goes_on(code - 128, environment):
             # Puts the job back into the queue (Slurm), or leaves with the code that says so (local).
             environment._requeue(0)
-        raise SystemExit(code)
+        if code:
+            raise SystemExit(code)
 
     def checkpoint(self) -> Any:
         """Called by submitit if the signal comes before the member listens for it: the same job again."""
@@ -58,6 +63,36 @@ class MemberJob:
         )  # of an attempt killed there
         return DelayedSubmission(self)
 
+    def _step(self) -> int:
+        """Where the member's last checkpoint stands."""
+        from workbench.runs.checkpoint import checkpoint_steps
+
+        return max(checkpoint_steps(Path(self.folder) / self.member), default=0)
+
+    def _in_vain(self, before: int) -> bool:
+        """Whether this was the third job in a row that got no further than where it began.
+
+        Such a member would be queued again for ever: its time is too short to load and to make a step.
+        """
+        from training.sweep import status
+        from workbench.files import write_json
+
+        note = Path(self.folder) / "status" / f".{self.member}.in-vain.json"
+        count = 0 if self._step() > before else _count(note) + 1
+        if count == 0 or count >= ATTEMPTS:
+            note.unlink(missing_ok=True)
+        else:
+            write_json(note, {"attempts": count})
+        if count < ATTEMPTS:
+            return False
+        error = (
+            f"{ATTEMPTS} jobs in a row were told to save before they had made a step; "
+            "set a longer launcher.time, or a smaller launcher.save_before"
+        )
+        status.update_status(Path(self.folder), self.member, state="failed", error=error)
+        print(f"Not queued again: {error}.", file=sys.stderr)
+        return True
+
     def _log_to_file(self) -> None:
         """From here on, what the process prints goes to logs/MEMBER.log."""
         from training.sweep.folder import log_file
@@ -69,6 +104,15 @@ class MemberJob:
         with open(path, "ab") as stream:
             os.dup2(stream.fileno(), 1)
             os.dup2(stream.fileno(), 2)
+
+
+def _count(note: Path) -> int:
+    from workbench.files import read_json
+
+    try:
+        return int(read_json(note)["attempts"])
+    except (WorkbenchError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def export_ranks() -> Any:

@@ -37,8 +37,8 @@ class Job:
         return f"{self.id} {self.state}" + (f" ({why})" if why else "")
 
 
-def ask(*command: str, seconds: float = PATIENCE) -> str:
-    """The output of one of Slurm's programs.
+def ask(*command: str) -> str:
+    """The output of one of Slurm's programs, if it comes within `PATIENCE`.
 
     Raises:
         RunError: it is not installed, does not answer in time, or refuses; with its own words.
@@ -50,10 +50,10 @@ def ask(*command: str, seconds: float = PATIENCE) -> str:
         )
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
         )
     except subprocess.TimeoutExpired:
-        raise RunError(f"Slurm does not answer: {command[0]} was silent for {seconds:g} s.") from None
+        raise RunError(f"Slurm does not answer: {command[0]} was silent for {PATIENCE:g} s.") from None
     if done.returncode:
         raise RunError(f"{command[0]}: {words(done.stderr) or f'exit code {done.returncode}'}.")
     return done.stdout

@@ -56,7 +56,11 @@ def launch(folder: Path, plan: Plan, options: LauncherOptions) -> Submission:
         known = member_jobs(folder)
         states = {each.name: each.state for each in status.read_status(folder)}
         done = tuple(member.name for member in plan.members if states[member.name] == "done")
-        queued = tuple(name for name, job in known.items() if job.alive and name not in done)
+        busy = {name for name, job in known.items() if job.alive}
+        busy |= {
+            name for name in states if status.is_claimed(folder, name)
+        }  # on this machine, by --launcher local
+        queued = tuple(name for name in states if name in busy and name not in done)
         missing = [member.name for member in plan.members if member.name not in {*done, *queued}]
         if not missing:
             return Submission((), queued, done, None)
