@@ -14,6 +14,7 @@ from workbench.model.config import ModelConfig
 from workbench.model.presets import merge
 
 DEFAULT_MINUTES = 10.0
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -77,6 +78,8 @@ class TrainSettings:
     """Type of the weights in the forward and backward pass; master weights are always float32."""
     compile: bool = False
     """Run the loss through torch.compile."""
+    device: str = "auto"
+    """Where it computes: auto (a GPU where there is one), cpu, cuda, or cuda:1."""
     threads: int | None = None
     """CPU threads; not set: torch's own choice. A run repeats to the bit on the same number."""
     seed: int = 0
@@ -107,6 +110,10 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"train.{name} must be above 0; found {value!r}.")
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError(
+                f"train.device must be auto, cpu, cuda or one GPU such as cuda:1; found {self.device!r}."
+            )
         limits = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(limits) > 1:
             raise ConfigError(f"train.{' and train.'.join(limits)} are both set; a run has one limit.")

@@ -15,7 +15,8 @@ import torch
 
 import workbench
 from training.config import RunSettings
-from training.evaluate import IGNORE, evaluate, sample
+from training.distributed import Alone, scored, shares
+from training.evaluate import evaluate, sample
 from training.optim import AdamW
 from training.progress import Progress, clock, short
 from training.schedule import Budget, checkpoint_due, lr_share
@@ -51,6 +52,7 @@ class Trainer:
         record: where rows go.
         progress: the terminal's line.
         stopping: True as soon as the run should save and leave.
+        group: the processes that train this model together; only the first one writes.
     """
 
     def __init__(
@@ -65,9 +67,12 @@ class Trainer:
         record: Record,
         progress: Progress,
         stopping: Callable[[], bool],
+        group: Alone | None = None,
     ) -> None:
         self.run, self.settings, self.model = run, settings, model
-        self.record, self.progress, self.stopping = record, progress, stopping
+        self.record, self.progress, self.group = record, progress, group or Alone()
+        # Processes leave together: what each has seen is asked where all of them stand at the same place.
+        self.stopping = lambda: self.group.any(stopping())
         self._batches, self._validation, self._validation_tokens = batches, validation, validation_tokens
         self._tokenizer_hash = tokenizer_hash
         chosen = settings.train
@@ -80,9 +85,11 @@ class Trainer:
             clip=chosen.clip,
             dtype=getattr(torch, chosen.dtype),
         )
-        self._sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
+        self._shares = shares(chosen.batch_size, chosen.accumulate, self.group.rank, self.group.world)
+        sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
         lengths = torch.from_numpy(token_bytes(model.tokenizer))
-        self._sizes[: len(lengths)] = lengths
+        sizes[: len(lengths)] = lengths
+        self._sizes = sizes.to(model.device)
         self._loss: Callable[..., torch.Tensor] = compiled_loss(model) if chosen.compile else model.loss
         self.step = 0
         self.seconds = 0.0
@@ -136,43 +143,57 @@ class Trainer:
         ahead = self.step + 1 if self.budget.steps is not None else self.step
         lr = chosen.lr * lr_share(self.budget.progress(ahead, self.seconds), chosen.warmup, chosen.lr_end)
         loss = self._forward_backward(self.step)
-        if not math.isfinite(loss):
+        if isinstance(loss, float) and not math.isfinite(loss):
             raise self._not_finite("loss", loss)
-        norm = self.optimizer.step(lr)
-        if not math.isfinite(norm):
-            raise self._not_finite("gradient's norm", norm)
+        norm = self.optimizer.step(lr, loss if isinstance(loss, torch.Tensor) else None)
+        loss = float(loss)
+        for what, value in (("loss", loss), ("gradient's norm", norm)):
+            if not math.isfinite(value):
+                raise self._not_finite(what, value)
         self.optimizer.zero_grad()
         self.step += 1
         self._losses.append(loss)
-        self.seconds += time.perf_counter() - began
+        self.seconds += self.group.sum((time.perf_counter() - began) * self.group.leads)[0]
         if self.step % chosen.log_every == 0 or self._done():
             self._log(lr, norm)
         if self.progress.due():
             self._draw(loss)
 
-    def _forward_backward(self, step: int) -> float:
-        """Gradients of step's batches; returns their mean loss over all scored tokens."""
-        chosen = self.settings.train
+    def _forward_backward(self, step: int) -> "float | torch.Tensor":
+        """Gradients of step's batches, summed over all processes; returns their mean loss over all scored
+        tokens: a number, or a tensor on the GPU that nobody has waited for."""
+        chosen, device = self.settings.train, self.model.device
         if self.settings.model.dropout:
-            torch.manual_seed(derive(chosen.seed, "dropout", step))
-        if chosen.accumulate == 1:
-            batch = self._batches.batch(step)
+            own = (self.group.rank,) if self.group.rank else ()
+            torch.manual_seed(derive(chosen.seed, "dropout", step, *own))
+        if chosen.accumulate == 1 and self.group.world == 1:
+            batch = self._batches.batch(step).to(device)
             loss = self._loss(batch.tokens, batch.targets, batch.segments)
-            value = loss.item()
-            if math.isfinite(value):
+            if device.type != "cpu":
                 loss.backward()
-            return value
-        parts = [self._batches.batch(step * chosen.accumulate + part) for part in range(chosen.accumulate)]
-        counts = [int((batch.targets != IGNORE).sum()) for batch in parts]
-        total = 0.0
-        for batch, count in zip(parts, counts, strict=True):
-            loss = self._loss(batch.tokens, batch.targets, batch.segments) * (count / max(1, sum(counts)))
-            total += loss.item()
-            if not math.isfinite(total):
+                return loss.detach()
+            if math.isfinite(loss.item()):
+                loss.backward()
+            return loss.item()
+        whole = [self._batches.batch(step * chosen.accumulate + part) for part in range(chosen.accumulate)]
+        total = max(1, sum(scored(whole)))
+        mean: Any = 0.0
+        for part, rows in self._shares:
+            batch = whole[part].rows(rows)
+            share = scored([batch])[0] / total
+            batch = batch.to(device)
+            loss = self._loss(batch.tokens, batch.targets, batch.segments) * share
+            mean = mean + (loss.item() if device.type == "cpu" else loss.detach())
+            if isinstance(mean, float) and not math.isfinite(mean):
                 break
             loss.backward()
             self.optimizer.gather()
-        return total
+        if self.group.world == 1:
+            return mean
+        mean = self.group.sum(float(mean))[0]
+        if math.isfinite(mean):
+            self.group.add_up(self.optimizer.gradient)
+        return mean
 
     def _not_finite(self, what: str, value: float) -> RunError:
         steps = checkpoint_steps(self.run)
@@ -239,11 +260,14 @@ class Trainer:
                 self._sizes,
                 stop=self.stopping,
                 tick=self._draw_evaluation if last else lambda tokens: None,
+                group=self.group,
             )
             if found is None:
                 return
             self._report(found, last)
-        if chosen.sample_tokens and not self.record.has("sample", self.step) and not self.stopping():
+        if not chosen.sample_tokens or self.stopping():
+            return
+        if self.group.leads and not self.record.has("sample", self.step):
             made = sample(
                 self.model,
                 self.model.tokenizer,
@@ -280,6 +304,9 @@ class Trainer:
         """Write the checkpoint of this step, unless it is there; then thin out older ones."""
         if self.step in self._saved:
             return
+        self._saved.add(self.step)
+        if not self.group.leads:
+            return
         self.record.sync()
         state = {
             "step": self.step,
@@ -293,7 +320,6 @@ class Trainer:
             "versions": {"workbench": workbench.__version__, "torch": torch.__version__},
         }
         save_checkpoint(self.run, self.model, self.optimizer.state(), state, self.optimizer.weights())
-        self._saved.add(self.step)
         self._thin_out()
 
     def _thin_out(self) -> None:

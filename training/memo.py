@@ -1,4 +1,4 @@
-"""What a process that trains many runs need not do twice: opened corpora, packed shards, the choice of dtype."""
+"""What a process that trains many runs need not do twice: open a corpus, map its shards, choose a dtype."""
 
 import contextlib
 from collections import OrderedDict

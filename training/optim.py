@@ -53,7 +53,7 @@ class AdamW:
         self._computing = flat.to(dtype) if self._mixed else flat
         for parameter, view in zip(self._parameters, self._views(self._computing), strict=True):
             parameter.data = view
-        self._count = torch.zeros((), dtype=torch.float32)
+        self._count = torch.zeros((), dtype=torch.float32, device=flat.device)
         self._gathered = False
         border = sum(parameter.numel() for parameter in self._parameters if parameter.ndim >= 2)
         stretches = ((slice(0, border), weight_decay), (slice(border, flat.numel()), 0.0))
@@ -90,9 +90,21 @@ class AdamW:
         for parameter in self._parameters:
             parameter.grad = None
 
+    @property
+    def gradient(self) -> Tensor:
+        """The gradient that `gather` summed, float32, in one row: what several processes add up."""
+        return self._flat["gradient"]
+
     @torch.no_grad()
-    def step(self, lr: float) -> float:
+    def step(self, lr: float, loss: Tensor | None = None) -> float:
         """One update from the gradients that are there.
+
+        On a GPU the update is queued before its norm is known to the host, and leaves everything as it is
+        where the norm or `loss` is not finite.
+
+        Args:
+            lr: the learning rate.
+            loss: what the gradient is of, on a GPU.
 
         Returns:
             The gradient's norm before clipping. If it is not finite, nothing has been changed.
@@ -100,11 +112,16 @@ class AdamW:
         if not self._gathered or any(parameter.grad is not None for parameter in self._parameters):
             self.gather()
         norm = torch.linalg.vector_norm(self._flat["gradient"])
-        value = float(norm)
-        if not math.isfinite(value):
-            return value
-        divisor = norm / self._clip if self._clip and value > self._clip else None
-        self._count += 1
+        if norm.device.type == "cpu":
+            if not math.isfinite(norm.item()):
+                return norm.item()
+            divisor = norm / self._clip if self._clip and norm.item() > self._clip else None
+            unusable = None
+            self._count += 1
+        else:
+            divisor = (norm / self._clip).clamp(min=1.0) if self._clip else None
+            unusable = (~torch.isfinite(norm if loss is None else norm + loss)).float()
+            self._count += 1 - unusable
         for part, decay in self._groups:
             torch._fused_adamw_(
                 [self._flat["weights"][part]],
@@ -121,11 +138,12 @@ class AdamW:
                 amsgrad=False,
                 maximize=False,
                 grad_scale=divisor,
+                found_inf=unusable,
             )
         self._gathered = False
         if self._mixed:
             self._computing.copy_(self._flat["weights"])
-        return value
+        return norm.item()
 
     def weights(self) -> dict[str, Tensor]:
         """The float32 master weights by parameter name: what a checkpoint's model.safetensors holds."""

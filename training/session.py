@@ -5,12 +5,16 @@ its model built; then the folder appears whole.
 """
 
 import dataclasses
+import io
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.config import RunSettings, resolve
+from training.distributed import Alone, from_environment, join, shares
 from training.memo import remembered
 from training.progress import Progress
 from training.signals import StopSignals
@@ -20,6 +24,9 @@ from workbench.runs import folder
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
 from workbench.runs.lock import locked
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +38,8 @@ class Outcome:
     finished: bool
     signal: int | None = None
     """The signal that ended it early; the run was saved."""
+    leads: bool = True
+    """False in a process that only helped to train; another one writes and speaks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,24 +65,36 @@ def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
         Stopped: a signal came before the run folder was made; nothing is left behind.
     """
     out = Path(out)
-    progress = Progress(out.name, quiet=quiet)
-    with StopSignals() as signals:
+    place = from_environment()
+    if place is None or place["rank"] == 0:
         folder.check_free(out)
-        _check_compiler(settings)
-        use_threads(settings.train.threads)
-        material = prepare(settings, progress=progress)
-        settings = material.settings
-        if settings.train.dtype == "auto":
-            from training.precision import faster_dtype
+    with StopSignals() as signals, _joined(settings) as (group, device):
+        progress = _progress(out.name, quiet, group)
+        with group.leader_first():
+            if group.leads:
+                _check_compiler(settings, device)
+                use_threads(settings.train.threads, group)
+                material = prepare(settings, progress=progress)
+                settings = material.settings
+                if settings.train.dtype == "auto":
+                    from training.precision import faster_dtype
 
-            settings = _with_train(settings, dtype=remembered("dtype", faster_dtype))
-        from workbench.model.transformer import HookedTransformer
-
-        model = HookedTransformer(settings.model, material.tokenizer)
-        signals.arm()
-        folder.create_run(out, settings.to_dict(), material.tokenizer, material.packed.data_card())
-        with locked(out):
-            return _fit(out, dataclasses.replace(material, settings=settings), model, None, progress, signals)
+                    dtype = remembered(("dtype", str(device)), lambda: faster_dtype(device))
+                    settings = _with_train(settings, dtype=dtype)
+                # Built before the folder is there: a model too large leaves nothing behind.
+                model = _build(settings, material.tokenizer, device)
+                signals.arm()
+                data = material.packed.data_card()
+                folder.create_run(out, settings.to_dict(), material.tokenizer, data)
+            else:
+                settings = resolve(folder.read_config(out))
+                use_threads(settings.train.threads, group)
+                material = prepare(settings, out)
+                model = _build(settings, material.tokenizer, device)
+                signals.arm()
+        material = dataclasses.replace(material, settings=settings)
+        with _owned(out, group):
+            return _fit(out, material, model, None, progress, signals, group)
 
 
 def resume(
@@ -107,47 +128,50 @@ def resume(
     path, asked = folder.find_run(run)
     if asked is not None:
         raise RunError(f"{run}: training goes on from the last checkpoint; name the run alone: {path}.")
-    progress = Progress(path.absolute().name, quiet=quiet)
-    with StopSignals() as signals, locked(path):
-        sweep_leftovers(path)
-        settings = resolve(folder.read_config(path))
-        point = folder.good_checkpoint(path, optimizer=True) if checkpoint_steps(path) else None
-        state = point.state if point else {"step": 0, "seconds_trained": 0.0}
-        if "imported_from" in state and data is None:
-            raise RunError(
-                f"{path} was imported and has no corpus of its own; fine-tune it on yours: "
-                f"workbench resume {path} --data stories.txt --minutes 10"
-            )
-        more = {"steps": steps, "tokens": tokens, "minutes": minutes}
-        settings = _extended(settings, state, more)
-        if all(value is None for value in more.values()) and _is_finished(path, settings, state):
-            raise RunError(
-                f"{path} is finished at step {state['step']:,}; train it for longer with "
-                f"`workbench resume {path} --minutes 5`."
-            )
-        if wandb is not None:
-            settings = dataclasses.replace(settings, track=dataclasses.replace(settings.track, wandb=wandb))
-        if threads is not None:
-            settings = _with_train(settings, threads=threads)
-        if data is not None:
-            settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, source=data))
-        use_threads(settings.train.threads)
-        material = prepare(settings, path, progress)
-        from workbench.model.transformer import HookedTransformer
-
-        if point is None:
-            model = HookedTransformer(settings.model, material.tokenizer)
-        else:
-            model = read_model(point.path, material.tokenizer)
-        signals.arm()
-        folder.write_config(path, settings.to_dict())
+    first = resolve(folder.read_config(path))
+    with StopSignals() as signals, _joined(first) as (group, device), _owned(path, group):
+        progress = _progress(path.absolute().name, quiet, group)
+        with group.leader_first():
+            if group.leads:
+                sweep_leftovers(path)
+            settings = resolve(folder.read_config(path)) if group.leads else first
+            point = folder.good_checkpoint(path, optimizer=True) if checkpoint_steps(path) else None
+            state = point.state if point else {"step": 0, "seconds_trained": 0.0}
+            if "imported_from" in state and data is None:
+                raise RunError(
+                    f"{path} was imported and has no corpus of its own; fine-tune it on yours: "
+                    f"workbench resume {path} --data stories.txt --minutes 10"
+                )
+            more = {"steps": steps, "tokens": tokens, "minutes": minutes}
+            settings = _extended(settings, state, more)
+            if all(value is None for value in more.values()) and _is_finished(path, settings, state):
+                raise RunError(
+                    f"{path} is finished at step {state['step']:,}; train it for longer with "
+                    f"`workbench resume {path} --minutes 5`."
+                )
+            if wandb is not None:
+                settings = dataclasses.replace(
+                    settings, track=dataclasses.replace(settings.track, wandb=wandb)
+                )
+            if threads is not None:
+                settings = _with_train(settings, threads=threads)
+            if data is not None:
+                settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, source=data))
+            use_threads(settings.train.threads, group)
+            material = prepare(settings, path, progress)
+            model = _build(settings, material.tokenizer, device, point)
+            signals.arm()
+        # Behind the barrier: the others have read the old configuration and the old origin.
+        if group.leads:
+            folder.write_config(path, settings.to_dict())
         if "imported_from" in state:
             # From here on it is a run like any other, whose training began with these weights.
-            write_json(path / folder.DATA_CARD, {**material.packed.data_card(), **_origin(path)})
+            if group.leads:
+                write_json(path / folder.DATA_CARD, {**material.packed.data_card(), **_origin(path)})
             point = None
         if point is not None:
             progress.say(f"Going on from step {point.step:,}.")
-        return _fit(path, material, model, point, progress, signals)
+        return _fit(path, material, model, point, progress, signals, group)
 
 
 def prepare(settings: RunSettings, run: Path | None = None, progress: Progress | None = None) -> Material:
@@ -209,12 +233,46 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
     return material
 
 
-def use_threads(threads: int | None) -> None:
-    """Set torch's CPU threads, if asked to."""
-    if threads is not None:
-        import torch
+def use_threads(threads: int | None, group: Alone | None = None) -> None:
+    """Set torch's CPU threads: as asked, or an equal share for each of several processes."""
+    import torch
 
+    if threads is not None:
         torch.set_num_threads(threads)
+    elif group is not None and group.world > 1:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", group.world))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
+
+
+@contextmanager
+def _joined(settings: RunSettings) -> Iterator[tuple[Alone, "torch.device"]]:
+    """The group that this process trains in, and where it computes."""
+    from training.device import pick_device
+
+    place = from_environment()
+    if place is not None:  # before anything is joined or written
+        shares(settings.train.batch_size, settings.train.accumulate, place["rank"], place["world"])
+    device = pick_device(settings.train.device, place["local_rank"] if place else None)
+    with join(device) as group:
+        yield group, device
+
+
+def _progress(name: str, quiet: bool, group: Alone) -> Progress:
+    return Progress(name, quiet=quiet) if group.leads else Progress(name, io.StringIO(), quiet=True)
+
+
+def _owned(run: Path, group: Alone) -> AbstractContextManager[Any]:
+    """The run's lock, which the process that writes holds for all."""
+    return locked(run) if group.leads else nullcontext()
+
+
+def _build(settings: RunSettings, tokenizer: Any, device: "torch.device", point: Any = None) -> Any:
+    """A new model, or a checkpoint's, on its device."""
+    from workbench.model.transformer import HookedTransformer
+
+    if point is None:
+        return HookedTransformer(settings.model, tokenizer).to(device)
+    return read_model(point.path, tokenizer).to(device)
 
 
 def _fit(
@@ -224,6 +282,7 @@ def _fit(
     point: Any,
     progress: Progress,
     signals: StopSignals,
+    group: Alone,
 ) -> Outcome:
     from training.loop import Trainer
     from training.memory import keep_freed_pages
@@ -240,9 +299,9 @@ def _fit(
         "objective": settings.model.objective,
     }
     tracker = None
-    if wanted(settings.track.wandb):
+    if wanted(settings.track.wandb) and group.leads:
         tracker = WandbTracker(run, settings.track.project, settings.to_dict(), progress.say)
-    record = Record(run, upto=point.step if point else 0, tracker=tracker)
+    record = Record(run, upto=point.step if point else 0, tracker=tracker, writes=group.leads)
     trainer = Trainer(
         run=run,
         settings=settings,
@@ -254,6 +313,7 @@ def _fit(
         record=record,
         progress=progress,
         stopping=lambda: signals.requested is not None,
+        group=group,
     )
     try:
         if point is not None:
@@ -262,13 +322,18 @@ def _fit(
     finally:
         progress.close()
         record.close()
-    write_card(run)
-    return Outcome(run, trainer.step, finished, None if finished else signals.requested)
+    if group.leads:
+        write_card(run)
+    return Outcome(run, trainer.step, finished, None if finished else signals.requested, group.leads)
 
 
-def _check_compiler(settings: RunSettings) -> None:
+def _check_compiler(settings: RunSettings, device: "torch.device") -> None:
     names = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    if settings.train.compile and not any(name and shutil.which(name) for name in names):
+    if (
+        device.type == "cpu"
+        and settings.train.compile
+        and not any(name and shutil.which(name) for name in names)
+    ):
         raise ConfigError(
             "train.compile needs a C++ compiler (g++ or clang++) and none was found; "
             "install one, or train without --compile."

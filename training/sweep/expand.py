@@ -55,7 +55,8 @@ def _combined(file: SweepFile) -> Iterator[Variant]:
         count *= len(axis)
     if count > MOST:
         raise ConfigError(f"this sweep has {count:,} members; at most {MOST:,} are taken.")
-    for seed, *choices, size in itertools.product(seeds, *axes, amounts or [None]):
+    sizes: list[float | None] = [*amounts] or [None]
+    for seed, size, choices in itertools.product(seeds, sizes, itertools.product(*axes)):
         fields: dict[str, Any] = {}
         label: dict[str, Any] = {}
         for words, chosen in choices:

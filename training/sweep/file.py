@@ -65,7 +65,7 @@ class SweepFile:
     list: tuple[dict[str, Any], ...] = ()
     """Mappings of fields, with a `name` if wished; each one is an alternative."""
     members: tuple[dict[str, Any], ...] = ()
-    """Mappings of fields with a `name`, and a `seed` and a `budget` if wished; in place of the three above."""
+    """Mappings of fields with a `name`, a `seed` and a `budget` if wished; in place of the three above."""
     seeds: tuple[int, ...] = ()
     """Each member once for each of these."""
     share_order: bool = False

@@ -71,8 +71,8 @@ def solve(values: dict[str, Any], match: Match, build: Callable[[dict[str, Any]]
         unit = "parameters" if what == "parameters" else "FLOPs a token"
         hint = "" if set(match.by) == {"d_model", "d_mlp"} else "; try match.by: [d_model, d_mlp]"
         raise ConfigError(
-            f"match cannot be met: {target:,.0f} {unit} within 1 % by {' and '.join(match.by)}; the nearest is "
-            f"{said} with {size(found):,} ({size(found) / target - 1:+.1%}){hint}."
+            f"match cannot be met: {target:,.0f} {unit} within 1 % by {' and '.join(match.by)}; the nearest "
+            f"is {said} with {size(found):,} ({size(found) / target - 1:+.1%}){hint}."
         )
     return Matched(found, {f"model.{name}": getattr(found.model, name) for name in match.by}, size(found))
 

@@ -7,6 +7,7 @@ import time
 import warnings
 from pathlib import Path
 
+from training.distributed import from_environment
 from training.session import Outcome, resume, train
 from training.signals import Stopped, StopSignals
 from training.sweep import status
@@ -31,12 +32,15 @@ def run_member(folder: Path, name: str, quiet: bool = False) -> Outcome:
         quiet: no progress line.
 
     Raises:
-        Taken: another process is at work on it.
+        TakenError: another process is at work on it.
         WorkbenchError: no such sweep or member, or what ended its training; the status says `failed` then.
     """
     folder = Path(folder)
     plan = read_plan(folder)
     member = plan.member(name)
+    place = from_environment()
+    if place is not None and place["rank"] > 0:  # the first of the processes claims, notes and scores
+        return _train(folder, plan, member, quiet)
     with status.claimed(folder, name):
         run = folder / name
         if is_done(folder, plan, member):

@@ -34,7 +34,7 @@ class Member:
     flops_per_token: int
     """Forward and backward (see `workbench.model.counting`)."""
     tokens: int | None
-    """Tokens that it will read, whole updates; with a limit in minutes the estimate, None before there is one."""
+    """Tokens that it will read, in whole updates; under a limit in minutes an estimate, or None."""
     chosen: dict[str, int] = dataclasses.field(default_factory=dict)
     """What the solver set, so that members match."""
     seconds: float | None = None
@@ -316,7 +316,8 @@ def read_plan(path: Path) -> Plan:
             assignments=tuple(found["assignments"]),
         )
     except (DataError, KeyError, TypeError, ValueError, AttributeError, ConfigError) as error:
+        what = " ".join(str(error).split())[:100]
         raise RunError(
-            f"{path / folder.PLAN} is damaged ({' '.join(str(error).split())[:100]}); plan again: workbench sweep "
-            f"{path / folder.FILE} --out another folder, or restore it."
+            f"{path / folder.PLAN} is damaged ({what}); plan {path / folder.FILE} again "
+            "in another folder, or restore it."
         ) from None

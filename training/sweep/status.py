@@ -21,7 +21,7 @@ State = Literal["waiting", "submitted", "running", "done", "failed", "stopped"]
 KILLED = "its process ended without a word; it was killed, or the machine went down"
 
 
-class Taken(RunError):
+class TakenError(RunError):
     """Another process is at work on this member."""
 
 
@@ -56,7 +56,7 @@ def write_status(sweep: Path, member: str, **fields: Any) -> None:
     Args:
         sweep: the sweep folder.
         member: the member's name.
-        fields: those of `MemberStatus` that the file keeps: state, started, ended, error, attempt, host, pid, job.
+        fields: of `MemberStatus`: state, started, ended, error, attempt, host, pid, job.
     """
     write_json(folder.status_file(sweep, member), {"member": member, **fields})
 
@@ -94,7 +94,7 @@ def claimed(sweep: Path, member: str) -> Iterator[None]:
     """Hold a member while the block runs; the kernel lets go of it however the process ends.
 
     Raises:
-        Taken: another process holds it.
+        TakenError: another process holds it.
     """
     place = _claim(sweep, member)
     place.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ def claimed(sweep: Path, member: str) -> Iterator[None]:
             stack.enter_context(locked(place))
         except RunError as error:
             holder = str(error).partition("by process ")[2].partition(";")[0] or "another"
-            raise Taken(f"{sweep}: {member} is being trained by process {holder}.") from None
+            raise TakenError(f"{sweep}: {member} is being trained by process {holder}.") from None
         yield
 
 

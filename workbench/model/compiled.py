@@ -25,7 +25,7 @@ def compiled_loss(model: HookedTransformer) -> Callable[..., Tensor]:
             return model.loss(tokens, targets, segments)
         x = residual(tokens, segments=segments)
         return linear_cross_entropy(
-            x.flatten(0, 1), model.readout_weight, targets.flatten(), model.readout_bias
+            x.flatten(0, 1), model.readout_weight, targets.flatten(), model.readout_bias, compiled=True
         )
 
     return loss
