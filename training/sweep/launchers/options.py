@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from workbench.errors import ConfigError
@@ -95,6 +95,17 @@ class LauncherOptions:
     def tasks(self) -> int:
         """Processes of one member on each node."""
         return self.processes or max(1, self.gpus or 0)
+
+    def changed(self, assignments: Sequence[str]) -> "LauncherOptions":
+        """With `launcher.FIELD=VALUE` assignments applied.
+
+        Raises:
+            ConfigError: an unknown field (with the nearest), or a value that it cannot have.
+        """
+        from workbench import settings
+
+        values = settings.assign({"launcher": settings.to_dict(self)}, list(assignments))
+        return settings.build(LauncherOptions, values["launcher"], "launcher")
 
     def directives(self) -> dict[str, Any]:
         """The same as submitit's `SlurmExecutor.update_parameters` takes it."""

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from training.sweep import status
+from training.sweep.folder import PLAN
 from training.sweep.launchers.job import MemberJob
 from training.sweep.launchers.options import LauncherOptions
 from training.sweep.launchers.queue import Job, ask, jobs, words
-from training.sweep.plan import Plan
+from training.sweep.plan import Plan, plan_dict
 from workbench.errors import RunError, WorkbenchError
 from workbench.files import read_json, write_json
 from workbench.runs.lock import locked
@@ -75,6 +76,8 @@ def launch(folder: Path, plan: Plan, options: LauncherOptions) -> Submission:
             raise
         recorded = _recorded(folder) | dict(zip(missing, ids, strict=True))
         write_json(place / JOBS, {"jobs": recorded})
+        # What the sweep goes on with if its folder alone is named.
+        write_json(Path(folder) / PLAN, plan_dict(dataclasses.replace(plan, launcher=options)))
     return Submission(tuple(missing), queued, done, ids[0].partition("_")[0])
 
 
