@@ -49,7 +49,9 @@ class MemberJob:
         if leads and code and not vain and goes_on(code - 128, environment):
             # Puts the job back into the queue (Slurm), or leaves with the code that says so (local).
             environment._requeue(0)
-        if code:
+        # The other processes of a member that was told to save leave without an error: the first one may
+        # still be saving, and a step in which one process fails is ended by Slurm.
+        if code and (leads or code < 128):
             raise SystemExit(code)
 
     def checkpoint(self) -> Any:
