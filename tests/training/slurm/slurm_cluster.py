@@ -47,9 +47,12 @@ JobRequeue=1
 KillWait=20
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory} State=UNKNOWN
+# GPUs of which there is only the name.
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory={memory} Gres=gpu:4 State=UNKNOWN
 PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=grace Nodes={host} MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=gpu-a100 Nodes={host} MaxTime=INFINITE State=UP PriorityTier=1
 PartitionName=urgent Nodes={host} MaxTime=INFINITE State=UP PriorityTier=10
 """
 
@@ -65,7 +68,10 @@ def why_not() -> str | None:
 
 
 class Cluster:
-    """One controller, one node of four cores; partitions debug, grace (20 s of grace) and urgent (preempts both)."""
+    """One controller and one node of four cores, and of four GPUs by name.
+
+    Partitions: debug, gpu-a100, grace (20 s of grace), and urgent, which preempts the others.
+    """
 
     def __init__(self) -> None:
         # A short path: a socket's name has room for 107 letters.
@@ -85,6 +91,9 @@ class Cluster:
         self.conf.write_text(
             CONF.format(host=host, folder=self.folder, ports=_free_ports(2), cores=CORES, memory=MEMORY)
         )
+        (self.folder / "gres.conf").write_text(f"Name=gpu File={self.folder}/gpu[0-3]\n")
+        for number in range(4):
+            (self.folder / f"gpu{number}").touch()
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)

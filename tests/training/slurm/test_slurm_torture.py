@@ -10,7 +10,12 @@ from training.sweep.launchers.slurm import launch, member_jobs
 from training.sweep.member import run_member
 from training.sweep.status import raw_status, read_status
 
-pytestmark = [pytest.mark.torture, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.usefixtures("unchecked")]
+pytestmark = [
+    pytest.mark.torture,
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.usefixtures("unchecked"),
+]
 
 
 def start(folder, steps, d_mlp, **options):
@@ -43,7 +48,7 @@ def test_the_time_limit(cluster, tmp_path):
     finish(tmp_path / "sweep")
     (name,) = ids
     assert int(cluster.field(ids[name], "Restarts")) >= 1, "one job was not enough"
-    assert cluster.field(ids[name], "JobState") == "COMPLETED"
+    until(lambda: cluster.field(ids[name], "JobState") == "COMPLETED", "the last job to end")
     assert contents(tmp_path / "sweep", plan) == in_one_go(tmp_path / "alone", 5000, (32,))
 
 
@@ -52,7 +57,9 @@ def test_a_limit_too_short_to_begin_is_given_up_and_told(cluster, tmp_path):
     _, ids = start(folder, 500, (32,), partition="debug", time=30)
     (name,) = ids
     for attempt in (1, 2, 3):
-        until(lambda attempt=attempt: raw_status(folder, name).get("attempt") == attempt, f"attempt {attempt}")
+        until(
+            lambda attempt=attempt: raw_status(folder, name).get("attempt") == attempt, f"attempt {attempt}"
+        )
         cluster.run("scancel", "--signal=USR2", ids[name])
         until(lambda: raw_status(folder, name)["state"] in ("stopped", "failed"), "it to leave")
     until(lambda: not member_jobs(folder)[name].alive, "the job to be over")
