@@ -67,13 +67,13 @@ def test_every_field_reaches_sbatch(tmp_path):
     )  # fmt: skip
     executor = submitit.SlurmExecutor.__new__(submitit.SlurmExecutor)  # no srun is needed to write the file
     submitit.core.core.Executor.__init__(executor, tmp_path)
-    executor.update_parameters(**_parameters("widths", options))
+    executor.update_parameters(**_parameters("widths", options, "token"))
     executor.parameters["map_count"] = 6
     text = executor._make_submission_file_text("python member.py", "0")
     for line in (
         "--array=0-5%3", "--partition=gpu-a100", "--account=research", "--qos=long", "--time=1440",
         "--signal=USR2@60", "--gpus-per-node=4", "--nodes=2", "--ntasks-per-node=4", "--cpus-per-task=8",
-        "--mem=16GB", "--constraint=a100", "--mail-type=END", "--exclusive", "--requeue", "--job-name=widths",
+        "--mem=16GB", "--constraint=a100", "--mail-type=END", "--exclusive", "--requeue", "--job-name=widths", "--comment=token",
         "--open-mode=append",
     ):  # fmt: skip
         assert f"#SBATCH {line}\n" in text, line

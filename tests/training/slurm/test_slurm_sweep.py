@@ -9,7 +9,8 @@ from slurm_sweeps import contents, make_sweep, process_of, step_of, until
 
 from training.sweep.launchers.cluster import with_jobs
 from training.sweep.launchers.options import LauncherOptions
-from training.sweep.launchers.slurm import launch, member_jobs
+from training.sweep.launchers.record import Attempt, Record, member_jobs, read_record, write_record
+from training.sweep.launchers.slurm import launch
 from training.sweep.member import run_member
 from training.sweep.status import raw_status, read_status
 from workbench.errors import RunError
@@ -26,8 +27,8 @@ def states(folder):
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_four_members_requeued_killed_told_to_save_and_cancelled(cluster, tmp_path, unchecked):
-    plan = make_sweep(tmp_path / "sweep", steps=STEPS)
-    folder = tmp_path / "sweep"
+    folder = tmp_path / "a sweep"
+    plan = make_sweep(folder, steps=STEPS)
     requeued, killed, limited, cancelled = (member.name for member in plan.members)
 
     made = launch(folder, plan, OPTIONS)
@@ -35,6 +36,12 @@ def test_four_members_requeued_killed_told_to_save_and_cancelled(cluster, tmp_pa
     ids = {name: job.id for name, job in member_jobs(folder).items()}
     assert set(ids.values()) == {f"{made.array}_{element}" for element in range(4)}, "one array job"
     assert launch(folder, plan, OPTIONS).queued == made.submitted, "nothing is submitted twice"
+    token = cluster.field(made.array, "Comment")
+    write_record(
+        folder, Record({}, Attempt(token, made.submitted))
+    )  # killed before it could note the numbers
+    assert launch(folder, plan, OPTIONS).queued == made.submitted, "its jobs are found again"
+    assert {name: job.id for name, job in member_jobs(folder).items()} == ids
 
     actions = {
         requeued: lambda: cluster.run("scontrol", "requeue", ids[requeued]),
@@ -87,7 +94,10 @@ def test_a_partition_that_does_not_exist(cluster, tmp_path):
     assert all(name in message for name in ("debug", "grace", "urgent", "gpu-a100"))
     assert "\n" not in message
     assert set(states(folder).values()) == {"waiting"}
-    assert [path.name for path in (folder / "slurm").iterdir()] == [".lock"], "nothing half-submitted"
+    assert {path.name for path in (folder / "slurm").iterdir()} == {".lock", "jobs.json"}, (
+        "nothing half-submitted"
+    )
+    assert read_record(folder) == Record({})
     assert cluster.run("squeue", "--noheader", "--name=sweep") == ""
 
 

@@ -6,7 +6,8 @@ from slurm_sweeps import contents, make_sweep, step_of, until
 from training.sweep.launchers import submitit_local
 from training.sweep.launchers.cluster import with_jobs
 from training.sweep.launchers.options import LauncherOptions
-from training.sweep.launchers.slurm import launch, member_jobs
+from training.sweep.launchers.record import member_jobs
+from training.sweep.launchers.slurm import launch
 from training.sweep.member import run_member
 from training.sweep.status import raw_status, read_status
 

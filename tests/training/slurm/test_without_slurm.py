@@ -14,7 +14,8 @@ from training.sweep.launchers import queue
 from training.sweep.launchers.cluster import with_jobs
 from training.sweep.launchers.options import LauncherOptions
 from training.sweep.launchers.slurm import launch
-from workbench.errors import RunError
+from workbench.errors import ConfigError, RunError
+from workbench.runs.lock import locked
 
 
 @pytest.fixture
@@ -154,6 +155,42 @@ def test_a_silent_queue_stops_a_submission(sweep, programs, monkeypatch):
     with pytest.raises(RunError, match="Slurm does not answer"):
         launch(folder, plan, LauncherOptions(kind="slurm"))
     assert {each.state for each in status.read_status(folder)} == {"waiting"}
+
+
+def test_another_call_is_submitting(sweep, programs):
+    folder, plan = sweep
+    programs("sbatch", "echo slurm-wlm 22.05.8")
+    (folder / "slurm").mkdir()
+    with locked(folder / "slurm"), pytest.raises(RunError, match="another call is submitting"):
+        launch(folder, plan, LauncherOptions(kind="slurm"))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"jobs": 3}', '{"jobs": {}, "attempt": {"token": "a"}}', "\0"]
+)
+def test_a_damaged_record_is_named(sweep, programs, text):
+    folder, plan = sweep
+    programs("sbatch", "echo slurm-wlm 22.05.8")
+    submitted(folder)
+    (folder / "slurm" / "jobs.json").write_text(text)
+    with pytest.raises(RunError, match=r"jobs\.json is damaged") as caught:
+        launch(folder, plan, LauncherOptions(kind="slurm"))
+    assert "\n" not in str(caught.value)
+    assert "damaged" in str(with_jobs(folder, status.read_status(folder)).note)
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_before_anything_is_queued(sweep, programs):
+    folder, plan = sweep
+    programs("sbatch", "echo submitted by mistake; exit 1")
+    with pytest.raises(ConfigError, match="d_mlp-32: 6 processes cannot share the 2 windows of a step"):
+        launch(folder, plan, LauncherOptions(kind="slurm", gpus=3, nodes=2))
+    assert not (folder / "slurm").exists()
+
+
+def test_a_filter_that_the_user_set_hides_no_jobs(programs, monkeypatch):
+    monkeypatch.setenv("SQUEUE_PARTITION", "other")
+    programs("squeue", 'test -z "$SQUEUE_PARTITION" && echo "12|RUNNING|None|1:00|node7"')
+    assert queue.jobs(["12"])["12"].state == "RUNNING"
 
 
 def test_what_slurm_complains_of_is_one_line():

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training.sweep.launchers.queue import Job
-from training.sweep.launchers.slurm import member_jobs, was_submitted
+from training.sweep.launchers.record import member_jobs, was_submitted
 from training.sweep.status import KILLED, MemberStatus, is_claimed
 from workbench.errors import RunError
 

@@ -1,6 +1,7 @@
 """What Slurm knows about jobs, asked through its own programs with short timeouts."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -48,10 +49,13 @@ def ask(*command: str) -> str:
             f"{command[0]} is not on this machine: start the sweep on a login node of the cluster, "
             "or here with --launcher local."
         )
+    # A filter or format that the user has set for reading by eye would hide jobs from us.
+    plain = {k: v for k, v in os.environ.items() if not k.startswith(("SQUEUE_", "SACCT_"))}
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False,
+            env=plain,
+        )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise RunError(f"Slurm does not answer: {command[0]} was silent for {PATIENCE:g} s.") from None
     if done.returncode:

@@ -5,23 +5,21 @@ import dataclasses
 import importlib.util
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from training.distributed import shares
 from training.sweep import status
 from training.sweep.folder import PLAN
 from training.sweep.launchers.job import MemberJob
 from training.sweep.launchers.options import LauncherOptions
-from training.sweep.launchers.queue import Job, ask, jobs, words
+from training.sweep.launchers.queue import ask, jobs, words
+from training.sweep.launchers.record import PLACE, Attempt, Record, adopted, read_record, write_record
 from training.sweep.plan import Plan, plan_dict
-from workbench.errors import RunError, WorkbenchError
-from workbench.files import read_json, write_json
+from workbench.errors import ConfigError, RunError, WorkbenchError
+from workbench.files import write_json
 from workbench.runs.lock import locked
-
-PLACE = "slurm"
-"""Folder in the sweep: jobs.json, and what submitit writes (the sbatch file, its job files, its logs)."""
-JOBS = "jobs.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,51 +48,40 @@ def launch(folder: Path, plan: Plan, options: LauncherOptions) -> Submission:
             nothing was submitted and no status was changed), or another call submits this sweep just now.
     """
     need_submitit()
+    check_shares(plan, options)
     ask("sbatch", "--version")
     place = Path(folder) / PLACE
+    if "%" in str(place.absolute()):
+        raise RunError(f"{folder}: Slurm gives % in the names of files a meaning; choose another --out.")
     place.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(place):
-        known = member_jobs(folder)
+        record = adopted(read_record(folder))
+        known = jobs(record.jobs.values())
         states = {each.name: each.state for each in status.read_status(folder)}
-        done = tuple(member.name for member in plan.members if states[member.name] == "done")
-        busy = {name for name, job in known.items() if job.alive}
-        busy |= {
-            name for name in states if status.is_claimed(folder, name)
-        }  # on this machine, by --launcher local
+        done = tuple(name for name in states if states[name] == "done")
+        busy = {name for name, number in record.jobs.items() if known[number].alive}
+        busy |= {name for name in states if status.is_claimed(folder, name)}  # here, by --launcher local
         queued = tuple(name for name in states if name in busy and name not in done)
-        missing = [member.name for member in plan.members if member.name not in {*done, *queued}]
+        missing = [name for name in states if name not in {*done, *queued}]
         if not missing:
+            write_record(folder, record)
             return Submission((), queued, done, None)
+        attempt = Attempt.of(missing)
+        write_record(folder, dataclasses.replace(record, attempt=attempt))
         before = {name: status.raw_status(folder, name) for name in missing}
         for name in missing:  # before sbatch: a job may start before it returns, and write `running`
             status.update_status(folder, name, state="submitted", error=None, ended=None)
         try:
-            ids = _submit(folder, plan.name, missing, options)
-        except BaseException:
+            numbers = _submit(folder, plan.name, attempt, options)
+        except RunError:  # refused; after anything else the attempt stays noted, and its jobs are looked for
             for name, fields in before.items():
                 _put_back(folder, name, fields)
+            write_record(folder, record)
             raise
-        recorded = _recorded(folder) | dict(zip(missing, ids, strict=True))
-        write_json(place / JOBS, {"jobs": recorded})
+        write_record(folder, Record(record.jobs | dict(zip(missing, numbers, strict=True))))
         # What the sweep goes on with if its folder alone is named.
         write_json(Path(folder) / PLAN, plan_dict(dataclasses.replace(plan, launcher=options)))
-    return Submission(tuple(missing), queued, done, ids[0].partition("_")[0])
-
-
-def member_jobs(folder: Path) -> dict[str, Job]:
-    """The last job of each member that was ever submitted, as Slurm shows it now.
-
-    Raises:
-        RunError: Slurm's programs are not here, or do not answer.
-    """
-    recorded = _recorded(folder)
-    states = jobs(recorded.values())
-    return {name: states[number] for name, number in recorded.items()}
-
-
-def was_submitted(folder: Path) -> bool:
-    """Whether this sweep was ever given to Slurm."""
-    return (Path(folder) / PLACE / JOBS).is_file()
+    return Submission(tuple(missing), queued, done, numbers[0].partition("_")[0])
 
 
 def need_submitit() -> None:
@@ -110,8 +97,22 @@ def need_submitit() -> None:
         )
 
 
-def _submit(folder: Path, name: str, members: Sequence[str], options: LauncherOptions) -> list[str]:
-    """One array job (a plain job for one member); Slurm's numbers, in the order of `members`."""
+def check_shares(plan: Plan, options: LauncherOptions) -> None:
+    """Refuse a number of processes that cannot share a member's batch, before anything is queued.
+
+    Raises:
+        ConfigError: with the member and what to set.
+    """
+    for member in plan.members:
+        train = member.settings.train
+        try:
+            shares(train.batch_size, train.accumulate, 0, options.nodes * options.tasks)
+        except ConfigError as error:
+            raise ConfigError(f"{member.name}: {error}") from None
+
+
+def _submit(folder: Path, name: str, attempt: Attempt, options: LauncherOptions) -> list[str]:
+    """One array job (a plain job for one member); Slurm's numbers, in the order of the members."""
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
     from submitit.helpers import clean_env
@@ -126,8 +127,8 @@ def _submit(folder: Path, name: str, members: Sequence[str], options: LauncherOp
             os.environ["SLURM_CONF"] = conf
         try:
             executor = submitit.SlurmExecutor(place)
-            executor.update_parameters(**_parameters(name, options))
-            submitted = executor.submit_array([MemberJob(folder, member) for member in members])
+            executor.update_parameters(**_parameters(name, options, attempt.token))
+            submitted = executor.submit_array([MemberJob(folder, member) for member in attempt.members])
         except (FailedJobError, FailedSubmissionError) as error:
             for left in set(place.iterdir()) - present:  # job files that nobody will read
                 left.unlink(missing_ok=True)
@@ -138,7 +139,7 @@ def _submit(folder: Path, name: str, members: Sequence[str], options: LauncherOp
     return [job.job_id for job in submitted]
 
 
-def _parameters(name: str, options: LauncherOptions) -> dict[str, Any]:
+def _parameters(name: str, options: LauncherOptions, token: str) -> dict[str, Any]:
     parameters = options.directives()
     # Since Slurm 22.05 a step does not inherit the job's cores for each task; and one dead rank ends all.
     steps = ["--kill-on-bad-exit=1"]
@@ -148,6 +149,7 @@ def _parameters(name: str, options: LauncherOptions) -> dict[str, Any]:
         **parameters,
         "job_name": name,
         "wckey": None,
+        "comment": token,
         "stderr_to_stdout": True,
         "srun_args": steps,
         "setup": [*options.setup, "export OMP_NUM_THREADS=${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-1}}"],
@@ -166,12 +168,6 @@ def _refusal(stderr: str, options: LauncherOptions) -> str:
         except WorkbenchError:
             hint = f" launcher.partition = {options.partition!r}."
     return f"Slurm refused the sweep, nothing was submitted. sbatch: {said}.{hint}"
-
-
-def _recorded(folder: Path) -> dict[str, str]:
-    """Member to the number of its last job."""
-    file = Path(folder) / PLACE / JOBS
-    return dict(read_json(file)["jobs"]) if file.is_file() else {}
 
 
 def _put_back(folder: Path, name: str, fields: dict[str, Any]) -> None:

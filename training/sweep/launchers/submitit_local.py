@@ -39,7 +39,7 @@ def launch(
 
     Raises:
         RunError: submitit is absent.
-        ConfigError: more than one node.
+        ConfigError: more than one node, or processes that cannot share a batch.
     """
     need_submitit()
     if options.nodes > 1:
