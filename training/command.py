@@ -15,6 +15,7 @@ examples:
   workbench train --data roneneldan/TinyStories --tokens 50M --preset small
   workbench train --config experiment.yaml --set train.lr=1e-3 --set model.d_model=192
   workbench train --objective mlm --steps 2000 --name masked
+  workbench train --minutes 60 --set train.patience=8      ends when 8 evaluations bring nothing: run@best
 
 A run has one limit: --steps, --tokens or --minutes (10 minutes if none is given). The learning rate rises and
 falls over the whole of it. Ctrl-C saves and leaves; `workbench resume` goes on to the same bytes.

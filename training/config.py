@@ -92,6 +92,9 @@ class TrainSettings:
     """Tokens of the validation split that an evaluation on the way reads, always the same ones."""
     final_eval_tokens: int | None = None
     """The same at the end; not set: the whole split."""
+    patience: int | None = None
+    """Evaluations in a row without a better validation loss after which the run ends; not set: it runs to
+    its limit. The checkpoint of the best evaluation is kept: `run@best`."""
     checkpoint_every: int = 1000
     """Steps between checkpoints, beside those at 0, 1, 2, 4, ... 512 (Biderman et al. 2023, Pythia)."""
     keep_optimizer: int = 2
@@ -232,6 +235,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "eval_every": (1, _INF),
     "eval_tokens": (1, _INF),
     "final_eval_tokens": (1, _INF),
+    "patience": (1, _INF),
     "checkpoint_every": (1, _INF),
     "keep_optimizer": (0, _INF),
     "sample_tokens": (0, 100_000),

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     import torch
@@ -24,8 +24,8 @@ _PATIENCE = datetime.timedelta(hours=2)
 """How long processes wait for the first one: it evaluates, saves and packs a corpus meanwhile."""
 
 
-class LeaderFailedError(Exception):
-    """The first process ended in an error, which it has told the user; the others leave in silence."""
+class PartnerFailedError(Exception):
+    """Another process ended in an error, which it has told the user; this one leaves in silence."""
 
 
 class Alone:
@@ -40,10 +40,10 @@ class Alone:
 
     @contextmanager
     def leader_first(self) -> Iterator[None]:
-        """The first process runs the block, then the others do.
+        """The first process runs the block, then the others do; all of them leave it together.
 
         Raises:
-            LeaderFailedError: in the others, if the first one's block raised.
+            PartnerFailedError: another one's block raised.
         """
         yield
 
@@ -78,16 +78,19 @@ class Group(Alone):
     @contextmanager
     def leader_first(self) -> Iterator[None]:
         if not self.leads:
-            if self.any(False):
-                raise LeaderFailedError
-            yield
-            return
+            self._agree()
         try:
             yield
         except BaseException:
             self.any(True)
             raise
-        self.any(False)
+        self._agree()
+        if self.leads:
+            self._agree()
+
+    def _agree(self) -> None:
+        if self.any(False):
+            raise PartnerFailedError
 
     def sum(self, *numbers: float | int) -> list[float]:
         import torch
@@ -99,7 +102,13 @@ class Group(Alone):
     def add_up(self, gradient: "Tensor") -> None:
         import torch.distributed as dist
 
-        dist.all_reduce(gradient)
+        try:
+            dist.all_reduce(gradient)
+        except RuntimeError as error:
+            raise RunError(
+                f"another of the {self.world} processes has ended ({str(error).splitlines()[0][:100]}); "
+                "the last checkpoint is whole. Go on with: workbench resume RUN"
+            ) from None
 
     def any(self, flag: bool) -> bool:
         return self.sum(float(flag))[0] > 0

@@ -70,6 +70,10 @@ class AdamW:
         for parameter in self._parameters:
             parameter.grad = None
 
+    def begun(self) -> None:
+        """What `gather` finds next is added to the sum that is there."""
+        self._gathered = True
+
     @torch.no_grad()
     def gather(self) -> None:
         """Add the parameters' gradients to the float32 sum that `step` uses, and drop them.
@@ -83,7 +87,7 @@ class AdamW:
         if present:
             views, grads = [view for view, _ in present], [grad for _, grad in present]
             if self._gathered:
-                torch._foreach_add_(views, [grad.float() for grad in grads])
+                torch._foreach_add_(views, [grad.to(views[0].dtype) for grad in grads])
             else:
                 torch._foreach_copy_(views, grads)
         self._gathered = True
@@ -111,17 +115,27 @@ class AdamW:
         """
         if not self._gathered or any(parameter.grad is not None for parameter in self._parameters):
             self.gather()
+        if self._count.device.type != "cpu":
+            return self.queue_update(lr, loss).item()
         norm = torch.linalg.vector_norm(self._flat["gradient"])
-        if norm.device.type == "cpu":
-            if not math.isfinite(norm.item()):
-                return norm.item()
-            divisor = norm / self._clip if self._clip and norm.item() > self._clip else None
-            unusable = None
-            self._count += 1
-        else:
-            divisor = (norm / self._clip).clamp(min=1.0) if self._clip else None
-            unusable = (~torch.isfinite(norm if loss is None else norm + loss)).float()
-            self._count += 1 - unusable
+        value = norm.item()
+        if not math.isfinite(value):
+            return value
+        self._count += 1
+        self._update(lr, norm / self._clip if self._clip and value > self._clip else None, None)
+        return value
+
+    @torch.no_grad()
+    def queue_update(self, lr: float | Tensor, loss: Tensor | None = None) -> Tensor:
+        """`step` on a GPU without waiting for it: the norm comes back as a tensor."""
+        norm = torch.linalg.vector_norm(self._flat["gradient"])
+        divisor = (norm / self._clip).clamp(min=1.0) if self._clip else None
+        unusable = (~torch.isfinite(norm if loss is None else norm + loss)).float()
+        self._count += 1 - unusable
+        self._update(lr, divisor, unusable)
+        return norm
+
+    def _update(self, lr: float | Tensor, divisor: Tensor | None, unusable: Tensor | None) -> None:
         for part, decay in self._groups:
             torch._fused_adamw_(
                 [self._flat["weights"][part]],
@@ -130,7 +144,7 @@ class AdamW:
                 [self._flat["second"][part]],
                 [],
                 [self._count],
-                lr=lr,
+                lr=lr,  # type: ignore[arg-type]
                 beta1=self._betas[0],
                 beta2=self._betas[1],
                 weight_decay=decay,
@@ -143,7 +157,6 @@ class AdamW:
         self._gathered = False
         if self._mixed:
             self._computing.copy_(self._flat["weights"])
-        return norm.item()
 
     def weights(self) -> dict[str, Tensor]:
         """The float32 master weights by parameter name: what a checkpoint's model.safetensors holds."""

@@ -20,7 +20,7 @@ from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
 from workbench.files import read_json, write_json
-from workbench.runs import folder
+from workbench.runs import folder, shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
 from workbench.runs.lock import locked
@@ -126,6 +126,7 @@ def resume(
         WorkbenchError: no such run, no whole checkpoint, other data than before, already finished.
     """
     path, asked = folder.find_run(run)
+    shipped.refuse_shipped(path, "trained further")
     if asked is not None:
         raise RunError(f"{run}: training goes on from the last checkpoint; name the run alone: {path}.")
     first = resolve(folder.read_config(path))
@@ -171,7 +172,8 @@ def resume(
             point = None
         if point is not None:
             progress.say(f"Going on from step {point.step:,}.")
-        return _fit(path, material, model, point, progress, signals, group)
+        longer = any(value is not None for value in more.values())
+        return _fit(path, material, model, point, progress, signals, group, longer)
 
 
 def prepare(settings: RunSettings, run: Path | None = None, progress: Progress | None = None) -> Material:
@@ -283,6 +285,7 @@ def _fit(
     progress: Progress,
     signals: StopSignals,
     group: Alone,
+    longer: bool = False,
 ) -> Outcome:
     from training.loop import Trainer
     from training.memory import keep_freed_pages
@@ -318,6 +321,8 @@ def _fit(
     try:
         if point is not None:
             trainer.restore(point.state, read_optimizer(point.path))
+        if longer:
+            trainer.extend()
         finished = trainer.fit()
     finally:
         progress.close()
@@ -366,13 +371,17 @@ def _extended(
 
 def _is_finished(run: Path, settings: RunSettings, state: dict[str, Any]) -> bool:
     from training.schedule import Budget
+    from training.stopping import EarlyStopping
 
     chosen = settings.train
     budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
-    if not budget.done(state["step"], state["seconds_trained"]):
+    rows = [row for row in folder.read_rows(run / folder.METRICS) if row.get("step", -1) <= state["step"]]
+    stopped = EarlyStopping(chosen.patience, rows).stopped
+    if not (stopped or budget.done(state["step"], state["seconds_trained"])):
         return False
-    rows = folder.read_rows(run / folder.METRICS)
-    return any(row.get("final") and row["step"] == state["step"] for row in rows)
+    last = [row for row in rows if row["step"] == state["step"]]
+    sampled = not chosen.sample_tokens or any(row["kind"] == "sample" for row in last)
+    return sampled and any(row.get("final") for row in last)
 
 
 def _origin(run: Path) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from typing import Any
 from workbench.files import write_bytes
 from workbench.runs.folder import METRICS, TIMINGS, read_rows
 
+MILESTONES = ("eval", "extend")
+
 
 class Record:
     """Appends rows to metrics.jsonl and timings.jsonl, each in one write, and passes them on.
@@ -31,10 +33,13 @@ class Record:
     ) -> None:
         self._tracker = tracker
         self._done: set[tuple[str, int, bool]] = set()
+        self.milestones: list[dict[str, Any]] = []
+        """The rows, in order, on which later training depends: evaluations and extensions."""
         self._files = {}
         for name in (METRICS, TIMINGS):
             rows = [row for row in read_rows(run / name) if row.get("step", -1) <= upto]
-            self._done |= {_key(row) for row in rows if name == METRICS}
+            for row in rows if name == METRICS else []:
+                self._note(row)
             if not writes:
                 continue
             write_bytes(run / name, b"".join(_line(row) for row in rows))
@@ -44,7 +49,7 @@ class Record:
         """A row of metrics.jsonl: `{"kind": ..., "step": ..., ...}`."""
         row = {"kind": kind, "step": step, **numbers}
         self._append(METRICS, row)
-        self._done.add(_key(row))
+        self._note(row)
         if self._tracker is not None:
             self._tracker.log(step, {f"{kind}/{name}": value for name, value in numbers.items()})
 
@@ -54,6 +59,11 @@ class Record:
         self._append(TIMINGS, row)
         if self._tracker is not None:
             self._tracker.log(step, {f"time/{name}": value for name, value in row.items() if name != "step"})
+
+    def _note(self, row: dict[str, Any]) -> None:
+        self._done.add(_key(row))
+        if row.get("kind") in MILESTONES:
+            self.milestones.append(row)
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         if name in self._files:

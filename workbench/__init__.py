@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from workbench.data.embedded.stories import stories
     from workbench.errors import WorkbenchError
     from workbench.evals.blimp import blimp
+    from workbench.evals.comparison.compare import compare
+    from workbench.evals.efficiency.inference import inference
     from workbench.interp.ablation.ablate import ablated
     from workbench.interp.ablation.effect import ablation_effect, leave_one_out
     from workbench.interp.ablation.importance import head_importance
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from workbench.model.presets import PRESETS, preset
     from workbench.model.transformer import HookedTransformer
     from workbench.runs.catalogue import list_runs, load
+    from workbench.zoo.table import zoo_table
 
 __version__ = "0.1.0"
 
@@ -65,6 +68,7 @@ _HOMES = {
     "attribution_patch": "workbench.interp.patching.attribution",
     "blimp": "workbench.evals.blimp",
     "check_attribution": "workbench.interp.patching.check",
+    "compare": "workbench.evals.comparison.compare",
     "component_family": "workbench.interp.components.family",
     "component_history": "workbench.interp.components.history",
     "component_matrix": "workbench.interp.components.matrix",
@@ -73,6 +77,7 @@ _HOMES = {
     "embedded_pairs": "workbench.data.embedded.pairs",
     "head_importance": "workbench.interp.ablation.importance",
     "head_scores": "workbench.interp.heads.scores",
+    "inference": "workbench.evals.efficiency.inference",
     "knowledge_neurons": "workbench.interp.neurons.knowledge",
     "label_neurons": "workbench.interp.neurons.labels",
     "layer_weights": "workbench.interp.direct.layer_weights",
@@ -95,6 +100,7 @@ _HOMES = {
     "stories": "workbench.data.embedded.stories",
     "study": "workbench.interp.study.study",
     "train_tuned_lens": "workbench.interp.direct.tuned_lens",
+    "zoo_table": "workbench.zoo.table",
 }
 
 __all__ = [
@@ -113,6 +119,7 @@ __all__ = [
     "attribution_patch",
     "blimp",
     "check_attribution",
+    "compare",
     "component_family",
     "component_history",
     "component_matrix",
@@ -121,6 +128,7 @@ __all__ = [
     "embedded_pairs",
     "head_importance",
     "head_scores",
+    "inference",
     "knowledge_neurons",
     "label_neurons",
     "layer_weights",
@@ -143,6 +151,7 @@ __all__ = [
     "stories",
     "study",
     "train_tuned_lens",
+    "zoo_table",
 ]
 
 

@@ -11,6 +11,7 @@ from small_runs import masked, small
 import training.loop
 from training.loop import Trainer
 from training.session import resume, train
+from training.updater import Updater
 from workbench.data.batches import Batches
 from workbench.errors import ConfigError, RunError
 from workbench.runs.catalogue import load
@@ -85,13 +86,14 @@ def test_the_final_evaluation_is_that_of_the_saved_model(tmp_path):
 
 def test_what_was_trained_on_can_be_rebuilt(tmp_path, monkeypatch):
     seen = []
-    original = Trainer._forward_backward
+    original = Updater._pieces
 
     def spy(self, step):
-        seen.append(self._batches.batch(step).tokens)
-        return original(self, step)
+        pieces = original(self, step)
+        seen.append(pieces[0][0].tokens)
+        return pieces
 
-    monkeypatch.setattr(Trainer, "_forward_backward", spy)
+    monkeypatch.setattr(Updater, "_pieces", spy)
     settings = small("train.seed=7", "model.seed=7")
     train(settings, tmp_path / "run", quiet=True)
     from training.session import prepare
@@ -141,12 +143,12 @@ def test_not_finite_stops_before_the_update(what, tmp_path, monkeypatch):
                 weights={name: tensor.clone() for name, tensor in self.optimizer.weights().items()},
                 trainer=self,
             )
-            loss = self._loss
+            loss = self.updater.loss
             if what == "gradient":
                 self.model.embed.W_E.register_hook(lambda grad: grad * math.nan)
             else:
                 value = math.inf if what == "infinite loss" else math.nan
-                self._loss = lambda *batch: loss(*batch) * value
+                self.updater.loss = lambda *batch: loss(*batch) * value
         original(self)
 
     monkeypatch.setattr(Trainer, "_update", poisoned)

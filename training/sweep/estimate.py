@@ -12,7 +12,7 @@ from training.sweep.plan import Member, Plan
 
 PROBE_SECONDS = 20.0
 """Spent on probing in all; shapes that are left then are estimated from their FLOPs."""
-_LARGEST_STEP = 2e11
+_LARGEST_STEP = 4e10
 """FLOPs of a probed step at most, where rows can be left out."""
 _HOPELESS = 2e12
 """A single row of more FLOPs than this is not probed."""

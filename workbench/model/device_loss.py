@@ -11,6 +11,8 @@ IGNORE = -100
 SHARE_OF_MEMORY = 32
 """Logits held at a time take at most this fraction of the GPU's memory."""
 
+_BUDGET = 2**26  # bytes of logits where the memory is not a GPU's
+
 
 def chunk_gradient(
     logits: Tensor, targets: Tensor, inverse: Tensor, smoothing: float, z_loss: float
@@ -92,7 +94,7 @@ class DeviceLinearCrossEntropy(torch.autograd.Function):
 
 def _parts(x: Tensor, weight: Tensor) -> list[slice]:
     """Rows in equal chunks, so that there is one shape to compile for wherever they divide."""
-    budget = 2**26
+    budget = _BUDGET
     if x.device.type == "cuda":
         budget = torch.cuda.get_device_properties(x.device).total_memory // SHARE_OF_MEMORY
     rows = x.shape[0]
