@@ -94,3 +94,17 @@ def test_submitit_is_imported_only_to_submit():
         "import training.sweep.launchers.cluster; assert 'submitit' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_signal_that_comes_too_late_does_not_fail_a_finished_job(tmp_path):
+    """Between its end and the end of its process a job is still told of its time limit."""
+    plan = make_sweep(tmp_path / "sweep", steps=5, d_mlp=(32,))
+    code = (
+        "import os, signal, sys; from training.sweep.launchers.job import MemberJob;"
+        f"MemberJob({str(tmp_path / 'sweep')!r}, {plan.members[0].name!r})();"
+        "os.kill(os.getpid(), signal.SIGUSR2); os.kill(os.getpid(), signal.SIGTERM)"
+    )
+    local = {"SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | local, check=False)
+    assert done.returncode == 0
+    assert read_status(tmp_path / "sweep")[0].state == "done"

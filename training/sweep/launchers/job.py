@@ -45,13 +45,17 @@ class MemberJob:
             self._log_to_file()
         before = self._step()
         code = main([self.folder, self.member])
+        if code == 0:  # a signal that comes now is too late; the job is to end as one that completed
+            for number in (signal.SIGUSR2, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            return
         vain = leads and code == 128 + signal.SIGUSR2 and self._in_vain(before)
-        if leads and code and not vain and goes_on(code - 128, environment):
+        if leads and not vain and goes_on(code - 128, environment):
             # Puts the job back into the queue (Slurm), or leaves with the code that says so (local).
             environment._requeue(0)
         # The other processes of a member that was told to save leave without an error: the first one may
         # still be saving, and a step in which one process fails is ended by Slurm.
-        if code and (leads or code < 128):
+        if leads or code < 128:
             raise SystemExit(code)
 
     def checkpoint(self) -> Any:
@@ -59,10 +63,9 @@ class MemberJob:
         from submitit import JobEnvironment
         from submitit.helpers import DelayedSubmission
 
-        pickled = JobEnvironment().paths.submitted_pickle
-        pickled.with_suffix(f"{pickled.suffix}.save_tmp").unlink(
-            missing_ok=True
-        )  # of an attempt killed there
+        # What an attempt that was killed while writing it left; submitit would stop at it.
+        left = Path(f"{JobEnvironment().paths.submitted_pickle}.save_tmp")
+        left.unlink(missing_ok=True)
         return DelayedSubmission(self)
 
     def _step(self) -> int:
