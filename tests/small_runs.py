@@ -74,3 +74,19 @@ def child_resume(run: str) -> None:
     from training.terminal import guarded
 
     os._exit(guarded(lambda: report(resume(run, quiet=True))))
+
+
+def stop_after(monkeypatch, *steps: int):
+    """Make each call of `fit` see a signal once it has done so many updates."""
+    from training.loop import Trainer
+
+    pending = list(steps)
+    update = Trainer._update
+
+    def counted(self):
+        update(self)
+        if pending and self.step >= pending[0]:
+            pending.pop(0)
+            self.stopping = lambda: True
+
+    monkeypatch.setattr(Trainer, "_update", counted)

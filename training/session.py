@@ -7,6 +7,7 @@ its model built; then the folder appears whole.
 import dataclasses
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,8 @@ def _fit(
 ) -> Outcome:
     from training.loop import Trainer
     from training.memory import keep_freed_pages
-    from training.tracking import Record, WandbTracker, wanted
+    from training.tracking import Record
+    from training.wandb_copy import wanted
     from workbench.data.batches import Batches, eval_batches
 
     keep_freed_pages()
@@ -229,10 +231,9 @@ def _fit(
         "cross_story": settings.data.cross_story,
         "objective": settings.model.objective,
     }
-    tracker = None
-    if wanted(settings.track.wandb):
-        tracker = WandbTracker(run, settings.track.project, settings.to_dict(), progress.say)
+    tracker = partial(_tracker, run, settings, progress) if wanted(settings.track.wandb) else None
     record = Record(run, upto=point.step if point else 0, tracker=tracker)
+    finished = False
     trainer = Trainer(
         run=run,
         settings=settings,
@@ -251,9 +252,18 @@ def _fit(
         finished = trainer.fit()
     finally:
         progress.close()
-        record.close()
+        record.close(complete=finished)
     write_card(run)
     return Outcome(run, trainer.step, finished, None if finished else signals.requested)
+
+
+def _tracker(run: Path, settings: RunSettings, progress: Progress, earlier: Any) -> Any:
+    from training.wandb_copy import WandbTracker
+
+    values = settings.to_dict()
+    chosen = values.pop("track")
+    config = {"parameters": settings.model.n_params, "tokens_per_step": settings.tokens_per_step, **values}
+    return WandbTracker(run, chosen, config, progress.say, earlier)
 
 
 def _check_compiler(settings: RunSettings) -> None:

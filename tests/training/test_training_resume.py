@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from small_runs import digests, masked, small
+from small_runs import digests, masked, small, stop_after
 
 from training.loop import Trainer
 from training.session import resume, train
@@ -21,20 +21,6 @@ VARIANTS = {
     "stories apart": small("data.cross_story=false"),
     "tokens": small("train.steps=null", "train.tokens=1270"),
 }
-
-
-def stop_after(monkeypatch, *steps: int):
-    """Make each call of `fit` see a signal once it has done so many updates."""
-    pending = list(steps)
-    update = Trainer._update
-
-    def counted(self):
-        update(self)
-        if pending and self.step >= pending[0]:
-            pending.pop(0)
-            self.stopping = lambda: True
-
-    monkeypatch.setattr(Trainer, "_update", counted)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
