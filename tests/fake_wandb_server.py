@@ -80,7 +80,7 @@ def serving():
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = do_PUT = _reply
+        do_GET = do_POST = do_PUT = _reply  # noqa: N815
 
         def log_message(self, *_):
             pass

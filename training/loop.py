@@ -279,6 +279,8 @@ class Trainer:
     def _save(self, planned: bool) -> None:
         """Write the checkpoint of this step, unless it is there; then thin out older ones."""
         if self.step in self._saved:
+            if planned:
+                self._thin_out()  # a kill may have come between saving and thinning out
             return
         self.record.sync()
         state = {
@@ -297,13 +299,19 @@ class Trainer:
         self._thin_out()
 
     def _thin_out(self) -> None:
-        keep = self.settings.train.keep_optimizer
-        older = [step for step in checkpoint_steps(self.run) if step <= self.step][: -keep or None]
-        for step in older if keep else []:
+        """Of the planned checkpoints all but the last few lose the optimiser's state; of those that
+        interruptions left only the newest stays, and only until a planned one follows."""
+        keep, every = self.settings.train.keep_optimizer, self.settings.train.checkpoint_every
+        steps = [step for step in checkpoint_steps(self.run) if step <= self.step]
+        planned = [step for step in steps if checkpoint_due(step, every) or self._is_planned(step)]
+        for step in planned[: -keep or None] if keep else []:
             drop_optimizer(self.run, step)
-            try:
-                interrupted = not read_state(checkpoint_folder(self.run, step)).get("planned", True)
-            except RunError:
-                continue  # damaged: left for its owner to look at
-            if interrupted:
+        for step in steps[:-1]:
+            if step not in planned:
                 delete_checkpoint(self.run, step)
+
+    def _is_planned(self, step: int) -> bool:
+        try:
+            return read_state(checkpoint_folder(self.run, step)).get("planned", True)
+        except RunError:
+            return True  # damaged: left for its owner to look at

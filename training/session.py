@@ -15,7 +15,7 @@ from training.config import RunSettings, resolve
 from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
-from workbench.files import read_json, write_json
+from workbench.files import BAD_DISK, disk_reason, read_json, write_json
 from workbench.runs import folder
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
@@ -250,10 +250,20 @@ def _fit(
         if point is not None:
             trainer.restore(point.state, read_optimizer(point.path))
         finished = trainer.fit()
+    except OSError as error:
+        if error.errno not in BAD_DISK:
+            raise
+        raise RunError(
+            f"{run} stopped after step {trainer.step:,}: {disk_reason(error)}; its checkpoints are untouched. "
+            f"Mend that, then: workbench resume {run}"
+        ) from None
     finally:
         progress.close()
         record.close(complete=finished)
-    write_card(run)
+    try:
+        write_card(run)
+    except OSError as error:
+        progress.say(f"Warning: the model card of {run} could not be written: {disk_reason(error)}.")
     return Outcome(run, trainer.step, finished, None if finished else signals.requested)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from workbench.errors import ConfigError, nearest, shown
+from workbench.files import read_plain
 
 T = TypeVar("T")
 
@@ -82,9 +83,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        if path.stat().st_size > 1_000_000:
+        if path.is_file() and path.stat().st_size > 1_000_000:
             raise ConfigError(f"{path} is over 1 MB; a configuration is a few lines of YAML.")
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        values = yaml.load(read_plain(path).decode("utf-8"), Loader=Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from None
     except UnicodeDecodeError:

@@ -110,8 +110,10 @@ def test_leftovers_of_a_kill_are_ignored_and_swept(run):
     (run / "checkpoints/.step-000032.abc.tmp").mkdir()
     (run / "checkpoints/step-000064").mkdir()
     (run / "checkpoints/notes").mkdir()
+    (run / ".metrics.jsonl.abc.tmp").write_text("half")
     assert checkpoint_steps(run) == [8, 16]
     sweep_leftovers(run)
+    assert sorted(os.listdir(run)) == ["checkpoints", "config.yaml"]
     assert sorted(os.listdir(run / "checkpoints")) == ["notes", "step-000008", "step-000016"]
 
 

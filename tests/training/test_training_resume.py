@@ -4,24 +4,13 @@ import json
 
 import pytest
 import torch
-from small_runs import digests, masked, small, stop_after
+from small_runs import VARIANTS, digests, small, stop_after, trained_digests
 
 from training.loop import Trainer
 from training.session import resume, train
 from workbench.errors import RunError
 from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import read_optimizer
-
-VARIANTS = {
-    "clm": small(),
-    "mlm": masked(),
-    "dropout": small("model.dropout=0.2"),
-    "bf16": small("train.dtype=bfloat16"),
-    "accumulated": small("train.accumulate=3"),
-    "stories apart": small("data.cross_story=false"),
-    "tokens": small("train.steps=null", "train.tokens=1270"),
-}
-
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_interrupted_and_resumed_twice_is_uninterrupted(variant, tmp_path, monkeypatch):
@@ -34,6 +23,28 @@ def test_interrupted_and_resumed_twice_is_uninterrupted(variant, tmp_path, monke
     assert digests(tmp_path / "broken") == digests(tmp_path / "whole")
     # The checkpoints of the interruptions are gone again, all others are there.
     assert load(tmp_path / "broken").checkpoints == load(tmp_path / "whole").checkpoints
+
+
+def test_a_chain_of_five_resumes_leaves_the_same_files(tmp_path, monkeypatch):
+    """Two interruptions in a row included: they must not cost a planned checkpoint its optimiser's state."""
+    settings = small("model.dropout=0.2", "train.accumulate=2")
+    train(settings, tmp_path / "whole", quiet=True)
+    stop_after(monkeypatch, 3, 8, 13, 33, 34)
+    outcome, calls = train(settings, tmp_path / "broken", quiet=True), 0
+    while not outcome.finished:
+        outcome, calls = resume(tmp_path / "broken", quiet=True), calls + 1
+    assert calls == 5
+    assert trained_digests(tmp_path / "broken") == trained_digests(tmp_path / "whole")
+
+
+def test_a_kill_between_saving_and_thinning_out_is_made_good(tmp_path, monkeypatch):
+    settings = small("train.steps=24")
+    train(settings, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Trainer, "_thin_out", lambda self: exit(9) if self.step == 24 else None)
+        train(settings, tmp_path / "broken", quiet=True)
+    assert resume(tmp_path / "broken", quiet=True).finished
+    assert trained_digests(tmp_path / "broken") == trained_digests(tmp_path / "whole")
 
 
 def test_interrupted_at_every_step(tmp_path, monkeypatch):

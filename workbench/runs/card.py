@@ -61,8 +61,8 @@ def card_text(run: Path) -> str:
     if any((Path(run) / "wandb").glob("offline-run-*")):
         parts += [
             "## Weights & Biases",
-            "An offline copy of the numbers lies in the folder `wandb` here. `wandb sync wandb`, called in this "
-            "folder, uploads it as one run, however often the training was interrupted.",
+            "An offline copy of the numbers lies in the folder `wandb` here. `wandb sync wandb`, called in "
+            "this folder, uploads it as one run, however often the training was interrupted.",
         ]
     quoted = ascii(str(run))
     parts += [
