@@ -121,7 +121,9 @@ def fail_at(number: int, what: Callable[[], Any]) -> dict[str, int]:
     return calls
 
 
-def child_fails_at(settings: RunSettings, out: str, number: int, errno_: int | None, counter: str = "") -> None:
+def child_fails_at(
+    settings: RunSettings, out: str, number: int, errno_: int | None, counter: str = ""
+) -> None:
     """Target of a child process: train (or resume), and be killed, or get an error, at the n-th such call."""
 
     def what() -> None:

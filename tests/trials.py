@@ -57,7 +57,7 @@ def summed(reports: list[Any]) -> list[dict[str, Any]]:
     """The counts of all tests, by row and kind."""
     total: dict[tuple[int, str], dict[str, Any]] = {}
     for report in reports:
-        for name, counts in report.user_properties if getattr(report, "when", None) == "call" else ():
+        for name, counts in report.user_properties:
             if name == KEY:
                 place = total.setdefault(
                     (counts["row"], counts["what"]), {**counts, "tried": 0, "survived": 0}
@@ -82,8 +82,9 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print the table and write the file, if a destructive test ran."""
-    reports = [report for found in terminalreporter.stats.values() for report in found]
-    if not any("torture" in getattr(report, "keywords", ()) for report in reports):
+    every = [report for found in terminalreporter.stats.values() for report in found]
+    reports = [report for report in every if isinstance(report, pytest.TestReport) and report.when == "call"]
+    if not any("torture" in report.keywords for report in reports):
         return
     if rows := summed(reports):
         terminalreporter.section("torture: tried, survived, lost")

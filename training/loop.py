@@ -119,7 +119,7 @@ class Trainer:
             self._update()
             self._observe()
         self.model.eval()
-        if self._done() and self.record.has("eval", self.step, final=True):
+        if self._done() and self.record.ended(self.step, bool(self.settings.train.sample_tokens)):
             return True
         self._save(planned=False)
         return False

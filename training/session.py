@@ -200,6 +200,16 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
     return material
 
 
+def batch_shape(settings: RunSettings) -> dict[str, Any]:
+    """What batches for training and for evaluation have in common."""
+    return {
+        "batch_size": settings.train.batch_size,
+        "n_ctx": settings.model.n_ctx,
+        "cross_story": settings.data.cross_story,
+        "objective": settings.model.objective,
+    }
+
+
 def use_threads(threads: int | None) -> None:
     """Set torch's CPU threads, if asked to."""
     if threads is not None:
@@ -225,12 +235,7 @@ def _fit(
     keep_freed_pages()
     settings = material.settings
     train_split, validation_split = material.packed.train, material.packed.validation
-    common: dict[str, Any] = {
-        "batch_size": settings.train.batch_size,
-        "n_ctx": settings.model.n_ctx,
-        "cross_story": settings.data.cross_story,
-        "objective": settings.model.objective,
-    }
+    shape = batch_shape(settings)
     tracker = partial(_tracker, run, settings, progress) if wanted(settings.track.wandb) else None
     record = Record(run, upto=point.step if point else 0, tracker=tracker)
     finished = False
@@ -238,8 +243,8 @@ def _fit(
         run=run,
         settings=settings,
         model=model,
-        batches=Batches(train_split, seed=settings.train.seed, **common),
-        validation=lambda tokens: eval_batches(validation_split, max_tokens=tokens, **common),
+        batches=Batches(train_split, seed=settings.train.seed, **shape),
+        validation=lambda tokens: eval_batches(validation_split, max_tokens=tokens, **shape),
         validation_tokens=validation_split.n_tokens,
         tokenizer_hash=material.tokenizer_hash,
         record=record,
@@ -254,8 +259,8 @@ def _fit(
         if error.errno not in BAD_DISK:
             raise
         raise RunError(
-            f"{run} stopped after step {trainer.step:,}: {disk_reason(error)}; its checkpoints are untouched. "
-            f"Mend that, then: workbench resume {run}"
+            f"{run} stopped after step {trainer.step:,}: {disk_reason(error)}; its checkpoints are "
+            f"untouched. Mend that, then: workbench resume {run}"
         ) from None
     finally:
         progress.close()
@@ -316,8 +321,9 @@ def _is_finished(run: Path, settings: RunSettings, state: dict[str, Any]) -> boo
     budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
     if not budget.done(state["step"], state["seconds_trained"]):
         return False
-    rows = folder.read_rows(run / folder.METRICS)
-    return any(row.get("final") and row["step"] == state["step"] for row in rows)
+    rows = [row for row in folder.read_rows(run / folder.METRICS) if row.get("step") == state["step"]]
+    sampled = not chosen.sample_tokens or any(row.get("kind") == "sample" for row in rows)
+    return sampled and any(row.get("final") for row in rows)
 
 
 def _origin(run: Path) -> dict[str, Any]:

@@ -63,6 +63,10 @@ class Record:
         """Whether that row is there already."""
         return (kind, step, final) in self._done
 
+    def ended(self, step: int, sampled: bool) -> bool:
+        """Whether all is there that a run ends with: the last evaluation, and a sample if one is wanted."""
+        return self.has("eval", step, final=True) and (not sampled or self.has("sample", step))
+
     def sync(self) -> None:
         """Bring all rows to the disk, before a checkpoint that counts on them."""
         for file in self._files.values():

@@ -5,8 +5,8 @@ and resumed and stays one run there. The same file says up to which step the cop
 after a kill or where wandb was switched on late, is copied from metrics.jsonl first, and nothing twice.
 
 Offline, every call of `resume` makes a directory of its own (wandb 0.31 cannot go on in an old one). All
-carry the same id and `resume="allow"`, without which `wandb sync` would write each over the one before; with it
-`wandb sync RUN/wandb` appends them in order. A directory that was never finished holds next to nothing, as
+carry the same id and `resume="allow"`, without which `wandb sync` would write each over the one before;
+with it `wandb sync RUN/wandb` appends them in order. A directory that was never finished holds next to nothing, as
 wandb keeps its rows in memory, and makes the synchronisation of the whole run fail: the next call removes it
 and copies its rows again.
 """
@@ -140,7 +140,7 @@ def wanted(choice: bool | None) -> bool:
 
 
 def _note(run: Path) -> dict[str, Any]:
-    """What the run's wandb.json says; a new id where there is none. Clears up after calls that never ended."""
+    """What wandb.json says; a new id where there is none. Clears up after calls that never ended."""
     try:
         kept = read_json(run / NOTE)
         note = {"id": _ID.fullmatch(kept["id"])[0], "copied": int(kept["copied"])}  # type: ignore[index]

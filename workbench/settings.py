@@ -92,6 +92,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid YAML: its mappings are nested too deeply.") from None
+    except ValueError as error:  # a date that is none, a number of thousands of digits
+        raise ConfigError(f"{path} is not valid YAML: {shown(str(error), 150)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no mapping of fields.")
     return values
@@ -120,6 +124,6 @@ def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
                 raise ConfigError(f"--set {key}: {parent} holds {place!r}, not a mapping of fields.")
         try:
             place[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {key}: {text!r} is not a valid value.") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise ConfigError(f"--set {key}: {shown(text)!r} is not a valid value.") from None
     return result

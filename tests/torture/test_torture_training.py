@@ -54,7 +54,7 @@ def test_two_hundred_kills(seed, whole, tmp_path, trials):
                 kills.add(-1, -1)
     finish(out)
     assert trained_digests(out) == whole(name, settings)
-    assert not [path for path in out.rglob("*.tmp")]
+    assert not list(out.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("seed", range(200, 234))

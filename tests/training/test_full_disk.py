@@ -117,13 +117,19 @@ def test_files_that_may_not_grow(limit, whole, tmp_path):
 def test_a_row_that_does_not_fit_is_left_out_whole(tmp_path, small_disk):
     """A write on a full disk may take half a line and say nothing; the row after it would make both unreadable."""
     record = Record(small_disk, upto=0)
-    with open(small_disk / "filler", "wb") as filler, pytest.raises(OSError, match="No space left"):
-        while True:
-            filler.write(bytes(50_000))
-            filler.flush()
-    with pytest.raises(OSError, match="No space left"):
+
+    def fill():
+        with open(small_disk / "filler", "wb", buffering=0) as filler:
+            while filler.write(bytes(4096)):
+                pass
+
+    def rows():
         for step in range(1, 200):
             record.write("train", step, text="x" * 500)
+
+    for full in (fill, rows):
+        with pytest.raises(OSError, match="No space left"):
+            full()
     written = (small_disk / "metrics.jsonl").read_bytes()
     assert written == b"" or written.endswith(b"\n")
     (small_disk / "filler").unlink()
@@ -165,7 +171,9 @@ def test_a_fault_at_each_call_that_writes_of_a_whole_run(part, kind, tmp_path, t
     assert run_child(child_fails_at, settings, str(tmp_path / "first"), 0, None, str(counter)) == 0
     calls = int(counter.read_text().split(":")[1].strip(" }"))
     whole = trained_digests(tmp_path / "first")
-    faults = trials(1, "a kill at each call that writes" if kind == "killed" else "an error at each call that writes")
+    faults = trials(
+        1, "a kill at each call that writes" if kind == "killed" else "an error at each call that writes"
+    )
     for number in range(1 + part, calls + 1, 4):
         out = tmp_path / f"run-{number}"
         with faults.one():

@@ -78,7 +78,9 @@ def signalled(place, number, whole, tmp_path, settings=SETTINGS):
     code = run_child(child_signalled, settings, str(out), PLACES[place], number, str(counter))
     calls = json.loads(counter.read_text())
     assert calls["calls"] >= PLACES[place][3], "the signal was sent"
-    assert code == (0 if place in ("the card", "last save", "last evaluation") and code == 0 else 128 + number)
+    assert code == (
+        0 if place in ("the card", "last save", "last evaluation") and code == 0 else 128 + number
+    )
     assert calls["updates"] == 0, "no update begins after the signal"
     assert calls["saves"] <= 1
     if place in ("building the model", "packing"):

@@ -12,6 +12,7 @@ from workbench.errors import RunError
 from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import read_optimizer
 
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_interrupted_and_resumed_twice_is_uninterrupted(variant, tmp_path, monkeypatch):
     settings = VARIANTS[variant]
@@ -40,9 +41,28 @@ def test_a_chain_of_five_resumes_leaves_the_same_files(tmp_path, monkeypatch):
 def test_a_kill_between_saving_and_thinning_out_is_made_good(tmp_path, monkeypatch):
     settings = small("train.steps=24")
     train(settings, tmp_path / "whole", quiet=True)
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+    with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_thin_out", lambda self: exit(9) if self.step == 24 else None)
-        train(settings, tmp_path / "broken", quiet=True)
+        with pytest.raises(SystemExit):
+            train(settings, tmp_path / "broken", quiet=True)
+    assert resume(tmp_path / "broken", quiet=True).finished
+    assert trained_digests(tmp_path / "broken") == trained_digests(tmp_path / "whole")
+
+
+def test_a_stop_between_the_last_evaluation_and_its_sample(tmp_path, monkeypatch):
+    """A run without its last sample is not finished; it was once, and then lacked that row for ever."""
+    settings = small("train.steps=12")
+    train(settings, tmp_path / "whole", quiet=True)
+    report = Trainer._report
+
+    def signalled(self, found, last):
+        report(self, found, last)
+        if last:
+            self.stopping = lambda: True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_report", signalled)
+        assert not train(settings, tmp_path / "broken", quiet=True).finished
     assert resume(tmp_path / "broken", quiet=True).finished
     assert trained_digests(tmp_path / "broken") == trained_digests(tmp_path / "whole")
 

@@ -10,7 +10,6 @@ from workbench.errors import DataError
 from workbench.files import FULL_DISK
 
 
-
 def cache_root(cache: Path | str | None = None) -> Path:
     """The folder for derived data: `cache` if given, else `$WORKBENCH_CACHE`, else `~/.cache/workbench`."""
     chosen = cache or os.environ.get("WORKBENCH_CACHE") or "~/.cache/workbench"

@@ -105,8 +105,8 @@ def save_checkpoint(
                 (folder / name).write_bytes(data)
     except OSError as error:
         raise RunError(
-            f"checkpoint {target} could not be written: {disk_reason(error)}; earlier checkpoints are untouched. "
-            f"Mend that, then: workbench resume {run}"
+            f"checkpoint {target} could not be written: {disk_reason(error)}; earlier checkpoints are "
+            f"untouched. Mend that, then: workbench resume {run}"
         ) from None
     return target
 
