@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from workbench.errors import ConfigError, nearest, shown
+from workbench.files import read_plain
 
 T = TypeVar("T")
 
@@ -84,15 +85,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        if path.stat().st_size > 1_000_000:
+        if path.is_file() and path.stat().st_size > 1_000_000:
             raise ConfigError(f"{path} is over 1 MB; a configuration is a few lines of YAML.")
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        values = yaml.load(read_plain(path).decode("utf-8"), Loader=Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid YAML: its mappings are nested too deeply.") from None
+    except ValueError as error:  # a date that is none, a number of thousands of digits
+        raise ConfigError(f"{path} is not valid YAML: {shown(str(error), 150)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no mapping of fields.")
     return values
@@ -141,6 +146,6 @@ def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
                 raise ConfigError(f"--set {key}: {parent} holds {place!r}, not a mapping of fields.")
         try:
             place[last] = yaml.load(text, Loader=_loader())
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {key}: {text!r} is not a valid value.") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise ConfigError(f"--set {key}: {shown(text)!r} is not a valid value.") from None
     return result
