@@ -19,7 +19,7 @@ examples:
   workbench sweep my.yaml --out runs/mine --jobs 2    two members side by side
   workbench sweep runs/widths                         go on, after Ctrl-C, a crash or a failed member
   workbench sweep runs/widths --status                from another terminal, while it runs
-  workbench sweep width --launcher slurm --set launcher.partition=gpu-a100 --set launcher.gpus=1    on a cluster
+  workbench sweep width --launcher slurm --set launcher.partition=gpu-a100 --set launcher.gpus=1
   workbench compare runs/widths                       afterwards: tables, plots, intervals over seeds
 
 a sweep file:
