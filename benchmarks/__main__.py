@@ -5,7 +5,18 @@ The longer comparison of a trained run with a GPT-Neo (`make bench-quality`) tak
 
 import argparse
 
-from benchmarks import blimp, caching, components, fields, importing, neurons, patching, start, training
+from benchmarks import (
+    blimp,
+    caching,
+    components,
+    fields,
+    importing,
+    neurons,
+    patching,
+    scaling,
+    start,
+    training,
+)
 
 
 def main() -> None:
@@ -29,6 +40,8 @@ def main() -> None:
     components.run("tiny", args.threads)
     print("\n# Neurons over a corpus")
     neurons.run(threads=args.threads)
+    print("\n# Scaling laws")
+    scaling.run()
     print("\n# BLiMP")
     blimp.main([])
     print("\n# Training step")
