@@ -15,12 +15,14 @@ VERBS: dict[str, dict[str, str]] = {
     "train": {
         "train": "train a model on stories",
         "resume": "go on with a run, to its end or for longer",
+        "sweep": "train a family of models from one file; go on with it, look at its state",
         "data": "look at a corpus: stories, tokens, bytes per token, overlap",
         "presets": "the named shapes and their sizes",
     },
     "look": {
         "list": "all runs of a folder as a table",
         "show": "one run: settings, figures, checkpoints, loss curve",
+        "compare": "the runs of a folder: tables, plots, speed, intervals over seeds",
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
         "patch": "put activations of one prompt into another: what moves the answer",
@@ -34,6 +36,7 @@ VERBS: dict[str, dict[str, str]] = {
         "app": "open the explorer in the browser",
     },
     "exchange": {
+        "copy": "make a run of your own that begins with another's weights",
         "import": "make a run of a Hugging Face model",
         "export": "write a run as a Hugging Face model",
     },
@@ -53,7 +56,8 @@ examples:
   workbench export runs/tiny models/tiny
 
 `workbench VERB --help` explains a verb.
-`runs/tiny@512` is the checkpoint of step 512, `runs/tiny` the last."""
+`runs/tiny@512` is the checkpoint of step 512, `runs/tiny` the last.
+`zoo/tiny-4h` is a model that ships; `workbench list zoo` shows them all."""
 
 
 class Parser(argparse.ArgumentParser):

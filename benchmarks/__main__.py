@@ -15,6 +15,7 @@ from benchmarks import (
     patching,
     scaling,
     start,
+    sweeping,
     training,
 )
 
@@ -47,6 +48,8 @@ def main() -> None:
     print("\n# Training step")
     for shape in args.shapes:
         training.run(shape, args.rounds, args.seconds, args.threads)
+    print("\n# What a member of a sweep costs beyond its training")
+    sweeping.run()
     print("\n# What each field costs")
     fields.run("small", args.rounds, threads=args.threads)
 

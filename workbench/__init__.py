@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from workbench.data.embedded.stories import stories
     from workbench.errors import WorkbenchError
     from workbench.evals.blimp import blimp
+    from workbench.evals.comparison.compare import compare
+    from workbench.evals.efficiency.inference import inference
     from workbench.evals.scaling.collect import points_of_runs
     from workbench.evals.scaling.critical_batch import fit_critical_batch
     from workbench.evals.scaling.envelope import fit_envelope
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from workbench.model.presets import PRESETS, preset
     from workbench.model.transformer import HookedTransformer
     from workbench.runs.catalogue import list_runs, load
+    from workbench.zoo.table import zoo_table
 
 __version__ = "0.1.0"
 
@@ -78,6 +81,7 @@ _HOMES = {
     "best_for_hours": "workbench.evals.scaling.optimum",
     "blimp": "workbench.evals.blimp",
     "check_attribution": "workbench.interp.patching.check",
+    "compare": "workbench.evals.comparison.compare",
     "check_predictions": "workbench.evals.scaling.predictions",
     "component_family": "workbench.interp.components.family",
     "component_history": "workbench.interp.components.history",
@@ -93,6 +97,7 @@ _HOMES = {
     "fit_power": "workbench.evals.scaling.power",
     "head_importance": "workbench.interp.ablation.importance",
     "head_scores": "workbench.interp.heads.scores",
+    "inference": "workbench.evals.efficiency.inference",
     "knowledge_neurons": "workbench.interp.neurons.knowledge",
     "label_neurons": "workbench.interp.neurons.labels",
     "layer_weights": "workbench.interp.direct.layer_weights",
@@ -118,6 +123,7 @@ _HOMES = {
     "stories": "workbench.data.embedded.stories",
     "study": "workbench.interp.study.study",
     "train_tuned_lens": "workbench.interp.direct.tuned_lens",
+    "zoo_table": "workbench.zoo.table",
 }
 
 __all__ = [
@@ -139,6 +145,7 @@ __all__ = [
     "blimp",
     "check_attribution",
     "check_predictions",
+    "compare",
     "component_family",
     "component_history",
     "component_matrix",
@@ -153,6 +160,7 @@ __all__ = [
     "fit_power",
     "head_importance",
     "head_scores",
+    "inference",
     "knowledge_neurons",
     "label_neurons",
     "layer_weights",
@@ -178,6 +186,7 @@ __all__ = [
     "stories",
     "study",
     "train_tuned_lens",
+    "zoo_table",
 ]
 
 
