@@ -6,9 +6,9 @@ after a kill or where wandb was switched on late, is copied from metrics.jsonl f
 
 Offline, every call of `resume` makes a directory of its own (wandb 0.31 cannot go on in an old one). All
 carry the same id and `resume="allow"`, without which `wandb sync` would write each over the one before;
-with it `wandb sync RUN/wandb` appends them in order. A directory that was never finished holds next to nothing, as
-wandb keeps its rows in memory, and makes the synchronisation of the whole run fail: the next call removes it
-and copies its rows again.
+with it `wandb sync RUN/wandb` appends them in order. A directory that was never finished holds next to
+nothing, as wandb keeps its rows in memory, and makes the synchronisation of the whole run fail: the next call
+removes it and copies its rows again.
 """
 
 import json
