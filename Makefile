@@ -28,7 +28,7 @@ bench-quality: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.quality
 
 app: $(VENV)/.app
-	$(BIN)/workbench app --runs runs
+	$(BIN)/workbench app
 
 torture: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "torture or figure" tests

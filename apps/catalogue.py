@@ -1,4 +1,4 @@
-"""Which runs the page may open, and the opened ones.
+"""Which runs the page may open, and the opened ones: those of a folder, and the family that ships.
 
 A name is looked up in a list, never made into a path.
 """
@@ -17,7 +17,9 @@ import streamlit as st
 from workbench.errors import RunError, nearest
 from workbench.runs.catalogue import Run, RunSummary, summarise
 from workbench.runs.checkpoint import MANIFEST, checkpoint_folder, checkpoint_steps
-from workbench.runs.folder import DamagedCheckpoint, good_checkpoint, run_folders
+from workbench.runs.folder import DamagedCheckpoint, good_checkpoint, run_folders, runs_root
+from workbench.runs.shipped import family_folder
+from workbench.runs.shipped import shown_name as shipped_name
 
 if TYPE_CHECKING:
     from workbench.model.transformer import HookedTransformer
@@ -45,22 +47,50 @@ class Opened:
         return self.run.name
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the page was started on."""
+
+    root: Path
+    """The folder of the user's runs."""
+    family: bool
+    """Whether the family that ships is shown beside them: where no folder was asked for."""
+    data: str | None
+    """Where minimal pairs are whose sentences did not come with a result."""
+
+
+def asked(arguments: Sequence[str]) -> Asked:
+    """`-- --runs FOLDER --data PAIRS`; see `runs_folder`."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--runs")
+    parser.add_argument("--data")
+    known = parser.parse_known_args(list(arguments))[0]
+    return Asked(runs_folder(arguments), known.runs is None, known.data)
+
+
 def runs_folder(arguments: Sequence[str]) -> Path:
     """The folder of `-- --runs FOLDER`; without it `runs` here, else `runs` beside the apps folder."""
     parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
     parser.add_argument("--runs")
     asked = parser.parse_known_args(list(arguments))[0].runs
     if asked is not None:
-        return Path(asked)
+        return runs_root(asked)
     here, beside = Path("runs"), Path(__file__).resolve().parents[1] / "runs"
     return beside if beside.is_dir() and not here.is_dir() else here
 
 
-def find_runs(root: Path) -> dict[str, Path]:
-    """Name -> folder of the runs under `root` and in its folders (`demo/tiny`), by name.
+def find_runs(root: Path, family: bool = False) -> dict[str, Path]:
+    """Name -> folder of the runs under `root` and in its folders (`demo/tiny`), by name; behind them, if
+    wanted, the family that ships (`zoo/tiny-4h`).
 
     A run that a link leads out of `root` is left out.
     """
+    mine = _runs_under(root)
+    shipped = {shipped_name(path): path for path in run_folders(family_folder())} if family else {}
+    return mine | {name: path for name, path in shipped.items() if name not in mine}
+
+
+def _runs_under(root: Path) -> dict[str, Path]:
     inside = Path(root).resolve()
     found = {path.name: path for path in run_folders(root)}
     for group in _folders(root):
@@ -92,9 +122,9 @@ def find_run(root: Path, name: str) -> Path:
 
 
 @st.cache_data(ttl=5, max_entries=16, show_spinner=False)
-def summaries(root: str, names: tuple[str, ...]) -> dict[str, RunSummary]:
+def summaries(root: str, names: tuple[str, ...], family: bool = False) -> dict[str, RunSummary]:
     """The summary of each run; read again every few seconds, as a run may be training."""
-    known = find_runs(Path(root))
+    known = find_runs(Path(root), family)
     return {name: summarise(known[name]) for name in names if name in known}
 
 

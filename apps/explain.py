@@ -9,7 +9,7 @@ import numpy as np
 import streamlit as st
 
 from apps.catalogue import Opened
-from apps.sources import Source, candidates, protocol_of, read_result
+from apps.sources import Source, candidates, protocol_of, scored_pairs
 from apps.tokens import Column, bare, side_by_side, visible
 from workbench.interp.direct.pair import PairAttribution, TextAttribution, attribute_pair, attribute_text
 from workbench.interp.direct.writers import Component
@@ -79,7 +79,7 @@ def _opening(_opened: Opened, key: str, modified: int, _source: Source) -> tuple
     assert _source.saved is not None
     protocol, pll = protocol_of(_source)
     found = []
-    for row in candidates(read_result(_source.saved).per_pair).to_dict("records"):
+    for row in candidates(scored_pairs(_source)).to_dict("records"):
         pair = explain_pair(_opened, row["sentence_good"], row["sentence_bad"], protocol, pll)
         where = (str(row["paradigm"]), int(row["pair_id"]))
         found.append((max(pair.difference, pair.difference_at_place), where))

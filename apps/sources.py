@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from apps.catalogue import Opened
+from apps.pairs_at_hand import pairs_at_hand
 from workbench.data.pairs import Pair, PairSet, open_pairs
 from workbench.errors import WorkbenchError
 from workbench.evals.blimp import blimp
+from workbench.evals.compact import has_sentences, with_sentences
 from workbench.evals.result import BlimpResult
 from workbench.files import read_json
+from workbench.runs.folder import tokenizer_file
+from workbench.runs.shipped import is_shipped, results_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,6 +34,7 @@ class Saved:
     source: str
     protocol: str
     pll: str | None
+    fingerprint: str = ""
 
     @property
     def label(self) -> str:
@@ -48,7 +53,9 @@ class Source:
     saved: Saved | None
     """The newest result of the opened checkpoint on them."""
     other: Saved | None
-    """The newest result of any checkpoint; it has the sentences."""
+    """The newest result of any checkpoint; it has the sentences, unless it ships."""
+    data: str | None = None
+    """Where pairs are whose sentences did not come with a result."""
 
 
 def pairs_name(pairs: str, source: str) -> str:
@@ -66,15 +73,18 @@ def _head(path: str, modified: int) -> dict[str, Any] | None:
             "source": str(value["source"]),
             "protocol": str(value["protocol"]["name"]),
             "pll": value["pll"],
+            "fingerprint": str(value.get("fingerprint", "")),
         }
     except (WorkbenchError, KeyError, TypeError):
         return None
 
 
 def saved_results(run: Path) -> list[Saved]:
-    """All readable results of a run, newest first."""
-    found = []
-    for path in (Path(run) / "blimp").glob("*.json"):
+    """All readable results of a run, newest first. Of a run that ships: the reader's own, then those that
+    came with it, BLiMP before others."""
+    run, found = Path(run), []
+    places = dict.fromkeys([results_folder(run), run])
+    for path in (path for place in places for path in (place / "blimp").glob("*.json")):
         try:
             modified = path.stat().st_mtime_ns
         except OSError:
@@ -82,33 +92,80 @@ def saved_results(run: Path) -> list[Saved]:
         head = _head(str(path), modified)
         if head is not None:
             found.append(Saved(path, modified, **head))
-    return sorted(found, key=lambda saved: (saved.modified, saved.path.name), reverse=True)
+
+    def order(saved: Saved) -> tuple[bool, int, int, str]:
+        came = is_shipped(run) and saved.path.parent.parent == run
+        rank = ("folder", "embedded", "blimp").index(saved.source) if came and saved.source in NAMES else 0
+        return not came, rank, 0 if came else saved.modified, saved.path.name
+
+    return sorted(found, key=order, reverse=True)
 
 
-def sources(results: list[Saved], step: int) -> list[Source]:
-    """The embedded pairs, and every set that the run was scored on; scored sets first."""
+def sources(results: list[Saved], step: int, data: str | None = None) -> list[Source]:
+    """The embedded pairs, and every set that the run was scored on; scored sets first.
+
+    Args:
+        results: of the run.
+        step: the opened checkpoint's.
+        data: where pairs are whose sentences did not come with a result.
+    """
     keys = list(dict.fromkeys([*(saved.pairs for saved in results), "embedded"]))
     found = []
     for key in keys:
         mine = [saved for saved in results if saved.pairs == key]
         here = next((saved for saved in mine if saved.step == step), None)
         label = pairs_name(key, mine[0].source if mine else key)
-        found.append(Source(key, label, here, here or next(iter(mine), None)))
+        source = Source(key, label, here, here or next(iter(mine), None), data)
+        if key == "embedded" and not readable(source):
+            source = Source(key, label, None, None, data)  # of an older edition of the pairs: scored now
+        found.append(source)
     return found
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+def readable(source: Source) -> bool:
+    """Whether the sentences are there: in the results, or in a folder of the same pairs on this machine."""
+    known = [saved for saved in (source.saved, source.other) if saved is not None]
+    return all(has_sentences(_whole(saved, source.data).per_pair) for saved in known)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
 def _result(path: str, modified: int) -> BlimpResult:
     return BlimpResult.read(path)
 
 
 def read_result(saved: Saved) -> BlimpResult:
-    """The whole saved result; shared, so not to be changed.
+    """The whole saved result, with sentences only if they were saved; shared, so not to be changed.
 
     Raises:
         DataError: its files are missing or damaged.
     """
     return _result(str(saved.path), saved.modified)
+
+
+def _whole(saved: Saved, data: str | None) -> BlimpResult:
+    """The result with its sentences; without them where the pairs are not at hand."""
+    result = read_result(saved)
+    if has_sentences(result.per_pair):
+        return result
+    pairs = pairs_at_hand(saved.pairs, saved.source, saved.fingerprint, data)
+    return result if pairs is None else _joined(str(saved.path), saved.modified, saved.fingerprint, pairs)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _joined(path: str, modified: int, fingerprint: str, _pairs: PairSet) -> BlimpResult:
+    from workbench.data.tokenizer import load_tokenizer
+
+    result = _result(path, modified)
+    try:
+        return with_sentences(result, _pairs, load_tokenizer(tokenizer_file(Path(path).parents[1])))
+    except WorkbenchError:
+        return result
+
+
+def scored_pairs(source: Source) -> "pd.DataFrame":
+    """The opened checkpoint's saved decisions, with sentences; there must be some."""
+    assert source.saved is not None
+    return _whole(source.saved, source.data).per_pair
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -122,7 +179,7 @@ def pair_set(source: Source) -> PairSet:
         return _embedded()
     columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
     paradigms: dict[str, list[Pair]] = {}
-    for row in read_result(source.other).per_pair[columns].itertuples(index=False, name=None):
+    for row in _whole(source.other, source.data).per_pair[columns].itertuples(index=False, name=None):
         paradigms.setdefault(row[2], []).append(Pair(*row))
     return PairSet(source.other.pairs, source.other.source, paradigms)
 
@@ -147,16 +204,17 @@ def scored(opened: Opened, source: Source, paradigm: str) -> BlimpResult:
     `.per_pair` has the columns of `BlimpResult.per_pair`.
     """
     if source.saved is not None:
-        return _part(str(source.saved.path), source.saved.modified, paradigm)
+        return _part(str(source.saved.path), source.saved.modified, paradigm, source)
     protocol, pll = protocol_of(source)
     return _score(opened, opened.key, source.key, paradigm, protocol, pll, source)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)
-def _part(path: str, modified: int, paradigm: str) -> BlimpResult:
+def _part(path: str, modified: int, paradigm: str, _source: Source) -> BlimpResult:
     from dataclasses import replace
 
-    whole = _result(path, modified)
+    assert _source.saved is not None
+    whole = _whole(_source.saved, _source.data)
     frame = whole.per_pair[whole.per_pair.paradigm == paradigm].reset_index(drop=True)
     return replace(whole, per_pair=frame)
 

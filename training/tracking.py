@@ -17,6 +17,7 @@ from workbench.runs.folder import METRICS, TIMINGS, read_rows
 if TYPE_CHECKING:
     from training.wandb_copy import WandbTracker
 
+MILESTONES = ("eval", "extend")
 Earlier = list[tuple[int, dict[str, Any]]]
 """Rows as a tracker takes them: the step, and the numbers by name."""
 
@@ -28,19 +29,29 @@ class Record:
         run: the run folder.
         upto: rows of later steps are removed first, with any half-written line.
         tracker: makes the tracker that also gets every row, from those that are there already.
+        writes: False in a process that only helps to train: it knows the same rows and writes none.
     """
 
     def __init__(
-        self, run: Path, upto: int, tracker: "Callable[[Earlier], WandbTracker] | None" = None
+        self,
+        run: Path,
+        upto: int,
+        tracker: "Callable[[Earlier], WandbTracker] | None" = None,
+        writes: bool = True,
     ) -> None:
         self._done: set[tuple[str, int, bool]] = set()
+        self.milestones: list[dict[str, Any]] = []
+        """The rows, in order, on which later training depends: evaluations and extensions."""
         self._files: dict[str, FileIO] = {}
         earlier: Earlier = []
         for name in (METRICS, TIMINGS):
             rows = [row for row in read_rows(run / name) if row.get("step", -1) <= upto]
+            for row in rows if name == METRICS else []:
+                self._note(row)
+            if not writes:
+                continue
             write_bytes(run / name, b"".join(_line(row) for row in rows))
             self._files[name] = FileIO(run / name, "ab")
-            self._done |= {_key(row) for row in rows if name == METRICS}
             earlier += [(row["step"], _named(row, "time" if name == TIMINGS else "")) for row in rows]
         self._tracker = tracker(sorted(earlier, key=lambda row: row[0])) if tracker else None
 
@@ -48,7 +59,7 @@ class Record:
         """A row of metrics.jsonl: `{"kind": ..., "step": ..., ...}`."""
         row = {"kind": kind, "step": step, **numbers}
         self._append(METRICS, row)
-        self._done.add(_key(row))
+        self._note(row)
         if self._tracker is not None:
             self._tracker.log(step, _named(row))
 
@@ -58,6 +69,11 @@ class Record:
         self._append(TIMINGS, row)
         if self._tracker is not None:
             self._tracker.log(step, _named(row, "time"))
+
+    def _note(self, row: dict[str, Any]) -> None:
+        self._done.add(_key(row))
+        if row.get("kind") in MILESTONES:
+            self.milestones.append(row)
 
     def has(self, kind: str, step: int, final: bool = False) -> bool:
         """Whether that row is there already."""
@@ -81,6 +97,8 @@ class Record:
 
     def _append(self, name: str, row: dict[str, Any]) -> None:
         """The whole line, or, on a full disk, none of it: half a line with another behind it is no row."""
+        if name not in self._files:
+            return
         file, data = self._files[name], _line(row)
         start, done = os.fstat(file.fileno()).st_size, 0
         try:

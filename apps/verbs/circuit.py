@@ -177,18 +177,17 @@ def _steps(given: str | None, opened: Any) -> list[int] | None:
 
 def _others(family: str | None, opened: Any) -> list[Any]:
     """The runs of a folder that have a checkpoint, this one first."""
-    from pathlib import Path
-
     from workbench.errors import RunError
     from workbench.runs.catalogue import load
     from workbench.runs.checkpoint import checkpoint_steps
-    from workbench.runs.folder import run_folders
+    from workbench.runs.folder import run_folders, runs_root
 
     if family is None:
         return []
-    if not Path(family).is_dir():
+    root = runs_root(family)
+    if not root.is_dir():
         raise RunError(f"there is no folder {family} of runs for --family.")
-    paths = [path for path in run_folders(Path(family)) if checkpoint_steps(path)]
+    paths = [path for path in run_folders(root) if checkpoint_steps(path)]
     found = [opened, *(load(path) for path in paths if path.absolute() != opened.path.absolute())]
     if len(found) < 2:
         raise RunError(f"{family} holds no other run to put beside {opened.name}.")

@@ -6,6 +6,7 @@ EXAMPLES = """\
 examples:
   workbench list                   the runs under runs/
   workbench list runs/widths --sort loss
+  workbench list zoo               the family that ships
 
 loss (nats a token) and bits/byte are of the latest evaluation on the validation split; pairs is the share of
 minimal pairs decided rightly in the latest saved result; minutes is training time."""
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.epilog = EXAMPLES
     parser.add_argument(
-        "root", nargs="?", default="runs", help="the folder that holds the runs (default: runs)"
+        "root", nargs="?", default="runs", help="the folder that holds the runs (default: runs), or zoo"
     )
     parser.add_argument("--sort", choices=_ORDERS, default="name", help="which column to sort by")
 
@@ -27,7 +28,11 @@ def run(args: argparse.Namespace) -> int:
     from apps.verbs.tables import clean, number, print_table
     from training.progress import short
     from workbench.runs.catalogue import list_runs
+    from workbench.runs.folder import runs_root
+    from workbench.runs.shipped import family_folder
 
+    if runs_root(args.root) == family_folder():
+        return _family(args.sort)
     found = list_runs(args.root)
     if not found:
         print(f"{args.root} holds no runs yet. Train one: workbench train --out {args.root}/tiny")
@@ -68,4 +73,49 @@ def run(args: argparse.Namespace) -> int:
     for row in found:
         if row.status.startswith("damaged"):
             print(f"{clean(row.name)}: {clean(row.status)}")
+    return 0
+
+
+def _family(sort: str) -> int:
+    """Print the family that ships; returns the exit code."""
+    from apps.verbs.tables import number, print_table
+    from training.progress import short
+    from workbench.runs.shipped import family_folder
+    from workbench.zoo.family_files import check_manifest, family_bytes, family_facts
+    from workbench.zoo.table import zoo_table
+
+    facts, table = family_facts(), zoo_table()
+    if sort not in ("name", "minutes"):
+        table = table.sort_values(sort, na_position="last", kind="stable")
+    table = table.astype(object).where(table.notna(), None)
+    rows = [
+        (
+            row["run"],
+            row["differs"],
+            f"{row['parameters']:,}",
+            "–" if row["tokens_seen"] is None else short(row["tokens_seen"]),
+            number(row["loss"]),
+            number(row["bits_per_byte"]),
+            "–" if row["blimp"] is None else f"{100 * row['blimp']:.1f}",
+            "–" if row["blimp"] is None else f"{100 * row['blimp_low']:.1f} – {100 * row['blimp_high']:.1f}",
+            row["checkpoints"],
+            f"{row['bytes'] / 1e6:.2f} MB",
+        )
+        for row in table.to_dict("records")
+    ]
+    header = (
+        "run", "differs", "parameters", "tokens", "loss", "bits/byte", "BLiMP %", "95 % interval",
+        "checkpoints", "size",
+    )  # fmt: skip
+    print_table(header, rows, left=2)
+    count = check_manifest()
+    print(
+        f"\n{len(table)} models, {family_bytes() / 1e6:.1f} MB; all {count} files are those of the manifest. "
+        f"Trained on {facts.get('corpus', 'an unnamed corpus')}."
+    )
+    print(
+        "BLiMP is the mean over 67 paradigms, protocol native; its interval is about other pairs, and "
+        f"another seed moves it by about a point. How each was made: workbench show {table.run.iloc[0]} "
+        f"--card. The files: {family_folder()}"
+    )
     return 0

@@ -8,6 +8,7 @@ EXAMPLES = """\
 examples:
   workbench show runs/tiny
   workbench show runs/tiny@512        figures as of that checkpoint
+  workbench show zoo/tiny-4h --card   how a model that ships was made
   workbench show runs/tiny --card     the model card, as Markdown
   workbench show runs/tiny --settings every setting, as YAML"""
 
@@ -29,10 +30,15 @@ def run(args: argparse.Namespace) -> int:
     from workbench.runs.card import card_text
     from workbench.runs.catalogue import load
     from workbench.runs.checkpoint import checkpoint_steps
+    from workbench.runs.shipped import is_shipped, shown_name
 
     path, _ = folder.find_run(args.run)
     if args.card:
-        print(card_text(path), end="")
+        shipped_card = path / "README.md" if is_shipped(path) else None
+        if shipped_card is not None and shipped_card.is_file():
+            print(shipped_card.read_text(encoding="utf-8"), end="")
+        else:
+            print(card_text(path, shown_name(path)), end="")
         return 0
     if args.settings:
         import yaml
@@ -40,12 +46,12 @@ def run(args: argparse.Namespace) -> int:
         print(yaml.safe_dump(folder.read_config(path), sort_keys=False, allow_unicode=True), end="")
         return 0
     if not checkpoint_steps(path):
-        print(f"{clean(path)} has no checkpoint yet. Go on with: workbench resume {path}")
+        print(f"{clean(shown_name(path))} has no checkpoint yet. Go on with: workbench resume {path}")
         return 0
     opened = load(args.run)
     shape, state, data = opened.checkpoint.config, opened.checkpoint.state, opened.config["data"]
     rows = [row for row in folder.read_rows(path / folder.METRICS) if row.get("step", 0) <= opened.step]
-    print(f"{clean(path)} at step {opened.step:,}")
+    print(f"{clean(shown_name(path))} at step {opened.step:,}")
     _lines(
         {
             "model": figures(shape),

@@ -8,6 +8,7 @@ import streamlit as st
 from apps import address, charts, markup, sources
 from apps.catalogue import Opened
 from apps.palette import Palette
+from workbench.runs.shipped import shown_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,6 +91,6 @@ def _empty(opened: Opened) -> None:
     st.markdown(
         "This run has not been scored yet. The embedded pairs take seconds, and all of BLiMP some minutes:"
     )
-    run = shlex.quote(str(opened.run.path))
+    run = shlex.quote(shown_name(opened.run.path))
     st.code(f"workbench blimp {run}\nworkbench blimp {run} --data nyu-mll/blimp", language="bash")
     st.markdown("Then reload this page.")

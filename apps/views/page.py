@@ -16,17 +16,17 @@ def show(arguments: Sequence[str]) -> None:
     colours = palette(st.context.theme.type)
     st.html(markup.style(colours))
     with told():
-        root = catalogue.runs_folder(arguments)
-        if not catalogue.find_runs(root):
-            start.show(root)
+        asked = catalogue.asked(arguments)
+        if not catalogue.find_runs(asked.root, asked.family):
+            start.show(asked.root)
             return
         with st.sidebar:
-            opened = sidebar.choose_model(root)
+            opened = sidebar.choose_model(asked.root, asked.family)
             what = sidebar.choose_subject()
             wanted = None
             if what == "pair":
                 with told():
-                    wanted = sidebar.choose_pair(opened)
+                    wanted = sidebar.choose_pair(opened, asked.data)
             elif what == "sentences":
                 wanted = sidebar.write_sentences()
             else:

@@ -12,6 +12,7 @@ from apps.explain import opening_pair
 from workbench.errors import InputError, RunError
 from workbench.evals.result import BlimpResult
 from workbench.runs.architecture import in_words
+from workbench.runs.shipped import is_shipped, middle_member
 
 SUBJECTS = {"pair": "Pair", "sentences": "Sentences", "text": "Text"}
 GOOD, BAD = "The cats near the tree like the ball.", "The cats near the tree likes the ball."
@@ -31,21 +32,25 @@ class Wanted:
     """The decisions on the pair's whole paradigm."""
 
 
-def choose_model(root: Path) -> Opened:
-    """Run and checkpoint; returns the opened model.
+def choose_model(root: Path, family: bool = False) -> Opened:
+    """Run and checkpoint; returns the opened model. `family`: of those that ship too.
 
     Raises:
         WorkbenchError: the checkpoint cannot be opened.
     """
-    runs = catalogue.find_runs(root)
+    runs = catalogue.find_runs(root, family)
     names = list(runs)
     asked = st.query_params.get("run")
     if "run" not in st.session_state and asked is not None and asked not in runs:
         st.warning(markup.plain(f"there is no run {asked[:60]!r} here; {names[0]} is shown."))
-    known = catalogue.summaries(str(root), tuple(names))
+    known = catalogue.summaries(str(root), tuple(names), family)
     address.choice("run", names, default_run(known, names))
     name = st.selectbox(
-        "Model", names, key="run", help="The runs of the folder that the explorer was started on."
+        "Model",
+        names,
+        key="run",
+        help="The runs of the folder that the explorer was started on; zoo/ are the "
+        "models that ship with the workbench.",
     )
     summary = known.get(name)
     if summary is not None and summary.parameters is not None:
@@ -79,13 +84,16 @@ def choose_model(root: Path) -> Opened:
 
 
 def default_run(known: dict[str, catalogue.RunSummary], names: list[str]) -> str:
-    """A causal run that was scored, else a causal one, else any; of these the largest."""
+    """One of the user's own runs, of these a causal run that was scored, else a causal one, else any, and
+    then the largest; where there are none the middle one of the family that ships."""
 
-    def rank(name: str) -> tuple[bool, bool, bool, int]:
+    def rank(name: str) -> tuple[bool, bool, bool, bool, bool, int]:
         run = known.get(name)
         if run is None or run.parameters is None:
-            return True, True, True, 0
-        return False, run.objective != "clm", run.blimp is None, -run.parameters
+            return True, True, True, True, True, 0
+        ships = is_shipped(run.path)
+        aside = ships and run.name != middle_member()
+        return False, ships, aside, run.objective != "clm", run.blimp is None, -run.parameters
 
     return min(names, key=rank)
 
@@ -106,10 +114,11 @@ def choose_subject() -> str:
     return look or "pair"
 
 
-def choose_pair(opened: Opened) -> Wanted:
-    """Set of pairs, paradigm, pair; worst pairs first."""
+def choose_pair(opened: Opened, data: str | None = None) -> Wanted:
+    """Set of pairs, paradigm, pair; worst pairs first. `data`: see `sources.read_result`."""
     results = sources.saved_results(opened.run.path)
-    found = {source.key: source for source in sources.sources(results, opened.run.step)}
+    known = sources.sources(results, opened.run.step, data)
+    found = {source.key: source for source in known if sources.readable(source)}
     address.choice("pairs", list(found), next(iter(found)))
     key = st.selectbox(
         "Minimal pairs",
@@ -120,6 +129,11 @@ def choose_pair(opened: Opened) -> Wanted:
         args=("paradigm", "pair"),
         help="The embedded pairs, and every set this run was scored on with `workbench blimp`.",
     )
+    if lacking := [source.label for source in known if source.key not in found]:
+        st.caption(markup.plain(
+            f"{' and '.join(lacking)}: this model's results came without sentences. To look at single pairs, "
+            "start the explorer with --data and the folder that holds them."
+        ))  # fmt: skip
     source = found[key]
     shares = sources.paradigms(source)
     names = list(shares)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from workbench.errors import DataError, InputError
+from workbench.evals.compact import widened
 from workbench.evals.intervals import Number, Share, weighted_share
 from workbench.evals.protocols import PROTOCOLS, Protocol, describe
 from workbench.files import read_json, write_bytes, write_json
+from workbench.runs.shipped import results_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,12 +166,12 @@ class BlimpResult:
         one step. A partial result goes to `blimp/partial/`, where no one takes it for the run's figure.
 
         Args:
-            run: a run, or its folder.
+            run: a run, or its folder; of a run that ships the result goes to the cache.
 
         Returns:
             The JSON file's path.
         """
-        folder = Path(getattr(run, "path", run)) / "blimp"
+        folder = results_folder(getattr(run, "path", run)) / "blimp"
         if self.partial:
             folder = folder / "partial"
         path = folder / f"{self.file_name()}.json"
@@ -181,7 +183,8 @@ class BlimpResult:
 
     @classmethod
     def read(cls, path: str | Path) -> "BlimpResult":
-        """Open what `save` wrote, by the path of the JSON or the parquet file.
+        """Open what `save` wrote, by the path of the JSON or the parquet file. What ships has no sentences;
+        `workbench.evals.compact.with_sentences` adds them.
 
         Raises:
             DataError: one of the two is missing or damaged.
@@ -191,9 +194,9 @@ class BlimpResult:
         path = Path(path).with_suffix(".json")
         value, table = read_json(path), path.with_suffix(".parquet")
         try:
-            frame = pd.read_parquet(table)
             names = {field.name for field in dataclasses.fields(cls)} - {"per_pair", "protocol"}
             protocol = PROTOCOLS[value["protocol"]["name"]]
+            frame = widened(pd.read_parquet(table), protocol.tie)
             return cls(per_pair=frame, protocol=protocol, **{name: value[name] for name in names})
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(

@@ -161,11 +161,13 @@ def refuse_unscored(batches: Sequence[TextBatch]) -> None:
 
 
 def own_stories(run: Any, split: str, count: int) -> Sequence[str]:
-    """The first stories of what the run was trained on; embedded ones if that is not at hand."""
+    """The first stories of what the run was trained on; embedded ones if that is not at hand, as for a run
+    that was imported or ships."""
     from workbench.data.corpus import EMBEDDED, open_corpus
     from workbench.data.embedded.stories import stories
 
-    data = {} if run is None or "imported_from" in run.data_card else run.config.get("data", {})
+    elsewhere = run is None or {"imported_from", "ships"} & run.data_card.keys()
+    data = {} if elsewhere else run.config.get("data", {})
     if data.get("source") in (None, EMBEDDED):
         return stories(count, split=split)
     return getattr(open_corpus(data["source"], column=data.get("column") or "text"), split)[:count]

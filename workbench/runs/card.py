@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from workbench.errors import WorkbenchError
@@ -29,8 +30,15 @@ def write_card(run: Path) -> Path:
     return file
 
 
-def card_text(run: Path) -> str:
+def card_text(
+    run: Path, opened_as: str | None = None, sections: Mapping[str, str] = MappingProxyType({})
+) -> str:
     """The text of the model card.
+
+    Args:
+        run: the run folder.
+        opened_as: what `wb.load` is told to open; the folder if not set.
+        sections: heading -> Markdown of further sections, after the figures.
 
     Raises:
         WorkbenchError: config.yaml is missing or damaged.
@@ -50,13 +58,15 @@ def card_text(run: Path) -> str:
         f"A {kind} transformer with {model.n_params:,} parameters, {trained}. Step {state.get('step', 0):,}.",
     ]
     parts += [f"**Warning.** {_plain(flag)}" for flag in state.get("flags", ())]
-    parts += ["## Figures", _table(_figures(run, state)), "## Data", _table(_flat(_data_card(run)))]
+    parts += ["## Figures", table(_figures(run, state))]
+    parts += [part for heading, text in sections.items() for part in (f"## {heading}", text)]
+    parts += ["## Data", table(_flat(_data_card(run)))]
     parts += [
         "## Model",
         _plain(in_words(model)),
-        _table(config["model"]),
+        table(config["model"]),
         "## Training",
-        _table(_flat(config["train"])),
+        table(_flat(config["train"])),
     ]
     if any((Path(run) / "wandb").glob("offline-run-*")):
         parts += [
@@ -64,7 +74,7 @@ def card_text(run: Path) -> str:
             "An offline copy of the numbers lies in the folder `wandb` here. `wandb sync wandb`, called in "
             "this folder, uploads it as one run, however often the training was interrupted.",
         ]
-    quoted = ascii(str(run))
+    quoted = ascii(opened_as or str(run))
     parts += [
         "## How to open it",
         "```python\nimport workbench as wb\n\n"
@@ -82,8 +92,10 @@ def duration(seconds: float) -> str:
 
 
 def _figures(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [row for row in folder.read_rows(Path(run) / folder.METRICS) if row.get("kind") == "eval"]
+    all_rows = folder.read_rows(Path(run) / folder.METRICS)
+    rows = [row for row in all_rows if row.get("kind") == "eval"]
     latest = rows[-1] if rows else {}
+    best = [row for row in all_rows if row.get("kind") == "best"][-1:]
     figures: dict[str, Any] = {
         "validation loss, nats a token": _rounded(latest.get("loss")),
         "perplexity": _rounded(latest.get("perplexity")),
@@ -92,6 +104,9 @@ def _figures(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
             latest.get("accuracy")
         ),
         "tokens scored": latest.get("tokens"),
+        "best evaluation on the way (@best)": f"step {best[0]['step']:,}, loss {best[0]['loss']:.4g}"
+        if best
+        else None,
         "tokens seen in training": state.get("tokens_seen"),
         "time of training": duration(seconds) if (seconds := state.get("seconds_trained")) else None,
     }
@@ -138,7 +153,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _table(values: Mapping[str, Any]) -> str:
+def table(values: Mapping[str, Any]) -> str:
+    """Names and values as a Markdown table, escaped; what is None or an empty list is left out."""
     shown = {key: value for key, value in values.items() if value is not None and value != []}
     if not shown:
         return "Nothing was recorded."

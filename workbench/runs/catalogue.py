@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import RunError, WorkbenchError
 from workbench.files import read_json
 from workbench.model.config import ModelConfig
-from workbench.runs import folder
+from workbench.runs import folder, shipped
 from workbench.runs.checkpoint import Checkpoint, checkpoint_folder, checkpoint_steps, read_model, read_state
 from workbench.runs.lock import is_locked
 
@@ -34,7 +34,7 @@ class Run:
         return f"Run({str(self)!r}, {self.checkpoint.config.n_params:,} parameters)"
 
     def __str__(self) -> str:
-        return f"{self.path}@{self.step}"
+        return f"{shipped.shown_name(self.path)}@{self.step}"
 
     @property
     def name(self) -> str:
@@ -50,6 +50,11 @@ class Run:
     def checkpoints(self) -> list[int]:
         """Steps of all checkpoints, in order."""
         return checkpoint_steps(self.path)
+
+    @property
+    def results(self) -> Path:
+        """Where results about the run are written: its own folder; for a run that ships, one in the cache."""
+        return shipped.results_folder(self.path)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -71,7 +76,7 @@ class Run:
         """
         from workbench.data.tokenizer import load_tokenizer, tokenizer_hash
 
-        file = self.path / folder.TOKENIZER
+        file = folder.tokenizer_file(self.path)
         tokenizer = load_tokenizer(file)
         if len(tokenizer) > self.checkpoint.config.d_vocab:
             raise RunError(
@@ -135,7 +140,8 @@ class RunSummary:
 
 
 def load(name: str | os.PathLike[str]) -> Run:
-    """Open `runs/tiny` (its last good checkpoint) or `runs/tiny@512`.
+    """Open `runs/tiny` (its last good checkpoint), `runs/tiny@512`, `runs/tiny@best` (the best evaluation of
+    a run that was trained with `train.patience`), or `zoo/tiny-4h`, which ships.
 
     The checkpoint's weights are compared with their SHA-256. Damaged ones are passed over with a
     `DamagedCheckpoint` warning, unless their step was asked for.
@@ -150,10 +156,14 @@ def load(name: str | os.PathLike[str]) -> Run:
 def list_runs(root: str | os.PathLike[str] = "runs") -> list[RunSummary]:
     """A summary of each run directly under `root`, by name; a damaged one says so in `status`.
 
+    Args:
+        root: a folder of runs, or `zoo` for the family that ships.
+
     Raises:
         RunError: `root` is not a folder.
     """
-    if not Path(root).is_dir():
+    root = folder.runs_root(root)
+    if not root.is_dir():
         raise RunError(
             f"there is no folder {root}; `workbench train --out {Path(root) / 'tiny'}` makes a first run."
         )
@@ -195,8 +205,11 @@ def summarise(path: Path) -> RunSummary:
 
 
 def latest_blimp(path: Path) -> dict[str, Any] | None:
-    """The JSON of the result on minimal pairs that was written last, or None."""
-    files = list((Path(path) / "blimp").glob("*.json"))
+    """The JSON of the result on minimal pairs that was written last, or None. For a run that ships: of the
+    reader's own results; without any, the one on BLiMP that came with it."""
+    files = list((shipped.results_folder(path) / "blimp").glob("*.json"))
+    if not files and shipped.is_shipped(path):
+        files = shipped.main_results(path)
     if not files:
         return None
     value = read_json(max(files, key=lambda file: (file.stat().st_mtime_ns, file.name)))

@@ -1,9 +1,9 @@
 """Checkpoints: a folder that is whole, or is no checkpoint.
 
-`step-000512/` holds config.json, model.safetensors (float32), optimizer.safetensors, state.json and
-MANIFEST.json with the size and SHA-256 of each. It is filled under another name and renamed, so a
-kill leaves the old state or the new one. Reading takes only regular files of the size and hash in
-the manifest, and only safetensors and JSON: nothing in a checkpoint can execute.
+`step-000512/` holds config.json, model.safetensors (float32, or float16 where the manifest says so),
+optimizer.safetensors, state.json and MANIFEST.json with the size and SHA-256 of each. It is filled under
+another name and renamed, so a kill leaves the old state or the new one. Reading takes only regular files of
+the size and hash in the manifest, and only safetensors and JSON: nothing in a checkpoint can execute.
 
 optimizer.safetensors may be removed from older checkpoints (`drop_optimizer`); the manifest calls it
 optional, so nothing needs rewriting.
@@ -19,7 +19,7 @@ import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import ConfigError, RunError, WorkbenchError
 from workbench.files import disk_reason, new_folder
@@ -33,6 +33,8 @@ WEIGHTS = "model.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 FILES = ("config.json", WEIGHTS, OPTIMIZER, "state.json")
 JSON_LIMIT = 1_000_000
+BYTES = {"float32": 4, "float16": 2}
+"""Types that weights may have on disk, and the bytes of one number. In memory they are float32."""
 _NAME = re.compile(r"step-(\d{6,12})")
 
 
@@ -74,6 +76,7 @@ def save_checkpoint(
     optimizer_tensors: "Mapping[str, Tensor]",
     state: Mapping[str, Any],
     weights: "Mapping[str, Tensor] | None" = None,
+    stored: Literal["float32", "float16"] = "float32",
 ) -> Path:
     """Write the checkpoint of `state["step"]` in one step.
 
@@ -83,21 +86,26 @@ def save_checkpoint(
         optimizer_tensors: what the optimiser needs to go on; may be empty.
         state: JSON values; `step` is required.
         weights: float32 master weights by name, where the model itself computes in bf16.
+        stored: type of the weights on disk. float16 is for models that are shipped: half the bytes, and
+            training cannot go on from it to the same numbers.
 
     Raises:
-        RunError: the disk is full or not writable; what was there before is untouched.
+        RunError: the disk is full or not writable, or a weight is too large for float16; what was there
+            before is untouched.
     """
     target = checkpoint_folder(run, state["step"])
     contents = {
         "config.json": _json_bytes(model.config.to_dict()),
-        WEIGHTS: _tensor_bytes(model.state_dict() if weights is None else weights, as_float=True),
+        WEIGHTS: _weight_bytes(model.state_dict() if weights is None else weights, stored),
         OPTIMIZER: _tensor_bytes(optimizer_tensors),
         "state.json": _json_bytes(dict(state)),
     }
-    listed = {
+    listed: dict[str, dict[str, Any]] = {
         name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
         for name, data in contents.items()
     }
+    if stored != "float32":
+        listed[WEIGHTS]["dtype"] = stored
     contents[MANIFEST] = _json_bytes({"format": 1, "files": listed, "optional": [OPTIMIZER]})
     try:
         with new_folder(target) as folder:
@@ -192,9 +200,11 @@ def read_model(path: Path, tokenizer: Any = None, dtype: "dtype | None" = None) 
     count = sum(tensor.numel() for tensor in tensors.values())
     if count != config.n_params:
         raise RunError(f"{file} holds {count:,} parameters; config.json describes {config.n_params:,}.")
+    stored = _stored(files)
     for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32:
-            raise RunError(f"{file}: {name} should be float32; found {tensor.dtype}.")
+        if tensor.dtype != getattr(torch, stored):
+            found = str(tensor.dtype).removeprefix("torch.")
+            raise RunError(f"{file}: {name} should be {stored}; found {found}.")
         if not bool(torch.isfinite(tensor).all()):
             raise RunError(f"{file}: {name} holds NaN or infinity.")
     # Copied into torch's own memory: elsewhere it is aligned otherwise, and products are rounded otherwise.
@@ -245,15 +255,25 @@ def _json_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def _tensor_bytes(tensors: "Mapping[str, Tensor]", as_float: bool = False) -> bytes:
+def _tensor_bytes(tensors: "Mapping[str, Tensor]") -> bytes:
     from safetensors.torch import save
 
-    return save(
-        {
-            name: (tensor.detach().float() if as_float else tensor.detach()).cpu().contiguous()
-            for name, tensor in tensors.items()
-        }
-    )
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+
+
+def _weight_bytes(tensors: "Mapping[str, Tensor]", stored: str) -> bytes:
+    import torch
+
+    own = {name: tensor.detach().float().to(getattr(torch, stored)) for name, tensor in tensors.items()}
+    for name, tensor in own.items() if stored != "float32" else ():
+        if not bool(torch.isfinite(tensor).all()):
+            raise RunError(f"{name} holds a weight beyond {stored}'s range; keep it in float32.")
+    return _tensor_bytes(own)
+
+
+def _stored(files: dict[str, dict[str, Any]]) -> Any:
+    """Type of the weights on disk, as the manifest has it."""
+    return files[WEIGHTS].get("dtype", "float32")
 
 
 def _tensors(file: Path, data: bytes) -> "dict[str, Tensor]":
@@ -318,13 +338,16 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
             and entry["bytes"] >= 0
         ):
             raise RunError(f"{file} gives no size and sha256 for {name}.")
+    if _stored(files) not in tuple(BYTES):
+        raise RunError(f"{file} gives weights of a type that is none of {', '.join(BYTES)}.")
     return files
 
 
 def _check_size(file: Path, files: dict[str, dict[str, Any]], config: ModelConfig) -> None:
     """Refuse a file whose size cannot be that of so many parameters, before it is read."""
     size, count = files[file.name]["bytes"], config.n_params
-    low, high = (4 * count, 5 * count) if file.name == WEIGHTS else (0, 16 * count)
+    each = BYTES[_stored(files)]
+    low, high = (each * count, 5 * count) if file.name == WEIGHTS else (0, 80 * count)
     if not low <= size <= high + JSON_LIMIT:
         raise RunError(
             f"{file} has {size:,} bytes; the {count:,} parameters of config.json need "

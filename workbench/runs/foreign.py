@@ -17,7 +17,7 @@ from workbench.model.convert.folder import read_config
 from workbench.model.convert.in_memory import as_family
 from workbench.runs import folder
 from workbench.runs.card import write_card
-from workbench.runs.catalogue import load
+from workbench.runs.catalogue import Run, load
 from workbench.runs.checkpoint import save_checkpoint
 
 FINE_TUNING_LR = 5e-5
@@ -85,6 +85,45 @@ def import_run(source: Path, run: Path) -> Converted:
     return Converted(run, family.title, config, tokenizer, notes)
 
 
+def copy_run(name: str | os.PathLike[str], run: Path) -> Run:
+    """Make a run of one's own that begins with another's weights: of one that ships, to train it further.
+
+    Like an imported run it starts at step 0, in float32, with a fresh optimiser; `resume` takes it on with
+    the batch of the original and a tenth of its learning rate.
+
+    Args:
+        name: the run, or run@step; `zoo/tiny-4h`.
+        run: the run folder to make.
+
+    Raises:
+        RunError: no such run, or `run` exists.
+    """
+    source, run = load(name), Path(run)
+    folder.check_free(run)
+    config, train = source.checkpoint.config, source.config.get("train", {})
+    kept = {key: train[key] for key in ("batch_size", "accumulate", "threads") if train.get(key)}
+    rate = float(f"{train['lr'] / 10:.2g}") if train.get("lr") else FINE_TUNING_LR
+    origin = {"imported_from": str(source), "family": "workbench"}
+    values = {
+        "model": config.to_dict(),
+        "data": {"source": f"weights of {source}"},
+        "train": {"dtype": "float32", "lr": rate, **kept},
+    }
+    try:
+        with new_folder(run, keep=_taken) as made:
+            text = folder.tokenizer_file(source.path)
+            for file in (text, *(text.parent / special for special in SPECIAL_FILES)):
+                if file.is_file():
+                    write_bytes(made / file.name, file.read_bytes())
+            write_json(made / folder.DATA_CARD, {"name": source.name, **origin})
+            folder.write_config(made, values)
+            _save(made, run, source.model, _state(source.tokenizer, origin))
+    except OSError as error:
+        raise RunError(f"the run {run} cannot be made: {error.strerror or error}.") from None
+    write_card(run)
+    return load(run)
+
+
 def _save(made: Path, run: Path, model: Any, state: dict[str, Any]) -> None:
     """Write the checkpoint; what goes wrong is told of the run, not of the folder that is to become it."""
     try:
@@ -126,8 +165,8 @@ def export_run(name: str | os.PathLike[str], target: Path, family: str = "auto")
     settings, tensors = as_family(config, run.model.state_dict(), tokenizer, family)
     if settings["pad_token_id"] != tokenizer.pad_token_id:
         raise RunError(
-            f"{run.path / folder.TOKENIZER} has no padding token, and RoBERTa counts its positions from that "
-            "token's id; a model that is to be a RoBERTa needs one."
+            f"{folder.tokenizer_file(run.path)} has no padding token, and RoBERTa counts its positions from "
+            "that token's id; a model that is to be a RoBERTa needs one."
         )
     try:
         with new_folder(target, keep=_taken) as made:
@@ -145,7 +184,7 @@ def _write_tokenizer(run: Any, made: Path) -> None:
     """The run's tokenizer. One of our own puts BOS in front of a text there (and EOS behind it for a masked
     model), as every story had it in training; an imported one stays as it came."""
     tokenizer, config = run.tokenizer, run.checkpoint.config
-    text = (run.path / folder.TOKENIZER).read_bytes()
+    text = folder.tokenizer_file(run.path).read_bytes()
     imported = "imported_from" in run.data_card
     if not imported and tokenizer.bos_token is not None:
         text = _with_specials(text, tokenizer, config.objective == "mlm")

@@ -1,0 +1,1 @@
+"""The maker of the family that ships: `python -m training.zoo RUNS`."""
