@@ -24,7 +24,7 @@ from workbench.runs.lock import is_locked
 STEPS = ("train.steps=500", "train.checkpoint_every=25")
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     """Wait for something to come true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -32,7 +32,7 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
         time.sleep(0.002)
 
 
-def run_child(target: Callable[..., None], *args: Any, seconds: float = 60.0) -> int:
+def run_child(target: Callable[..., None], *args: Any, seconds: float = 120.0) -> int:
     """Run a function in a child process; returns its exit code, negative after a signal."""
     child = children().Process(target=target, args=args)
     child.start()
@@ -57,7 +57,7 @@ def kill_and_resume(
         time.sleep(moment)
         if child.is_alive():
             os.kill(child.pid, number)
-        child.join(30)
+        child.join(120)
         codes.append(child.exitcode)
         check_whole(out, settings)
         if child.exitcode == 0:
