@@ -155,6 +155,8 @@ def _launch(out: Path, plan: "Plan", options: Any, quiet: bool) -> int:
     print(f"{len(ended.done)} of {len(plan)} members are done.")
     if ended.elsewhere:
         print(f"{len(ended.elsewhere)} are in the hands of another process: {', '.join(ended.elsewhere[:5])}")
+    if ended.waiting:
+        print(f"The disk is full: {len(ended.waiting)} were not begun. Free some space and go on.")
     if ended.failed:
         print(f"{len(ended.failed)} failed; each has its log in {out}/logs. Try again: workbench sweep {out}")
         return 1
