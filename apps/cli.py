@@ -30,6 +30,7 @@ VERBS: dict[str, dict[str, str]] = {
         "heads": "what attention heads look at, beside uniform attention and an untrained copy",
         "neurons": "what neurons fire on, write and do; a card for one",
         "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",
+        "scaling": "scaling laws of a family: loss and BLiMP over size, the best size for a budget",
         "circuit": "which components decide a paradigm: over pairs, models and checkpoints; the smallest set",
         "study": "the TinyStories paper's interpretability study of a run, as one HTML page",
         "app": "open the explorer in the browser",
@@ -55,7 +56,8 @@ examples:
   workbench export runs/tiny models/tiny
 
 `workbench VERB --help` explains a verb.
-`runs/tiny@512` is the checkpoint of step 512, `runs/tiny` the last; `zoo/tiny-4h` ships (`workbench list zoo`)."""
+`runs/tiny@512` is the checkpoint of step 512, `runs/tiny` the last.
+`zoo/tiny-4h` is a model that ships; `workbench list zoo` shows them all."""
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,7 +11,7 @@ from workbench.errors import WorkbenchError
 
 HERE = Path(__file__).resolve().parents[1]
 USUAL = ("../shared/data", "data", ".")
-"""Folders, beside the current one and beside the checkout, in which a set of pairs is looked for by its name."""
+"""Folders, beside the current one and the checkout, in which a set of pairs is looked for by its name."""
 HUB = {"blimp": "datasets--nyu-mll--blimp"}
 """Set -> its folder in the hub's cache, where an earlier download lies."""
 

@@ -80,8 +80,8 @@ def _head(path: str, modified: int) -> dict[str, Any] | None:
 
 
 def saved_results(run: Path) -> list[Saved]:
-    """All readable results of a run, newest first. Of a run that ships: the reader's own, then those that came
-    with it, BLiMP before others."""
+    """All readable results of a run, newest first. Of a run that ships: the reader's own, then those that
+    came with it, BLiMP before others."""
     run, found = Path(run), []
     places = dict.fromkeys([results_folder(run), run])
     for path in (path for place in places for path in (place / "blimp").glob("*.json")):

@@ -44,7 +44,7 @@ def ours(config: ModelConfig, compiled: bool = True, recorded: bool = True) -> S
     """The trainer's own update: bf16 weights, float32 masters in one row, checks before the update."""
     from training.config import resolve
     from training.distributed import Alone
-    from training.optim import AdamW
+    from training.optimizers.adamw import AdamW
     from training.updater import Updater
     from workbench.model.transformer import HookedTransformer
 
@@ -193,6 +193,8 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a GPU that torch can use, and there is none.")
+    # A process keeps eight compiled versions of a function; behind that a peer would run eagerly, unnoticed.
+    torch._dynamo.config.recompile_limit = 64  # type: ignore[assignment]
     torch.set_float32_matmul_precision("high")  # for the peers' sake: nothing of ours multiplies in float32
     if args.warm:
         for shape in args.shapes:

@@ -17,6 +17,17 @@ examples:
   workbench train --objective mlm --steps 2000 --name masked
   workbench train --minutes 60 --set train.patience=8      ends when 8 evaluations bring nothing: run@best
 
+choices (--set FIELD=VALUE):
+  train.optimizer  adamw, schedule_free (no schedule but a warm-up), muon (train.momentum), adamw8bit
+                   (pip install bitsandbytes)
+  train.schedule   cosine, linear, constant, wsd (constant with cool-down: train.cooldown), restarts
+                   (train.cycles, train.cycle_growth), plateau (train.plateau_patience, train.plateau_factor);
+                   train.warmup and train.lr_end shape them all
+  train.average    none, ema (train.average_decay), lawa (train.average_window, train.average_every): what is
+                   evaluated and saved
+  train.label_smoothing, train.z_loss, model.dropout: 0 unless set; validation losses are plain cross-entropy
+  train.patience   evaluations without a better validation loss that end the run; the best one is RUN@best
+
 A run has one limit: --steps, --tokens or --minutes (10 minutes if none is given). The learning rate rises and
 falls over the whole of it. Ctrl-C saves and leaves; `workbench resume` goes on to the same bytes.
 --processes N shares each batch among N processes (GPUs, or cores); batch and losses stay the same. Under

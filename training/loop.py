@@ -14,12 +14,14 @@ from typing import Any
 import torch
 
 import workbench
+from training.averaging import averaged
 from training.config import RunSettings
 from training.distributed import Alone
 from training.evaluate import evaluate, sample
-from training.optim import AdamW
+from training.optimizers import make_optimizer
 from training.progress import Progress, clock, short
-from training.schedule import Budget, checkpoint_due, lr_share
+from training.schedule import Budget, checkpoint_due
+from training.schedules import lr_share
 from training.stopping import EarlyStopping
 from training.thinning import thin_out
 from training.tracking import Record
@@ -72,14 +74,7 @@ class Trainer:
         self._tokenizer_hash = tokenizer_hash
         chosen = settings.train
         self.budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
-        self.optimizer = AdamW(
-            model.named_parameters(),
-            betas=(chosen.beta1, chosen.beta2),
-            eps=chosen.eps,
-            weight_decay=chosen.weight_decay,
-            clip=chosen.clip,
-            dtype=getattr(torch, chosen.dtype),
-        )
+        self.optimizer = averaged(make_optimizer(model, chosen), chosen)
         self.updater = Updater(settings, model, batches, self.optimizer, self.group)
         sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
         lengths = torch.from_numpy(token_bytes(model.tokenizer))
@@ -127,9 +122,10 @@ class Trainer:
             self._update()
             self._observe()
         self.model.eval()
-        wanted = self.settings.train.sample_tokens and not self.record.has("sample", self.step)
-        unsampled = self.group.any(bool(self.group.leads and wanted))
-        if self._done() and not unsampled and self.record.has("eval", self.step, final=True):
+        wanted = bool(self.settings.train.sample_tokens)
+        # Only the first process writes samples, so only it knows whether the last one is there.
+        lacking = self.group.leads and not self.record.ended(self.step, wanted)
+        if self._done() and not self.group.any(lacking):
             return True
         self._save(planned=False)
         return False
@@ -144,7 +140,8 @@ class Trainer:
         assert chosen.lr is not None
         # The first update of a run limited by steps is number 1 of n, so that its rate is not 0.
         ahead = self.step + 1 if self.budget.steps is not None else self.step
-        lr = chosen.lr * lr_share(self.budget.progress(ahead, self.seconds), chosen.warmup, chosen.lr_end)
+        progress = self.budget.progress(ahead, self.seconds)
+        lr = chosen.lr * lr_share(progress, chosen.shape, chosen.schedule or "cosine", self._early.losses)
         loss, norm = self.updater(self.step, lr)
         for what, value in (("loss", loss), ("gradient's norm", norm)):
             if not math.isfinite(value):
@@ -233,14 +230,15 @@ class Trainer:
         if not chosen.sample_tokens or self.stopping():
             return
         if self.group.leads and not self.record.has("sample", self.step):
-            made = sample(
-                self.model,
-                self.model.tokenizer,
-                next(iter(self._validation(self.settings.model.n_ctx))),
-                chosen.sample_prompt,
-                chosen.sample_tokens,
-                derive(chosen.seed, "sample", self.step),
-            )
+            with self.optimizer.evaluating():
+                made = sample(
+                    self.model,
+                    self.model.tokenizer,
+                    next(iter(self._validation(self.settings.model.n_ctx))),
+                    chosen.sample_prompt,
+                    chosen.sample_tokens,
+                    derive(chosen.seed, "sample", self.step),
+                )
             self.record.write("sample", self.step, **made)
 
     def _evaluate(self, final: bool) -> bool:
@@ -248,14 +246,15 @@ class Trainer:
         if self.record.has("eval", self.step, final=final):
             return True
         chosen = self.settings.train
-        found = evaluate(
-            self.model,
-            self._validation(chosen.final_eval_tokens if final else chosen.eval_tokens),
-            self._sizes,
-            stop=self.stopping,
-            tick=self._draw_evaluation if final else lambda tokens: None,
-            group=self.group,
-        )
+        with self.optimizer.evaluating():
+            found = evaluate(
+                self.model,
+                self._validation(chosen.final_eval_tokens if final else chosen.eval_tokens),
+                self._sizes,
+                stop=self.stopping,
+                tick=self._draw_evaluation if final else lambda tokens: None,
+                group=self.group,
+            )
         if found is not None:
             self._report(found, final)
         return found is not None
@@ -292,7 +291,8 @@ class Trainer:
             "bits_per_byte": found.bits_per_byte,
             "tokens": found.tokens,
         }
-        self._write("eval", **numbers, final=last)
+        label = self.optimizer.label
+        self._write("eval", **numbers, **({} if label == "last" else {"weights": label}), final=last)
         shown = f"step {self.step:,}  validation loss {found.loss:.3f}"
         if found.bits_per_byte is not None:
             shown += f"  {found.bits_per_byte:.3f} bits/byte"
@@ -308,6 +308,8 @@ class Trainer:
     def _save(self, planned: bool, thin: bool = True) -> None:
         """Write the checkpoint of this step, unless it is there; then thin out older ones."""
         if self.step in self._saved:
+            if planned:
+                self._thin_out()  # a kill may have come between saving and thinning out
             return
         self._saved.add(self.step)
         if not self.group.leads:
@@ -319,6 +321,7 @@ class Trainer:
             "seconds_trained": self.seconds,
             "seed": self.settings.train.seed,
             "planned": planned,
+            "weights": self.optimizer.label,
             "flags": self.flags,
             "losses": self._losses,
             "latest": self._latest,
@@ -332,4 +335,4 @@ class Trainer:
     def _thin_out(self) -> None:
         if self.group.leads:
             best = self._early.step if self._early.watching else None
-            thin_out(self.run, self.step, self.settings.train.keep_optimizer, best)
+            thin_out(self.run, self.step, self.settings.train, best)

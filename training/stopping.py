@@ -23,6 +23,8 @@ class EarlyStopping:
         """Step of the best evaluation so far."""
         self.loss = math.inf
         """Its validation loss, in nats a token."""
+        self.losses: list[float] = []
+        """Validation losses of all evaluations on the way, in order."""
         self.stale = 0
         """Evaluations since then without a better one."""
         for row in rows:
@@ -45,6 +47,7 @@ class EarlyStopping:
             self.stale = 0
         if kind != "eval" or row.get("final"):
             return
+        self.losses.append(row["loss"])
         if row["loss"] < self.loss:  # false for NaN
             self.step, self.loss, self.stale = row["step"], row["loss"], 0
         else:

@@ -1,5 +1,6 @@
 """One update: which windows are read, their gradient, its sum over all processes, the optimiser's step."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -29,7 +30,12 @@ class Updater:
         self.optimizer, self.group = optimizer, group
         chosen = settings.train
         self._shares = shares(chosen.batch_size, chosen.accumulate, group.rank, group.world)
+        if chosen.compile:
+            torch._dynamo.reset()  # a process keeps eight compiled shapes, and a sweep trains many
         self.loss: Callable[..., torch.Tensor] = compiled_loss(model) if chosen.compile else model.loss
+        if chosen.label_smoothing or chosen.z_loss:
+            extra = {"label_smoothing": chosen.label_smoothing, "z_loss": chosen.z_loss}
+            self.loss = functools.partial(self.loss, **extra)
         self._on_gpu = model.device.type == "cuda"
         self._captured: Any = None
 
@@ -99,9 +105,9 @@ class Updater:
 
     def _can_be_captured(self) -> bool:
         """Whether a step's work is the same each time and never waits for the GPU: a masked model looks for
-        padding in its input, and passes of different sizes are different work."""
+        padding in its input, passes of different sizes are different work, and so are some optimisers'."""
         rows = {batch.tokens.shape for batch, _ in self._pieces(0)}
-        return len(rows) == 1 and self.settings.model.attention == "causal"
+        return len(rows) == 1 and self.settings.model.attention == "causal" and self.optimizer.queues
 
     def _replay(self, step: int, lr: float) -> tuple[float, float]:
         self._seed(step)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from workbench.errors import ConfigError, nearest, shown
+from workbench.files import read_plain
 
 T = TypeVar("T")
 
@@ -65,7 +66,9 @@ def to_dict(value: Any) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with `yaml.safe_load`, refusing duplicate keys.
+    """Read a YAML mapping with `yaml.SafeLoader`, refusing duplicate keys.
+
+    `4:00:00` is the text that it looks like, and not YAML 1.1's number of base 60.
 
     Raises:
         ConfigError: missing, a folder, not UTF-8, over 1 MB, not YAML, a duplicate key, or not a mapping.
@@ -74,7 +77,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     path = Path(path)
 
-    class Loader(yaml.SafeLoader):
+    class Loader(_loader()):
         pass
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
@@ -90,18 +93,42 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        if path.stat().st_size > 1_000_000:
+        if path.is_file() and path.stat().st_size > 1_000_000:
             raise ConfigError(f"{path} is over 1 MB; a configuration is a few lines of YAML.")
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        values = yaml.load(read_plain(path).decode("utf-8"), Loader=Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid YAML: its mappings are nested too deeply.") from None
+    except ValueError as error:  # a date that is none, a number of thousands of digits
+        raise ConfigError(f"{path} is not valid YAML: {shown(str(error), 150)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no mapping of fields.")
     return values
+
+
+def _loader() -> Any:
+    """SafeLoader without numbers of base 60, which would read a time of 4:00:00 as 14400."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def number(kind: str) -> Any:
+        plain = getattr(yaml.SafeLoader, f"construct_yaml_{kind}")
+
+        def construct(loader: Any, node: Any) -> Any:
+            return str(node.value) if ":" in node.value else plain(loader, node)
+
+        return construct
+
+    for kind in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", number(kind))
+    return Loader
 
 
 def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -126,7 +153,7 @@ def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {key}: {parent} holds {place!r}, not a mapping of fields.")
         try:
-            place[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {key}: {text!r} is not a valid value.") from None
+            place[last] = yaml.load(text, Loader=_loader())
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise ConfigError(f"--set {key}: {shown(text)!r} is not a valid value.") from None
     return result

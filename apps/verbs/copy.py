@@ -9,8 +9,8 @@ examples:
   workbench copy zoo/tiny-4h@512 runs/early
   workbench resume runs/mine --data stories.txt --minutes 10
 
-The copy starts at step 0 with a fresh optimiser, in float32, and carries no results. `workbench list zoo` shows the
-models that ship."""
+The copy starts at step 0 with a fresh optimiser, in float32, and carries no results. `workbench list zoo`
+shows the models that ship."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

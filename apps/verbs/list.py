@@ -90,18 +90,18 @@ def _family(sort: str) -> int:
     table = table.astype(object).where(table.notna(), None)
     rows = [
         (
-            row.run,
-            row.differs,
-            f"{row.parameters:,}",
-            "–" if row.tokens_seen is None else short(row.tokens_seen),
-            number(row.loss),
-            number(row.bits_per_byte),
-            "–" if row.blimp is None else f"{100 * row.blimp:.1f}",
-            "–" if row.blimp is None else f"{100 * row.blimp_low:.1f} – {100 * row.blimp_high:.1f}",
-            row.checkpoints,
-            f"{row.bytes / 1e6:.2f} MB",
+            row["run"],
+            row["differs"],
+            f"{row['parameters']:,}",
+            "–" if row["tokens_seen"] is None else short(row["tokens_seen"]),
+            number(row["loss"]),
+            number(row["bits_per_byte"]),
+            "–" if row["blimp"] is None else f"{100 * row['blimp']:.1f}",
+            "–" if row["blimp"] is None else f"{100 * row['blimp_low']:.1f} – {100 * row['blimp_high']:.1f}",
+            row["checkpoints"],
+            f"{row['bytes'] / 1e6:.2f} MB",
         )
-        for row in table.itertuples()
+        for row in table.to_dict("records")
     ]
     header = (
         "run", "differs", "parameters", "tokens", "loss", "bits/byte", "BLiMP %", "95 % interval",
@@ -114,8 +114,8 @@ def _family(sort: str) -> int:
         f"Trained on {facts.get('corpus', 'an unnamed corpus')}."
     )
     print(
-        "BLiMP is the mean over 67 paradigms, protocol native; its interval is about other pairs, and another seed "
-        "moves it by about a point. How each was made: workbench show "
-        f"{table.run.iloc[0]} --card. The files: {family_folder()}"
+        "BLiMP is the mean over 67 paradigms, protocol native; its interval is about other pairs, and "
+        f"another seed moves it by about a point. How each was made: workbench show {table.run.iloc[0]} "
+        f"--card. The files: {family_folder()}"
     )
     return 0

@@ -1,6 +1,7 @@
 """Train a family of models from one sweep file: widths, heads, depths, seeds, under one budget."""
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ examples:
   workbench sweep my.yaml --out runs/mine --jobs 2    two members side by side
   workbench sweep runs/widths                         go on, after Ctrl-C, a crash or a failed member
   workbench sweep runs/widths --status                from another terminal, while it runs
+  workbench sweep width --launcher slurm --set launcher.partition=gpu-a100 --set launcher.gpus=1
   workbench compare runs/widths                       afterwards: tables, plots, intervals over seeds
 
 a sweep file:
@@ -31,7 +33,9 @@ a sweep file:
   budget: {tokens: 20M}              or minutes, or flops, for each member
   match: {parameters: 1M, by: d_mlp} or flops (a token); by d_model, d_mlp or both, within 1 %
   blimp: {data: ../shared/data/blimp, limit: 100}              score each member when it is trained
-  launcher: {kind: local, jobs: 1}   or slurm, with partition, account, time, gpus
+  launcher: {kind: local, jobs: 1}   where it runs; on a Slurm cluster for example
+  launcher: {kind: slurm, partition: gpu-a100, account: my-account, time: 4:00:00, gpus: 1, cpus: 8,
+             memory: 16GB, constraint: ..., setup: [module load cuda]}    one array job for all members
 
 Members are named by what differs. What is done is skipped, one that fails does not stop the others, and two
 calls on one folder share the work."""
@@ -56,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", action="store_true", help="what each member is doing")
     parser.add_argument("--dry-run", action="store_true", help="show the plan and stop")
     parser.add_argument("--jobs", type=count, metavar="N", help="members side by side; the cores are divided")
-    parser.add_argument("--launcher", choices=("local", "slurm"), help="where members run (the file's own)")
+    parser.add_argument(
+        "--launcher",
+        choices=("local", "slurm", "submitit-local"),
+        help="where members run: here, as an array job on Slurm, or as such jobs here (the file's own)",
+    )
     parser.add_argument("--yes", action="store_true", help="start without asking")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
 
@@ -78,11 +86,13 @@ def run(args: argparse.Namespace) -> int:
 
         if args.status:
             return _status(folder.find_sweep(given))
-        if args.out or args.set:
+        if args.out or not all(one.startswith("launcher.") for one in args.set):
             raise ConfigError(
-                f"{given} is the folder of a sweep, whose plan stands; --out and --set go with a sweep file."
+                f"{given} is the folder of a sweep, whose plan stands; --out and --set go with a sweep file "
+                "(but for --set launcher.FIELD=VALUE, which changes where the rest runs)."
             )
         out, plan, fresh = folder.find_sweep(given), read_plan(given), False
+        plan = dataclasses.replace(plan, launcher=plan.launcher.changed(args.set))
     else:
         file = find_file(args.sweep)
         out = Path(args.out) if args.out else Path("runs") / _name(file, args.set)
@@ -95,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             plan = go_on(file, args.set, out)
     options = _options(plan, args)
-    print_plan(plan, out, options.jobs or 1)
+    print_plan(plan, out, options.jobs or (len(plan) if options.kind == "slurm" else 1))
     if args.dry_run:
         return 0
     if fresh and not _agreed(args.yes):
@@ -107,8 +117,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _options(plan: "Plan", args: argparse.Namespace) -> Any:
-    import dataclasses
-
     changes = {"jobs": args.jobs, "kind": args.launcher}
     return dataclasses.replace(plan.launcher, **{k: v for k, v in changes.items() if v is not None})
 
@@ -140,12 +148,10 @@ def _agreed(yes: bool) -> bool:
 
 
 def _launch(out: Path, plan: "Plan", options: Any, quiet: bool) -> int:
-    if options.kind == "slurm":
-        from importlib import import_module
+    if options.kind != "local":
+        from apps.verbs import sweep_jobs
 
-        import_module("training.sweep.launchers.slurm").launch(out, plan, options)
-        print(f"Look at it: workbench sweep {out} --status")
-        return 0
+        return sweep_jobs.launch(out, plan, options, quiet)
     from training.sweep.launchers.local import launch
 
     ended = launch(out, plan, options, quiet)
@@ -251,10 +257,12 @@ def _status(path: Path) -> int:
 
     from apps.verbs.tables import clean, number, print_table
     from training.progress import short
+    from training.sweep.launchers.cluster import with_jobs
     from training.sweep.status import read_status
     from workbench.runs.card import duration
 
-    found = read_status(path)
+    seen = with_jobs(path, read_status(path))
+    found = seen.members
     rows = [
         (
             one.name,
@@ -265,7 +273,7 @@ def _status(path: Path) -> int:
             "–" if one.tokens_per_second is None else f"{short(one.tokens_per_second)}/s",
             "–" if one.seconds is None else duration(one.seconds),
             one.attempt or "–",
-            _where(one),
+            _where(one, seen.jobs.get(one.name)),
         )
         for one in found
     ]
@@ -276,10 +284,14 @@ def _status(path: Path) -> int:
     for one in found:
         if one.error and one.state in ("failed", "stopped"):
             print(f"{clean(one.name)}: {clean(one.error)}")
+    if seen.note:
+        print(f"States of jobs are missing: {clean(seen.note)}", file=sys.stderr)
     return 0
 
 
-def _where(one: Any) -> str:
+def _where(one: Any, job: Any) -> str:
+    if job is not None:
+        return f"job {job.id if one.state == 'done' else job}"
     if one.job:
         return f"job {one.job}"
     return f"{one.host} {one.pid}" if one.state == "running" else ""

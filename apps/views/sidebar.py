@@ -46,7 +46,10 @@ def choose_model(root: Path, family: bool = False) -> Opened:
     known = catalogue.summaries(str(root), tuple(names), family)
     address.choice("run", names, default_run(known, names))
     name = st.selectbox(
-        "Model", names, key="run", help="The runs of the folder that the explorer was started on; zoo/ are the "
+        "Model",
+        names,
+        key="run",
+        help="The runs of the folder that the explorer was started on; zoo/ are the "
         "models that ship with the workbench.",
     )
     summary = known.get(name)

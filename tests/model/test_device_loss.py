@@ -18,7 +18,9 @@ def reference(x, weight, bias, targets, smoothing, z_loss):
 @pytest.mark.parametrize(("smoothing", "z_loss"), [(0.0, 0.0), (0.1, 0.0), (0.0, 1e-2), (0.2, 1e-2)])
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.parametrize("budget", [2**26, 1000])
-def test_loss_and_gradients(smoothing, z_loss, with_bias, budget, monkeypatch):
+@pytest.mark.parametrize("aligned", [1, 8])
+def test_loss_and_gradients(smoothing, z_loss, with_bias, budget, aligned, monkeypatch):
+    monkeypatch.setattr(device_loss, "ALIGNED", aligned)
     monkeypatch.setattr(device_loss, "_BUDGET", budget)
     random = torch.Generator().manual_seed(0)
     made = [torch.randn(shape, generator=random, requires_grad=True) for shape in ((30, 8), (17, 8), (17,))]

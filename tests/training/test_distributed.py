@@ -56,7 +56,7 @@ def rows(run, kind="train"):
     return [row for row in found if row["kind"] == kind]
 
 
-TWELVE = ("train.steps=12", "train.log_every=1", "train.clip=0")  # clipping's kernel takes float32 alone
+TWELVE = ("train.steps=12", "train.log_every=1")
 SHAPES = {
     "rows of one batch": small("train.batch_size=4", *TWELVE),
     "whole batches": small("train.accumulate=4", *TWELVE),
@@ -78,8 +78,8 @@ def test_one_two_and_four_processes_have_the_same_losses(name, tmp_path):
             one, many = rows(tmp_path / "1", kind), rows(tmp_path / str(world), kind)
             assert [row["step"] for row in one] == [row["step"] for row in many]
             for key in ("loss",) if kind == "eval" else ("loss", "grad_norm", "lr"):
-                # Sums in float64 in another order; the readout's loss rounds to float32 nowhere.
-                assert [row[key] for row in many] == pytest.approx([row[key] for row in one], rel=1e-9)
+                # Sums in float64 in another order; clipping divides by the norm in float32.
+                assert [row[key] for row in many] == pytest.approx([row[key] for row in one], rel=1e-7)
         assert rows(tmp_path / str(world))[-1]["tokens_seen"] == rows(tmp_path / "1")[-1]["tokens_seen"]
 
 

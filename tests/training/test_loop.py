@@ -130,8 +130,14 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path):
     assert part["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5)
 
 
+@pytest.mark.figure
 @pytest.mark.parametrize("what", ["loss", "gradient", "infinite loss", "accumulated"])
-def test_not_finite_stops_before_the_update(what, tmp_path, monkeypatch):
+def test_not_finite_stops_before_the_update(what, tmp_path, monkeypatch, trials):
+    with trials(5, "losses and gradients that are not finite").one():
+        stopped_before_the_update(what, tmp_path, monkeypatch)
+
+
+def stopped_before_the_update(what, tmp_path, monkeypatch):
     out = tmp_path / "run"
     settings = small(*(["train.accumulate=2"] if what == "accumulated" else []))
     original = training.loop.Trainer._update
@@ -264,3 +270,28 @@ def test_kept_from_a_kill_before_the_first_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert checkpoint_steps(tmp_path / "run") == []
     assert resume(tmp_path / "run", quiet=True).finished
+
+
+def test_the_training_loss_is_what_is_minimised_and_the_validation_loss_is_plain(tmp_path):
+    common = ("train.steps=1", "train.log_every=1")
+    train(small(*common), tmp_path / "plain", quiet=True)
+    train(small(*common, "train.z_loss=0.01"), tmp_path / "z", quiet=True)
+    plain, other = (rows(tmp_path / name, "train")[0]["loss"] for name in ("plain", "z"))
+    # an untrained model's denominator is about its vocabulary's size
+    assert other - plain == pytest.approx(0.01 * math.log(300) ** 2, rel=0.02)
+    before = [rows(tmp_path / name, "eval")[0]["loss"] for name in ("plain", "z")]
+    assert before[0] == before[1]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("train.label_smoothing=1.0", r"train\.label_smoothing must lie in \[0, 1\); found 1\.0"),
+        ("train.label_smoothing=-0.1", r"must lie in \[0, 1\); found -0\.1"),
+        ("train.label_smoothing=.nan", r"must lie in \[0, 1\); found nan"),
+        ("train.z_loss=-1", r"train\.z_loss must be from 0 to 1; found -1"),
+    ],
+)
+def test_loss_options_out_of_range(assignment, words):
+    with pytest.raises(ConfigError, match=words):
+        small(assignment)

@@ -70,7 +70,7 @@ def estimate(
 def _shape(settings: RunSettings) -> str:
     train = settings.train
     model = dataclasses.replace(settings.model, seed=0)
-    return repr((model, train.batch_size, train.dtype, train.threads))
+    return repr((model, train.batch_size, train.dtype, train.threads, train.optimizer))
 
 
 def probe(settings: RunSettings, seconds: float = 1.0) -> float:
@@ -81,7 +81,7 @@ def probe(settings: RunSettings, seconds: float = 1.0) -> float:
     import torch
 
     from training.device import pick_device
-    from training.optim import AdamW
+    from training.optimizers import make_optimizer
     from workbench.model.transformer import HookedTransformer
 
     shape = settings.model
@@ -89,7 +89,7 @@ def probe(settings: RunSettings, seconds: float = 1.0) -> float:
     device = pick_device(settings.train.device)
     model = HookedTransformer(shape).to(device)
     dtype = _dtype(settings, device)
-    optimizer = AdamW(model.named_parameters(), dtype=getattr(torch, dtype))
+    optimizer = make_optimizer(model, dataclasses.replace(settings.train, dtype=dtype))
     noise = torch.Generator().manual_seed(0)
     tokens = torch.randint(shape.d_vocab, (rows, shape.n_ctx), generator=noise).to(device)
     model.train()

@@ -107,7 +107,7 @@ def check_free(plan: Plan, out: Path) -> None:
 
 
 def go_on(file: Path, assignments: Sequence[str], out: Path) -> Plan:
-    """The plan that lies in `out`, if the file still says the same.
+    """The plan that lies in `out`, if the file still says the same; where it runs may have changed.
 
     Raises:
         RunError: it says something else; the message has the first difference.
@@ -123,7 +123,7 @@ def go_on(file: Path, assignments: Sequence[str], out: Path) -> Plan:
             f"the sweep in {out} differs from {file}: {difference}. Go on with it as it is by "
             f"`workbench sweep {out}`, or choose another --out."
         )
-    return before
+    return dataclasses.replace(before, launcher=now.launcher)
 
 
 def first_difference(before: Plan, now: Plan) -> str | None:

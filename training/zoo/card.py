@@ -1,4 +1,4 @@
-"""A member's model card: exactly how it was made, what float16 cost it, and its decisions on minimal pairs."""
+"""A member's model card: exactly how it was made, what float16 cost it, its decisions on minimal pairs."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ CITED = {
     "training and 737 validation stories of both releases, exact and near duplicates removed",
 }
 """Corpus -> what it is, for the members trained on it."""
+SWEEP = "sweep.yaml"
 NOT_A_SAMPLE = 1_000_000
 """Stories of a corpus from which on it is no sample."""
 
@@ -61,8 +62,8 @@ def _made(facts: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
 def _which(facts: Mapping[str, Any]) -> str:
     if facts["stopped"] == "patience":
         end = (
-            f"Training ended early at step {facts['trained_to_step']:,}, after {facts['patience']} evaluations "
-            "in a row without a lower validation loss."
+            f"Training ended early at step {facts['trained_to_step']:,}, after {facts['patience']} "
+            "evaluations in a row without a lower validation loss."
         )
     else:
         end = f"Training ended at step {facts['trained_to_step']:,}, at its limit."
@@ -77,8 +78,9 @@ def _which(facts: Mapping[str, Any]) -> str:
 def _halved(validation: Mapping[str, Any]) -> str:
     before, after = validation["loss_float32"], validation["loss_float16"]
     text = (
-        f"The weights are stored in float16 and read as float32. Validation loss over {validation['tokens']:,} "
-        f"tokens: {before:.5f} nats a token in float32, {after:.5f} from float16 ({after - before:+.1e})"
+        "The weights are stored in float16 and read as float32. Validation loss over "
+        f"{validation['tokens']:,} tokens: {before:.5f} nats a token in float32, {after:.5f} "
+        f"from float16 ({after - before:+.1e})"
     )
     if validation["bits_per_byte_float32"] is not None:
         first, second = validation["bits_per_byte_float32"], validation["bits_per_byte_float16"]
@@ -122,11 +124,12 @@ def family_readme(about: Mapping[str, Any], members: list[Mapping[str, Any]]) ->
     parts = [
         "# The family that ships",
         f"{len(members)} small models trained under one budget with one tokenizer. "
-        f"`wb.load(\"{NAME}/{about['middle']}\")`, `workbench list {NAME}`.",
+        f'`wb.load("{NAME}/{about["middle"]}")`, `workbench list {NAME}`.',
         "\n".join(rows),
-        "Each folder is a run: config.yaml, data.json, metrics.jsonl (thinned), checkpoints in float16, results on "
-        "minimal pairs without their sentences, a model card. tokenizer.json is shared. MANIFEST.json has the "
-        "size and SHA-256 of every file; sweep.yaml is the sweep file they were trained with.",
+        "Each folder is a run: config.yaml, data.json, metrics.jsonl (thinned), checkpoints in float16, "
+        "results on minimal pairs without their sentences, a model card. tokenizer.json is shared. "
+        "MANIFEST.json has the size and SHA-256 of every file. "
+        + (f"{SWEEP} is the sweep file they were trained with." if about.get("sweep_file") else ""),
         table(
             {
                 "command": about.get("command"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.zoo import size
-from training.zoo.card import CITED, NOT_A_SAMPLE, family_readme
+from training.zoo.card import CITED, NOT_A_SAMPLE, SWEEP, family_readme
 from training.zoo.member import Recipe, check_alike, make_member
 from training.zoo.thin import portable
 from workbench.errors import RunError, WorkbenchError, nearest
@@ -18,7 +18,7 @@ from workbench.model.config import ModelConfig
 from workbench.runs import folder
 from workbench.runs.shipped import FAMILY, MANIFEST
 
-SWEEP, PLAN, STATUS = "sweep.yaml", "sweep.json", "status"
+PLAN, STATUS = "sweep.json", "status"
 """What a sweep's folder holds beside its runs."""
 
 
@@ -80,16 +80,15 @@ def make_family(
             loss = one["validation"]
             say(
                 f"{number} of {len(chosen)}  {run.name}: step {one['step']:,}, validation loss "
-                f"{loss['loss_float16']:.4f} ({loss['loss_float16'] - loss['loss_float32']:+.1e} by float16), "
+                f"{loss['loss_float16']:.4f} ({loss['loss_float16'] - loss['loss_float32']:+.1e} by "
+                "float16), "
                 f"{len(one['checkpoints'])} checkpoint{'s' * (len(one['checkpoints']) > 1)}"
             )
         about = {key: value for key, value in recipe.about.items() if key != "members"}
         about |= {"middle": middle}
         if (runs / SWEEP).is_file():
             shutil.copyfile(runs / SWEEP, made / SWEEP)
-        write_json(
-            made / FAMILY, {"format": 1, **about, "members": names, "tokenizer_sha256": tokenizer}
-        )
+        write_json(made / FAMILY, {"format": 1, **about, "members": names, "tokenizer_sha256": tokenizer})
         write_text(made / "README.md", family_readme(about, facts))
         _write_manifest(made)
         sizes = size.table(made)
@@ -105,7 +104,9 @@ def about_runs(runs: Path, chosen: Sequence[Path]) -> dict[str, Any]:
     plan = _json(runs / PLAN)
     if plan:
         name = plan.get("name") or "sweep"
-        sets = "".join(f" --set {portable(word)}" for word in map(_portable_setting, plan.get("assignments") or []))
+        sets = "".join(
+            f" --set {portable(word)}" for word in map(_portable_setting, plan.get("assignments") or [])
+        )
         about |= {
             "sweep_file": f"training/sweeps/{name}.yaml, kept beside this card's folder as {SWEEP}",
             "command": f"workbench sweep training/sweeps/{name}.yaml --out runs/{name}{sets}",
@@ -120,9 +121,7 @@ def about_runs(runs: Path, chosen: Sequence[Path]) -> dict[str, Any]:
     card = _json(chosen[0] / folder.DATA_CARD)
     name, stories = str(card.get("name") or "unknown"), (card.get("train") or {}).get("stories", 0)
     small = name in CITED and stories < NOT_A_SAMPLE
-    about["corpus"] = (
-        f"{CITED[name] if small else f'{name}, {stories:,} training stories'}"
-    )
+    about["corpus"] = f"{CITED[name] if small else f'{name}, {stories:,} training stories'}"
     return about | {"members": members}
 
 

@@ -12,9 +12,8 @@ from workbench.errors import RunError
 from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_model
 
-
 SLACK = 1.05
-"""How much higher a loss on a part of the validation split may be for its checkpoint to be measured on all."""
+"""How much higher a loss on a part of the split may be for its checkpoint to be measured on all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +88,15 @@ def choose(run: Path, material: Material, tokens: int | None = None) -> Chosen:
     if not steps:
         raise RunError(f"{run} has no checkpoint, so there is nothing to ship; train it first.")
     rows = folder.read_rows(run / folder.METRICS)
-    losses = {
+    losses: dict[int, float] = {
         row["step"]: row["loss"]
         for row in rows
         if row.get("kind") == "eval" and row.get("step") in steps and not row.get("final")
     }
     ends = [row["loss"] for row in rows if row.get("kind") == "eval" and row.get("step") == steps[-1]]
     near = [step for step, loss in losses.items() if not ends or loss <= ends[-1] * SLACK]
-    candidates = sorted({steps[-1], *([min(near, key=lambda step: losses[step])] if near else [])})
+    best_on_the_way = min(near, key=lambda step: losses[step]) if near else steps[-1]
+    candidates = sorted({best_on_the_way, steps[-1]})
     found = {
         step: measure(read_model(checkpoint_folder(run, step), material.tokenizer), material, tokens)
         for step in candidates

@@ -136,8 +136,10 @@ def _score(shipped: Run, steps: list[int], sets: scores.Sets, weights: str) -> l
         if pairs is not None:
             found = scores.score(shipped, pairs, "native", weights, shipped.name, sets.device)
             save_compact(found, shipped.path, sets.bits, paradigms=pairs is sets.blimp)
+    if sets.blimp is None or len(steps) == 1:
+        return []
     rows = []
-    for step in steps if sets.blimp is not None and len(steps) > 1 else []:
+    for step in steps:
         other = shipped if step == shipped.step else shipped.at(step)
         digest = sha256(other.checkpoint.path / WEIGHTS)
         label = f"{shipped.name}@{step}"
@@ -159,8 +161,8 @@ def check_alike(runs: list[Path]) -> str:
     for run, digest in found.items():
         if digest != found[first]:
             raise RunError(
-                f"{run} has another tokenizer than {first}, and a family shares one; train them in one sweep, "
-                f"or with --tokenizer {first}."
+                f"{run} has another tokenizer than {first}, and a family shares one; train them in one "
+                f"sweep, or with --tokenizer {first}."
             )
         if not checkpoint_steps(run):
             raise RunError(f"{run} has no checkpoint, so there is nothing to ship; train it first.")

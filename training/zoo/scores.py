@@ -1,11 +1,10 @@
-"""A member's decisions on minimal pairs; results are remembered by weights and pairs, so that making the family
-again scores only what is new."""
+"""A member's decisions on minimal pairs; results are remembered by weights and pairs, so that making the
+family again scores only what is new."""
 
 import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from training.progress import Progress
@@ -62,8 +61,7 @@ def score(
     finally:
         line.close()
         run.model.to("cpu")
-    save_compact(result, place, bits=FULL_BITS)
-    return result
+    return BlimpResult.read(save_compact(result, place, bits=FULL_BITS))  # alike the first time and later
 
 
 def _drawn(line: Progress) -> Callable[[int, int], None]:

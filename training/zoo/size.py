@@ -38,13 +38,13 @@ def print_sizes(rows: list[dict[str, Any]]) -> None:
         print(row["member"].ljust(width) + "".join(f"{row[key]:>13,}" for key in keys))
 
 
-def refuse_too_large(rows: list[dict[str, Any]], limit: int = LIMIT) -> None:
-    """Refuse a family beyond the limit.
+def refuse_too_large(rows: list[dict[str, Any]], limit: int | None = None) -> None:
+    """Refuse a family beyond the limit, `LIMIT` if not set.
 
     Raises:
         RunError: with the bytes too many and the largest member.
     """
-    total = rows[-1]["bytes"]
+    total, limit = rows[-1]["bytes"], LIMIT if limit is None else limit
     if total > limit:
         largest = max(rows[:-1], key=lambda row: row["bytes"])
         raise RunError(

@@ -11,7 +11,7 @@ TRAIN_ROWS, EVAL_ROWS, SAMPLES = 64, 32, 3
 
 
 def spread(steps: Sequence[int], count: int) -> list[int]:
-    """`count` of the steps, spread as evenly as may be over their logarithm; the first and the last among them.
+    """`count` of the steps, spread evenly over their logarithm, the first and the last among them.
 
     Early steps come first in this, as in Pythia's spacing (Biderman et al. 2023): 0, 1, 2, 4, ...
 

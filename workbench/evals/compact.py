@@ -67,11 +67,13 @@ def compact_table(result: "BlimpResult", bits: int = MARGIN_BITS) -> bytes:
         }
     )
     buffer = io.BytesIO()
-    pq.write_table(
-        table, buffer, compression="brotli", write_statistics=False,
-        use_dictionary=["paradigm", "phenomenon"],
-        column_encoding={"pair_id": "DELTA_BINARY_PACKED", "margin": "BYTE_STREAM_SPLIT"},
-    )  # fmt: skip
+    options: Any = {
+        "compression": "brotli",
+        "write_statistics": False,
+        "use_dictionary": ["paradigm", "phenomenon"],
+        "column_encoding": {"pair_id": "DELTA_BINARY_PACKED", "margin": "BYTE_STREAM_SPLIT"},
+    }
+    pq.write_table(table, buffer, **options)
     return buffer.getvalue()
 
 
@@ -122,7 +124,7 @@ def with_sentences(result: "BlimpResult", pairs: "PairSet", tokenizer: Any = Non
     Args:
         result: one that was kept without sentences; one that has them comes back as it is.
         pairs: those it was made with.
-        tokenizer: the model's own. Counted are a sentence's tokens by protocol `native`, without special ones.
+        tokenizer: the model's own. Counted are a sentence's tokens by protocol `native`, without specials.
 
     Raises:
         DataError: other pairs than those.

@@ -111,6 +111,8 @@ def linear_cross_entropy(
     targets: Int[Tensor, " row"],
     bias: Float[Tensor, " d_vocab"] | None = None,
     compiled: bool = False,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats of the logits `x @ weight.T + bias`, once differentiable.
 
@@ -120,7 +122,13 @@ def linear_cross_entropy(
         targets: token ids, or `IGNORE` where nothing is scored; the mean over no rows is 0.
         bias: one number a token.
         compiled: on a GPU, run the steps between the matrix products as compiled kernels.
+        label_smoothing: share of the target's probability that is spread over all tokens, itself included
+            (Szegedy et al. 2016, section 7).
+        z_loss: weight of the added mean of log^2 Z, Z the softmax's denominator (Chowdhery et al. 2022,
+            PaLM, section 5: 1e-4).
     """
-    if x.device.type != "cpu" and x.dtype != torch.float64:
-        return DeviceLinearCrossEntropy.apply(x, weight, bias, targets, 0.0, 0.0, compiled)  # type: ignore[no-any-return]
+    if label_smoothing or z_loss or (x.device.type != "cpu" and x.dtype != torch.float64):
+        return DeviceLinearCrossEntropy.apply(  # type: ignore[no-any-return]
+            x, weight, bias, targets, label_smoothing, z_loss, compiled and x.device.type != "cpu"
+        )
     return _LinearCrossEntropy.apply(x, weight, bias, targets)  # type: ignore[no-any-return]

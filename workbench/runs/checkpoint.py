@@ -1,9 +1,9 @@
 """Checkpoints: a folder that is whole, or is no checkpoint.
 
 `step-000512/` holds config.json, model.safetensors (float32, or float16 where the manifest says so),
-optimizer.safetensors, state.json and MANIFEST.json with the size and SHA-256 of each. It is filled under another name and renamed, so a
-kill leaves the old state or the new one. Reading takes only regular files of the size and hash in
-the manifest, and only safetensors and JSON: nothing in a checkpoint can execute.
+optimizer.safetensors, state.json and MANIFEST.json with the size and SHA-256 of each. It is filled under
+another name and renamed, so a kill leaves the old state or the new one. Reading takes only regular files of
+the size and hash in the manifest, and only safetensors and JSON: nothing in a checkpoint can execute.
 
 optimizer.safetensors may be removed from older checkpoints (`drop_optimizer`); the manifest calls it
 optional, so nothing needs rewriting.
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import ConfigError, RunError, WorkbenchError
-from workbench.files import new_folder
+from workbench.files import disk_reason, new_folder
 from workbench.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -112,10 +112,9 @@ def save_checkpoint(
             for name, data in contents.items():
                 (folder / name).write_bytes(data)
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
         raise RunError(
-            f"checkpoint {target} could not be written: {reason}; earlier checkpoints are untouched. "
-            f"Mend that, then: workbench resume {run}"
+            f"checkpoint {target} could not be written: {disk_reason(error)}; earlier checkpoints are "
+            f"untouched. Mend that, then: workbench resume {run}"
         ) from None
     return target
 
@@ -133,10 +132,14 @@ def delete_checkpoint(run: Path, step: int) -> None:
 
 
 def sweep_leftovers(run: Path) -> None:
-    """Remove what a kill left in `checkpoints/`: temporary folders, and folders without a manifest.
+    """Remove what a kill left: temporary files, and in `checkpoints/` temporary folders and folders without
+    a manifest.
 
     Only for the process that holds the run's lock.
     """
+    for entry in Path(run).iterdir():
+        if entry.name.startswith(".") and entry.name.endswith(".tmp") and not entry.is_dir():
+            entry.unlink(missing_ok=True)
     folder = Path(run) / "checkpoints"
     for entry in folder.iterdir() if folder.is_dir() else []:
         half = entry.name.startswith(".") and entry.name.endswith(".tmp")
@@ -268,7 +271,7 @@ def _weight_bytes(tensors: "Mapping[str, Tensor]", stored: str) -> bytes:
     return _tensor_bytes(own)
 
 
-def _stored(files: dict[str, dict[str, Any]]) -> str:
+def _stored(files: dict[str, dict[str, Any]]) -> Any:
     """Type of the weights on disk, as the manifest has it."""
     return files[WEIGHTS].get("dtype", "float32")
 
@@ -344,7 +347,7 @@ def _check_size(file: Path, files: dict[str, dict[str, Any]], config: ModelConfi
     """Refuse a file whose size cannot be that of so many parameters, before it is read."""
     size, count = files[file.name]["bytes"], config.n_params
     each = BYTES[_stored(files)]
-    low, high = (each * count, 5 * count) if file.name == WEIGHTS else (0, 16 * count)
+    low, high = (each * count, 5 * count) if file.name == WEIGHTS else (0, 80 * count)
     if not low <= size <= high + JSON_LIMIT:
         raise RunError(
             f"{file} has {size:,} bytes; the {count:,} parameters of config.json need "

@@ -165,8 +165,8 @@ def export_run(name: str | os.PathLike[str], target: Path, family: str = "auto")
     settings, tensors = as_family(config, run.model.state_dict(), tokenizer, family)
     if settings["pad_token_id"] != tokenizer.pad_token_id:
         raise RunError(
-            f"{folder.tokenizer_file(run.path)} has no padding token, and RoBERTa counts its positions from that "
-            "token's id; a model that is to be a RoBERTa needs one."
+            f"{folder.tokenizer_file(run.path)} has no padding token, and RoBERTa counts its positions from "
+            "that token's id; a model that is to be a RoBERTa needs one."
         )
     try:
         with new_folder(target, keep=_taken) as made:

@@ -1,4 +1,4 @@
-"""The family that ships with the package: where it lies, what its runs are called, where results about them go.
+"""The family that ships with the package: where it lies, what its runs are called, where their results go.
 
 A shipped run is an ordinary run folder that is only read: its weights are float16, its tokenizer lies beside
 it, and what a verb finds out about it goes to the cache.

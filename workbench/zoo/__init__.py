@@ -1,4 +1,4 @@
-"""The family that ships: models trained under one budget, with their curves and their decisions on minimal pairs.
+"""The family that ships: models trained under one budget, their curves, their decisions on minimal pairs.
 
 `family/` holds the runs; `wb.load("zoo/tiny-4h")` opens one. `training/zoo` makes it.
 """

@@ -21,8 +21,8 @@ TINY_TRANSFORMERS = (
     Published("GPT-Neo", "clm", 9_585_664, 57.82, 56.97, 58.68, 6),
     Published("RoBERTa", "mlm", 9_863_952, 58.48, 56.68, 59.50, 6),
 )
-"""AISE-TUDelft's models trained on TinyStories: macro average over BLiMP's 12 phenomena and 5 supplement tasks,
-by the evaluation pipeline of the BabyLM challenge of 2023."""
+"""AISE-TUDelft's models trained on TinyStories: macro average over BLiMP's 12 phenomena and 5 supplement
+tasks, by the evaluation pipeline of the BabyLM challenge of 2023."""
 
 SEED_SPREAD = 1.1
 """Standard deviation over seeds of those, in points."""

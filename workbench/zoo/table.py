@@ -14,7 +14,17 @@ from workbench.zoo.family_files import family_facts, made_facts
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHAPE = ("d_model", "n_layers", "n_heads", "d_mlp", "layout", "objective", "attention", "positions", "d_vocab")
+_SHAPE = (
+    "d_model",
+    "n_layers",
+    "n_heads",
+    "d_mlp",
+    "layout",
+    "objective",
+    "attention",
+    "positions",
+    "d_vocab",
+)
 """Fields of a model that are looked at where no sweep says what differs."""
 
 
@@ -23,7 +33,8 @@ def zoo_table() -> "pd.DataFrame":
 
     Columns: run (`zoo/tiny-4h`), differs (from the middle one), objective, parameters, tokens_seen, loss
     (nats a token, whole validation split, float16 weights), bits_per_byte, blimp (share of pairs decided
-    rightly, mean over paradigms), blimp_low, blimp_high (95 % Wilson interval over pairs), checkpoints, bytes.
+    rightly, mean over paradigms), blimp_low, blimp_high (95 % Wilson interval over pairs), checkpoints,
+    bytes.
 
     Raises:
         RunError: no family is installed, or a member is damaged.
