@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,22 +24,29 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         ConfigError: an unknown key (with the nearest one), a missing key, a value of the wrong
             type; the message has the field's path, the value and the rule.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'the configuration'} must be a mapping of fields, not {shown(values)}.")
     _check_keys(cls, values, where)
-    # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    cls.__pydantic_config__ = config  # type: ignore[attr-defined]
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        return _adapter(cls).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         parts = ([where] if where else []) + [str(part) for part in first["loc"]]
         found = first.get("input")
         rule = first["msg"].rstrip(".")
         raise ConfigError(f"{'.'.join(parts)}: {rule}; found {shown(found, 80)!r}.") from None
+
+
+@lru_cache(maxsize=64)
+def _adapter(cls: Any) -> Any:
+    """What checks values of a dataclass; made once, because a sweep builds thousands of settings."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    return TypeAdapter(cls)
 
 
 def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
