@@ -177,7 +177,6 @@ def _steps(given: str | None, opened: Any) -> list[int] | None:
 
 def _others(family: str | None, opened: Any) -> list[Any]:
     """The runs of a folder that have a checkpoint, this one first."""
-    from pathlib import Path
 
     from workbench.errors import RunError
     from workbench.runs.catalogue import load

@@ -5,7 +5,8 @@ import argparse
 from typing import Any
 
 from apps.verbs.outputs import out_folder, save_picture
-from training.command import add_arguments as add_training, count, settings_of
+from training.command import add_arguments as add_training
+from training.command import count, settings_of
 from workbench.errors import ConfigError
 
 EXAMPLES = """\
@@ -15,9 +16,10 @@ examples:
   workbench tune --preset small --set train.optimizer=muon --range-steps 200
 
 Learning rate: a fresh model takes 100 steps while the rate rises from 1e-5 to 1 (Smith 2017); the suggested
-peak is a third of the rate at which the smoothed loss is lowest. Batch size: the largest that fits in memory
-(tried on a GPU, predicted on a CPU), and the gradient-noise scale (McCandlish et al. 2018), below which a
-larger batch buys almost as many steps as it costs. It grows in the course of a training: a lower bound.
+peak lies half way between where the loss falls fastest and where it has fallen. Batch size: the largest that
+fits in memory (tried on a GPU, predicted on a CPU), and the gradient-noise scale (McCandlish et al. 2018),
+below which a larger batch saves almost as many steps as it costs. The scale grows in the course of a
+training: it is a lower bound.
 The last line is what to add to `workbench train`."""
 
 
@@ -26,8 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_training(parser)
     parser.epilog = EXAMPLES
     group = parser.add_argument_group("tune (here --out is a folder for tune.json and tune.png)")
-    group.add_argument("--range-steps", type=count, default=100, metavar="N", help="steps of the range test (100)")
-    group.add_argument("--noise-steps", type=count, default=60, metavar="N", help="steps of the noise scale (60)")
+    group.add_argument(
+        "--range-steps", type=count, default=100, metavar="N", help="steps of the range test (100)"
+    )
+    group.add_argument(
+        "--noise-steps", type=count, default=60, metavar="N", help="steps of the noise scale (60)"
+    )
     group.add_argument("--lr-low", type=float, default=1e-5, metavar="X", help="smallest rate (1e-5)")
     group.add_argument("--lr-high", type=float, default=1.0, metavar="X", help="largest rate (1)")
 
@@ -65,15 +71,17 @@ def text(found: Any) -> str:
     n_ctx = found.settings.model.n_ctx
     end = f"diverges at {test.diverged:.1e}" if test.diverged else "never diverges"
     scale = f"{noise.value:,.0f} windows (95 % interval {noise.low:,.0f} to {noise.high:,.0f})"
+    if noise.value < float("inf"):
+        scale += f", {noise.value * n_ctx:,.0f} tokens"
+    else:
+        scale = "no gradient is seen through the noise; try more --noise-steps, or a larger batch"
     lines = [
-        f"Learning rate  {len(test.rates)} steps from {test.rates[0]:.0e}: falls fastest at {test.steepest:.1e}, "
-        f"lowest at {test.lowest:.1e}, {end}",
-        f"Noise scale    {scale}, {noise.value * n_ctx:,.0f} tokens"
-        if noise.value < float("inf")
-        else "Noise scale    no gradient is seen through the noise; try more --noise-steps or a larger batch",
-        f"Fits           {batch.windows:,} windows of {n_ctx} tokens in a pass: {batch.bytes_fixed / 1e6:,.0f} MB and "
-        f"{batch.bytes_per_window / 1e6:,.2f} MB a window, {batch.bytes_free / 1e9:,.1f} GB free "
-        f"({'tried' if batch.measured else 'predicted'})",
+        f"Learning rate  {len(test.rates)} steps from {test.rates[0]:.0e}: "
+        f"falls fastest at {test.steepest:.1e}, has fallen at {test.knee:.1e}, {end}",
+        f"Noise scale    {scale}",
+        f"Fits           {batch.windows:,} windows of {n_ctx} tokens in a pass: "
+        f"{batch.bytes_fixed / 1e6:,.0f} MB and {batch.bytes_per_window / 1e6:,.2f} MB a window, "
+        f"{batch.bytes_free / 1e9:,.1f} GB free ({'tried' if batch.measured else 'predicted'})",
         "",
         "Set            " + " ".join(f"--set {one}" for one in found.assignments),
     ]

@@ -87,7 +87,8 @@ def _kept_bytes(model: Any, n_ctx: int) -> int:
         del loss
         return sum(seen.values())
 
-    return max(1, kept(2) - kept(1))  # what does not grow with the batch, such as the readout's gradient, drops out
+    # The difference is without what does not grow, such as the readout's gradient.
+    return max(1, kept(2) - kept(1))
 
 
 def _tokens(model: Any, windows: int, n_ctx: int) -> Any:

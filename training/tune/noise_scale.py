@@ -1,4 +1,4 @@
-"""The simple gradient-noise scale (McCandlish et al. 2018, An Empirical Model of Large-Batch Training, eq. 2.9)."""
+"""The simple gradient-noise scale (McCandlish et al. 2018, An Empirical Model of Large-Batch Training)."""
 
 import dataclasses
 import math
@@ -12,7 +12,7 @@ from workbench.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class NoiseScale:
-    """B_simple = tr(Sigma) / |G|^2: the batch at which a gradient's noise is as large as the gradient."""
+    """B_simple = tr(Sigma) / |G|^2 (eq. 2.9): the batch whose noise is as large as the gradient."""
 
     value: float
     """In windows; infinity where the gradient drowns in its noise."""
@@ -23,8 +23,8 @@ class NoiseScale:
     """|G|^2, the squared norm of the true gradient."""
     noise: float
     """tr(Sigma), the variance of one window's gradient, summed over all parameters."""
-    small_batch: float
-    big_batch: float
+    small_batch: float | int
+    big_batch: float | int
     small: tuple[float, ...]
     """Squared norm of the gradient of `small_batch` windows, at each step."""
     big: tuple[float, ...]
@@ -45,7 +45,7 @@ class NoiseScale:
 
 
 def estimates(
-    small: Sequence[float], big: Sequence[float], small_batch: float, big_batch: float
+    small: Sequence[float], big: Sequence[float], small_batch: float | int, big_batch: float | int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Unbiased estimates of |G|^2 and tr(Sigma) from squared norms at two batch sizes (appendix A.1)."""
     little, large = np.asarray(small, dtype=float), np.asarray(big, dtype=float)
@@ -57,13 +57,14 @@ def estimates(
 def noise_scale(
     small: Sequence[float],
     big: Sequence[float],
-    small_batch: float,
-    big_batch: float,
+    small_batch: float | int,
+    big_batch: float | int,
     bootstraps: int = 1000,
     seed: int = 0,
 ) -> NoiseScale:
-    """The noise scale from squared gradient norms of some steps; signal and noise are averaged before they are
-    divided, since a ratio of single steps is biased (appendix A.1).
+    """The noise scale from squared gradient norms of some steps.
+
+    Signal and noise are averaged before they are divided: a ratio of single steps is biased (appendix A.1).
 
     Args:
         small: squared norm of the gradient of `small_batch` windows, one a step.

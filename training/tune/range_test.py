@@ -9,6 +9,8 @@ from workbench.errors import ConfigError
 
 SMOOTHING = 0.85
 """Decay of the moving average over losses; its beginning is corrected as Adam's moments are."""
+FALLEN = 0.95
+"""Share of the whole fall of the smoothed loss at its knee."""
 DIVERGED = 2.0
 """The sweep ends when the smoothed loss is so many times its lowest value."""
 
@@ -23,11 +25,12 @@ class RangeTest:
     smoothed: tuple[float, ...]
     steepest: float
     """The rate at which the smoothed loss falls fastest, per factor of the rate."""
+    knee: float
+    """The smallest rate by which the smoothed loss has done 95 % of its fall."""
     lowest: float
     """The rate at which the smoothed loss is lowest."""
     suggested: float
-    """A peak for a run: a third of `lowest`, where the loss still falls and there is room to divergence, but at
-    least `steepest`; two digits."""
+    """A peak for a run: half way on the logarithm between `steepest` and `knee`, two digits."""
     diverged: float | None
     """The rate at which the sweep ended because the loss rose; None if it never did."""
 
@@ -41,7 +44,7 @@ class RangeTest:
         """Losses over the rate, with the suggestion; see `workbench.plots.tuning`."""
         from workbench.plots.tuning import plot_range
 
-        return plot_range(self.to_frame(), self.steepest, self.lowest, self.suggested, ax)
+        return plot_range(self.to_frame(), self.steepest, self.knee, self.suggested, ax)
 
 
 def range_test(
@@ -120,6 +123,10 @@ def judge(rates: Sequence[float], losses: Sequence[float], whole: bool = True) -
     }
     steepest = rates[min(slopes, key=slopes.__getitem__)] if slopes else rates[bottom]
     lowest = rates[bottom]
-    suggested = float(f"{max(steepest, lowest / 3):.1e}")
+    enough = smoothed[0] - FALLEN * (smoothed[0] - smoothed[bottom])
+    knee = next(rate for rate, loss in zip(rates, smoothed, strict=True) if loss <= enough)
+    suggested = float(f"{math.sqrt(min(steepest, knee) * knee):.1e}")
     diverged = None if whole else rates[-1]
-    return RangeTest(tuple(rates), tuple(losses), tuple(smoothed), steepest, lowest, suggested, diverged)
+    return RangeTest(
+        tuple(rates), tuple(losses), tuple(smoothed), steepest, knee, lowest, suggested, diverged
+    )

@@ -28,8 +28,8 @@ class Tuning:
 
     @property
     def wanted(self) -> int:
-        """Windows for one update: the power of two nearest to the noise scale, or what was set where no gradient
-        was seen through the noise."""
+        """Windows for one update: the power of two nearest to the noise scale; what was set, where no
+        gradient was seen through the noise."""
         set_now = self.settings.train.batch_size * self.settings.train.accumulate
         if not math.isfinite(self.noise.value):
             return set_now
@@ -83,8 +83,8 @@ def tune(
     """Run both finders. No run is made or changed.
 
     The noise scale is measured while a fresh model trains at the rate that the range test suggests, after a
-    third of the steps: it grows as the loss falls (McCandlish et al. 2018, section 3), so it is that of a run's
-    beginning, and a lower bound later on.
+    third of the steps. It grows as the loss falls (McCandlish et al. 2018, section 3): this one is that of a
+    run's beginning, a lower bound later on.
 
     Args:
         settings: from `training.config.resolve`.
@@ -135,7 +135,7 @@ def tune(
             n_ctx=settings.model.n_ctx,
             seed=train.seed,
             cross_story=settings.data.cross_story,
-            objective=settings.model.objective,
+            objective=settings.model.objective or "clm",
         )
 
     def draw(what: str, step: int, steps: int, loss: float) -> None:
@@ -144,7 +144,6 @@ def tune(
 
     model, optimizer = fresh()
     fits = largest_batch(model, optimizer, settings.model.n_ctx)
-    # The first batches' shape: one GPU, no captured graph, nothing but updates.
     updater = Updater(settings, model, batches(train.batch_size), optimizer, Alone())
     found = range_test(
         updater, range_steps, low, high, lambda step, loss: draw("range test", step, range_steps, loss)
@@ -165,7 +164,9 @@ def tune(
         optimizer.zero_grad()
         draw("noise scale", step, noise_steps, norms[2])
     progress.close()
-    read = (len(found.rates) * train.batch_size * train.accumulate + noise_steps * size) * settings.model.n_ctx
+    read = (
+        len(found.rates) * train.batch_size * train.accumulate + noise_steps * size
+    ) * settings.model.n_ctx
     noise = noise_scale(small, big, size / PARTS, size)
     return Tuning(settings, found, noise, fits, str(device), read)
 

@@ -12,7 +12,6 @@ from workbench.errors import RunError
 from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_model
 
-
 SLACK = 1.05
 """How much higher a loss on a part of the validation split may be for its checkpoint to be measured on all."""
 

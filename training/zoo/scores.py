@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from training.progress import Progress

@@ -18,19 +18,19 @@ def two_panels() -> Any:
     return axes
 
 
-def plot_range(frame: Any, steepest: float, lowest: float, suggested: float, ax: Any = None) -> Any:
+def plot_range(frame: Any, steepest: float, knee: float, suggested: float, ax: Any = None) -> Any:
     """Losses over the learning rate, and where the suggestion lies.
 
     Args:
         frame: rate, loss, smoothed.
-        steepest, lowest, suggested: rates to mark.
+        steepest, knee, suggested: rates to mark.
         ax: a matplotlib axes; a new one if not set.
     """
     ax = ax or need_pyplot().subplots(figsize=(5.4, 3.9), layout="constrained")[1]
     ax.plot(frame.rate, frame.loss, color=_LOSS, alpha=0.3, linewidth=1, label="each batch")
     ax.plot(frame.rate, frame.smoothed, color=_LOSS, linewidth=2, label="smoothed")
     ax.axvline(steepest, color="0.6", linewidth=1, linestyle=":", label=f"falls fastest, {steepest:.1e}")
-    ax.axvline(lowest, color="0.6", linewidth=1, linestyle="--", label=f"lowest, {lowest:.1e}")
+    ax.axvline(knee, color="0.6", linewidth=1, linestyle="--", label=f"has fallen, {knee:.1e}")
     ax.axvline(suggested, color=_MARK, linewidth=1.6, label=f"suggested peak, {suggested:.1e}")
     low = min(frame.smoothed.min(), frame.loss.min())
     top = frame.smoothed.iloc[: max(3, len(frame) // 5)].max()
@@ -39,7 +39,7 @@ def plot_range(frame: Any, steepest: float, lowest: float, suggested: float, ax:
     ax.set_xlabel("learning rate")
     ax.set_ylabel("training loss, nats a token")
     ax.set_title("Range test", fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="upper center")
+    ax.legend(frameon=False, fontsize=8, loc="lower left")
     ax.spines[["top", "right"]].set_visible(False)
     return ax
 
