@@ -15,12 +15,14 @@ VERBS: dict[str, dict[str, str]] = {
     "train": {
         "train": "train a model on stories",
         "resume": "go on with a run, to its end or for longer",
+        "sweep": "train a family of models from one file; go on with it, look at its state",
         "data": "look at a corpus: stories, tokens, bytes per token, overlap",
         "presets": "the named shapes and their sizes",
     },
     "look": {
         "list": "all runs of a folder as a table",
         "show": "one run: settings, figures, checkpoints, loss curve",
+        "compare": "the runs of a folder: tables, plots, speed, intervals over seeds",
         "generate": "let a model write",
         "blimp": "score a model on minimal pairs",
         "patch": "put activations of one prompt into another: what moves the answer",
@@ -28,6 +30,7 @@ VERBS: dict[str, dict[str, str]] = {
         "heads": "what attention heads look at, beside uniform attention and an untrained copy",
         "neurons": "what neurons fire on, write and do; a card for one",
         "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",
+        "scaling": "scaling laws of a family: loss and BLiMP over size, the best size for a budget",
         "circuit": "which components decide a paradigm: over pairs, models and checkpoints; the smallest set",
         "study": "the TinyStories paper's interpretability study of a run, as one HTML page",
         "app": "open the explorer in the browser",

@@ -5,7 +5,18 @@ The longer comparison of a trained run with a GPT-Neo (`make bench-quality`) tak
 
 import argparse
 
-from benchmarks import blimp, caching, components, fields, importing, neurons, patching, start, training
+from benchmarks import (
+    blimp,
+    caching,
+    components,
+    fields,
+    importing,
+    neurons,
+    patching,
+    start,
+    sweeping,
+    training,
+)
 
 
 def main() -> None:
@@ -34,6 +45,8 @@ def main() -> None:
     print("\n# Training step")
     for shape in args.shapes:
         training.run(shape, args.rounds, args.seconds, args.threads)
+    print("\n# What a member of a sweep costs beyond its training")
+    sweeping.run()
     print("\n# What each field costs")
     fields.run("small", args.rounds, threads=args.threads)
 

@@ -17,7 +17,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 def ours(config: ModelConfig, dtype: str, compiled: bool = False, hooks: bool = True) -> Step:
     """The workbench's own step, all hook points in place (or taken out, for comparison)."""
     from training.memory import keep_freed_pages
-    from training.optim import AdamW
+    from training.optimizers.adamw import AdamW
     from workbench.model.compiled import compiled_loss
     from workbench.model.transformer import HookedTransformer
 

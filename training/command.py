@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,23 @@ examples:
   workbench train --data roneneldan/TinyStories --tokens 50M --preset small
   workbench train --config experiment.yaml --set train.lr=1e-3 --set model.d_model=192
   workbench train --objective mlm --steps 2000 --name masked
+  workbench train --minutes 60 --set train.patience=8      ends when 8 evaluations bring nothing: run@best
+
+choices (--set FIELD=VALUE):
+  train.optimizer  adamw, schedule_free (no schedule but a warm-up), muon (train.momentum), adamw8bit
+                   (pip install bitsandbytes)
+  train.schedule   cosine, linear, constant, wsd (constant with cool-down: train.cooldown), restarts
+                   (train.cycles, train.cycle_growth), plateau (train.plateau_patience, train.plateau_factor);
+                   train.warmup and train.lr_end shape them all
+  train.average    none, ema (train.average_decay), lawa (train.average_window, train.average_every): what is
+                   evaluated and saved
+  train.label_smoothing, train.z_loss, model.dropout: 0 unless set; validation losses are plain cross-entropy
+  train.patience   evaluations without a better validation loss that end the run; the best one is RUN@best
 
 A run has one limit: --steps, --tokens or --minutes (10 minutes if none is given). The learning rate rises and
-falls over the whole of it. Ctrl-C saves and leaves; `workbench resume` goes on to the same bytes."""
+falls over the whole of it. Ctrl-C saves and leaves; `workbench resume` goes on to the same bytes.
+--processes N shares each batch among N processes (GPUs, or cores); batch and losses stay the same. Under
+torchrun or srun, `python -m training CONFIG.yaml` joins the others by RANK, WORLD_SIZE and LOCAL_RANK."""
 
 
 def count(text: str) -> int:
@@ -80,7 +95,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     machine.add_argument("--compile", action="store_true", default=None, help="use torch.compile")
     machine.add_argument("--threads", type=count, metavar="N", help="CPU threads")
+    machine.add_argument("--device", metavar="D", help="auto (a GPU where there is one), cpu, cuda, cuda:1")
+    add_processes(machine)
     add_wandb(machine)
+
+
+def add_processes(parser: Any) -> None:
+    """--processes."""
+    parser.add_argument(
+        "--processes",
+        type=count,
+        metavar="N",
+        help="train in N processes that share every batch; torchrun and srun work too (1)",
+    )
 
 
 def add_wandb(parser: Any) -> None:
@@ -108,7 +135,7 @@ def settings_of(args: argparse.Namespace) -> Any:
         "data": {"source": args.data, "tokenizer": args.tokenizer},
         "train": {
             name: getattr(args, name)
-            for name in ("steps", "tokens", "minutes", "seed", "dtype", "compile", "threads")
+            for name in ("steps", "tokens", "minutes", "seed", "dtype", "compile", "threads", "device")
         },
         "track": {"wandb": args.wandb},
     }
@@ -142,13 +169,32 @@ def run(args: argparse.Namespace) -> int:
     if args.name and (Path(args.name).name != args.name or args.name in (".", "..")):
         raise ConfigError(f"--name is a bare name, such as tiny; found {args.name!r}. For a path use --out.")
     stem = args.name or args.preset or (Path(args.config).stem if args.config else "tiny")
+    out = Path(args.out or Path("runs") / stem)
+    if args.processes is not None:
+        return _together(args.processes, settings, out, args.quiet)
     from training.session import train
 
-    return report(train(settings, Path(args.out or Path("runs") / stem), quiet=args.quiet))
+    return report(train(settings, out, quiet=args.quiet))
+
+
+def _together(processes: int, settings: Any, out: Path, quiet: bool) -> int:
+    """Train in several processes, each of which reads the same settings."""
+    from training.distributed import shares
+    from training.launch import run_processes
+    from workbench.runs.folder import check_free, write_config
+
+    shares(settings.train.batch_size, settings.train.accumulate, 0, processes)
+    check_free(out)
+    with tempfile.TemporaryDirectory() as folder:
+        write_config(Path(folder), settings.to_dict())
+        command = ["-m", "training", str(Path(folder) / "config.yaml"), "--out", str(out)]
+        return run_processes(processes, command + ["--quiet"] * quiet)
 
 
 def report(outcome: Any) -> int:
     """Say how a training ended; returns the exit code, 128 plus the signal's number if one ended it."""
+    if not outcome.leads:
+        return 0 if outcome.finished else 128 + (outcome.signal or 0)
     if outcome.finished:
         print(f"Finished at step {outcome.step:,}: {outcome.run}. Look at it: workbench show {outcome.run}")
         return 0

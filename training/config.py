@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from training.schedules.shape import Shape
 from workbench import settings
 from workbench.errors import ConfigError
 from workbench.model.config import ModelConfig
 from workbench.model.presets import merge
 
 DEFAULT_MINUTES = 10.0
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -60,23 +62,59 @@ class TrainSettings:
     """Windows of n_ctx tokens in one forward pass."""
     accumulate: int = 1
     """Forward passes whose gradients make one update."""
+    optimizer: Literal["adamw", "schedule_free", "muon", "adamw8bit"] = "adamw"
+    """schedule_free averages the weights instead of lowering the learning rate; muon orthogonalises the
+    updates of the matrices inside the blocks; adamw8bit keeps its moments in bytes (needs bitsandbytes)."""
     lr: float | None = None
     """Peak learning rate; not set: 3e-3 at width 128, falling as width ** -0.75."""
+    schedule: Literal["cosine", "linear", "constant", "wsd", "restarts", "plateau"] | None = None
+    """How the learning rate falls after its warm-up; not set: cosine, or constant for
+    schedule_free. wsd is constant with a cool-down, restarts are several cosines, plateau lowers it when the
+    validation loss stands still."""
     lr_end: float = 0.05
-    """Learning rate at the end, as a share of the peak."""
+    """Learning rate at the end, as a share of the peak; for plateau the lowest."""
     warmup: float = 0.03
     """Share of the budget over which the learning rate rises to its peak."""
+    cooldown: float = 0.2
+    """wsd: share of the budget over which the learning rate falls."""
+    cycles: int = 4
+    """restarts: how many times it falls."""
+    cycle_growth: float = 1.0
+    """restarts: how many times longer each cycle is than the one before."""
+    plateau_patience: int = 4
+    """plateau: evaluations in a row without a better validation loss after which it is lowered."""
+    plateau_factor: float = 0.5
+    """plateau: what it is then multiplied by."""
     weight_decay: float = 0.1
     """On matrices only (Loshchilov & Hutter 2019)."""
+    momentum: float = 0.95
+    """muon: decay rate of the average of the gradients."""
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
+    average: Literal["none", "ema", "lawa"] = "none"
+    """Average of the weights along the way, which evaluations use and checkpoints hold: a moving average, or
+    the mean of the latest snapshots."""
+    average_decay: float = 0.999
+    """ema: 0.999 looks back over about 1,000 updates."""
+    average_window: int = 5
+    """lawa: snapshots in the mean; each takes as much memory as the model."""
+    average_every: int = 100
+    """lawa: updates between two snapshots."""
+    label_smoothing: float = 0.0
+    """Share of each target's probability that is spread over all tokens (Szegedy et al. 2016). The training
+    loss in metrics.jsonl is what is minimised, this and z_loss included; evaluations are plain
+    cross-entropy."""
+    z_loss: float = 0.0
+    """Weight of log^2 of the softmax's denominator in the training loss (PaLM: 1e-4)."""
     clip: float = 1.0
     """Largest norm of the whole gradient; 0 switches clipping off."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the weights in the forward and backward pass; master weights are always float32."""
     compile: bool = False
     """Run the loss through torch.compile."""
+    device: str = "auto"
+    """Where it computes: auto (a GPU where there is one), cpu, cuda, or cuda:1."""
     threads: int | None = None
     """CPU threads; not set: torch's own choice. A run repeats to the bit on the same number."""
     seed: int = 0
@@ -89,6 +127,9 @@ class TrainSettings:
     """Tokens of the validation split that an evaluation on the way reads, always the same ones."""
     final_eval_tokens: int | None = None
     """The same at the end; not set: the whole split."""
+    patience: int | None = None
+    """Evaluations in a row without a better validation loss after which the run ends; not set: it runs to
+    its limit. The checkpoint of the best evaluation is kept: `run@best`."""
     checkpoint_every: int = 1000
     """Steps between checkpoints, beside those at 0, 1, 2, 4, ... 512 (Biderman et al. 2023, Pythia)."""
     keep_optimizer: int = 2
@@ -107,9 +148,56 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"train.{name} must be above 0; found {value!r}.")
+        if not _DEVICE.fullmatch(self.device):
+            raise ConfigError(
+                f"train.device must be auto, cpu, cuda or one GPU such as cuda:1; found {self.device!r}."
+            )
         limits = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(limits) > 1:
             raise ConfigError(f"train.{' and train.'.join(limits)} are both set; a run has one limit.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ConfigError(f"train.label_smoothing must lie in [0, 1); found {self.label_smoothing!r}.")
+        if self.optimizer == "schedule_free" and self.schedule not in (None, "constant"):
+            raise ConfigError(
+                f"train.schedule = {self.schedule} lowers the learning rate, which train.optimizer = "
+                "schedule_free does without; leave train.schedule out, or choose another optimizer."
+            )
+        if self.optimizer == "schedule_free" and self.average != "none":
+            raise ConfigError(
+                f"train.optimizer = schedule_free averages the weights itself; leave train.average = "
+                f"{self.average} out, or choose another optimizer."
+            )
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        if self.schedule == "wsd" and self.warmup + self.cooldown > 1:
+            raise ConfigError(
+                f"train.warmup = {self.warmup:g} and train.cooldown = {self.cooldown:g} are more than the "
+                "whole budget together; make one of them smaller."
+            )
+        if self.schedule != "plateau":
+            return
+        if not 0 < self.plateau_factor < 1:
+            raise ConfigError(
+                f"train.plateau_factor must lie between 0 and 1, both excluded; found {self.plateau_factor}."
+            )
+        if self.patience is not None and self.patience <= self.plateau_patience:
+            raise ConfigError(
+                f"train.patience = {self.patience} ends the run before train.plateau_patience = "
+                f"{self.plateau_patience} lowers the learning rate; make the first larger than the second."
+            )
+
+    @property
+    def shape(self) -> Shape:
+        """The parameters of the schedule."""
+        return Shape(
+            warmup=self.warmup,
+            end=self.lr_end,
+            **{
+                name: getattr(self, name)
+                for name in ("cooldown", "cycles", "cycle_growth", "plateau_patience", "plateau_factor")
+            },
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,6 +256,9 @@ def resolve(
         train = dataclasses.replace(train, minutes=DEFAULT_MINUTES)
     if train.lr is None:
         train = dataclasses.replace(train, lr=float(f"{3e-3 * (128 / made.model.d_model) ** 0.75:.2g}"))
+    if train.schedule is None:
+        schedule = "constant" if train.optimizer == "schedule_free" else "cosine"
+        train = dataclasses.replace(train, schedule=schedule)
     return dataclasses.replace(made, train=train)
 
 
@@ -214,10 +305,20 @@ _RANGES: dict[str, tuple[float, float]] = {
     "lr": (0, 10),
     "lr_end": (0, 1),
     "warmup": (0, 1),
+    "cooldown": (0, 1),
+    "cycles": (1, 1000),
+    "cycle_growth": (0.1, 10),
+    "plateau_patience": (1, _INF),
+    "plateau_factor": (0, 1),
     "weight_decay": (0, 100),
+    "momentum": (0, 0.99999),
     "beta1": (0, 0.99999),
     "beta2": (0, 0.99999),
     "eps": (0, 1),
+    "average_decay": (0, 0.999999),
+    "average_window": (1, 16),
+    "average_every": (1, _INF),
+    "z_loss": (0, 1),
     "clip": (0, _INF),
     "threads": (1, 1024),
     "seed": (0, 2**63 - 1),
@@ -225,6 +326,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "eval_every": (1, _INF),
     "eval_tokens": (1, _INF),
     "final_eval_tokens": (1, _INF),
+    "patience": (1, _INF),
     "checkpoint_every": (1, _INF),
     "keep_optimizer": (0, _INF),
     "sample_tokens": (0, 100_000),

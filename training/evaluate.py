@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from training.distributed import Alone
+
 IGNORE = -100
 
 
@@ -35,6 +37,7 @@ def evaluate(
     sizes: Int[Tensor, " d_vocab"],
     stop: Callable[[], bool] = lambda: False,
     tick: Callable[[int], None] = lambda tokens: None,
+    group: Alone | None = None,
 ) -> Evaluation | None:
     """Score all batches.
 
@@ -44,29 +47,36 @@ def evaluate(
         sizes: UTF-8 bytes that each token stands for, 0 for special tokens.
         stop: asked before each batch; True abandons the evaluation.
         tick: told after each batch how many positions it has read so far.
+        group: processes that take the batches in turn and add up what they find; all of them call this.
 
     Returns:
         The means, or None if it was abandoned or nothing was scored.
     """
     was_training = model.training
+    group = group or Alone()
     model.eval()
     nats = text_nats = 0.0
     right = scored = text_bytes = read = 0
     try:
-        for batch in batches:
-            if stop():
+        for index, batch in enumerate(batches):
+            turn = index % group.world
+            if turn == 0 and stop():
                 return None
-            losses, hits, targets = _score(model, batch)
+            if turn != group.rank:
+                continue
+            losses, hits, targets = _score(model, batch.to(model.device))
             of_target = sizes[targets]
             nats += float(losses.sum(dtype=torch.float64))
             text_nats += float(losses[of_target > 0].sum(dtype=torch.float64))
             text_bytes += int(of_target.sum())
             right += int(hits.sum())
             scored += len(targets)
-            read += batch.tokens.numel()
+            read += batch.tokens.numel() * group.world
             tick(read)
     finally:
         model.train(was_training)
+    nats, text_nats, *counts = group.sum(nats, text_nats, right, scored, text_bytes)
+    right, scored, text_bytes = (int(count) for count in counts)
     if not scored:
         return None
     loss = nats / scored
@@ -91,7 +101,7 @@ def _score(model: Any, batch: Any) -> tuple[Float[Tensor, " scored"], Tensor, In
         losses.append(torch.nn.functional.cross_entropy(logits, part_targets, reduction="none"))
         hits.append(logits.argmax(-1) == part_targets)
     if not losses:
-        return torch.zeros(0), torch.zeros(0, dtype=torch.bool), targets
+        return targets.new_zeros(0).float(), targets.new_zeros(0).bool(), targets
     return torch.cat(losses), torch.cat(hits), targets
 
 
@@ -110,6 +120,7 @@ def sample(model: Any, tokenizer: Any, batch: Any, prompt: str, n_tokens: int, s
             room = max(1, min(n_tokens, model.config.n_ctx - 1))
             text = model.generate(prompt, max_new_tokens=room, temperature=0.8, seed=seed)
             return {"prompt": prompt, "text": text}
+        batch = batch.to(model.device)
         row, wanted = batch.tokens[:1, :n_tokens].clone(), batch.targets[:1, :n_tokens] != IGNORE
         segments = None if batch.segments is None else batch.segments[:1, :n_tokens]
         masked = tokenizer.decode(row[0].tolist())

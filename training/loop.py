@@ -1,8 +1,8 @@
 """The training loop: batch(step) -> loss -> update -> metrics.jsonl and checkpoints.
 
 At each step, in this order: a `train` row, the checkpoint, the evaluation, the sample; each only where
-it is due. What is due depends on the step alone, so a run that was interrupted anywhere, the first
-batch, an evaluation or a save included, goes on to the same bytes.
+it is due. What is due depends on the step and the rows before it alone, so a run that was interrupted
+anywhere, the first batch, an evaluation or a save included, goes on to the same bytes.
 """
 
 import math
@@ -14,23 +14,21 @@ from typing import Any
 import torch
 
 import workbench
+from training.averaging import averaged
 from training.config import RunSettings
-from training.evaluate import IGNORE, evaluate, sample
-from training.optim import AdamW
+from training.distributed import Alone
+from training.evaluate import evaluate, sample
+from training.optimizers import make_optimizer
 from training.progress import Progress, clock, short
-from training.schedule import Budget, checkpoint_due, lr_share
+from training.schedule import Budget, checkpoint_due
+from training.schedules import lr_share
+from training.stopping import EarlyStopping
+from training.thinning import thin_out
 from training.tracking import Record
+from training.updater import Updater
 from workbench.data.tokenizer import token_bytes
 from workbench.errors import RunError
-from workbench.model.compiled import compiled_loss
-from workbench.runs.checkpoint import (
-    checkpoint_folder,
-    checkpoint_steps,
-    delete_checkpoint,
-    drop_optimizer,
-    read_state,
-    save_checkpoint,
-)
+from workbench.runs.checkpoint import checkpoint_steps, save_checkpoint
 from workbench.seeds import derive
 
 LEAK = 0.1
@@ -51,6 +49,7 @@ class Trainer:
         record: where rows go.
         progress: the terminal's line.
         stopping: True as soon as the run should save and leave.
+        group: the processes that train this model together; only the first one writes.
     """
 
     def __init__(
@@ -65,29 +64,28 @@ class Trainer:
         record: Record,
         progress: Progress,
         stopping: Callable[[], bool],
+        group: Alone | None = None,
     ) -> None:
         self.run, self.settings, self.model = run, settings, model
-        self.record, self.progress, self.stopping = record, progress, stopping
-        self._batches, self._validation, self._validation_tokens = batches, validation, validation_tokens
+        self.record, self.progress, self.group = record, progress, group or Alone()
+        # Processes leave together: what each has seen is asked where all of them stand at the same place.
+        self.stopping = lambda: self.group.any(stopping())
+        self._validation, self._validation_tokens = validation, validation_tokens
         self._tokenizer_hash = tokenizer_hash
         chosen = settings.train
         self.budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
-        self.optimizer = AdamW(
-            model.named_parameters(),
-            betas=(chosen.beta1, chosen.beta2),
-            eps=chosen.eps,
-            weight_decay=chosen.weight_decay,
-            clip=chosen.clip,
-            dtype=getattr(torch, chosen.dtype),
-        )
-        self._sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
+        self.optimizer = averaged(make_optimizer(model, chosen), chosen)
+        self.updater = Updater(settings, model, batches, self.optimizer, self.group)
+        sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
         lengths = torch.from_numpy(token_bytes(model.tokenizer))
-        self._sizes[: len(lengths)] = lengths
-        self._loss: Callable[..., torch.Tensor] = compiled_loss(model) if chosen.compile else model.loss
+        sizes[: len(lengths)] = lengths
+        self._sizes = sizes.to(model.device)
         self.step = 0
         self.seconds = 0.0
         self.flags: list[str] = []
         self._losses: list[float] = []  # since the last `train` row
+        self._latest = (0.0, 0.0)  # learning rate and gradient norm of the last update
+        self._early = EarlyStopping(chosen.patience, record.milestones)
         self._saved: set[int] = set()  # steps whose checkpoint is known to be whole
         self._speed = 0.0
         self._marked = (0, 0.0)  # step and seconds at the last `timings` row
@@ -98,8 +96,14 @@ class Trainer:
         self.step, self.seconds = state["step"], state["seconds_trained"]
         self.flags = list(state["flags"])
         self._losses = list(state["losses"])
+        self._latest = tuple(state.get("latest", self._latest))
         self._saved = {self.step}
         self._marked = (self.step, self.seconds)
+
+    def extend(self) -> None:
+        """Go on past where patience ended the run: a new count of evaluations begins."""
+        if self._early.stopped:
+            self._write("extend")
 
     def fit(self) -> bool:
         """Train until the budget is used or a signal comes.
@@ -111,21 +115,22 @@ class Trainer:
             RunError: a loss or gradient that is not finite, before the update; or a full disk.
         """
         self.model.train()
-        if self.settings.train.compile and not self._done():
-            self._forward_backward(self.step)  # compiling is not training time
-            self.optimizer.zero_grad()
+        if not self._done():
+            self.updater.prepare(self.step)
         self._observe()
         while not self._done() and not self.stopping():
             self._update()
             self._observe()
         self.model.eval()
-        if self._done() and self.record.has("eval", self.step, final=True):
+        wanted = self.settings.train.sample_tokens and not self.record.has("sample", self.step)
+        unsampled = self.group.any(bool(self.group.leads and wanted))
+        if self._done() and not unsampled and self.record.has("eval", self.step, final=True):
             return True
         self._save(planned=False)
         return False
 
     def _done(self) -> bool:
-        return self.budget.done(self.step, self.seconds)
+        return self._early.stopped or self.budget.done(self.step, self.seconds)
 
     def _update(self) -> None:
         """One step: forward and backward passes, then the optimiser."""
@@ -134,45 +139,20 @@ class Trainer:
         assert chosen.lr is not None
         # The first update of a run limited by steps is number 1 of n, so that its rate is not 0.
         ahead = self.step + 1 if self.budget.steps is not None else self.step
-        lr = chosen.lr * lr_share(self.budget.progress(ahead, self.seconds), chosen.warmup, chosen.lr_end)
-        loss = self._forward_backward(self.step)
-        if not math.isfinite(loss):
-            raise self._not_finite("loss", loss)
-        norm = self.optimizer.step(lr)
-        if not math.isfinite(norm):
-            raise self._not_finite("gradient's norm", norm)
-        self.optimizer.zero_grad()
+        progress = self.budget.progress(ahead, self.seconds)
+        lr = chosen.lr * lr_share(progress, chosen.shape, chosen.schedule or "cosine", self._early.losses)
+        loss, norm = self.updater(self.step, lr)
+        for what, value in (("loss", loss), ("gradient's norm", norm)):
+            if not math.isfinite(value):
+                raise self._not_finite(what, value)
         self.step += 1
         self._losses.append(loss)
-        self.seconds += time.perf_counter() - began
+        self._latest = (lr, norm)
+        self.seconds += self.group.sum((time.perf_counter() - began) * self.group.leads)[0]
         if self.step % chosen.log_every == 0 or self._done():
-            self._log(lr, norm)
+            self._log()
         if self.progress.due():
             self._draw(loss)
-
-    def _forward_backward(self, step: int) -> float:
-        """Gradients of step's batches; returns their mean loss over all scored tokens."""
-        chosen = self.settings.train
-        if self.settings.model.dropout:
-            torch.manual_seed(derive(chosen.seed, "dropout", step))
-        if chosen.accumulate == 1:
-            batch = self._batches.batch(step)
-            loss = self._loss(batch.tokens, batch.targets, batch.segments)
-            value = loss.item()
-            if math.isfinite(value):
-                loss.backward()
-            return value
-        parts = [self._batches.batch(step * chosen.accumulate + part) for part in range(chosen.accumulate)]
-        counts = [int((batch.targets != IGNORE).sum()) for batch in parts]
-        total = 0.0
-        for batch, count in zip(parts, counts, strict=True):
-            loss = self._loss(batch.tokens, batch.targets, batch.segments) * (count / max(1, sum(counts)))
-            total += loss.item()
-            if not math.isfinite(total):
-                break
-            loss.backward()
-            self.optimizer.gather()
-        return total
 
     def _not_finite(self, what: str, value: float) -> RunError:
         steps = checkpoint_steps(self.run)
@@ -186,7 +166,12 @@ class Trainer:
             f"Try again with a smaller train.lr than {self.settings.train.lr}, or float32."
         )
 
-    def _log(self, lr: float, norm: float) -> None:
+    def _write(self, kind: str, **numbers: Any) -> None:
+        self.record.write(kind, self.step, **numbers)
+        self._early.see({"kind": kind, "step": self.step, **numbers})
+
+    def _log(self) -> None:
+        lr, norm = self._latest
         mean = math.fsum(self._losses) / len(self._losses)
         self._losses = []
         self.record.write(
@@ -227,32 +212,74 @@ class Trainer:
 
     def _observe(self) -> None:
         """The checkpoint, the evaluation and the sample that are due after this step."""
-        chosen, last = self.settings.train, self._done()
-        if last or checkpoint_due(self.step, chosen.checkpoint_every):
+        chosen, due = self.settings.train, self.step % self.settings.train.eval_every == 0
+        if self._done() or checkpoint_due(self.step, chosen.checkpoint_every):
             self._save(planned=True)
-        if not (last or self.step % chosen.eval_every == 0):
+        if not (due or self._done()):
             return
-        if not self.record.has("eval", self.step, final=last):
+        # With patience, the last step takes part in the comparison, on the same tokens as the others.
+        if self._early.watching or not self._done():
+            if not self._evaluate(final=False):
+                return
+            self._judge()
+        if self._done():
+            self._save(planned=True)
+            if not self._evaluate(final=True):
+                return
+        if not chosen.sample_tokens or self.stopping():
+            return
+        if self.group.leads and not self.record.has("sample", self.step):
+            with self.optimizer.evaluating():
+                made = sample(
+                    self.model,
+                    self.model.tokenizer,
+                    next(iter(self._validation(self.settings.model.n_ctx))),
+                    chosen.sample_prompt,
+                    chosen.sample_tokens,
+                    derive(chosen.seed, "sample", self.step),
+                )
+            self.record.write("sample", self.step, **made)
+
+    def _evaluate(self, final: bool) -> bool:
+        """The evaluation of this step, unless it is there; False if a signal cut it short."""
+        if self.record.has("eval", self.step, final=final):
+            return True
+        chosen = self.settings.train
+        with self.optimizer.evaluating():
             found = evaluate(
                 self.model,
-                self._validation(chosen.final_eval_tokens if last else chosen.eval_tokens),
+                self._validation(chosen.final_eval_tokens if final else chosen.eval_tokens),
                 self._sizes,
                 stop=self.stopping,
-                tick=self._draw_evaluation if last else lambda tokens: None,
+                tick=self._draw_evaluation if final else lambda tokens: None,
+                group=self.group,
             )
-            if found is None:
-                return
-            self._report(found, last)
-        if chosen.sample_tokens and not self.record.has("sample", self.step) and not self.stopping():
-            made = sample(
-                self.model,
-                self.model.tokenizer,
-                next(iter(self._validation(self.settings.model.n_ctx))),
-                chosen.sample_prompt,
-                chosen.sample_tokens,
-                derive(chosen.seed, "sample", self.step),
+        if found is not None:
+            self._report(found, final)
+        return found is not None
+
+    def _judge(self) -> None:
+        """With patience: keep the checkpoint of the best evaluation, and say why the run ends here."""
+        early = self._early
+        if not early.watching:
+            return
+        if early.step == self.step:
+            self._save(planned=False, thin=False)
+            if not self.record.has("best", self.step):
+                self._write("best", loss=early.loss)
+            self._thin_out()  # only now the best one before, so that `run@best` is there at any moment
+        if not self._done() or self.record.has("stop", self.step):
+            return
+        if self._losses and not self.record.has("train", self.step):
+            self._log()
+        reason = "limit" if self.budget.done(self.step, self.seconds) else "patience"
+        best = {} if early.step is None else {"best_step": early.step, "best_loss": early.loss}
+        self._write("stop", reason=reason, **best, stale=early.stale)
+        if reason == "patience":
+            self.progress.say(
+                f"step {self.step:,}  ended early: {early.stale} evaluations without a better validation loss"
+                + (f"; the best, {early.loss:.3f}, is {self.run.name}@{early.step}" if best else "")
             )
-            self.record.write("sample", self.step, **made)
 
     def _report(self, found: Any, last: bool) -> None:
         numbers = {
@@ -263,7 +290,8 @@ class Trainer:
             "bits_per_byte": found.bits_per_byte,
             "tokens": found.tokens,
         }
-        self.record.write("eval", self.step, **numbers, final=last)
+        label = self.optimizer.label
+        self._write("eval", **numbers, **({} if label == "last" else {"weights": label}), final=last)
         shown = f"step {self.step:,}  validation loss {found.loss:.3f}"
         if found.bits_per_byte is not None:
             shown += f"  {found.bits_per_byte:.3f} bits/byte"
@@ -276,9 +304,12 @@ class Trainer:
                 min(1.0, tokens / whole), f"evaluating  {short(tokens)} of {short(whole)} tokens"
             )
 
-    def _save(self, planned: bool) -> None:
+    def _save(self, planned: bool, thin: bool = True) -> None:
         """Write the checkpoint of this step, unless it is there; then thin out older ones."""
         if self.step in self._saved:
+            return
+        self._saved.add(self.step)
+        if not self.group.leads:
             return
         self.record.sync()
         state = {
@@ -287,23 +318,18 @@ class Trainer:
             "seconds_trained": self.seconds,
             "seed": self.settings.train.seed,
             "planned": planned,
+            "weights": self.optimizer.label,
             "flags": self.flags,
             "losses": self._losses,
+            "latest": self._latest,
             "tokenizer": self._tokenizer_hash,
             "versions": {"workbench": workbench.__version__, "torch": torch.__version__},
         }
         save_checkpoint(self.run, self.model, self.optimizer.state(), state, self.optimizer.weights())
-        self._saved.add(self.step)
-        self._thin_out()
+        if thin:
+            self._thin_out()
 
     def _thin_out(self) -> None:
-        keep = self.settings.train.keep_optimizer
-        older = [step for step in checkpoint_steps(self.run) if step <= self.step][: -keep or None]
-        for step in older if keep else []:
-            drop_optimizer(self.run, step)
-            try:
-                interrupted = not read_state(checkpoint_folder(self.run, step)).get("planned", True)
-            except RunError:
-                continue  # damaged: left for its owner to look at
-            if interrupted:
-                delete_checkpoint(self.run, step)
+        if self.group.leads:
+            best = self._early.step if self._early.watching else None
+            thin_out(self.run, self.step, self.settings.train.keep_optimizer, best)

@@ -1,4 +1,4 @@
-"""When a run ends, its learning rate on the way, and when it is saved. Pure functions."""
+"""When a run ends and when it is saved. Pure functions."""
 
 import dataclasses
 import math
@@ -38,22 +38,6 @@ class Budget:
         if not step or not seconds or self.steps is None:
             return None
         return (self.steps - step) * seconds / step
-
-
-def lr_share(progress: float, warmup: float, end: float) -> float:
-    """Learning rate as a share of its peak: linear up, then half a cosine down to `end`
-    (Loshchilov & Hutter 2017, SGDR; Touvron et al. 2023 end at 0.1).
-
-    Args:
-        progress: share of the budget used.
-        warmup: share of the budget over which the rate rises.
-        end: the share it ends at.
-    """
-    if progress < warmup:
-        return progress / warmup
-    if warmup >= 1.0:
-        return 1.0
-    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
 
 
 def checkpoint_due(step: int, every: int) -> bool:

@@ -5,12 +5,18 @@ its model built; then the folder appears whole.
 """
 
 import dataclasses
+import io
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.config import RunSettings, resolve
+from training.distributed import Alone, from_environment, join, shares
+from training.memo import remembered
+from training.optimizers import check_installed
 from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
@@ -19,6 +25,9 @@ from workbench.runs import folder, shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
 from workbench.runs.lock import locked
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +39,8 @@ class Outcome:
     finished: bool
     signal: int | None = None
     """The signal that ended it early; the run was saved."""
+    leads: bool = True
+    """False in a process that only helped to train; another one writes and speaks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,24 +66,37 @@ def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
         Stopped: a signal came before the run folder was made; nothing is left behind.
     """
     out = Path(out)
-    progress = Progress(out.name, quiet=quiet)
-    with StopSignals() as signals:
+    place = from_environment()
+    if place is None or place["rank"] == 0:
         folder.check_free(out)
-        _check_compiler(settings)
-        use_threads(settings.train.threads)
-        material = prepare(settings, progress=progress)
-        settings = material.settings
-        if settings.train.dtype == "auto":
-            from training.precision import faster_dtype
+    with StopSignals() as signals, _joined(settings) as (group, device):
+        progress = _progress(out.name, quiet, group)
+        with group.leader_first():
+            if group.leads:
+                _check_compiler(settings, device)
+                check_installed(settings.train.optimizer)
+                use_threads(settings.train.threads, group)
+                material = prepare(settings, progress=progress)
+                settings = material.settings
+                if settings.train.dtype == "auto":
+                    from training.precision import faster_dtype
 
-            settings = _with_train(settings, dtype=faster_dtype())
-        from workbench.model.transformer import HookedTransformer
-
-        model = HookedTransformer(settings.model, material.tokenizer)
-        signals.arm()
-        folder.create_run(out, settings.to_dict(), material.tokenizer, material.packed.data_card())
-        with locked(out):
-            return _fit(out, dataclasses.replace(material, settings=settings), model, None, progress, signals)
+                    dtype = remembered(("dtype", str(device)), lambda: faster_dtype(device))
+                    settings = _with_train(settings, dtype=dtype)
+                # Built before the folder is there: a model too large leaves nothing behind.
+                model = _build(settings, material.tokenizer, device)
+                signals.arm()
+                data = material.packed.data_card()
+                folder.create_run(out, settings.to_dict(), material.tokenizer, data)
+            else:
+                settings = resolve(folder.read_config(out))
+                use_threads(settings.train.threads, group)
+                material = prepare(settings, out)
+                model = _build(settings, material.tokenizer, device)
+                signals.arm()
+        material = dataclasses.replace(material, settings=settings)
+        with _owned(out, group):
+            return _fit(out, material, model, None, progress, signals, group)
 
 
 def resume(
@@ -107,47 +131,51 @@ def resume(
     shipped.refuse_shipped(path, "trained further")
     if asked is not None:
         raise RunError(f"{run}: training goes on from the last checkpoint; name the run alone: {path}.")
-    progress = Progress(path.absolute().name, quiet=quiet)
-    with StopSignals() as signals, locked(path):
-        sweep_leftovers(path)
-        settings = resolve(folder.read_config(path))
-        point = folder.good_checkpoint(path, optimizer=True) if checkpoint_steps(path) else None
-        state = point.state if point else {"step": 0, "seconds_trained": 0.0}
-        if "imported_from" in state and data is None:
-            raise RunError(
-                f"{path} was imported and has no corpus of its own; fine-tune it on yours: "
-                f"workbench resume {path} --data stories.txt --minutes 10"
-            )
-        more = {"steps": steps, "tokens": tokens, "minutes": minutes}
-        settings = _extended(settings, state, more)
-        if all(value is None for value in more.values()) and _is_finished(path, settings, state):
-            raise RunError(
-                f"{path} is finished at step {state['step']:,}; train it for longer with "
-                f"`workbench resume {path} --minutes 5`."
-            )
-        if wandb is not None:
-            settings = dataclasses.replace(settings, track=dataclasses.replace(settings.track, wandb=wandb))
-        if threads is not None:
-            settings = _with_train(settings, threads=threads)
-        if data is not None:
-            settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, source=data))
-        use_threads(settings.train.threads)
-        material = prepare(settings, path, progress)
-        from workbench.model.transformer import HookedTransformer
-
-        if point is None:
-            model = HookedTransformer(settings.model, material.tokenizer)
-        else:
-            model = read_model(point.path, material.tokenizer)
-        signals.arm()
-        folder.write_config(path, settings.to_dict())
+    first = resolve(folder.read_config(path))
+    with StopSignals() as signals, _joined(first) as (group, device), _owned(path, group):
+        progress = _progress(path.absolute().name, quiet, group)
+        with group.leader_first():
+            if group.leads:
+                sweep_leftovers(path)
+            settings = resolve(folder.read_config(path)) if group.leads else first
+            point = folder.good_checkpoint(path, optimizer=True) if checkpoint_steps(path) else None
+            state = point.state if point else {"step": 0, "seconds_trained": 0.0}
+            if "imported_from" in state and data is None:
+                raise RunError(
+                    f"{path} was imported and has no corpus of its own; fine-tune it on yours: "
+                    f"workbench resume {path} --data stories.txt --minutes 10"
+                )
+            more = {"steps": steps, "tokens": tokens, "minutes": minutes}
+            settings = _extended(settings, state, more)
+            if all(value is None for value in more.values()) and _is_finished(path, settings, state):
+                raise RunError(
+                    f"{path} is finished at step {state['step']:,}; train it for longer with "
+                    f"`workbench resume {path} --minutes 5`."
+                )
+            if wandb is not None:
+                settings = dataclasses.replace(
+                    settings, track=dataclasses.replace(settings.track, wandb=wandb)
+                )
+            if threads is not None:
+                settings = _with_train(settings, threads=threads)
+            if data is not None:
+                settings = dataclasses.replace(settings, data=dataclasses.replace(settings.data, source=data))
+            use_threads(settings.train.threads, group)
+            material = prepare(settings, path, progress)
+            model = _build(settings, material.tokenizer, device, point)
+            signals.arm()
+        # Behind the barrier: the others have read the old configuration and the old origin.
+        if group.leads:
+            folder.write_config(path, settings.to_dict())
         if "imported_from" in state:
             # From here on it is a run like any other, whose training began with these weights.
-            write_json(path / folder.DATA_CARD, {**material.packed.data_card(), **_origin(path)})
+            if group.leads:
+                write_json(path / folder.DATA_CARD, {**material.packed.data_card(), **_origin(path)})
             point = None
         if point is not None:
             progress.say(f"Going on from step {point.step:,}.")
-        return _fit(path, material, model, point, progress, signals)
+        longer = any(value is not None for value in more.values())
+        return _fit(path, material, model, point, progress, signals, group, longer)
 
 
 def prepare(settings: RunSettings, run: Path | None = None, progress: Progress | None = None) -> Material:
@@ -166,12 +194,17 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
     from workbench.data.packing import pack
     from workbench.data.tokenizer import corpus_tokenizer, load_tokenizer, tokenizer_hash
 
+    # In a process that trains many runs, a corpus is opened and packed once (see `training.memo`).
+
     if progress is not None and progress.due():
         progress.update(0.0, "reading the corpus")
     data = settings.data
     given = data.tokenizer if run is None else run / folder.TOKENIZER
     tokenizer = None if given is None else load_tokenizer(Path(given))
-    corpus = open_corpus(data.source, n_stories=data.n_stories, column=data.column, limit=data.limit)
+    corpus = remembered(
+        ("corpus", data.source, data.n_stories, data.column, data.limit),
+        lambda: open_corpus(data.source, n_stories=data.n_stories, column=data.column, limit=data.limit),
+    )
     size = settings.model.d_vocab
     if tokenizer is None:
         tokenizer = corpus_tokenizer(corpus.train, size, corpus.fingerprint)
@@ -193,19 +226,57 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
         )
     if progress is not None:
         progress.close()  # packing has a bar of its own
-    packed = pack(corpus, tokenizer, settings.model.n_ctx)
-    material = Material(settings, tokenizer, tokenizer_hash(tokenizer), packed)
+    digest = tokenizer_hash(tokenizer)
+    packed = remembered(
+        ("packed", corpus.fingerprint, digest, settings.model.n_ctx),
+        lambda: pack(corpus, tokenizer, settings.model.n_ctx),
+    )
+    material = Material(settings, tokenizer, digest, packed)
     if run is not None:
         _check_same_data(run, packed)
     return material
 
 
-def use_threads(threads: int | None) -> None:
-    """Set torch's CPU threads, if asked to."""
-    if threads is not None:
-        import torch
+def use_threads(threads: int | None, group: Alone | None = None) -> None:
+    """Set torch's CPU threads: as asked, or an equal share for each of several processes."""
+    import torch
 
+    if threads is not None:
         torch.set_num_threads(threads)
+    elif group is not None and group.world > 1:
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", group.world))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // here))
+
+
+@contextmanager
+def _joined(settings: RunSettings) -> Iterator[tuple[Alone, "torch.device"]]:
+    """The group that this process trains in, and where it computes."""
+    from training.device import pick_device
+
+    place = from_environment()
+    if place is not None:  # before anything is joined or written
+        shares(settings.train.batch_size, settings.train.accumulate, place["rank"], place["world"])
+    device = pick_device(settings.train.device, place["local_rank"] if place else None)
+    with join(device) as group:
+        yield group, device
+
+
+def _progress(name: str, quiet: bool, group: Alone) -> Progress:
+    return Progress(name, quiet=quiet) if group.leads else Progress(name, io.StringIO(), quiet=True)
+
+
+def _owned(run: Path, group: Alone) -> AbstractContextManager[Any]:
+    """The run's lock, which the process that writes holds for all."""
+    return locked(run) if group.leads else nullcontext()
+
+
+def _build(settings: RunSettings, tokenizer: Any, device: "torch.device", point: Any = None) -> Any:
+    """A new model, or a checkpoint's, on its device."""
+    from workbench.model.transformer import HookedTransformer
+
+    if point is None:
+        return HookedTransformer(settings.model, tokenizer).to(device)
+    return read_model(point.path, tokenizer).to(device)
 
 
 def _fit(
@@ -215,6 +286,8 @@ def _fit(
     point: Any,
     progress: Progress,
     signals: StopSignals,
+    group: Alone,
+    longer: bool = False,
 ) -> Outcome:
     from training.loop import Trainer
     from training.memory import keep_freed_pages
@@ -231,9 +304,9 @@ def _fit(
         "objective": settings.model.objective,
     }
     tracker = None
-    if wanted(settings.track.wandb):
+    if wanted(settings.track.wandb) and group.leads:
         tracker = WandbTracker(run, settings.track.project, settings.to_dict(), progress.say)
-    record = Record(run, upto=point.step if point else 0, tracker=tracker)
+    record = Record(run, upto=point.step if point else 0, tracker=tracker, writes=group.leads)
     trainer = Trainer(
         run=run,
         settings=settings,
@@ -245,21 +318,29 @@ def _fit(
         record=record,
         progress=progress,
         stopping=lambda: signals.requested is not None,
+        group=group,
     )
     try:
         if point is not None:
             trainer.restore(point.state, read_optimizer(point.path))
+        if longer:
+            trainer.extend()
         finished = trainer.fit()
     finally:
         progress.close()
         record.close()
-    write_card(run)
-    return Outcome(run, trainer.step, finished, None if finished else signals.requested)
+    if group.leads:
+        write_card(run)
+    return Outcome(run, trainer.step, finished, None if finished else signals.requested, group.leads)
 
 
-def _check_compiler(settings: RunSettings) -> None:
+def _check_compiler(settings: RunSettings, device: "torch.device") -> None:
     names = (os.environ.get("CXX"), "c++", "g++", "clang++")
-    if settings.train.compile and not any(name and shutil.which(name) for name in names):
+    if (
+        device.type == "cpu"
+        and settings.train.compile
+        and not any(name and shutil.which(name) for name in names)
+    ):
         raise ConfigError(
             "train.compile needs a C++ compiler (g++ or clang++) and none was found; "
             "install one, or train without --compile."
@@ -292,13 +373,17 @@ def _extended(
 
 def _is_finished(run: Path, settings: RunSettings, state: dict[str, Any]) -> bool:
     from training.schedule import Budget
+    from training.stopping import EarlyStopping
 
     chosen = settings.train
     budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
-    if not budget.done(state["step"], state["seconds_trained"]):
+    rows = [row for row in folder.read_rows(run / folder.METRICS) if row.get("step", -1) <= state["step"]]
+    stopped = EarlyStopping(chosen.patience, rows).stopped
+    if not (stopped or budget.done(state["step"], state["seconds_trained"])):
         return False
-    rows = folder.read_rows(run / folder.METRICS)
-    return any(row.get("final") and row["step"] == state["step"] for row in rows)
+    last = [row for row in rows if row["step"] == state["step"]]
+    sampled = not chosen.sample_tokens or any(row["kind"] == "sample" for row in last)
+    return sampled and any(row.get("final") for row in last)
 
 
 def _origin(run: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from training.distributed import PartnerFailedError
 from workbench.errors import WorkbenchError
 
 
@@ -26,6 +27,8 @@ def guarded(command: Callable[[], int]) -> int:
         return code
     except WorkbenchError as error:
         return _fail(str(error))
+    except PartnerFailedError:
+        return 2
     except KeyboardInterrupt as error:
         number = getattr(error, "number", signal.SIGINT)
         _say("Interrupted.")

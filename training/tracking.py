@@ -15,6 +15,8 @@ from typing import Any
 from workbench.files import write_bytes
 from workbench.runs.folder import METRICS, TIMINGS, read_rows
 
+MILESTONES = ("eval", "extend")
+
 
 class Record:
     """Appends rows to metrics.jsonl and timings.jsonl, each in one write, and passes them on.
@@ -23,32 +25,49 @@ class Record:
         run: the run folder.
         upto: rows of later steps are removed first, with any half-written line.
         tracker: also gets every row.
+        writes: False in a process that only helps to train: it knows the same rows and writes none.
     """
 
-    def __init__(self, run: Path, upto: int, tracker: "WandbTracker | None" = None) -> None:
+    def __init__(
+        self, run: Path, upto: int, tracker: "WandbTracker | None" = None, writes: bool = True
+    ) -> None:
         self._tracker = tracker
         self._done: set[tuple[str, int, bool]] = set()
+        self.milestones: list[dict[str, Any]] = []
+        """The rows, in order, on which later training depends: evaluations and extensions."""
         self._files = {}
         for name in (METRICS, TIMINGS):
             rows = [row for row in read_rows(run / name) if row.get("step", -1) <= upto]
+            for row in rows if name == METRICS else []:
+                self._note(row)
+            if not writes:
+                continue
             write_bytes(run / name, b"".join(_line(row) for row in rows))
             self._files[name] = open(run / name, "ab", buffering=0)  # noqa: SIM115
-            self._done |= {_key(row) for row in rows if name == METRICS}
 
     def write(self, kind: str, step: int, **numbers: Any) -> None:
         """A row of metrics.jsonl: `{"kind": ..., "step": ..., ...}`."""
         row = {"kind": kind, "step": step, **numbers}
-        self._files[METRICS].write(_line(row))
-        self._done.add(_key(row))
+        self._append(METRICS, row)
+        self._note(row)
         if self._tracker is not None:
             self._tracker.log(step, {f"{kind}/{name}": value for name, value in numbers.items()})
 
     def time(self, step: int, seconds: float, tokens_per_second: float) -> None:
         """A row of timings.jsonl: seconds of training so far, and the speed since the last row."""
         row = {"step": step, "seconds": round(seconds, 3), "tokens_per_second": round(tokens_per_second, 1)}
-        self._files[TIMINGS].write(_line(row))
+        self._append(TIMINGS, row)
         if self._tracker is not None:
             self._tracker.log(step, {f"time/{name}": value for name, value in row.items() if name != "step"})
+
+    def _note(self, row: dict[str, Any]) -> None:
+        self._done.add(_key(row))
+        if row.get("kind") in MILESTONES:
+            self.milestones.append(row)
+
+    def _append(self, name: str, row: dict[str, Any]) -> None:
+        if name in self._files:
+            self._files[name].write(_line(row))
 
     def has(self, kind: str, step: int, final: bool = False) -> bool:
         """Whether that row is there already."""

@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     from workbench.data.embedded.stories import stories
     from workbench.errors import WorkbenchError
     from workbench.evals.blimp import blimp
+    from workbench.evals.comparison.compare import compare
+    from workbench.evals.efficiency.inference import inference
+    from workbench.evals.scaling.collect import points_of_runs
+    from workbench.evals.scaling.critical_batch import fit_critical_batch
+    from workbench.evals.scaling.envelope import fit_envelope
+    from workbench.evals.scaling.grammar import fit_grammar
+    from workbench.evals.scaling.isoflop import fit_isoflop
+    from workbench.evals.scaling.optimum import best_for_flops, best_for_hours
+    from workbench.evals.scaling.parametric import fit_parametric
+    from workbench.evals.scaling.power import fit_power
+    from workbench.evals.scaling.predictions import check_predictions
+    from workbench.evals.scaling.study import scaling
+    from workbench.evals.scaling.table import points_of_table
     from workbench.interp.ablation.ablate import ablated
     from workbench.interp.ablation.effect import ablation_effect, leave_one_out
     from workbench.interp.ablation.importance import head_importance
@@ -64,16 +77,27 @@ _HOMES = {
     "attribute_pair": "workbench.interp.direct.pair",
     "attribute_text": "workbench.interp.direct.pair",
     "attribution_patch": "workbench.interp.patching.attribution",
+    "best_for_flops": "workbench.evals.scaling.optimum",
+    "best_for_hours": "workbench.evals.scaling.optimum",
     "blimp": "workbench.evals.blimp",
     "check_attribution": "workbench.interp.patching.check",
+    "compare": "workbench.evals.comparison.compare",
+    "check_predictions": "workbench.evals.scaling.predictions",
     "component_family": "workbench.interp.components.family",
     "component_history": "workbench.interp.components.history",
     "component_matrix": "workbench.interp.components.matrix",
     "composition": "workbench.interp.heads.composition",
     "edge_attribution": "workbench.interp.patching.edges",
     "embedded_pairs": "workbench.data.embedded.pairs",
+    "fit_critical_batch": "workbench.evals.scaling.critical_batch",
+    "fit_envelope": "workbench.evals.scaling.envelope",
+    "fit_grammar": "workbench.evals.scaling.grammar",
+    "fit_isoflop": "workbench.evals.scaling.isoflop",
+    "fit_parametric": "workbench.evals.scaling.parametric",
+    "fit_power": "workbench.evals.scaling.power",
     "head_importance": "workbench.interp.ablation.importance",
     "head_scores": "workbench.interp.heads.scores",
+    "inference": "workbench.evals.efficiency.inference",
     "knowledge_neurons": "workbench.interp.neurons.knowledge",
     "label_neurons": "workbench.interp.neurons.labels",
     "layer_weights": "workbench.interp.direct.layer_weights",
@@ -88,10 +112,13 @@ _HOMES = {
     "ov_circuit": "workbench.interp.heads.circuits",
     "patch": "workbench.interp.patching.sweep",
     "path_patch": "workbench.interp.patching.paths",
+    "points_of_runs": "workbench.evals.scaling.collect",
+    "points_of_table": "workbench.evals.scaling.table",
     "preset": "workbench.model.presets",
     "promoted_tokens": "workbench.interp.neurons.tokens",
     "prune_heads": "workbench.interp.ablation.pruning",
     "qk_circuit": "workbench.interp.heads.circuits",
+    "scaling": "workbench.evals.scaling.study",
     "smallest_circuit": "workbench.interp.components.smallest",
     "stories": "workbench.data.embedded.stories",
     "study": "workbench.interp.study.study",
@@ -113,16 +140,27 @@ __all__ = [
     "attribute_pair",
     "attribute_text",
     "attribution_patch",
+    "best_for_flops",
+    "best_for_hours",
     "blimp",
     "check_attribution",
+    "check_predictions",
+    "compare",
     "component_family",
     "component_history",
     "component_matrix",
     "composition",
     "edge_attribution",
     "embedded_pairs",
+    "fit_critical_batch",
+    "fit_envelope",
+    "fit_grammar",
+    "fit_isoflop",
+    "fit_parametric",
+    "fit_power",
     "head_importance",
     "head_scores",
+    "inference",
     "knowledge_neurons",
     "label_neurons",
     "layer_weights",
@@ -137,10 +175,13 @@ __all__ = [
     "ov_circuit",
     "patch",
     "path_patch",
+    "points_of_runs",
+    "points_of_table",
     "preset",
     "promoted_tokens",
     "prune_heads",
     "qk_circuit",
+    "scaling",
     "smallest_circuit",
     "stories",
     "study",

@@ -57,7 +57,9 @@ def to_dict(value: Any) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with `yaml.safe_load`, refusing duplicate keys.
+    """Read a YAML mapping with `yaml.SafeLoader`, refusing duplicate keys.
+
+    `4:00:00` is the text that it looks like, and not YAML 1.1's number of base 60.
 
     Raises:
         ConfigError: missing, a folder, not UTF-8, over 1 MB, not YAML, a duplicate key, or not a mapping.
@@ -66,7 +68,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     path = Path(path)
 
-    class Loader(yaml.SafeLoader):
+    class Loader(_loader()):
         pass
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict:
@@ -96,6 +98,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+def _loader() -> Any:
+    """SafeLoader without numbers of base 60, which would read a time of 4:00:00 as 14400."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    def number(kind: str) -> Any:
+        plain = getattr(yaml.SafeLoader, f"construct_yaml_{kind}")
+
+        def construct(loader: Any, node: Any) -> Any:
+            return str(node.value) if ":" in node.value else plain(loader, node)
+
+        return construct
+
+    for kind in ("int", "float"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", number(kind))
+    return Loader
+
+
 def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Apply `a.b=c` assignments (values read as YAML) to nested dictionaries; returns a new one.
 
@@ -118,7 +140,7 @@ def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             if not isinstance(place, dict):
                 raise ConfigError(f"--set {key}: {parent} holds {place!r}, not a mapping of fields.")
         try:
-            place[last] = yaml.safe_load(text)
+            place[last] = yaml.load(text, Loader=_loader())
         except yaml.YAMLError:
             raise ConfigError(f"--set {key}: {text!r} is not a valid value.") from None
     return result

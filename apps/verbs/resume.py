@@ -2,7 +2,7 @@
 
 import argparse
 
-from training.command import add_limits, add_wandb, report
+from training.command import add_limits, add_processes, add_wandb, report
 
 EXAMPLES = """\
 examples:
@@ -23,11 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="SOURCE", help="where the same corpus is now, if it moved")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads, in place of the run's")
     parser.add_argument("--quiet", action="store_true", help="no progress line")
+    add_processes(parser)
     add_wandb(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Go on; returns the exit code."""
+    if args.processes is not None:
+        return _together(args)
     from training.session import resume
 
     return report(
@@ -42,3 +45,16 @@ def run(args: argparse.Namespace) -> int:
             quiet=args.quiet,
         )
     )
+
+
+def _together(args: argparse.Namespace) -> int:
+    """The same in several processes."""
+    from training.launch import run_processes
+
+    words = ["resume", args.run]
+    for name in ("steps", "tokens", "minutes", "data", "threads"):
+        value = getattr(args, name)
+        words += [] if value is None else [f"--{name}={value}"]
+    words += ["--quiet"] * args.quiet
+    words += [] if args.wandb is None else ["--wandb" if args.wandb else "--no-wandb"]
+    return run_processes(args.processes, ["-m", "apps.cli", *words])

@@ -63,7 +63,7 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_losses_of_100_steps(name):
-    from training.optim import AdamW
+    from training.optimizers.adamw import AdamW
     from workbench.data.embedded.stories import stories
     from workbench.model.config import ModelConfig
     from workbench.model.transformer import HookedTransformer

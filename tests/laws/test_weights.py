@@ -7,7 +7,7 @@ import torch
 from law_tools import agree, attends, differ, feeds
 from small_models import BASES, build, configuration
 
-from training.optim import AdamW
+from training.optimizers.adamw import AdamW
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 

@@ -5,7 +5,7 @@ import torch
 from small_models import BASES, build
 from torch import nn
 
-from training.optim import AdamW
+from training.optimizers.adamw import AdamW
 from workbench.errors import ConfigError, InputError
 from workbench.model.classifier import SequenceClassifier
 from workbench.model.config import ModelConfig

@@ -11,6 +11,7 @@ from small_runs import masked, small
 import training.loop
 from training.loop import Trainer
 from training.session import resume, train
+from training.updater import Updater
 from workbench.data.batches import Batches
 from workbench.errors import ConfigError, RunError
 from workbench.runs.catalogue import load
@@ -85,13 +86,14 @@ def test_the_final_evaluation_is_that_of_the_saved_model(tmp_path):
 
 def test_what_was_trained_on_can_be_rebuilt(tmp_path, monkeypatch):
     seen = []
-    original = Trainer._forward_backward
+    original = Updater._pieces
 
     def spy(self, step):
-        seen.append(self._batches.batch(step).tokens)
-        return original(self, step)
+        pieces = original(self, step)
+        seen.append(pieces[0][0].tokens)
+        return pieces
 
-    monkeypatch.setattr(Trainer, "_forward_backward", spy)
+    monkeypatch.setattr(Updater, "_pieces", spy)
     settings = small("train.seed=7", "model.seed=7")
     train(settings, tmp_path / "run", quiet=True)
     from training.session import prepare
@@ -141,12 +143,12 @@ def test_not_finite_stops_before_the_update(what, tmp_path, monkeypatch):
                 weights={name: tensor.clone() for name, tensor in self.optimizer.weights().items()},
                 trainer=self,
             )
-            loss = self._loss
+            loss = self.updater.loss
             if what == "gradient":
                 self.model.embed.W_E.register_hook(lambda grad: grad * math.nan)
             else:
                 value = math.inf if what == "infinite loss" else math.nan
-                self._loss = lambda *batch: loss(*batch) * value
+                self.updater.loss = lambda *batch: loss(*batch) * value
         original(self)
 
     monkeypatch.setattr(Trainer, "_update", poisoned)
@@ -262,3 +264,28 @@ def test_kept_from_a_kill_before_the_first_checkpoint(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert checkpoint_steps(tmp_path / "run") == []
     assert resume(tmp_path / "run", quiet=True).finished
+
+
+def test_the_training_loss_is_what_is_minimised_and_the_validation_loss_is_plain(tmp_path):
+    common = ("train.steps=1", "train.log_every=1")
+    train(small(*common), tmp_path / "plain", quiet=True)
+    train(small(*common, "train.z_loss=0.01"), tmp_path / "z", quiet=True)
+    plain, other = (rows(tmp_path / name, "train")[0]["loss"] for name in ("plain", "z"))
+    # an untrained model's denominator is about its vocabulary's size
+    assert other - plain == pytest.approx(0.01 * math.log(300) ** 2, rel=0.02)
+    before = [rows(tmp_path / name, "eval")[0]["loss"] for name in ("plain", "z")]
+    assert before[0] == before[1]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("train.label_smoothing=1.0", r"train\.label_smoothing must lie in \[0, 1\); found 1\.0"),
+        ("train.label_smoothing=-0.1", r"must lie in \[0, 1\); found -0\.1"),
+        ("train.label_smoothing=.nan", r"must lie in \[0, 1\); found nan"),
+        ("train.z_loss=-1", r"train\.z_loss must be from 0 to 1; found -1"),
+    ],
+)
+def test_loss_options_out_of_range(assignment, words):
+    with pytest.raises(ConfigError, match=words):
+        small(assignment)

@@ -1,32 +1,14 @@
-"""Schedule, budget and the optimiser's arithmetic."""
+"""The budget and the arithmetic of AdamW."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
 from torch import nn
 
-from training.optim import AdamW
-from training.schedule import Budget, checkpoint_due, lr_share
+from training.optimizers.adamw import AdamW
+from training.schedule import Budget, checkpoint_due
 from workbench.errors import RunError
-
-
-def test_learning_rate_rises_and_falls():
-    shares = [lr_share(step / 1000, warmup=0.1, end=0.05) for step in range(1001)]
-    assert shares[0] == 0.0
-    assert shares[50] == pytest.approx(0.5)
-    assert max(shares) == shares[100] == 1.0
-    assert shares[550] == pytest.approx(0.525)  # half way down the cosine
-    assert shares[-1] == pytest.approx(0.05)
-    assert all(a < b for a, b in pairwise(shares[:101]))
-    assert all(a > b for a, b in pairwise(shares[100:]))
-
-
-@pytest.mark.parametrize(("warmup", "share"), [(0.0, 1.0), (1.0, 0.0)])
-def test_no_warm_up_and_nothing_else(warmup, share):
-    assert lr_share(0.0, warmup, 0.1) == share
-    assert lr_share(1.0, warmup, 0.1) == pytest.approx(0.1 if warmup == 0 else 1.0)
 
 
 def test_checkpoints_follow_pythia():

@@ -71,9 +71,9 @@ def test_a_stop_inside_the_evaluation_repeats_it(stops, tmp_path, monkeypatch):
     train(settings, tmp_path / "whole", quiet=True)
     evaluate, calls = training.loop.evaluate, []
 
-    def stopped(model, batches, sizes, stop, tick):
+    def stopped(*arguments, **options):
         calls.append(1)
-        return None if len(calls) in stops else evaluate(model, batches, sizes, stop, tick)
+        return None if len(calls) in stops else evaluate(*arguments, **options)
 
     monkeypatch.setattr(training.loop, "evaluate", stopped)
     original = Trainer._observe

@@ -38,6 +38,18 @@ class Batch:
     targets: Int64[Tensor, "batch pos"]
     segments: Int64[Tensor, "batch pos"] | None = None
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on `device`."""
+        if device.type == "cpu":
+            return self
+        segments = None if self.segments is None else self.segments.to(device)
+        return Batch(self.tokens.to(device), self.targets.to(device), segments)
+
+    def rows(self, part: slice) -> "Batch":
+        """Some of its rows."""
+        segments = None if self.segments is None else self.segments[part]
+        return Batch(self.tokens[part], self.targets[part], segments)
+
 
 @dataclass(frozen=True, eq=False)
 class Batches:

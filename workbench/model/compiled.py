@@ -20,12 +20,24 @@ def compiled_loss(model: HookedTransformer) -> Callable[..., Tensor]:
     """
     residual = torch.compile(model.residual, dynamic=False)
 
-    def loss(tokens: Tensor, targets: Tensor, segments: Tensor | None = None) -> Tensor:
+    def loss(
+        tokens: Tensor,
+        targets: Tensor,
+        segments: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ) -> Tensor:
+        extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
         if model.has_listeners():
-            return model.loss(tokens, targets, segments)
+            return model.loss(tokens, targets, segments, **extra)
         x = residual(tokens, segments=segments)
         return linear_cross_entropy(
-            x.flatten(0, 1), model.readout_weight, targets.flatten(), model.readout_bias
+            x.flatten(0, 1),
+            model.readout_weight,
+            targets.flatten(),
+            model.readout_bias,
+            compiled=True,
+            **extra,
         )
 
     return loss

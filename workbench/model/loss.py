@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from workbench.model.device_loss import DeviceLinearCrossEntropy
+
 IGNORE = -100
 """Target of a position that is not scored."""
 
@@ -87,7 +89,7 @@ _local = threading.local()
 
 
 def _workspace(like: Tensor, rows: int, columns: int) -> Tensor:
-    """An uninitialised matrix. On a CPU each thread keeps one, because fresh pages cost more than
+    """An uninitialised matrix. Each thread keeps one, because fresh pages cost more than
     the product that fills them (7 x at 2,048 rows of 10,000 logits); a GPU's allocator keeps its own."""
     if like.device.type != "cpu":
         return like.new_empty(rows, columns)
@@ -108,6 +110,9 @@ def linear_cross_entropy(
     weight: Float[Tensor, "d_vocab d_model"],
     targets: Int[Tensor, " row"],
     bias: Float[Tensor, " d_vocab"] | None = None,
+    compiled: bool = False,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats of the logits `x @ weight.T + bias`, once differentiable.
 
@@ -116,5 +121,14 @@ def linear_cross_entropy(
         weight: the readout, as stored.
         targets: token ids, or `IGNORE` where nothing is scored; the mean over no rows is 0.
         bias: one number a token.
+        compiled: on a GPU, run the steps between the matrix products as compiled kernels.
+        label_smoothing: share of the target's probability that is spread over all tokens, itself included
+            (Szegedy et al. 2016, section 7).
+        z_loss: weight of the added mean of log^2 Z, Z the softmax's denominator (Chowdhery et al. 2022,
+            PaLM, section 5: 1e-4).
     """
+    if label_smoothing or z_loss or (x.device.type != "cpu" and x.dtype != torch.float64):
+        return DeviceLinearCrossEntropy.apply(  # type: ignore[no-any-return]
+            x, weight, bias, targets, label_smoothing, z_loss, compiled and x.device.type != "cpu"
+        )
     return _LinearCrossEntropy.apply(x, weight, bias, targets)  # type: ignore[no-any-return]

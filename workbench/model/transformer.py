@@ -241,11 +241,21 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
         tokens: Int[Tensor, "batch pos"],
         targets: Int[Tensor, "batch pos"],
         segments: Int[Tensor, "batch pos"] | None = None,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
     ) -> Float[Tensor, ""]:
-        """Mean cross-entropy in nats over the targets that are not -100, without holding all logits."""
+        """Mean cross-entropy in nats over the targets that are not -100, without holding all logits.
+
+        For `label_smoothing` and `z_loss` see `workbench.model.loss.linear_cross_entropy`.
+        """
         x = self.residual(tokens, segments=segments)
         return linear_cross_entropy(
-            x.flatten(0, 1), self.readout_weight, targets.flatten(), self.unembed_bias
+            x.flatten(0, 1),
+            self.readout_weight,
+            targets.flatten(),
+            self.unembed_bias,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
         )
 
     def forward(

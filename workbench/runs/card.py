@@ -86,8 +86,10 @@ def duration(seconds: float) -> str:
 
 
 def _figures(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
-    rows = [row for row in folder.read_rows(Path(run) / folder.METRICS) if row.get("kind") == "eval"]
+    all_rows = folder.read_rows(Path(run) / folder.METRICS)
+    rows = [row for row in all_rows if row.get("kind") == "eval"]
     latest = rows[-1] if rows else {}
+    best = [row for row in all_rows if row.get("kind") == "best"][-1:]
     figures: dict[str, Any] = {
         "validation loss, nats a token": _rounded(latest.get("loss")),
         "perplexity": _rounded(latest.get("perplexity")),
@@ -96,6 +98,9 @@ def _figures(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
             latest.get("accuracy")
         ),
         "tokens scored": latest.get("tokens"),
+        "best evaluation on the way (@best)": f"step {best[0]['step']:,}, loss {best[0]['loss']:.4g}"
+        if best
+        else None,
         "tokens seen in training": state.get("tokens_seen"),
         "time of training": duration(seconds) if (seconds := state.get("seconds_trained")) else None,
     }

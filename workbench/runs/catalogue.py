@@ -140,7 +140,8 @@ class RunSummary:
 
 
 def load(name: str | os.PathLike[str]) -> Run:
-    """Open `runs/tiny` (its last good checkpoint), `runs/tiny@512`, or `zoo/tiny-4h`, which ships.
+    """Open `runs/tiny` (its last good checkpoint), `runs/tiny@512`, `runs/tiny@best` (the best evaluation of
+    a run that was trained with `train.patience`), or `zoo/tiny-4h`, which ships.
 
     The checkpoint's weights are compared with their SHA-256. Damaged ones are passed over with a
     `DamagedCheckpoint` warning, unless their step was asked for.

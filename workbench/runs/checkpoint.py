@@ -344,7 +344,7 @@ def _check_size(file: Path, files: dict[str, dict[str, Any]], config: ModelConfi
     """Refuse a file whose size cannot be that of so many parameters, before it is read."""
     size, count = files[file.name]["bytes"], config.n_params
     each = BYTES[_stored(files)]
-    low, high = (each * count, 5 * count) if file.name == WEIGHTS else (0, 16 * count)
+    low, high = (each * count, 5 * count) if file.name == WEIGHTS else (0, 80 * count)
     if not low <= size <= high + JSON_LIMIT:
         raise RunError(
             f"{file} has {size:,} bytes; the {count:,} parameters of config.json need "

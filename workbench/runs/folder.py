@@ -12,7 +12,13 @@ from typing import Any
 from workbench.errors import RunError, WorkbenchError, nearest
 from workbench.files import fsync_file, fsync_folder, write_json, write_text
 from workbench.runs import shipped
-from workbench.runs.checkpoint import Checkpoint, checkpoint_folder, checkpoint_steps, verify_checkpoint
+from workbench.runs.checkpoint import (
+    MANIFEST,
+    Checkpoint,
+    checkpoint_folder,
+    checkpoint_steps,
+    verify_checkpoint,
+)
 from workbench.settings import read_yaml
 
 CONFIG = "config.yaml"
@@ -99,21 +105,25 @@ def read_config(run: Path) -> dict[str, Any]:
 def find_run(name: str | os.PathLike[str]) -> tuple[Path, int | None]:
     """Split `runs/tiny@512` into the folder and the step; `runs/tiny` has no step.
 
+    `runs/tiny@best` is the step of the best evaluation, of a run trained with `train.patience`.
     A bare name that is no folder here is also looked up under `runs/`; `zoo/tiny-4h` that is no folder here
     is the run of that name that ships.
 
     Raises:
         RunError: no such run (with the nearest one), a folder without config.yaml, or a step that is
-            no number.
+            no number; or no best one is known.
     """
     text = os.fspath(name)
     step: int | None = None
+    best = False
     if not Path(text).exists() and "@" in text:
         text, _, tail = text.rpartition("@")
-        if tail != "latest":
+        best = tail == "best"
+        if not best and tail != "latest":
             if not tail.isdecimal():
                 raise RunError(
-                    f"{name}: a checkpoint is named by its step, such as {text}@512; found {tail!r}."
+                    f"{name}: a checkpoint is named by its step, such as {text}@512; found {tail!r}. "
+                    "Also understood: @best and @latest."
                 )
             step = int(tail)
     path = Path(text)
@@ -131,7 +141,26 @@ def find_run(name: str | os.PathLike[str]) -> tuple[Path, int | None]:
         inside = run_folders(path) if path.is_dir() else []
         hint = f"It holds runs: {', '.join(map(str, inside[:5]))}." if inside else "It has no config.yaml."
         raise RunError(f"{text} is not a run. {hint}")
-    return path, step
+    return path, best_step(path) if best else step
+
+
+def best_step(run: Path) -> int:
+    """The step of the best evaluation, whose checkpoint a run with `train.patience` keeps.
+
+    Raises:
+        RunError: the run says none, or its checkpoint is gone.
+    """
+    rows = read_rows(Path(run) / METRICS)
+    steps = [row["step"] for row in rows if row.get("kind") == "best" and type(row.get("step")) is int]
+    if not steps:
+        raise RunError(
+            f"{run} was not trained with train.patience, so no checkpoint is known as the best; name a step."
+            if any(row.get("kind") == "eval" for row in rows)
+            else f"{run} has not been evaluated yet, so no checkpoint is the best; name a step."
+        )
+    if not (checkpoint_folder(run, steps[-1]) / MANIFEST).exists():
+        raise RunError(f"the best checkpoint of {run}, step {steps[-1]}, is gone; name another step.")
+    return steps[-1]
 
 
 def runs_root(name: str | os.PathLike[str]) -> Path:

@@ -1,0 +1,1 @@
+"""The comparison of a folder of runs as one page."""

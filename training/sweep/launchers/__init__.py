@@ -1,0 +1,1 @@
+"""Where the members of a sweep run: here, or on a cluster."""

@@ -1,0 +1,253 @@
+"""Gather the runs of a folder: settings, losses, minimal pairs, sizes and speed."""
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import DataError, RunError, WorkbenchError
+from workbench.evals.comparison.result import FIGURES, Comparison
+from workbench.evals.comparison.seeds import choices, identity, seed_of, shared_name
+from workbench.files import read_json
+from workbench.runs import folder
+from workbench.runs.catalogue import RunSummary, load, summarise
+
+
+def compare(
+    root: str | os.PathLike[str],
+    *,
+    speed: bool = True,
+    seconds: float = 1.0,
+    progress: Callable[[int, int, str], None] = lambda done, of, name: None,
+) -> Comparison:
+    """Compare the runs of a folder, a sweep's or any other.
+
+    Runs whose settings differ by nothing but seeds are one row. Where several sets of minimal pairs were
+    scored, the one that most runs have is taken, the larger of two.
+
+    Args:
+        root: the folder that holds the runs.
+        speed: also time inference, once for each row.
+        seconds: about how long for each.
+        progress: told how many rows of how many are timed, and which is next.
+
+    Raises:
+        RunError: no such folder, or none of its runs has been evaluated.
+    """
+    import pandas as pd
+
+    runs, left_out = _open(Path(root))
+    groups: dict[str, list[_Opened]] = {}
+    for run in runs:
+        groups.setdefault(run.identity, []).append(run)
+    names = _names(groups)
+    for key, members in groups.items():
+        for run in members:
+            run.row = names[key]
+    chosen = _common_pairs(runs)
+    timed, how, notes = {}, {}, []
+    for index, members in enumerate(groups.values()):
+        progress(index, len(groups), members[0].row)
+        if speed:
+            found = _timed(members[0], seconds)
+            timed[members[0].row] = found
+            how[members[0].row] = found.how
+            if found.why_not:
+                notes.append(found.why_not)
+    lines = [run.line(chosen, timed.get(run.row)) for run in runs]
+    frame = pd.DataFrame(lines, columns=["run", "row", "seed", "status", "step", *FIGURES])
+    pairs = [entry for run in runs for entry in run.phenomena(chosen)]
+    curves = [entry for run in runs for entry in run.curve()]
+    return Comparison(
+        root=os.fspath(root),
+        runs=frame,
+        pairs=pd.DataFrame(pairs, columns=["run", "row", "phenomenon", "accuracy", "n"]),
+        curves=pd.DataFrame(curves, columns=["run", "row", "tokens", "loss"]),
+        differs=_differs(groups, names),
+        pairs_name=_pairs_name(runs, chosen),
+        how=how,
+        left_out=left_out,
+        notes=tuple(dict.fromkeys([*notes, *_notes(runs, chosen)])),
+    )
+
+
+class _Opened:
+    """One run and what lies in its folder."""
+
+    def __init__(self, summary: RunSummary) -> None:
+        self.summary, self.path = summary, summary.path
+        self.config = folder.read_config(summary.path)
+        self.identity = identity(self.config)
+        self.row = summary.name
+        rows = folder.read_rows(summary.path / folder.METRICS)
+        self.evaluations = [row for row in rows if row.get("kind") == "eval"]
+        self.results = _results(summary.path, summary.step)
+
+    def line(self, chosen: tuple[str, str] | None, timed: Any) -> dict[str, Any]:
+        """The run's figures."""
+        found, last = self.summary, self.evaluations[-1]
+        result = self.results.get(chosen) if chosen else None
+        flops = _flops(self.config)
+        return {
+            "run": found.name,
+            "row": self.row,
+            "seed": seed_of(self.config),
+            "status": found.status,
+            "step": found.step,
+            "loss": last.get("loss"),
+            "bits_per_byte": last.get("bits_per_byte"),
+            "accuracy": last.get("accuracy"),
+            "blimp": result["mean_over_paradigms"]["accuracy"] if result else None,
+            "parameters": found.parameters,
+            "tokens": found.tokens_seen,
+            "flops": None if flops is None or found.tokens_seen is None else flops * found.tokens_seen,
+            "minutes": found.minutes,
+            "bytes": 4 * (found.parameters or 0),
+            "bytes_int8": timed.bytes_int8 if timed else None,
+            "ms": timed.ms_float32 if timed else None,
+            "ms_int8": timed.ms_int8 if timed else None,
+        }
+
+    def phenomena(self, chosen: tuple[str, str] | None) -> list[dict[str, Any]]:
+        """Accuracy by phenomenon on the chosen pairs."""
+        result = self.results.get(chosen) if chosen else None
+        return [
+            {"run": self.summary.name, "row": self.row}
+            | {name: entry[name] for name in ("phenomenon", "accuracy", "n")}
+            for entry in (result or {}).get("phenomena", ())
+        ]
+
+    def curve(self) -> list[dict[str, Any]]:
+        """Validation loss on the way."""
+        each = self.summary.tokens_seen or 0
+        per_step = each / self.summary.step if self.summary.step else 0.0
+        return [
+            {"run": self.summary.name, "row": self.row, "tokens": row["step"] * per_step, "loss": row["loss"]}
+            for row in self.evaluations
+            if row.get("loss") is not None and row.get("step")
+        ]
+
+
+def _open(root: Path) -> tuple[list[_Opened], dict[str, str]]:
+    if not root.is_dir():
+        raise RunError(f"there is no folder {root}; `workbench sweep width --out {root}` fills one.")
+    opened, left_out = [], {}
+    for path in folder.run_folders(root):
+        summary = summarise(path)
+        if summary.step is None:
+            left_out[summary.name] = summary.status
+            continue
+        try:
+            run = _Opened(summary)
+        except (WorkbenchError, KeyError, TypeError, ValueError) as error:
+            left_out[summary.name] = " ".join(str(error).split())[:200]
+            continue
+        if not run.evaluations:
+            left_out[summary.name] = "not evaluated yet"
+        else:
+            opened.append(run)
+    if not opened:
+        found = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
+        raise RunError(f"{root} holds no run that has been evaluated{f' ({found})' if found else ''}.")
+    return opened, left_out
+
+
+def _results(path: Path, step: int | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """Saved results of the last step, by fingerprint of the pairs and protocol."""
+    found = {}
+    for place in (path / "blimp", path / "blimp" / "partial"):
+        for file in sorted(place.glob("*.json")):
+            try:
+                value = read_json(file)
+                if value["step"] == step:
+                    protocol = value["protocol"]["name"]
+                    found[value["fingerprint"], f"{protocol} {value.get('pll') or ''}".strip()] = value
+                    _ = value["mean_over_paradigms"]["accuracy"], value["phenomena"]
+            except (DataError, KeyError, TypeError):
+                continue
+    return found
+
+
+def _common_pairs(runs: list[_Opened]) -> tuple[str, str] | None:
+    """The pairs that most runs were scored on; of two sets, the larger."""
+    counts: Counter[tuple[str, str]] = Counter()
+    sizes: dict[tuple[str, str], int] = {}
+    for run in runs:
+        for key, value in run.results.items():
+            counts[key] += 1
+            sizes[key] = sum(entry["n"] for entry in value["phenomena"])
+    if not counts:
+        return None
+    return max(counts, key=lambda key: (counts[key], sizes[key], key))
+
+
+def _pairs_name(runs: list[_Opened], chosen: tuple[str, str] | None) -> str | None:
+    if chosen is None:
+        return None
+    value = next(run.results[chosen] for run in runs if chosen in run.results)
+    name = {"embedded": "the embedded pairs (not BLiMP)", "blimp": "BLiMP"}.get(
+        value["source"], value["pairs"]
+    )
+    count = sum(entry["n"] for entry in value["phenomena"])
+    return f"{name}{', a part of it,' if value['partial'] else ''} {count:,} pairs, protocol {chosen[1]}"
+
+
+def _notes(runs: list[_Opened], chosen: tuple[str, str] | None) -> list[str]:
+    notes = []
+    unfinished = [run.summary.name for run in runs if run.summary.status not in ("finished", "imported")]
+    if unfinished:
+        notes.append(f"not trained to the end: {', '.join(unfinished[:8])}{' …' * (len(unfinished) > 8)}")
+    corpora = {str(_card(run).get("fingerprint")) for run in runs}
+    if len(corpora) > 1:
+        notes.append("the runs were not trained and validated on the same corpus: losses cannot be compared")
+    tokenizers = {str(_card(run).get("tokenizer")) for run in runs}
+    if len(tokenizers) > 1:
+        notes.append("the runs have different tokenizers: compare bits a byte, not loss")
+    missing = [run.summary.name for run in runs if chosen is not None and chosen not in run.results]
+    if missing:
+        notes.append(f"without minimal pairs: {', '.join(missing[:8])}{' …' * (len(missing) > 8)}")
+    objectives = {run.summary.objective for run in runs}
+    if len(objectives) > 1:
+        notes.append("masked and causal models are both here: their losses are of different tasks")
+    return notes
+
+
+def _card(run: _Opened) -> dict[str, Any]:
+    try:
+        value = read_json(run.path / folder.DATA_CARD)
+    except WorkbenchError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _names(groups: dict[str, list[_Opened]]) -> dict[str, str]:
+    """A name for each row, no two alike."""
+    names: dict[str, str] = {}
+    for key, members in groups.items():
+        alone = [run.summary.name for run in members]
+        name = shared_name(alone)
+        names[key] = name if name not in names.values() else min(alone)
+    return names
+
+
+def _differs(groups: dict[str, list[_Opened]], names: dict[str, str]) -> dict[str, dict[str, Any]]:
+    each = {names[key]: choices(members[0].config) for key, members in groups.items()}
+    fields = sorted({field for settings in each.values() for field in settings})
+    kept = [field for field in fields if len({str(settings.get(field)) for settings in each.values()}) > 1]
+    return {row: {field: settings.get(field) for field in kept} for row, settings in each.items()}
+
+
+def _flops(config: dict[str, Any]) -> int | None:
+    from workbench.model.config import ModelConfig
+
+    try:
+        return ModelConfig.from_dict(config["model"]).flops_per_token
+    except WorkbenchError:
+        return None
+
+
+def _timed(run: _Opened, seconds: float) -> Any:
+    from workbench.evals.efficiency.inference import inference
+
+    return inference(load(run.path).model, seconds)

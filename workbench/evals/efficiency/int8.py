@@ -1,0 +1,106 @@
+"""A model whose matrices are int8 and whose activations are quantised as they come (dynamic quantisation).
+
+The same operation as PyTorch's quantised linear module (`torch.ops.quantized.linear_dynamic`, one scale for
+each row of a matrix), on the same matrices, inside the same model: only the product changes. Everything that
+is no matrix product with a weight stays float32: embedding look-up, attention's products, norms.
+"""
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.model.head import MLMHead
+
+_LINEAR = F.linear
+_PLAIN = ("qkv_weight", "out_weight", "in_weight", "gate_weight", "unembed_weight")
+
+
+class Int8Weight:
+    """Stands where a weight stood: `linear` multiplies by its int8 copy, all else reads the float one."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight.detach()
+        self._packed: dict[int, tuple[Any, Any]] = {}
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # the engine's tensors are called deprecated; their products are not
+            scale = (self.weight.abs().amax(1) / 127).clamp_min(1e-12).double()
+            zeros = torch.zeros(len(scale), dtype=torch.long)
+            self._int8 = torch.quantize_per_channel(self.weight, scale, zeros, 0, torch.qint8)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the int8 matrix with a float32 scale for each row."""
+        return self.weight.numel() + 4 * len(self.weight)
+
+    def linear(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`torch.nn.functional.linear`."""
+        found = self._packed.get(id(bias))
+        if found is None:
+            packed = torch.ops.quantized.linear_prepack(self._int8, bias)
+            found = self._packed[id(bias)] = (packed, bias)  # the bias is kept, so that its id stays its own
+        return torch.ops.quantized.linear_dynamic(x, found[0], True)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.weight, name)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is _LINEAR:
+            x, weight, *bias = args
+            return weight.linear(x, *bias, **(kwargs or {}))
+        plain = [value.weight if isinstance(value, cls) else value for value in args]
+        return function(*plain, **(kwargs or {}))
+
+
+def int8_copy(model: Any) -> Any:
+    """A copy of the model that multiplies in int8; for inference without gradients, on a CPU.
+
+    Args:
+        model: a `HookedTransformer` in float32.
+
+    Raises:
+        InputError: PyTorch has no int8 engine on this machine.
+    """
+    made = copy.deepcopy(model).eval().requires_grad_(False)
+    try:
+        for module in made.modules():
+            for name in list(module._parameters):
+                weight = module._parameters[name]
+                if weight is not None and weight.ndim == 2 and _multiplies(made, module, name):
+                    del module._parameters[name]
+                    setattr(module, name, Int8Weight(weight))
+    except RuntimeError as error:
+        raise InputError(
+            f"int8 products are not possible here: {' '.join(str(error).split())[:120]}"
+        ) from None
+    return made
+
+
+def _multiplies(model: Any, module: Any, name: str) -> bool:
+    """Whether this weight is read by `linear`."""
+    tied = model.config.tied
+    if name == "W_E":
+        return tied  # the unembedding too
+    if name == "up_weight":
+        return not tied  # tied: read both ways round
+    return name in _PLAIN or (name == "weight" and isinstance(module, MLMHead))
+
+
+def int8_bytes(model: Any) -> int:
+    """Bytes of a model that `int8_copy` made: int8 matrices with their scales, the rest float32. A tied
+    embedding is counted once, as int8: a look-up can scale its row as the product does."""
+    seen: dict[int, int] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Int8Weight):
+                seen[id(value)] = value.n_bytes
+    return sum(seen.values()) + 4 * sum(parameter.numel() for parameter in model.parameters())

@@ -1,0 +1,228 @@
+"""The loss of a model before it is trained, kept beside the runs, and compared with what came out."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import DataError, InputError, RunError, WorkbenchError, shown
+from workbench.evals.scaling.collect import config_of, points_of_runs
+from workbench.evals.scaling.optimum import outside
+from workbench.evals.scaling.points import ScalingPoints
+from workbench.files import read_json, write_json
+from workbench.model.config import ModelConfig
+from workbench.model.counting import count_parameters
+from workbench.runs.folder import run_folders
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FILE = "predictions.json"
+ALIKE = 0.02
+"""A run counts as the predicted one if its tokens differ by at most this share."""
+UNTOLD = ("seed",)
+"""Fields that may differ between a prediction and the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """What a law says of a model that is not trained yet."""
+
+    model: dict[str, Any]
+    """The whole configuration."""
+    n: float
+    """Parameters, as `count` says."""
+    count: str
+    measure: str
+    tokens: float
+    six_nd: float
+    exact_flops: float
+    loss: float
+    low: float
+    high: float
+    """95 % prediction interval of one run."""
+    law: str
+    made: str
+    """When, UTC."""
+    fitted: tuple[str, ...]
+    """The runs that the law was fitted to."""
+    beyond: str | None = None
+    """How far outside the data it lies; None if inside."""
+
+    @property
+    def title(self) -> str:
+        """Width, layers and tokens in a few words."""
+        shape = f"d_model={self.model['d_model']}, n_layers={self.model['n_layers']}"
+        return f"{shape}, n_heads={self.model['n_heads']}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """Predictions beside what came out."""
+
+    table: "pd.DataFrame"
+    """A row a run: run, n, tokens, predicted, low, high, measured, error (relative), covered, beyond."""
+    waiting: tuple[Prediction, ...]
+    """Predictions that no run has met yet."""
+
+    @property
+    def covered(self) -> int:
+        """Runs inside their interval."""
+        return sum(map(bool, self.table["covered"]))
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The table."""
+        return self.table
+
+    def plot(self, ax: Any = None) -> Any:
+        """Measured over predicted loss with the intervals."""
+        from workbench.plots.scaling_curves import plot_checked
+
+        return plot_checked(self, ax)
+
+
+def family_config(root: str | Path, changes: Mapping[str, Any]) -> ModelConfig:
+    """The configuration of a new member: what all runs under `root` share, and `changes`.
+
+    A width that follows from another one in every run (d_mlp = 4 d_model, d_head = d_model / n_heads) goes on
+    to follow.
+
+    Raises:
+        RunError: no run there. ConfigError: a field or value that no model has.
+    """
+    configs = []
+    for path in run_folders(Path(root)):
+        try:
+            configs.append(config_of(path))
+        except WorkbenchError:
+            continue
+    if not configs:
+        raise RunError(f"{root} has no run to take the other settings of a prediction from.")
+    values = [config.to_dict() for config in configs]
+    shared = {name: value for name, value in values[0].items() if all(one[name] == value for one in values)}
+    follows = {
+        "d_mlp": lambda c: 4 * c.d_model,
+        "d_head": lambda c: c.d_model / c.n_heads,
+        "d_value": lambda c: c.d_head,
+        "n_key_value_heads": lambda c: c.n_heads,
+    }
+    for name, rule in follows.items():
+        if all(getattr(config, name) == rule(config) for config in configs):
+            shared.pop(name, None)
+    if shared.get("layout") == "am" * configs[0].n_layers or "n_layers" in changes:
+        shared.pop("layout", None)
+    if "layout" in changes:
+        shared.pop("n_layers", None)
+    if "attention" in changes:
+        shared.pop("objective", None)
+    return ModelConfig.from_dict(shared | dict(changes))
+
+
+def predict_run(fit: Any, config: ModelConfig, tokens: float | int) -> Prediction:
+    """What a law says of a model of this shape after so many tokens.
+
+    Args:
+        fit: a `ParametricFit`, or a `PowerLaw` over N.
+        config: the model's.
+        tokens: it will see.
+
+    Raises:
+        InputError: tokens that are no positive number.
+    """
+    if not (math.isfinite(tokens) and tokens > 0):
+        raise InputError(f"--tokens must be a positive number; found {tokens!r}.")
+    points: ScalingPoints = fit.points
+    parts = count_parameters(config)
+    whole = sum(parts.values())
+    n = whole if points.count == "all" else whole - parts["embedding"] - parts["readout"]
+    parametric = hasattr(fit, "frontier")
+    found = fit.predict(n, tokens) if parametric else fit.predict(n)
+    beyond = outside(points, n, tokens)
+    return Prediction(
+        model=config.to_dict(), n=float(n), count=points.count, measure=points.measure, tokens=float(tokens),
+        six_nd=float(6 * n * tokens), exact_flops=float(config.flops_per_token * tokens),
+        loss=found.value, low=found.low, high=found.high,
+        law="E + A/N^alpha + B/D^beta" if parametric else "(N_c/N)^alpha",
+        made=datetime.now(UTC).isoformat(timespec="seconds"),
+        fitted=tuple(sorted(set(points.frame["run"]))), beyond=beyond,
+    )  # fmt: skip
+
+
+def save_predictions(root: str | Path, made: Sequence[Prediction]) -> Path:
+    """Add predictions to predictions.json beside the runs; earlier ones stay as they were.
+
+    Raises:
+        DataError: the file that is there is damaged.
+    """
+    path = Path(root) / FILE
+    kept = [dataclasses.asdict(one) for one in read_predictions(root)] if path.exists() else []
+    write_json(path, {"predictions": kept + [dataclasses.asdict(one) for one in made]})
+    return path
+
+
+def read_predictions(root: str | Path) -> list[Prediction]:
+    """What `save_predictions` wrote.
+
+    Raises:
+        DataError: no such file, or it is damaged.
+    """
+    path = Path(root) / FILE
+    value = read_json(path)
+    try:
+        rows = value["predictions"]
+        return [_prediction(row) for row in rows]
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError(f"{path} holds no predictions ({shown(str(error))}).") from None
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    """One entry of the file; JSON writes a whole float as it likes."""
+    numbers = ("n", "tokens", "six_nd", "exact_flops", "loss", "low", "high")
+    return Prediction(
+        **{**row, "fitted": tuple(row["fitted"]), **{name: float(row[name]) for name in numbers}}
+    )
+
+
+def check_predictions(root: str | Path) -> Checked:
+    """Compare every prediction with the finished runs of its shape and tokens that it was not fitted to.
+
+    Raises:
+        DataError: there are no predictions. RunError: no run can be used.
+    """
+    import pandas as pd
+
+    rows, waiting = [], []
+    made = read_predictions(root)
+    frames = {}
+    for one in made:
+        key = (one.count, one.measure)
+        if key not in frames:
+            frames[key] = points_of_runs(root, count=one.count, measure=one.measure)  # type: ignore[arg-type]
+        met = 0
+        for row in frames[key].to_frame().to_dict("records"):
+            if row["run"] in one.fitted or abs(row["tokens"] / one.tokens - 1) > ALIKE:
+                continue
+            if not _same(config_of(Path(root) / row["run"]), one.model):
+                continue
+            measured = row[one.measure]
+            met += 1
+            rows.append(
+                {
+                    "run": row["run"], "n": one.n, "tokens": row["tokens"], "predicted": one.loss,
+                    "low": one.low, "high": one.high, "measured": measured,
+                    "error": one.loss / measured - 1, "covered": one.low <= measured <= one.high,
+                    "beyond": one.beyond, "measure": one.measure, "made": one.made,
+                }
+            )  # fmt: skip
+        if not met:
+            waiting.append(one)
+    columns = ["run", "n", "tokens", "predicted", "low", "high", "measured", "error", "covered", "beyond",
+               "measure", "made"]  # fmt: skip
+    return Checked(pd.DataFrame(rows, columns=columns), tuple(waiting))
+
+
+def _same(config: ModelConfig, model: Mapping[str, Any]) -> bool:
+    made = ModelConfig.from_dict(dict(model)).to_dict()
+    return all(made[name] == value for name, value in config.to_dict().items() if name not in UNTOLD)
