@@ -45,6 +45,7 @@ def test_a_run_by_its_name(family):
     logits, cache = run.model.run_with_cache("Once upon a time")
     assert torch.isfinite(logits).all()
     assert cache["pattern", 0].ndim == 4
+    assert wb.load("zoo/mid@best").step == run.step  # the one that was chosen to ship
     assert wb.load("zoo/hidden").model.config.objective == "mlm"
     assert [row.name for row in wb.list_runs("zoo")] == sorted(["mid", "mid-s1", "two-heads", "hidden"])
 

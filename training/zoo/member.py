@@ -120,14 +120,15 @@ def _rows(run: Path, made: Path, step: int, now: Any, masked: bool) -> list[dict
     rows = [
         row
         for row in thin.thin_rows(before, step, masked)
-        if not (row.get("kind") == "eval" and row.get("step") == step)
+        if row.get("kind") != "best" and not (row.get("kind") == "eval" and row.get("step") == step)
     ]
     of_rows = {row["step"] for row in rows if row.get("kind") == "train"}
     timings = [row for row in folder.read_rows(run / folder.TIMINGS) if row.get("step") in of_rows]
     write_text(made / folder.TIMINGS, thin.lines(timings))
     numbers = {name: getattr(now, name) for name in ("loss", "perplexity", "accuracy", "bits_per_byte")}
     final = {"kind": "eval", "step": step, "split": "validation", **numbers, "tokens": now.tokens}
-    return [*rows, thin.rounded(final | {"final": True, "weights": "float16"})]
+    best = {"kind": "best", "step": step, "loss": now.loss}
+    return [*rows, thin.rounded(final | {"final": True, "weights": "float16"}), thin.rounded(best)]
 
 
 def _score(shipped: Run, steps: list[int], sets: scores.Sets, weights: str) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-TRAIN_ROWS, EVAL_ROWS, SAMPLES = 64, 32, 3
+TRAIN_ROWS, EVAL_ROWS, SAMPLES = 48, 24, 2
 
 
 def spread(steps: Sequence[int], count: int) -> list[int]:
