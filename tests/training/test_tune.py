@@ -45,7 +45,7 @@ def test_what_cannot_be_judged():
         judge([0.1 * 1.1**i for i in range(20)], [1.0 + i for i in range(20)])
     with pytest.raises(ConfigError, match="diverged after 0 steps"):
         range_test(lambda step, rate: (math.nan, 0.0))
-    with pytest.raises(ConfigError, match="goes up from above 0; found 1 to 0.1"):
+    with pytest.raises(ConfigError, match=r"goes up from above 0; found 1 to 0\.1"):
         range_test(Bowl(), low=1.0, high=0.1)
     with pytest.raises(ConfigError, match="at least 10 steps; found 3"):
         range_test(Bowl(), steps=3)

@@ -23,7 +23,7 @@ class LatestAverage(Averaged):
     def __init__(self, inner: FlatOptimizer, window: int = 5, every: int = 100) -> None:
         super().__init__(inner)
         self._window, self._every = window, every
-        self._snapshots = torch.zeros(window, inner.masters.numel(), device=inner.masters.device)
+        self._snapshots = inner.masters.new_zeros(window, inner.masters.numel())
         self._kept["snapshots"] = self._snapshots
 
     def _take(self, weights: Tensor, updates: int) -> None:

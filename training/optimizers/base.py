@@ -62,7 +62,8 @@ class FlatOptimizer:
         flat = torch.cat([parameter.detach().flatten() for parameter in self._parameters])
         self._flat = {"weights": flat, "gradient": torch.zeros_like(flat)}
         self._masters, self._gradients = self._views(flat), self._views(self._flat["gradient"])
-        self._computing = flat.to(dtype, copy=self.apart)
+        # With `dtype` float32 the model computes in whatever the parameters came in.
+        self._computing = flat.to(dtype if dtype != torch.float32 else flat.dtype, copy=self.apart)
         self._copies = self._computing is not flat
         for parameter, view in zip(self._parameters, self._views(self._computing), strict=True):
             parameter.data = view

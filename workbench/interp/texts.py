@@ -166,8 +166,9 @@ def own_stories(run: Any, split: str, count: int) -> Sequence[str]:
     from workbench.data.corpus import EMBEDDED, open_corpus
     from workbench.data.embedded.stories import stories
 
-    elsewhere = run is None or {"imported_from", "ships"} & run.data_card.keys()
-    data = {} if elsewhere else run.config.get("data", {})
+    data = {}
+    if run is not None and not {"imported_from", "ships"} & run.data_card.keys():
+        data = run.config.get("data", {})
     if data.get("source") in (None, EMBEDDED):
         return stories(count, split=split)
     return getattr(open_corpus(data["source"], column=data.get("column") or "text"), split)[:count]
