@@ -31,7 +31,7 @@ app: $(VENV)/.app
 	$(BIN)/workbench app
 
 torture: $(VENV)/.dev
-	$(BIN)/python -m pytest -m torture tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "torture or figure" tests
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -15,6 +15,7 @@ VERBS: dict[str, dict[str, str]] = {
     "train": {
         "train": "train a model on stories",
         "resume": "go on with a run, to its end or for longer",
+        "tune": "find a learning rate and a batch size before a training",
         "sweep": "train a family of models from one file; go on with it, look at its state",
         "data": "look at a corpus: stories, tokens, bytes per token, overlap",
         "presets": "the named shapes and their sizes",

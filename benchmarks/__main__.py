@@ -13,6 +13,7 @@ from benchmarks import (
     importing,
     neurons,
     patching,
+    scaling,
     start,
     sweeping,
     training,
@@ -40,6 +41,8 @@ def main() -> None:
     components.run("tiny", args.threads)
     print("\n# Neurons over a corpus")
     neurons.run(threads=args.threads)
+    print("\n# Scaling laws")
+    scaling.run()
     print("\n# BLiMP")
     blimp.main([])
     print("\n# Training step")

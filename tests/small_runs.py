@@ -35,6 +35,18 @@ def masked(*assignments: str) -> RunSettings:
     return small("model.objective=mlm", "model.attention=bidirectional", *assignments)
 
 
+VARIANTS = {
+    "clm": small(),
+    "mlm": masked(),
+    "dropout": small("model.dropout=0.2"),
+    "bf16": small("train.dtype=bfloat16"),
+    "accumulated": small("train.accumulate=3"),
+    "stories apart": small("data.cross_story=false"),
+    "tokens": small("train.steps=null", "train.tokens=1270"),
+}
+"""Every way of training that must repeat to the byte, interrupted or not."""
+
+
 def digests(run: Path) -> dict[str, str]:
     """SHA-256 of what must repeat: the metrics, and the last checkpoint's weights and optimiser."""
     last = max((run / "checkpoints").glob("step-*"))
@@ -46,6 +58,13 @@ def digests(run: Path) -> dict[str, str]:
     ]
     found = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     return found | {"last": last.name}
+
+
+def trained_digests(run: Path) -> dict[str, str]:
+    """`digests`, and every file of every checkpoint by name: which there are is part of what must repeat."""
+    folder = run / "checkpoints"
+    kept = sorted(str(file.relative_to(folder)) for file in folder.rglob("*"))
+    return digests(run) | {"checkpoints": " ".join(kept)}
 
 
 def children() -> multiprocessing.context.ForkServerContext:
@@ -74,3 +93,19 @@ def child_resume(run: str) -> None:
     from training.terminal import guarded
 
     os._exit(guarded(lambda: report(resume(run, quiet=True))))
+
+
+def stop_after(monkeypatch, *steps: int):
+    """Make each call of `fit` see a signal once it has done so many updates."""
+    from training.loop import Trainer
+
+    pending = list(steps)
+    update = Trainer._update
+
+    def counted(self):
+        update(self)
+        if pending and self.step >= pending[0]:
+            pending.pop(0)
+            self.stopping = lambda: True
+
+    monkeypatch.setattr(Trainer, "_update", counted)

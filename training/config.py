@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from training.schedules.shape import Shape
 from workbench import settings
-from workbench.errors import ConfigError
+from workbench.errors import ConfigError, shown
 from workbench.model.config import ModelConfig
 from workbench.model.presets import merge
 
@@ -207,6 +207,23 @@ class TrackSettings:
     wandb: bool | None = None
     """Not set: only with WANDB_API_KEY in the environment. True without a key: offline."""
     project: str = "interp-workbench"
+    """wandb's project: one for a study, so that its sweeps stand beside each other."""
+    group: str | None = None
+    """Runs that belong together; not set: the sweep's name for a member of a sweep, else none."""
+    name: str | None = None
+    """What the run is called there; not set: its folder's name."""
+    job_type: str = "train"
+    """A second way to group."""
+    tags: tuple[str, ...] = ()
+    """Words to filter by."""
+
+    def __post_init__(self) -> None:
+        for name, value in (("project", self.project), ("group", self.group), ("name", self.name)):
+            if value is not None and not 0 < len(value.strip()) <= 128:
+                raise ConfigError(f"track.{name} must have 1 to 128 letters; found {shown(value)!r}.")
+        for tag in self.tags:
+            if not 0 < len(tag) <= 64:
+                raise ConfigError(f"track.tags must have 1 to 64 letters each; found {shown(tag)!r}.")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -122,9 +122,10 @@ class Trainer:
             self._update()
             self._observe()
         self.model.eval()
-        wanted = self.settings.train.sample_tokens and not self.record.has("sample", self.step)
-        unsampled = self.group.any(bool(self.group.leads and wanted))
-        if self._done() and not unsampled and self.record.has("eval", self.step, final=True):
+        wanted = bool(self.settings.train.sample_tokens)
+        # Only the first process writes samples, so only it knows whether the last one is there.
+        lacking = self.group.leads and not self.record.ended(self.step, wanted)
+        if self._done() and not self.group.any(lacking):
             return True
         self._save(planned=False)
         return False
@@ -307,6 +308,8 @@ class Trainer:
     def _save(self, planned: bool, thin: bool = True) -> None:
         """Write the checkpoint of this step, unless it is there; then thin out older ones."""
         if self.step in self._saved:
+            if planned:
+                self._thin_out()  # a kill may have come between saving and thinning out
             return
         self._saved.add(self.step)
         if not self.group.leads:
@@ -332,4 +335,4 @@ class Trainer:
     def _thin_out(self) -> None:
         if self.group.leads:
             best = self._early.step if self._early.watching else None
-            thin_out(self.run, self.step, self.settings.train.keep_optimizer, best)
+            thin_out(self.run, self.step, self.settings.train, best)

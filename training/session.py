@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from training.optimizers import check_installed
 from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
-from workbench.files import read_json, write_json
+from workbench.files import BAD_DISK, disk_reason, read_json, write_json
 from workbench.runs import folder, shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
@@ -237,6 +238,16 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
     return material
 
 
+def batch_shape(settings: RunSettings) -> dict[str, Any]:
+    """What batches for training and for evaluation have in common."""
+    return {
+        "batch_size": settings.train.batch_size,
+        "n_ctx": settings.model.n_ctx,
+        "cross_story": settings.data.cross_story,
+        "objective": settings.model.objective,
+    }
+
+
 def use_threads(threads: int | None, group: Alone | None = None) -> None:
     """Set torch's CPU threads: as asked, or an equal share for each of several processes."""
     import torch
@@ -291,28 +302,24 @@ def _fit(
 ) -> Outcome:
     from training.loop import Trainer
     from training.memory import keep_freed_pages
-    from training.tracking import Record, WandbTracker, wanted
+    from training.tracking import Record
+    from training.wandb_copy import wanted
     from workbench.data.batches import Batches, eval_batches
 
     keep_freed_pages()
     settings = material.settings
     train_split, validation_split = material.packed.train, material.packed.validation
-    common: dict[str, Any] = {
-        "batch_size": settings.train.batch_size,
-        "n_ctx": settings.model.n_ctx,
-        "cross_story": settings.data.cross_story,
-        "objective": settings.model.objective,
-    }
-    tracker = None
-    if wanted(settings.track.wandb) and group.leads:
-        tracker = WandbTracker(run, settings.track.project, settings.to_dict(), progress.say)
+    shape = batch_shape(settings)
+    tracked = group.leads and wanted(settings.track.wandb)
+    tracker = partial(_tracker, run, settings, progress) if tracked else None
     record = Record(run, upto=point.step if point else 0, tracker=tracker, writes=group.leads)
+    finished = False
     trainer = Trainer(
         run=run,
         settings=settings,
         model=model,
-        batches=Batches(train_split, seed=settings.train.seed, **common),
-        validation=lambda tokens: eval_batches(validation_split, max_tokens=tokens, **common),
+        batches=Batches(train_split, seed=settings.train.seed, **shape),
+        validation=lambda tokens: eval_batches(validation_split, max_tokens=tokens, **shape),
         validation_tokens=validation_split.n_tokens,
         tokenizer_hash=material.tokenizer_hash,
         record=record,
@@ -326,12 +333,31 @@ def _fit(
         if longer:
             trainer.extend()
         finished = trainer.fit()
+    except OSError as error:
+        if error.errno not in BAD_DISK:
+            raise
+        raise RunError(
+            f"{run} stopped after step {trainer.step:,}: {disk_reason(error)}; its checkpoints are "
+            f"untouched. Mend that, then: workbench resume {run}"
+        ) from None
     finally:
         progress.close()
-        record.close()
+        record.close(complete=finished)
     if group.leads:
-        write_card(run)
+        try:
+            write_card(run)
+        except OSError as error:
+            progress.say(f"Warning: the model card of {run} could not be written: {disk_reason(error)}.")
     return Outcome(run, trainer.step, finished, None if finished else signals.requested, group.leads)
+
+
+def _tracker(run: Path, settings: RunSettings, progress: Progress, earlier: Any) -> Any:
+    from training.wandb_copy import WandbTracker
+
+    values = settings.to_dict()
+    chosen = values.pop("track")
+    config = {"parameters": settings.model.n_params, "tokens_per_step": settings.tokens_per_step, **values}
+    return WandbTracker(run, chosen, config, progress.say, earlier)
 
 
 def _check_compiler(settings: RunSettings, device: "torch.device") -> None:

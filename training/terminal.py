@@ -1,7 +1,6 @@
 """What every command does at its edge: errors as one line, exit codes, plain warnings."""
 
 import contextlib
-import errno
 import os
 import signal
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 
 from training.distributed import PartnerFailedError
 from workbench.errors import WorkbenchError
+from workbench.files import FULL_DISK
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -39,7 +39,7 @@ def guarded(command: Callable[[], int]) -> int:
     except MemoryError:
         return _fail("the machine's memory is too small for this; use a smaller model, batch or file.")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL_DISK:
             raise
         return _fail(f"the disk is full{f' at {error.filename}' if error.filename else ''}; free some space.")
 

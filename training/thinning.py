@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from training.config import TrainSettings
+from training.schedule import checkpoint_due
 from workbench.errors import RunError
 from workbench.runs.checkpoint import (
     checkpoint_folder,
@@ -12,21 +14,32 @@ from workbench.runs.checkpoint import (
 )
 
 
-def thin_out(run: Path, step: int, keep: int, best: int | None = None) -> None:
-    """Drop older optimiser states, and older checkpoints that neither the spacing nor `best` asks for.
+def thin_out(run: Path, step: int, settings: TrainSettings, best: int | None = None) -> None:
+    """Of the planned checkpoints all but the last few lose the optimiser's state; of those that interruptions
+    left only the newest stays, and only until a planned one follows.
 
     Args:
         run: the run folder.
         step: where the run stands; later checkpoints are left alone.
-        keep: how many of the last checkpoints stay as they are; 0: all.
+        settings: `checkpoint_every` says what is planned, `keep_optimizer` how many stay whole (0: all).
         best: the step of the best evaluation, whose weights stay.
     """
-    older = [found for found in checkpoint_steps(run) if found <= step][: -keep or None]
-    for found in older if keep else []:
+    steps = [found for found in checkpoint_steps(run) if found <= step]
+    planned = [
+        found
+        for found in steps
+        if found == best or checkpoint_due(found, settings.checkpoint_every) or _is_planned(run, found)
+    ]
+    keep = settings.keep_optimizer
+    for found in planned[:-keep] if keep else []:
         drop_optimizer(run, found)
-        try:
-            planned = read_state(checkpoint_folder(run, found)).get("planned", True)
-        except RunError:
-            continue  # damaged: left for its owner to look at
-        if not planned and found != best:
+    for found in steps[:-1]:
+        if found not in planned:
             delete_checkpoint(run, found)
+
+
+def _is_planned(run: Path, step: int) -> bool:
+    try:
+        return read_state(checkpoint_folder(run, step)).get("planned", True)
+    except RunError:
+        return True  # damaged: left for its owner to look at

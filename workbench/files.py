@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import DataError
+
+FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk, a quota or a limit on the size of files that leaves no room."""
+BAD_DISK = FULL_DISK | {errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV}
+"""Errors that are the disk's, whatever was written."""
+
+
+def disk_reason(error: OSError) -> str:
+    """What is wrong with the disk, in words that stand after a colon."""
+    return "the disk is full" if error.errno in FULL_DISK else (error.strerror or str(error))
+
+
+def read_plain(path: Path, limit: int | None = None) -> bytes:
+    """The bytes of a regular file; a pipe or a device, which might never end, is refused at once.
+
+    Args:
+        path: the file; a link is followed.
+        limit: the most bytes that it may have.
+
+    Raises:
+        OSError: it cannot be opened, is no regular file, or is larger; as for any other file.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
+        info = os.fstat(stream.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+        if limit is not None and info.st_size > limit:
+            raise OSError(errno.EFBIG, f"it has {info.st_size:,} bytes, over {limit:,}", str(path))
+        return stream.read()
 
 
 def fsync_folder(folder: Path) -> None:
@@ -67,11 +97,12 @@ def read_json(path: Path) -> Any:
         DataError: the file is missing, is not UTF-8, or is not JSON; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_plain(path).decode())
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable JSON file ({error}).") from None
+    except (OSError, ValueError, RecursionError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)[:200]
+        raise DataError(f"{path} is not a readable JSON file ({reason}).") from None
 
 
 def sha256(path: Path) -> str:

@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from workbench.errors import ConfigError, nearest, shown
+from workbench.files import read_plain
 
 T = TypeVar("T")
 
@@ -22,22 +24,29 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
         ConfigError: an unknown key (with the nearest one), a missing key, a value of the wrong
             type; the message has the field's path, the value and the rule.
     """
-    from pydantic import ConfigDict, TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'the configuration'} must be a mapping of fields, not {shown(values)}.")
     _check_keys(cls, values, where)
-    # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
-    config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
-    cls.__pydantic_config__ = config  # type: ignore[attr-defined]
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
+        return _adapter(cls).validate_python(dict(values))
     except ValidationError as error:
         first = error.errors()[0]
         parts = ([where] if where else []) + [str(part) for part in first["loc"]]
         found = first.get("input")
         rule = first["msg"].rstrip(".")
         raise ConfigError(f"{'.'.join(parts)}: {rule}; found {shown(found, 80)!r}.") from None
+
+
+@lru_cache(maxsize=64)
+def _adapter(cls: Any) -> Any:
+    """What checks values of a dataclass; made once, because a sweep builds thousands of settings."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
+    cls.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
+    return TypeAdapter(cls)
 
 
 def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
@@ -84,15 +93,19 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     try:
-        if path.stat().st_size > 1_000_000:
+        if path.is_file() and path.stat().st_size > 1_000_000:
             raise ConfigError(f"{path} is over 1 MB; a configuration is a few lines of YAML.")
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+        values = yaml.load(read_plain(path).decode("utf-8"), Loader=Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error.strerror}.") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not UTF-8 text.") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is not valid YAML: its mappings are nested too deeply.") from None
+    except ValueError as error:  # a date that is none, a number of thousands of digits
+        raise ConfigError(f"{path} is not valid YAML: {shown(str(error), 150)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds no mapping of fields.")
     return values
@@ -141,6 +154,6 @@ def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
                 raise ConfigError(f"--set {key}: {parent} holds {place!r}, not a mapping of fields.")
         try:
             place[last] = yaml.load(text, Loader=_loader())
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {key}: {text!r} is not a valid value.") from None
+        except (yaml.YAMLError, ValueError, RecursionError):
+            raise ConfigError(f"--set {key}: {shown(text)!r} is not a valid value.") from None
     return result

@@ -128,11 +128,11 @@ def _runs(found: "Comparison") -> str:
     head = ["run", "row", "seed", "status", "step", "loss", "bits/byte", "pairs right", "minutes"]
     body = [
         [
-            html(run.run), html(run.row), num(_none(run.seed), 0), html(run.status), num(_none(run.step), 0),
-            num(_none(run.loss), 4), num(_none(run.bits_per_byte), 4),
-            num(_none(run.blimp), 1, percent=True), num(_none(run.minutes), 2),
+            html(run["run"]), html(run["row"]), num(_none(run["seed"]), 0), html(run["status"]),
+            num(_none(run["step"]), 0), num(_none(run["loss"]), 4), num(_none(run["bits_per_byte"]), 4),
+            num(_none(run["blimp"]), 1, percent=True), num(_none(run["minutes"]), 2),
         ]
-        for run in found.runs.itertuples()
+        for run in found.runs.to_dict("records")
     ]  # fmt: skip
     return table(head, body, left=2)
 

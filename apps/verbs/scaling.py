@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="compare earlier predictions with finished runs")
     parser.add_argument(
         "--noise", metavar="TABLE",
-        help="loss and noise_scale (tokens) as CSV, parquet or tune.json: the critical batch size",
+        help="a CSV, parquet or JSON table of loss and noise_scale (in tokens): the critical batch size",
     )  # fmt: skip
     parser.add_argument(
         "--bootstraps", type=int, default=1000, metavar="N", help="replicates behind intervals"

@@ -76,6 +76,11 @@ def _parametric(fit: Any, frame: Any) -> None:
         f"{len(fit.points)} points, R² {fit.r2:.4f}; {fit.starts:,} starts, {fit.agreeing:,} ended at the "
         f"minimum; {len(fit.draws):,} bootstraps; best N ∝ C^a, best D ∝ C^b"
     )
+    if fit.vague:
+        print(
+            "note: these points hardly determine the constants (an exponent is known to no better than a "
+            "factor of 3); train more sizes and token counts, further apart, or more seeds"
+        )
     left = fit.left_out()
     for what, part in left.groupby("what", sort=False):
         name = "size" if what == "size" else "number of tokens"

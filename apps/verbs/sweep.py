@@ -19,7 +19,7 @@ examples:
   workbench sweep my.yaml --out runs/mine --jobs 2    two members side by side
   workbench sweep runs/widths                         go on, after Ctrl-C, a crash or a failed member
   workbench sweep runs/widths --status                from another terminal, while it runs
-  workbench sweep width --launcher slurm --set launcher.partition=gpu-a100 --set launcher.gpus=1    on a cluster
+  workbench sweep width --launcher slurm --set launcher.partition=gpu-a100 --set launcher.gpus=1
   workbench compare runs/widths                       afterwards: tables, plots, intervals over seeds
 
 a sweep file:
@@ -161,6 +161,8 @@ def _launch(out: Path, plan: "Plan", options: Any, quiet: bool) -> int:
     print(f"{len(ended.done)} of {len(plan)} members are done.")
     if ended.elsewhere:
         print(f"{len(ended.elsewhere)} are in the hands of another process: {', '.join(ended.elsewhere[:5])}")
+    if ended.waiting:
+        print(f"The disk is full: {len(ended.waiting)} were not begun. Free some space and go on.")
     if ended.failed:
         print(f"{len(ended.failed)} failed; each has its log in {out}/logs. Try again: workbench sweep {out}")
         return 1
@@ -212,6 +214,19 @@ def print_plan(plan: "Plan", out: Path, jobs: int) -> None:
         parts.append(f"{_bytes(sum(filter(None, disk)))} on the disk")
     print(f"\nin all: {', '.join(parts) or 'costs not estimated'}")
     _how_estimated(plan)
+    free, needed = _free(out), sum(filter(None, disk))
+    if free is not None and needed > free:
+        print(f"note: {_bytes(needed)} are needed and {_bytes(free)} are free there\n")
+
+
+def _free(out: Path) -> int | None:
+    """Free bytes where the sweep goes."""
+    import shutil
+
+    try:
+        return shutil.disk_usage(next(one for one in (out, *out.absolute().parents) if one.exists())).free
+    except OSError:
+        return None
 
 
 def _how_estimated(plan: "Plan") -> None:

@@ -126,7 +126,7 @@ def test_mistakes_are_one_line(words, answer, workbench, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_shipped_sweeps_are_listed(workbench):
+def test_shipped_sweeps_are_listed(workbench, unchecked):
     said = workbench("sweep", "--list")
     assert said.code == 0
     for name in ("width", "ffn_depth", "heads", "blocks", "query_key_width", "isoflop", "zoo"):

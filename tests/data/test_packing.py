@@ -137,7 +137,9 @@ def test_the_second_call_opens_what_the_first_made(little, little_tokenizer, tmp
     assert again.data_card() == first.data_card()
 
 
-def test_anything_changed_is_packed_anew(little, little_tokenizer, tmp_path, monkeypatch):
+@pytest.mark.figure
+def test_anything_changed_is_packed_anew(little, little_tokenizer, tmp_path, monkeypatch, trials):
+    anew = trials(10, "ingredients changed: packed anew")
     keys = {pack(little, little_tokenizer, 32, tmp_path).key}
     changes = [
         lambda: pack(replace(little, fingerprint="another"), little_tokenizer, 32, tmp_path),
@@ -146,12 +148,32 @@ def test_anything_changed_is_packed_anew(little, little_tokenizer, tmp_path, mon
         lambda: pack(open_corpus(n_stories=300, seed=1), little_tokenizer, 32, tmp_path),
         lambda: pack(open_corpus(n_stories=300, limit=299), little_tokenizer, 32, tmp_path),
     ]
+    tales = [f"Story {number} of a cat that sat.<|endoftext|>" for number in range(300)]
+    revisions = {
+        "first": tales,
+        "a letter": [*tales[:-1], tales[-1].replace("cat", "bat")],
+        "one more": [*tales, "One more.<|endoftext|>"],
+        "another order": [*tales[1:], tales[0]],
+        "one fewer": tales[:-1],
+    }
+    for stories in revisions.values():
+
+        def revised(stories=stories):
+            (tmp_path / "tales.txt").write_text("".join(stories))
+            return pack(open_corpus(tmp_path / "tales.txt"), little_tokenizer, 32, tmp_path)
+
+        changes.append(revised)
+    # The same file, with another share of it held out.
+    changes.append(lambda: pack(open_corpus(tmp_path / "tales.txt", seed=1), little_tokenizer, 32, tmp_path))
     for change in changes:
-        keys.add(change().key)
+        with anew.one():
+            before = len(keys)
+            keys.add(change().key)
+            assert len(keys) == before + 1
     monkeypatch.setattr(packing, "PACKER_VERSION", 999)
     keys.add(pack(little, little_tokenizer, 32, tmp_path).key)
-    assert len(keys) == 7
-    assert len(list((tmp_path / "packed").glob("[!.]*"))) == 7
+    assert len(keys) == 13
+    assert len(list((tmp_path / "packed").glob("[!.]*"))) == 13
 
 
 def test_the_cache_folder_is_the_environments(little, little_tokenizer, tmp_path, monkeypatch):
@@ -170,7 +192,9 @@ def test_the_card_says_what_was_packed(little, little_packed):
     assert json.loads(json.dumps(card)) == card
 
 
-def test_verify_finds_every_byte_flip(little, little_tokenizer, tmp_path):
+@pytest.mark.figure
+def test_verify_finds_every_byte_flip(little, little_tokenizer, tmp_path, trials):
+    flips = trials(10, "byte flips found by verify")
     packed = pack(little, little_tokenizer, 32, tmp_path)
     files = sorted(packed.folder.iterdir())
     assert verify(packed) == len(files) == 5
@@ -181,7 +205,7 @@ def test_verify_finds_every_byte_flip(little, little_tokenizer, tmp_path):
         place = rng.randrange(len(data))
         original, data[place] = data[place], data[place] ^ (1 << rng.randrange(8))
         path.write_bytes(data)
-        with pytest.raises(DataError, match=path.name):
+        with flips.one(), pytest.raises(DataError, match=path.name):
             verify(packed)
         found += 1
         data[place] = original
@@ -262,9 +286,12 @@ def test_killed_at_any_moment_the_cache_is_whole_or_absent(tmp_path):
 
 
 @pytest.mark.torture
-def test_killed_at_fifty_random_moments(tmp_path):
+def test_killed_at_fifty_random_moments(tmp_path, trials):
+    """And at each call that commits something: never half is taken for whole, and the next call makes it."""
+    kills = trials(10, "data preparation killed")
     found = faults("kills", tmp_path, "50")
-    assert found["killed"] >= 40
+    kills.add(found["killed"], found["killed"])  # the script itself fails at the first that does not survive
+    assert found["killed"] >= 50
 
 
 def test_two_at_once_both_end_well(tmp_path):

@@ -203,6 +203,19 @@ def test_hostile_names_stay_text_in_the_card(name, runs):
     assert not any(ord(character) < 32 and character != "\n" for character in text)
 
 
+def test_what_a_kill_left_beside_a_run_is_removed_when_it_is_made_again(tmp_path, root):
+    import os
+
+    from workbench.runs.folder import create_run
+
+    run = load(root / "one")
+    for name, age in {".run.old.tmp": 3600, ".run.young.tmp": 1, ".other.old.tmp": 3600}.items():
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, times=(1, __import__("time").time() - age))
+    create_run(tmp_path / "run", run.config, run.tokenizer, run.data_card)
+    assert sorted(os.listdir(tmp_path)) == [".other.old.tmp", ".run.young.tmp", "run"]
+
+
 def test_places_for_a_run(tmp_path):
     check_free(tmp_path / "new" / "deep" / "run")
     (tmp_path / "empty").mkdir()

@@ -257,3 +257,58 @@ def test_the_undamaged_one_is_accepted(run):
     vouch(folder)
     assert read_model(folder) is not None
     assert len(read_optimizer(folder)) > 3
+
+
+def child_reads(read_name: str, folder: str, told: str) -> None:
+    """Target of a child process: read once, and tell how long it took and how much memory it needed at most."""
+    import gc
+
+    import workbench.runs.checkpoint as checkpoints
+
+    read = getattr(checkpoints, read_name)
+    read(checkpoint_folder(Path(folder).parents[1], 8))  # a good one: what the first use of a library costs
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before, began = peak(), time.process_time()
+    try:
+        read(Path(folder))
+        said = None
+    except RunError as error:
+        said = str(error)
+    found = {"said": said, "seconds": time.process_time() - began, "bytes": peak() - before}
+    Path(told).write_text(json.dumps(found))
+
+
+def peak() -> int:
+    """The most memory this process has held, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+ALLOWANCE = 24_000_000
+"""Bytes that reading may take beside the files: modules that only an error imports, and pages that torch touches for
+the first time. The forged sizes are from a terabyte on."""
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peaks of memory are read from Linux's /proc"
+)
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_none_takes_a_second_or_memory_beyond_its_size(kind, run, tmp_path, trials):
+    from small_runs import children
+
+    folder, told = checkpoint_folder(run, 16), tmp_path / "told"
+    (folder / WEIGHTS).write_bytes(HOSTILE[kind]((folder / WEIGHTS).read_bytes()))
+    vouch(folder)
+    with trials(6, "hostile files: one line, a second, no memory").one():
+        child = children().Process(target=child_reads, args=("read_model", str(folder), str(told)))
+        child.start()
+        child.join(60)
+        found = json.loads(told.read_text())
+        assert "model.safetensors" in found["said"]
+        assert "\n" not in found["said"]
+        assert found["seconds"] < 1.0
+        sizes = sum(file.stat().st_size for file in folder.iterdir())
+        assert found["bytes"] < 4 * sizes + ALLOWANCE
+        assert not FLAG.exists()

@@ -130,8 +130,14 @@ def test_accumulated_gradients_are_those_of_one_batch(tmp_path):
     assert part["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-5)
 
 
+@pytest.mark.figure
 @pytest.mark.parametrize("what", ["loss", "gradient", "infinite loss", "accumulated"])
-def test_not_finite_stops_before_the_update(what, tmp_path, monkeypatch):
+def test_not_finite_stops_before_the_update(what, tmp_path, monkeypatch, trials):
+    with trials(5, "losses and gradients that are not finite").one():
+        stopped_before_the_update(what, tmp_path, monkeypatch)
+
+
+def stopped_before_the_update(what, tmp_path, monkeypatch):
     out = tmp_path / "run"
     settings = small(*(["train.accumulate=2"] if what == "accumulated" else []))
     original = training.loop.Trainer._update

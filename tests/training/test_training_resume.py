@@ -4,37 +4,13 @@ import json
 
 import pytest
 import torch
-from small_runs import digests, masked, small
+from small_runs import VARIANTS, digests, small, stop_after, trained_digests
 
 from training.loop import Trainer
 from training.session import resume, train
 from workbench.errors import RunError
 from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import read_optimizer
-
-VARIANTS = {
-    "clm": small(),
-    "mlm": masked(),
-    "dropout": small("model.dropout=0.2"),
-    "bf16": small("train.dtype=bfloat16"),
-    "accumulated": small("train.accumulate=3"),
-    "stories apart": small("data.cross_story=false"),
-    "tokens": small("train.steps=null", "train.tokens=1270"),
-}
-
-
-def stop_after(monkeypatch, *steps: int):
-    """Make each call of `fit` see a signal once it has done so many updates."""
-    pending = list(steps)
-    update = Trainer._update
-
-    def counted(self):
-        update(self)
-        if pending and self.step >= pending[0]:
-            pending.pop(0)
-            self.stopping = lambda: True
-
-    monkeypatch.setattr(Trainer, "_update", counted)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -48,6 +24,47 @@ def test_interrupted_and_resumed_twice_is_uninterrupted(variant, tmp_path, monke
     assert digests(tmp_path / "broken") == digests(tmp_path / "whole")
     # The checkpoints of the interruptions are gone again, all others are there.
     assert load(tmp_path / "broken").checkpoints == load(tmp_path / "whole").checkpoints
+
+
+def test_a_chain_of_five_resumes_leaves_the_same_files(tmp_path, monkeypatch):
+    """Two interruptions in a row included: they must not cost a planned checkpoint its optimiser's state."""
+    settings = small("model.dropout=0.2", "train.accumulate=2")
+    train(settings, tmp_path / "whole", quiet=True)
+    stop_after(monkeypatch, 3, 8, 13, 33, 34)
+    outcome, calls = train(settings, tmp_path / "broken", quiet=True), 0
+    while not outcome.finished:
+        outcome, calls = resume(tmp_path / "broken", quiet=True), calls + 1
+    assert calls == 5
+    assert trained_digests(tmp_path / "broken") == trained_digests(tmp_path / "whole")
+
+
+def test_a_kill_between_saving_and_thinning_out_is_made_good(tmp_path, monkeypatch):
+    settings = small("train.steps=24")
+    train(settings, tmp_path / "whole", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_thin_out", lambda self: exit(9) if self.step == 24 else None)
+        with pytest.raises(SystemExit):
+            train(settings, tmp_path / "broken", quiet=True)
+    assert resume(tmp_path / "broken", quiet=True).finished
+    assert trained_digests(tmp_path / "broken") == trained_digests(tmp_path / "whole")
+
+
+def test_a_stop_between_the_last_evaluation_and_its_sample(tmp_path, monkeypatch):
+    """A run without its last sample is not finished; it was once, and then lacked that row for ever."""
+    settings = small("train.steps=12")
+    train(settings, tmp_path / "whole", quiet=True)
+    report = Trainer._report
+
+    def signalled(self, found, last):
+        report(self, found, last)
+        if last:
+            self.stopping = lambda: True
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_report", signalled)
+        assert not train(settings, tmp_path / "broken", quiet=True).finished
+    assert resume(tmp_path / "broken", quiet=True).finished
+    assert trained_digests(tmp_path / "broken") == trained_digests(tmp_path / "whole")
 
 
 def test_interrupted_at_every_step(tmp_path, monkeypatch):

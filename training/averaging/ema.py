@@ -7,8 +7,8 @@ from training.optimizers.base import FlatOptimizer
 
 
 class MovingAverage(Averaged):
-    """average = d * average + (1 - d) * weights after update t, with d = min(decay, (1 + t) / (10 + t)), so that
-    the first weights are soon forgotten.
+    """average = d * average + (1 - d) * weights after update t, with d = min(decay, (1 + t) / (10 + t)), so
+    that the first weights are soon forgotten.
 
     Args:
         inner: the optimiser.

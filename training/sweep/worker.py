@@ -65,10 +65,12 @@ def _one(folder: Path, name: str) -> tuple[bool, dict[str, Any]]:
     except TakenError as error:
         return True, {"state": "taken", "error": str(error)}
     except WorkbenchError as error:
-        print(f"Error: {in_one_line(error)}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            print(f"Error: {in_one_line(error)}", file=sys.stderr)
         return True, {"state": "failed", "error": in_one_line(error)}
     except Exception as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
         return False, {"state": "failed", "error": in_one_line(error)}
     state = "done" if outcome.finished else "stopped"
     return True, {"state": state, "step": outcome.step, "signal": outcome.signal}
@@ -99,8 +101,9 @@ def _logged(folder: Path, name: str) -> Iterator[None]:
             os.dup2(log, stream)
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the disk may be full
+            sys.stdout.flush()
+            sys.stderr.flush()
         for stream, old in zip((1, 2), before, strict=True):
             os.dup2(old, stream)
             os.close(old)

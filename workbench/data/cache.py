@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from workbench.errors import DataError
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+from workbench.files import FULL_DISK
 
 
 def cache_root(cache: Path | str | None = None) -> Path:
@@ -45,7 +44,7 @@ def locked(path: Path) -> Iterator[bool]:
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether this error, or one that led to it, says that there is no room left on the disk."""
     while error is not None:
-        if isinstance(error, OSError) and (error.errno in _FULL or "Not enough disk space" in str(error)):
+        if isinstance(error, OSError) and (error.errno in FULL_DISK or "Not enough disk space" in str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -20,7 +20,7 @@ import numpy as np
 
 from workbench.data.cache import cache_root, disk_errors, locked
 from workbench.errors import ConfigError, DataError
-from workbench.files import write_text
+from workbench.files import read_plain, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -137,7 +137,7 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
     if path.is_dir():
         path = path / "tokenizer.json"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain(path).decode()
     except FileNotFoundError:
         raise DataError(f"{path} does not exist; a tokenizer is a tokenizer.json file.") from None
     except (OSError, ValueError) as error:
@@ -145,7 +145,8 @@ def load_tokenizer(path: Path) -> "PreTrainedTokenizerFast":
     try:
         backend = Tokenizer.from_str(text)
     except Exception as error:  # tokenizers raises bare Exception
-        raise DataError(f"{path} is not a tokenizer.json ({str(error).splitlines()[0]}).") from None
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path} is not a tokenizer.json ({reason}).") from None
     return _wrap(backend, _named_specials(path.parent))
 
 
@@ -154,7 +155,7 @@ def _named_specials(folder: Path) -> dict[str, str]:
     named: dict[str, str] = {}
     for name in SPECIAL_FILES:
         try:
-            values = json.loads((folder / name).read_bytes())
+            values = json.loads(read_plain(folder / name))
         except FileNotFoundError:
             continue
         except (OSError, ValueError, RecursionError) as error:

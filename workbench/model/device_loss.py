@@ -16,8 +16,8 @@ _BUDGET = 2**26  # bytes of logits where the memory is not a GPU's
 
 
 ALIGNED = 64
-"""Rows of the readout's weight come in multiples of this: with 50,257 rows the matrix units are not used as they
-could be, and the three products of a step took half of its time (166M parameters, H200)."""
+"""Rows of the readout's weight come in multiples of this: with 50,257 rows the matrix units are not used as
+they could be, and the three products of a step took half of its time (166M parameters, H200)."""
 
 
 def chunk_gradient(

@@ -70,7 +70,7 @@ _Y = {
 
 def panels(found: "Comparison") -> list[str]:
     """The figures that there is something to show of."""
-    return [name for name in ("loss", "blimp", "ms") if found.rows[name].notna().any()]
+    return [name for name in ("loss", "blimp", "ms") if bool(found.rows[name].notna().to_numpy().any())]
 
 
 def _series(name: str) -> list[tuple[str, str, str | None]]:
@@ -128,7 +128,7 @@ def plot_phenomena(found: "Comparison", ax: Any = None) -> Any:
     step = 0.72 / max(1, len(order))
     for index, row in enumerate(order):
         mine = table[table.row == row].set_index("phenomenon")
-        if mine.empty:
+        if not len(mine):
             continue
         colour = _colour(index, len(order), found.axis != "parameters", pyplot)
         y = np.array([names.index(name) for name in mine.index]) + 0.36 - step * (index + 0.5)

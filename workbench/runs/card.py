@@ -68,6 +68,12 @@ def card_text(
         "## Training",
         table(_flat(config["train"])),
     ]
+    if any((Path(run) / "wandb").glob("offline-run-*")):
+        parts += [
+            "## Weights & Biases",
+            "An offline copy of the numbers lies in the folder `wandb` here. `wandb sync wandb`, called in "
+            "this folder, uploads it as one run, however often the training was interrupted.",
+        ]
     quoted = ascii(opened_as or str(run))
     parts += [
         "## How to open it",

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import ConfigError, RunError, WorkbenchError
-from workbench.files import new_folder
+from workbench.files import disk_reason, new_folder
 from workbench.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -112,10 +112,9 @@ def save_checkpoint(
             for name, data in contents.items():
                 (folder / name).write_bytes(data)
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else (error.strerror or str(error))
         raise RunError(
-            f"checkpoint {target} could not be written: {reason}; earlier checkpoints are untouched. "
-            f"Mend that, then: workbench resume {run}"
+            f"checkpoint {target} could not be written: {disk_reason(error)}; earlier checkpoints are "
+            f"untouched. Mend that, then: workbench resume {run}"
         ) from None
     return target
 
@@ -133,10 +132,14 @@ def delete_checkpoint(run: Path, step: int) -> None:
 
 
 def sweep_leftovers(run: Path) -> None:
-    """Remove what a kill left in `checkpoints/`: temporary folders, and folders without a manifest.
+    """Remove what a kill left: temporary files, and in `checkpoints/` temporary folders and folders without
+    a manifest.
 
     Only for the process that holds the run's lock.
     """
+    for entry in Path(run).iterdir():
+        if entry.name.startswith(".") and entry.name.endswith(".tmp") and not entry.is_dir():
+            entry.unlink(missing_ok=True)
     folder = Path(run) / "checkpoints"
     for entry in folder.iterdir() if folder.is_dir() else []:
         half = entry.name.startswith(".") and entry.name.endswith(".tmp")

@@ -1,16 +1,18 @@
 """The run folder: its names on disk, how it appears, how it is found."""
 
+import glob
 import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from workbench.errors import RunError, WorkbenchError, nearest
-from workbench.files import fsync_file, fsync_folder, write_json, write_text
+from workbench.files import disk_reason, fsync_file, fsync_folder, read_plain, write_json, write_text
 from workbench.runs import shipped
 from workbench.runs.checkpoint import (
     MANIFEST,
@@ -26,6 +28,8 @@ TOKENIZER = "tokenizer.json"
 DATA_CARD = "data.json"
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
+STALE = 600.0
+"""Seconds after which a temporary folder was left by a kill."""
 
 
 class DamagedCheckpoint(UserWarning):
@@ -69,6 +73,9 @@ def create_run(path: Path, config: Mapping[str, Any], tokenizer: Any, data_card:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            if time.time() - left.stat().st_mtime > STALE:  # younger: another process may be making it
+                shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
         os.chmod(temporary, 0o755)
         save_tokenizer(tokenizer, temporary / TOKENIZER)
@@ -80,7 +87,7 @@ def create_run(path: Path, config: Mapping[str, Any], tokenizer: Any, data_card:
         os.rename(temporary, path)  # refuses a folder that is not empty, so two runs cannot both win
         fsync_folder(path.parent)
     except OSError as error:
-        raise RunError(f"the run {path} cannot be made: {error.strerror or error}.") from None
+        raise RunError(f"the run {path} cannot be made: {disk_reason(error)}.") from None
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -228,7 +235,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
         RunError: a line before the last is not a JSON object; the message gives its number.
     """
     try:
-        lines = Path(file).read_bytes().split(b"\n")
+        lines = read_plain(file).split(b"\n")
     except FileNotFoundError:
         return []
     except OSError as error:

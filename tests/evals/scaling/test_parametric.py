@@ -117,6 +117,11 @@ def test_what_identifies_nothing_is_refused(n, d, told):
         fit_parametric(known.points(n, d))
 
 
+def test_points_that_hardly_determine_the_law_are_told_from_others(fit):
+    assert not fit.vague
+    assert fit_parametric(known.points(*known.grid(3, 3), noise=0.05), bootstraps=100, grid=FEW).vague
+
+
 def test_a_loss_that_rises_is_refused():
     n, d = known.grid(5, 5)
     with pytest.raises(InputError, match="does not fall with the"):

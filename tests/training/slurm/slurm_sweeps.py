@@ -53,7 +53,7 @@ def process_of(folder: Path, member: str) -> int:
     return process
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 120.0) -> None:
     """Wait for something to come true."""
     end = time.monotonic() + seconds
     while not condition():

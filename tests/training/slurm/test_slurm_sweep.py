@@ -25,7 +25,7 @@ def states(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(290)
 def test_four_members_requeued_killed_told_to_save_and_cancelled(cluster, tmp_path, unchecked):
     folder = tmp_path / "a sweep"
     plan = make_sweep(folder, steps=STEPS)
@@ -74,7 +74,7 @@ def test_four_members_requeued_killed_told_to_save_and_cancelled(cluster, tmp_pa
     for member in plan.members:  # while the cluster is at work
         assert run_member(alone, member.name, quiet=True).finished
 
-    until(lambda: set(states(folder).values()) == {"done"}, "every member to be done", 90.0)
+    until(lambda: set(states(folder).values()) == {"done"}, "every member to be done")
     assert contents(folder, plan) == contents(alone, plan)
     for name in ids:
         assert raw_status(folder, name)["attempt"] == 2, "each went on once"

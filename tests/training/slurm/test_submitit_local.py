@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 def test_told_to_save_goes_on_to_the_same_bytes(tmp_path):
     """The signal before the time limit, sent by hand: the executor then starts the member again."""
     folder, alone = tmp_path / "sweep", tmp_path / "alone"
-    plan = make_sweep(folder, steps=300, d_mlp=(32, 40))
-    make_sweep(alone, steps=300, d_mlp=(32, 40))
+    plan = make_sweep(folder, steps=200, d_mlp=(32, 40))
+    make_sweep(alone, steps=200, d_mlp=(32, 40))
     names = [member.name for member in plan.members]
     done = subprocess.Popen(
         [
@@ -45,7 +45,7 @@ def test_told_to_save_goes_on_to_the_same_bytes(tmp_path):
     os.kill(process_of(folder, names[0]), signal.SIGUSR2)
     for name in names:
         run_member(alone, name, quiet=True)
-    out, _ = done.communicate(timeout=90)
+    out, _ = done.communicate(timeout=150)
     assert done.returncode == 0, out
     assert "2 of 2 members are done." in out
     assert raw_status(folder, names[0])["attempt"] == 2

@@ -10,9 +10,10 @@ from killing import until
 from small_runs import digests
 from sweeping import LONG, kill, running, start, wait_idle
 
-from training.sweep.launchers.local import launch
+from training.sweep.launchers.local import Launcher, launch
 from training.sweep.launchers.options import LauncherOptions
 from training.sweep.member import run_member
+from training.sweep.overview import Overview
 from training.sweep.plan import read_plan
 from training.sweep.status import read_status
 
@@ -95,6 +96,18 @@ def test_workers_that_cannot_start_are_told_of(planned, monkeypatch):
         RunError, match=r"no worker process starts \(exit code 1\); the reason is in .*worker-2.log"
     ):
         launch(out, read_plan(out), LauncherOptions(), quiet=True)
+
+
+def test_a_full_disk_ends_the_sweep_and_leaves_the_rest_waiting(planned):
+    out = planned(grid={"model.d_mlp": [16, 24, 32]}, budget={"tokens": 64})
+    plan = read_plan(out)
+    launcher = Launcher(out, plan, 1, Overview(out, plan, 1, quiet=True))
+    launcher.queue.extend(NAMES[1:])
+    launcher._end(NAMES[0], "failed", "checkpoint x could not be written: the disk is full; free some space.")
+    assert (launcher.ended.waiting, list(launcher.queue)) == (NAMES[1:], [])
+    launcher.queue.append(NAMES[1])
+    launcher._end(NAMES[2], "failed", "another reason")
+    assert list(launcher.queue) == [NAMES[1]]
 
 
 @pytest.mark.torture

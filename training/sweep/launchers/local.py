@@ -38,6 +38,8 @@ class Launched:
     stopped: list[str] = dataclasses.field(default_factory=list)
     elsewhere: list[str] = dataclasses.field(default_factory=list)
     """Another process was at work on them."""
+    waiting: list[str] = dataclasses.field(default_factory=list)
+    """Not begun, because the disk is full."""
     signal: int | None = None
     """The signal that ended the call."""
 
@@ -164,6 +166,9 @@ class Launcher:
             self.ended.done.append(member)
         elif state == "failed":
             self.ended.failed[member] = error or "unknown"
+            if "disk is full" in self.ended.failed[member]:  # the others would only fail as well
+                self.ended.waiting = list(self.queue)
+                self.queue.clear()
         elif state == "taken":
             self.ended.elsewhere.append(member)
         else:

@@ -154,16 +154,18 @@ def _open(root: Path) -> tuple[list[_Opened], dict[str, str]]:
 
 
 def _results(path: Path, step: int | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """Saved results of the last step, by fingerprint of the pairs and protocol."""
+    """Saved results of the last step, by fingerprint of the pairs and protocol. Of a masked model's two ways
+    to score a sentence the original one is taken, where both are there."""
     found = {}
     for place in (path / "blimp", path / "blimp" / "partial"):
         for file in sorted(place.glob("*.json")):
             try:
                 value = read_json(file)
                 if value["step"] == step:
-                    protocol = value["protocol"]["name"]
-                    found[value["fingerprint"], f"{protocol} {value.get('pll') or ''}".strip()] = value
                     _ = value["mean_over_paradigms"]["accuracy"], value["phenomena"]
+                    key = value["fingerprint"], value["protocol"]["name"]
+                    if key not in found or value.get("pll") == "original":
+                        found[key] = value
             except (DataError, KeyError, TypeError):
                 continue
     return found
@@ -190,7 +192,9 @@ def _pairs_name(runs: list[_Opened], chosen: tuple[str, str] | None) -> str | No
         value["source"], value["pairs"]
     )
     count = sum(entry["n"] for entry in value["phenomena"])
-    return f"{name}{', a part of it,' if value['partial'] else ''} {count:,} pairs, protocol {chosen[1]}"
+    said = f"{name}{', a part of it,' if value['partial'] else ''} {count:,} pairs, protocol {chosen[1]}"
+    masked = any(run.results.get(chosen, {}).get("pll") for run in runs)
+    return f"{said}; masked models by pseudo-log-likelihood" if masked else said
 
 
 def _notes(runs: list[_Opened], chosen: tuple[str, str] | None) -> list[str]:

@@ -93,7 +93,8 @@ class Comparison:
         made = [
             {"row": row, "phenomenon": phenomenon, "n": len(part)}
             | dict(zip(("accuracy", "low", "high"), student_share(part.accuracy.tolist()), strict=True))
-            for (row, phenomenon), part in self.pairs.groupby(["row", "phenomenon"], sort=False)
+            for row, mine in self.pairs.groupby("row", sort=False)
+            for phenomenon, part in mine.groupby("phenomenon", sort=False)
         ]
         return pd.DataFrame(made, columns=["row", "phenomenon", "n", "accuracy", "low", "high"])
 

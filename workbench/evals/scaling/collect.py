@@ -41,11 +41,11 @@ def points_of_runs(
     rows: list[dict[str, Any]] = []
     left_out: dict[str, list[str]] = {}
     for summary in summaries:
-        reason = _unusable(summary, along)
-        if reason is None:
-            rows += _rows(summary, along)
-        else:
-            left_out.setdefault(reason, []).append(summary.name)
+        reason = _unusable(summary)
+        found = [] if reason else _rows(summary, along)
+        rows += found
+        if not found:
+            left_out.setdefault(reason or "unfinished", []).append(summary.name)
     if not rows:
         why = "; ".join(f"{len(names)} {reason}" for reason, names in left_out.items()) or "it holds none"
         raise RunError(f"{root} has no run that can be fitted ({why}).")
@@ -139,14 +139,10 @@ def _size(summary: RunSummary, count: Count) -> int:
     return sum(parts.values()) - parts["embedding"] - parts["readout"]
 
 
-def _unusable(summary: RunSummary, along: bool) -> str | None:
+def _unusable(summary: RunSummary) -> str | None:
     if summary.status.startswith("damaged"):
         return "damaged"
-    if summary.status in ("imported", "empty"):
-        return summary.status
-    if summary.status != "finished" and not along:
-        return "unfinished"
-    return None
+    return summary.status if summary.status in ("imported", "empty") else None
 
 
 def _rows(summary: RunSummary, along: bool) -> list[dict[str, Any]]:
@@ -159,7 +155,10 @@ def _rows(summary: RunSummary, along: bool) -> list[dict[str, Any]]:
         return []
     parts = count_parameters(config)
     found = [row for row in folder.read_rows(summary.path / folder.METRICS) if row.get("kind") == "eval"]
-    found = [row for row in found if row["step"] > 0 and (along or row.get("final"))]
+    last = state["step"]
+    found = [row for row in found if 0 < row["step"] <= last]
+    if not along:  # a run that was lengthened has the ends of shorter ones on its way
+        found = [row for row in found if row.get("final") and row["step"] == last]
     settings = folder.read_config(summary.path)
     card = read_json(summary.path / folder.DATA_CARD)
     common = {

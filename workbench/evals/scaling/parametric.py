@@ -62,6 +62,12 @@ class ParametricFit:
         linear = [Estimate(*(float(np.exp(v)) for v in dataclasses.astuple(one))) for one in ends[:3]]
         return dict(zip(NAMES, [*linear, *ends[3:]], strict=True))
 
+    @property
+    def vague(self) -> bool:
+        """Whether the points hardly determine the law: an exponent known to no better than a factor of 3."""
+        ends = [self.constants[name] for name in ("alpha", "beta")]
+        return any(one.low <= 0 or one.high > 3 * one.low for one in ends)
+
     @cached_property
     def frontier(self) -> Frontier:
         """N and D that are best for compute 6ND: N = G (C/6)^a, D = (C/6)^b / G, a = beta / (alpha + beta),

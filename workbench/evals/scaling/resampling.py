@@ -3,8 +3,9 @@
 A Huber loss with a delta far below the noise is a least-absolute-deviations fit, which depends on how dense
 the residuals are near 0. Bootstraps that repeat single residuals or points get that density wrong and cover
 too little or too much; the smoothed residual bootstrap (De Angelis, Hall & Young 1993, JASA 88) gets it
-right: the points stay where they are, and each gets a residual drawn at random plus a little normal noise. So every
-replicate has all sizes and budgets, however few. It takes the noise of the log-loss to be alike everywhere.
+right: the points stay where they are, and each gets a residual drawn at random plus a little normal noise.
+So every replicate has all sizes and budgets, however few. It takes the noise of the log-loss to be alike
+everywhere.
 """
 
 import dataclasses

@@ -1,0 +1,1 @@
+"""Finders of a learning rate and a batch size, before a run: `workbench tune`."""
