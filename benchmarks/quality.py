@@ -21,7 +21,7 @@ import torch
 def material_of(source: str | None, shape: str, **train: Any) -> Any:
     """Settings, tokenizer and packed tokens, as `workbench train` makes them."""
     from training.config import resolve
-    from training.session import prepare
+    from training.material import prepare
 
     assignments = [f"train.{name}={json.dumps(value)}" for name, value in train.items()]
     if source is not None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from training.config import RunSettings, resolve
 from training.distributed import Alone, from_environment, join, shares
-from training.memo import remembered
+from training.material import Material, batch_shape, prepare
 from training.optimizers import check_installed
 from training.progress import Progress
 from training.signals import StopSignals
@@ -42,16 +42,6 @@ class Outcome:
     """The signal that ended it early; the run was saved."""
     leads: bool = True
     """False in a process that only helped to train; another one writes and speaks."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Material:
-    """What a run reads, ready to be batched."""
-
-    settings: RunSettings
-    tokenizer: Any
-    tokenizer_hash: str
-    packed: Any
 
 
 def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
@@ -177,75 +167,6 @@ def resume(
             progress.say(f"Going on from step {point.step:,}.")
         longer = any(value is not None for value in more.values())
         return _fit(path, material, model, point, progress, signals, group, longer)
-
-
-def prepare(settings: RunSettings, run: Path | None = None, progress: Progress | None = None) -> Material:
-    """Open the corpus, make or read the tokenizer, pack the tokens.
-
-    Args:
-        settings: the run's; the vocabulary comes back as large as the tokenizer turned out.
-        run: an existing run, whose tokenizer is read and whose corpus must be the same.
-        progress: says what takes its time.
-
-    Raises:
-        DataError, ConfigError: no such corpus, an empty one, a tokenizer that does not fit.
-        RunError: the corpus is not the one that the run began with.
-    """
-    from workbench.data.corpus import open_corpus
-    from workbench.data.packing import pack
-    from workbench.data.tokenizer import corpus_tokenizer, load_tokenizer, tokenizer_hash
-
-    # In a process that trains many runs, a corpus is opened and packed once (see `training.memo`).
-
-    if progress is not None and progress.due():
-        progress.update(0.0, "reading the corpus")
-    data = settings.data
-    given = data.tokenizer if run is None else run / folder.TOKENIZER
-    tokenizer = None if given is None else load_tokenizer(Path(given))
-    corpus = remembered(
-        ("corpus", data.source, data.n_stories, data.column, data.limit),
-        lambda: open_corpus(data.source, n_stories=data.n_stories, column=data.column, limit=data.limit),
-    )
-    size = settings.model.d_vocab
-    if tokenizer is None:
-        tokenizer = corpus_tokenizer(corpus.train, size, corpus.fingerprint)
-    if len(tokenizer) > size:
-        raise ConfigError(
-            f"model.d_vocab = {size:,} is smaller than the tokenizer, which has {len(tokenizer):,} tokens; "
-            f"set model.d_vocab={len(tokenizer)}."
-        )
-    if run is None:
-        shape = dataclasses.replace(settings.model, d_vocab=len(tokenizer))
-        data = dataclasses.replace(data, source=corpus.source)
-        settings = dataclasses.replace(settings, model=shape, data=data)
-    room = settings.model.n_ctx - 1
-    prompt = len(tokenizer.encode(settings.train.sample_prompt, add_special_tokens=False))
-    if settings.train.sample_tokens and settings.model.objective == "clm" and prompt >= room:
-        raise ConfigError(
-            f"train.sample_prompt has {prompt} tokens, the context of {settings.model.n_ctx} has room for "
-            f"{room - 1} and a continuation; shorten it, or set train.sample_tokens=0."
-        )
-    if progress is not None:
-        progress.close()  # packing has a bar of its own
-    digest = tokenizer_hash(tokenizer)
-    packed = remembered(
-        ("packed", corpus.fingerprint, digest, settings.model.n_ctx),
-        lambda: pack(corpus, tokenizer, settings.model.n_ctx),
-    )
-    material = Material(settings, tokenizer, digest, packed)
-    if run is not None:
-        _check_same_data(run, packed)
-    return material
-
-
-def batch_shape(settings: RunSettings) -> dict[str, Any]:
-    """What batches for training and for evaluation have in common."""
-    return {
-        "batch_size": settings.train.batch_size,
-        "n_ctx": settings.model.n_ctx,
-        "cross_story": settings.data.cross_story,
-        "objective": settings.model.objective,
-    }
 
 
 def use_threads(threads: int | None, group: Alone | None = None) -> None:
@@ -416,14 +337,3 @@ def _origin(run: Path) -> dict[str, Any]:
     """Where an imported run came from, as its data.json says."""
     card = read_json(run / folder.DATA_CARD)
     return {key: card[key] for key in ("imported_from", "family") if key in card}
-
-
-def _check_same_data(run: Path, packed: Any) -> None:
-    then, now = read_json(run / folder.DATA_CARD), packed.data_card()
-    if "fingerprint" not in then and "imported_from" in then:
-        return
-    if then.get("fingerprint") != now.get("fingerprint"):
-        raise RunError(
-            f"the corpus {now.get('source')} is not the one that {run} began with (its fingerprint differs); "
-            "pass the original with --data, or train a new run."
-        )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from training.config import RunSettings, resolve
-from training.session import batch_shape, prepare
+from training.material import batch_shape, prepare
 from workbench.data.batches import Batch, Batches
 from workbench.errors import ConfigError
 from workbench.runs import folder

@@ -58,7 +58,7 @@ def test_rows(tmp_path):
 
 def test_the_final_evaluation_is_that_of_the_saved_model(tmp_path):
     from training.evaluate import evaluate
-    from training.session import prepare
+    from training.material import prepare
     from workbench.data.batches import eval_batches
     from workbench.data.tokenizer import token_bytes
 
@@ -96,7 +96,7 @@ def test_what_was_trained_on_can_be_rebuilt(tmp_path, monkeypatch):
     monkeypatch.setattr(Updater, "_pieces", spy)
     settings = small("train.seed=7", "model.seed=7")
     train(settings, tmp_path / "run", quiet=True)
-    from training.session import prepare
+    from training.material import prepare
 
     batches = Batches(prepare(settings).packed.train, seed=7, batch_size=2, n_ctx=16)
     assert all(torch.equal(batches.batch(step).tokens, tokens) for step, tokens in enumerate(seen))

@@ -210,7 +210,7 @@ def rows(run):
 
 def test_evaluations_and_checkpoints_hold_the_average(tmp_path, unchecked):
     from training.evaluate import evaluate
-    from training.session import prepare
+    from training.material import prepare
     from workbench.data.batches import eval_batches
 
     settings = small("train.optimizer=schedule_free", "train.steps=10")

@@ -101,10 +101,11 @@ def tune(
     from training.averaging import averaged
     from training.device import pick_device
     from training.distributed import Alone
+    from training.material import prepare
     from training.optimizers import check_installed, make_optimizer
     from training.precision import faster_dtype
     from training.progress import Progress
-    from training.session import prepare, use_threads
+    from training.session import use_threads
     from training.tune.largest_batch import largest_batch
     from training.tune.noise_scale import measure_norms, noise_scale
     from training.tune.range_test import range_test

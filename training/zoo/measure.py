@@ -7,7 +7,7 @@ from typing import Any
 
 from training.config import resolve
 from training.evaluate import Evaluation, evaluate
-from training.session import Material, prepare
+from training.material import Material, prepare
 from workbench.errors import RunError
 from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_model
