@@ -9,6 +9,7 @@ from benchmarks import (
     blimp,
     caching,
     components,
+    distributed,
     fields,
     importing,
     neurons,
@@ -50,6 +51,8 @@ def main() -> None:
         training.run(shape, args.rounds, args.seconds, args.threads)
     print("\n# What a member of a sweep costs beyond its training")
     sweeping.run()
+    print("\n# Two processes beside one")
+    distributed.run()
     print("\n# What each field costs")
     fields.run("small", args.rounds, threads=args.threads)
 
