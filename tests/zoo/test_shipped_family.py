@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.interp.texts import row_nats, text_batches
 from workbench.runs import shipped
 from workbench.zoo.family_files import check_manifest, family_bytes, family_facts
 from workbench.zoo.paragraph import paragraph
@@ -45,11 +46,10 @@ def test_each_member_reads_stories(name, unchecked):
     run = wb.load(f"zoo/{name}")
     assert run.model.dtype == torch.float32
     assert len(run.tokenizer) == run.model.config.d_vocab == 4096
-    nats = [
-        run.model.loss(torch.tensor([[run.tokenizer.bos_token_id, *run.tokenizer.encode(text)]]))
-        for text in wb.stories(3)
-    ]
-    mean = float(torch.stack(nats).mean())
+    batches = text_batches(run, list(wb.stories(5)))
+    mean = sum(float(row_nats(run.model, batch).sum()) for batch in batches) / sum(
+        int(batch.counts.sum()) for batch in batches
+    )
     assert 0 < mean < 8.3  # a uniform guess over the vocabulary
     scores = run.blimp()
     assert scores["source"] == "blimp"
@@ -83,30 +83,36 @@ def test_no_sentence_of_the_corpora_is_in_any_file():
     stories = {text for text in stories if len(text) > 40}
     assert len(sentences) > 100_000
     assert len(stories) > 100_000
+    known, both = _by_start(sentences), _by_start(sentences | stories)
     for file in FAMILY.rglob("*"):
-        if not file.is_file():
-            continue
-        text = file.read_bytes().decode("utf-8", "replace")
-        seen = sentences if file.name == "metrics.jsonl" else sentences | stories
-        assert not _found(text, seen), file
+        if file.is_file():
+            seen = known if file.name == "metrics.jsonl" else both
+            assert not _found(file.read_bytes(), seen), file
 
 
-def _found(text: str, sentences: set[str]) -> str | None:
-    """A sentence that stands in the text: candidates by their first 20 letters, then whole."""
+def _by_start(sentences: set[str]) -> dict[str, list[str]]:
     starts: dict[str, list[str]] = {}
     for sentence in sentences:
         starts.setdefault(sentence[:20], []).append(sentence)
-    for place in range(len(text) - 19):
-        for sentence in starts.get(text[place : place + 20], ()):
-            if text.startswith(sentence, place):
-                return sentence
+    return starts
+
+
+def _found(data: bytes, starts: dict[str, list[str]]) -> str | None:
+    """A sentence that stands in a file: in any run of 20 printable letters, by its first 20, then whole."""
+    for run in re.findall(rb"[^\x00-\x1f]{20,}", data):
+        text = run.decode("utf-8", "replace")
+        for place in range(len(text) - 19):
+            for sentence in starts.get(text[place : place + 20], ()):
+                if text.startswith(sentence, place):
+                    return sentence
     return None
 
 
 def test_sentences_would_be_found():
     long = "Once upon a time there was a sentence of many words."
-    assert _found("x" * 100 + long, {long}) == long
-    assert _found("x" * 100 + long[:-1], {long}) is None
+    data = b"\x00\xff" * 100 + long.encode()
+    assert _found(data, _by_start({long})) == long
+    assert _found(data[:-1], _by_start({long})) is None
 
 
 def test_the_readme_has_the_paragraph_that_the_files_give():

@@ -9,8 +9,8 @@ from workbench.runs.card import card_text, duration, table
 from workbench.runs.shipped import NAME, main_results
 
 CITED = {
-    "TinyStories": "a sample of TinyStories (Eldan & Li 2023, arXiv:2305.07759), CDLA-Sharing-1.0: 20,400 "
-    "training and 737 validation stories of both releases, exact and near duplicates removed",
+    "TinyStories": "a sample of TinyStories (Eldan & Li 2023, arXiv:2305.07759), CDLA-Sharing-1.0: {train:,} "
+    "training and {validation:,} validation stories of both releases, exact and near duplicates removed",
 }
 """Corpus -> what it is, for the members trained on it."""
 SWEEP = "sweep.yaml"
@@ -71,7 +71,7 @@ def _which(facts: Mapping[str, Any]) -> str:
     if len(compared) > 1:
         why = f"On the whole validation split, nats a token: {'; '.join(compared)}. The lower one ships"
     else:
-        why = "Its last evaluation was its best, so the last checkpoint ships"
+        why = "No earlier checkpoint had a lower validation loss on the way, so the last one ships"
     return f"{end} {why}, step {facts['step']:,}."
 
 

@@ -119,9 +119,11 @@ def about_runs(runs: Path, chosen: Sequence[Path]) -> dict[str, Any]:
         if status.get("started") and status.get("ended") and status.get("attempt", 1) == 1:
             members.setdefault(run.name, {})["wall_seconds"] = round(status["ended"] - status["started"], 1)
     card = _json(chosen[0] / folder.DATA_CARD)
-    name, stories = str(card.get("name") or "unknown"), (card.get("train") or {}).get("stories", 0)
+    name = str(card.get("name") or "unknown")
+    stories, held = ((card.get(split) or {}).get("stories", 0) for split in ("train", "validation"))
     small = name in CITED and stories < NOT_A_SAMPLE
-    about["corpus"] = f"{CITED[name] if small else f'{name}, {stories:,} training stories'}"
+    cited = CITED[name].format(train=stories, validation=held) if small else None
+    about["corpus"] = cited or f"{name}, {stories:,} training and {held:,} validation stories"
     return about | {"members": members}
 
 

@@ -72,11 +72,11 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 def portable(value: Any) -> Any:
-    """Settings in which a path, of this machine alone, is cut to its last name. Names of the hub stay."""
+    """Settings in which a whole path, which this machine alone has, is cut to its last name."""
     if isinstance(value, Mapping):
         return {key: portable(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [portable(each) for each in value]
-    if isinstance(value, str) and value.startswith(("/", "~", "./", "../")):
+    if isinstance(value, str) and value.startswith(("/", "~")):
         return Path(value).name
     return value
