@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
@@ -13,6 +15,7 @@ from training.distributed import from_environment, shares
 from workbench.errors import ConfigError
 from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import checkpoint_steps
+from workbench.runs.folder import write_config
 
 
 def joined(rank, world, port, double, said, work, *arguments):
@@ -137,3 +140,22 @@ def test_half_an_environment(monkeypatch):
         from_environment()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert from_environment() is None
+
+
+def test_the_command_starts_and_stops_its_processes(tmp_path):
+    """`--processes 2`: TERM to the command alone saves and leaves; one error line, however many processes."""
+    config = tmp_path / "config.yaml"
+    write_config(tmp_path, small("train.batch_size=4", "train.steps=100000").to_dict())
+    run = tmp_path / "run"
+    words = [sys.executable, "-m", "training", str(config), "--out", str(run), "--quiet", "--processes"]
+    child = subprocess.Popen([*words, "2"], stderr=subprocess.PIPE, text=True)
+    while not checkpoint_steps(run) and child.poll() is None:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGTERM)
+    said = child.communicate(timeout=60)[1]
+    assert child.returncode == 128 + signal.SIGTERM, said
+    assert said.count("Saved at step") == 1
+    assert load(run).step > 0
+    refused = subprocess.run([*words, "3"], capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("Error: 3 processes cannot share the 4 windows of a step")
