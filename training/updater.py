@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,10 @@ from training.distributed import Alone, scored, shares
 from workbench.data.batches import Batch
 from workbench.model.compiled import compiled_loss
 from workbench.seeds import derive
+
+
+class NotRecorded(UserWarning):
+    """Training on the GPU goes on without CUDA graphs, which costs small models most of their speed."""
 
 
 class Updater:
@@ -47,7 +52,16 @@ class Updater:
         if self._on_gpu and self._can_be_captured():
             from training.captured import CapturedStep
 
-            self._captured = CapturedStep(self.loss, self.optimizer, self._pieces(step)[0][0])
+            try:
+                self._captured = CapturedStep(self.loss, self.optimizer, self._pieces(step)[0][0])
+            except RuntimeError as error:  # some step of this shape waits for the GPU
+                self.optimizer.zero_grad()
+                reason = str(error).strip().splitlines()[0][:100]
+                warnings.warn(
+                    f"this model's step cannot be recorded and is launched kernel by kernel ({reason}).",
+                    NotRecorded,
+                    stacklevel=2,
+                )
 
     def __call__(self, step: int, lr: float) -> tuple[float, float]:
         """Update from step's windows.
