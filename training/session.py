@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from training.config import RunSettings, resolve
 from training.distributed import Alone, from_environment, join, shares
 from training.material import Material, batch_shape, prepare
+from training.memo import remembered
 from training.optimizers import check_installed
 from training.progress import Progress
 from training.signals import StopSignals

@@ -1,5 +1,7 @@
-"""Find a learning rate and a batch size for a training, before it is made: a range test and the noise of the
-gradient. Takes the arguments of `workbench train`; changes no run."""
+"""Find a learning rate and a batch size before a training: a range test and the gradient's noise.
+
+Takes the arguments of `workbench train`; changes no run.
+"""
 
 import argparse
 from typing import Any

@@ -72,7 +72,7 @@ SHAPES = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_one_two_and_four_processes_have_the_same_losses(name, tmp_path):
     """In float64, where the order of sums does not grow into a difference that hides a mistake."""
-    worlds = (1, 2, 4) if name == "rows of one batch" else (1, 4)
+    worlds = (1, 2, 4) if name == "rows of one batch" else (1, 2)
     for world in worlds:
         made = start(world, "train", SHAPES[name], tmp_path / str(world), double=True)
         assert codes(made) == [0] * world

@@ -12,9 +12,9 @@ from small_runs import child_resume, child_train, small, trained_digests
 SETTINGS = small("train.steps=24")
 PLACES = {
     # where: (module, class or None, function, at which of its calls)
-    "first batch": ("training.loop", "Trainer", "_forward_backward", 1),
-    "a batch": ("training.loop", "Trainer", "_forward_backward", 14),
-    "an update": ("training.optim", "AdamW", "step", 9),
+    "first batch": ("training.updater", "Updater", "_gradient", 1),
+    "a batch": ("training.updater", "Updater", "_gradient", 14),
+    "an update": ("training.optimizers.base", "FlatOptimizer", "step", 9),
     "first evaluation": ("training.evaluate", None, "_score", 1),
     "an evaluation": ("training.evaluate", None, "_score", 4),
     "last evaluation": ("training.evaluate", None, "_score", 11),
@@ -23,7 +23,7 @@ PLACES = {
     "a save": ("workbench.runs.checkpoint", None, "_tensor_bytes", 10),
     "its rename": ("workbench.files", None, "_put_in_place", 6),
     "last save": ("workbench.runs.checkpoint", None, "_tensor_bytes", 13),
-    "thinning out": ("training.loop", None, "drop_optimizer", 2),
+    "thinning out": ("training.thinning", None, "drop_optimizer", 2),
     "a row": ("training.tracking", "Record", "write", 5),
     "the card": ("training.session", None, "write_card", 1),
     "building the model": ("training.session", None, "use_threads", 1),

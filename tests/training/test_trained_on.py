@@ -6,9 +6,9 @@ import pytest
 import torch
 from small_runs import VARIANTS, small, stop_after
 
-from training.loop import Trainer
 from training.session import resume, train
 from training.trained_on import trained_on
+from training.updater import Updater
 from workbench.errors import ConfigError, RunError
 
 SHAPES = ("clm", "mlm", "accumulated", "stories apart")
@@ -17,7 +17,7 @@ SHAPES = ("clm", "mlm", "accumulated", "stories apart")
 def rebuilt(variant, run, monkeypatch, n_steps, chosen):
     """Train with three interruptions and compare `n_steps` random steps."""
     seen, inside = {}, []
-    original, loss = Trainer._forward_backward, Trainer.__init__
+    original, made = Updater._gradient, Updater.__init__
 
     def spy(self, step):
         inside[:] = [step]
@@ -25,18 +25,18 @@ def rebuilt(variant, run, monkeypatch, n_steps, chosen):
         return original(self, step)
 
     def watched(self, *args, **kwargs):
-        loss(self, *args, **kwargs)
-        calculate = self._loss
+        made(self, *args, **kwargs)
+        calculate = self.loss
 
         def call(tokens, targets, segments):
             if self.model.training and inside:
                 seen[inside[0]].append((tokens, targets, segments))
             return calculate(tokens, targets, segments)
 
-        self._loss = call
+        self.loss = call
 
-    monkeypatch.setattr(Trainer, "_forward_backward", spy)
-    monkeypatch.setattr(Trainer, "__init__", watched)
+    monkeypatch.setattr(Updater, "_gradient", spy)
+    monkeypatch.setattr(Updater, "__init__", watched)
     stop_after(monkeypatch, 5, 21, 33)
     train(VARIANTS[variant], run, quiet=True)
     while not resume(run, quiet=True).finished:
