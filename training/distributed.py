@@ -10,9 +10,9 @@ Processes find each other as torchrun's do: RANK, WORLD_SIZE, LOCAL_RANK, MASTER
 
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from workbench.errors import ConfigError, RunError
 
@@ -182,10 +182,3 @@ def shares(batch_size: int, accumulate: int, rank: int, world: int) -> list[tupl
         start = part * batch_size
         pieces.append((part, slice(max(first - start, 0), min(last - start, batch_size))))
     return pieces
-
-
-def scored(batches: Sequence[Any]) -> list[int]:
-    """Scored tokens of each batch."""
-    from training.evaluate import IGNORE
-
-    return [int((batch.targets != IGNORE).sum()) for batch in batches]

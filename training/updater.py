@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from training.config import RunSettings
-from training.distributed import Alone, scored, shares
+from training.distributed import Alone, shares
+from training.evaluate import IGNORE
 from workbench.data.batches import Batch
 from workbench.model.compiled import compiled_loss
 from workbench.seeds import derive
@@ -87,9 +88,9 @@ class Updater:
         if chosen.accumulate == 1 and self.group.world == 1:
             return [(self.batches.batch(step).to(device), 1.0)]
         whole = [self.batches.batch(step * chosen.accumulate + part) for part in range(chosen.accumulate)]
-        total = max(1, sum(scored(whole)))
+        total = max(1, sum(map(_scored, whole)))
         mine = [whole[part].rows(rows) for part, rows in self._shares]
-        return [(batch.to(device), count / total) for batch, count in zip(mine, scored(mine), strict=True)]
+        return [(batch.to(device), _scored(batch) / total) for batch in mine]
 
     def _seed(self, step: int) -> None:
         if self.settings.model.dropout:
@@ -131,3 +132,8 @@ class Updater:
             self.group.add_up(self._captured.total)
             self.group.add_up(self.optimizer.gradient)
         return self._captured.update(lr)
+
+
+def _scored(batch: Batch) -> int:
+    """Scored tokens of a batch."""
+    return int((batch.targets != IGNORE).sum())

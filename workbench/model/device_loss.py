@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 IGNORE = -100
+"""Target of a position that is not scored."""
 SHARE_OF_MEMORY = 32
 """Logits held at a time take at most this fraction of the GPU's memory."""
 

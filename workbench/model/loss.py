@@ -9,10 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from workbench.model.device_loss import DeviceLinearCrossEntropy
-
-IGNORE = -100
-"""Target of a position that is not scored."""
+from workbench.model.device_loss import IGNORE, DeviceLinearCrossEntropy
 
 CHUNK_BYTES = 64 * 2**20
 """Logits held at a time."""
