@@ -132,6 +132,7 @@ def check(values: Mapping[str, Any], name: str = "sweep") -> SweepFile:
     for key in ("seeds", "list", "members"):
         if key in values and not isinstance(values[key], list | tuple):
             raise ConfigError(f"{key} must be a list; found {shown(values[key])}.")
+    for key in ("seeds", "list", "members", "grid", "paired"):
         if key in values and not values[key]:
             raise ConfigError(f"{key} is empty; give it values, or leave it out.")
     found = settings.build(SweepFile, {"name": name, **values})

@@ -185,6 +185,7 @@ REFUSED = {
     "unknown in base": (dict(base={"model": {"d_heads": 3}}), "base.model.d_heads is not a field of a run. Did you mean 'model.d_head'?"),
     "unknown base section": (dict(base={"modle": {}}), "base.modle is not a section. Did you mean 'model'?"),
     "empty grid": (dict(grid={"model.d_model": []}), "grid.model.d_model is empty"),
+    "a grid of nothing": (dict(grid={}), "grid is empty; give it values, or leave it out"),
     "not a list": (dict(grid={"model.d_model": 16}), "grid.model.d_model must be a list of values; found 16."),
     "unequal": (dict(paired={"model.d_model": [16], "model.d_mlp": [1, 2]}), "paired fields need equally many values; found model.d_model 1, model.d_mlp 2."),
     "twice": (dict(grid={"model.d_model": [16, 16]}), "two members are called d_model-16; remove the repeated value"),
