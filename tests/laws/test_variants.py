@@ -69,7 +69,8 @@ def test_another(model):
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
+    for name in ("conftest.py", "trials.py"):
+        (tmp_path / name).write_text((TESTS / name).read_text())
     (tmp_path / "test_laws.py").write_text(LAWS)
     return tmp_path
 
