@@ -86,6 +86,10 @@ def test_hostile_text_stays_text(visit):
         f"?run={quote(HOSTILE)}&look=sentences&good={quote(HOSTILE_TEXT)}&bad={quote(other)}",
     ):
         seen = visit(query)
+        # On a busy machine the text may come after the page's first rest.
+        seen.page.wait_for_function(
+            "['img src=x', '‹'].some(part => document.querySelector('[data-testid=stApp]').innerText.includes(part))"
+        )
         for frame in seen.page.frames:
             assert (
                 frame.evaluate("document.querySelectorAll('img[src=x], img[onerror], b > img').length") == 0
@@ -98,10 +102,6 @@ def test_hostile_text_stays_text(visit):
                 )
                 == 0
             )
-        # On a busy machine the text may come after the page's first rest.
-        seen.page.wait_for_function(
-            "['img src=x', '‹'].some(part => document.querySelector('[data-testid=stApp]').innerText.includes(part))"
-        )
         assert (
             seen.page.evaluate("document.querySelectorAll('[data-testid=stMain] a[href^=javascript]').length")
             == 0
