@@ -34,7 +34,7 @@ class AdamW8bit(AdamW):
         clip: float = 1.0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        from bitsandbytes import functional
+        from bitsandbytes import functional  # type: ignore[import-not-found]
 
         self._library = functional
         super().__init__(
