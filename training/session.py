@@ -8,7 +8,7 @@ import dataclasses
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -157,12 +157,13 @@ def resume(
             model = _build(settings, material.tokenizer, device, point)
             signals.arm()
         # Behind the barrier: the others have read the old configuration and the old origin.
+        imported = "imported_from" in state
         if group.leads:
-            folder.write_config(path, settings.to_dict())
-        if "imported_from" in state:
-            # From here on it is a run like any other, whose training began with these weights.
-            if group.leads:
-                write_json(path / folder.DATA_CARD, {**material.packed.data_card(), **_origin(path)})
+            with _disk_in_one_line(path, lambda: state["step"]):
+                folder.write_config(path, settings.to_dict())
+                if imported:
+                    write_json(path / folder.DATA_CARD, {**material.packed.data_card(), **_origin(path)})
+        if imported:  # from here on it is a run like any other, whose training began with these weights
             point = None
         if point is not None:
             progress.say(f"Going on from step {point.step:,}.")
@@ -234,7 +235,9 @@ def _fit(
     shape = batch_shape(settings)
     tracked = group.leads and wanted(settings.track.wandb)
     tracker = partial(_tracker, run, settings, progress) if tracked else None
-    record = Record(run, upto=point.step if point else 0, tracker=tracker, writes=group.leads)
+    start = point.step if point else 0
+    with _disk_in_one_line(run, lambda: start):
+        record = Record(run, upto=start, tracker=tracker, writes=group.leads)
     finished = False
     trainer = Trainer(
         run=run,
@@ -250,18 +253,12 @@ def _fit(
         group=group,
     )
     try:
-        if point is not None:
-            trainer.restore(point.state, read_optimizer(point.path))
-        if longer:
-            trainer.extend()
-        finished = trainer.fit()
-    except OSError as error:
-        if error.errno not in BAD_DISK:
-            raise
-        raise RunError(
-            f"{run} stopped after step {trainer.step:,}: {disk_reason(error)}; its checkpoints are "
-            f"untouched. Mend that, then: workbench resume {run}"
-        ) from None
+        with _disk_in_one_line(run, lambda: trainer.step):
+            if point is not None:
+                trainer.restore(point.state, read_optimizer(point.path))
+            if longer:
+                trainer.extend()
+            finished = trainer.fit()
     finally:
         progress.close()
         record.close(complete=finished)
@@ -271,6 +268,20 @@ def _fit(
         except OSError as error:
             progress.say(f"Warning: the model card of {run} could not be written: {disk_reason(error)}.")
     return Outcome(run, trainer.step, finished, None if finished else signals.requested, group.leads)
+
+
+@contextmanager
+def _disk_in_one_line(run: Path, step: Callable[[], int]) -> Iterator[None]:
+    """An error of the disk as one line that says where the run stands and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in BAD_DISK:
+            raise
+        raise RunError(
+            f"{run} stopped after step {step():,}: {disk_reason(error)}; its checkpoints are "
+            f"untouched. Mend that, then: workbench resume {run}"
+        ) from None
 
 
 def _tracker(run: Path, settings: RunSettings, progress: Progress, earlier: Any) -> Any:
