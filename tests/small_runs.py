@@ -95,8 +95,8 @@ def child_resume(run: str) -> None:
     os._exit(guarded(lambda: report(resume(run, quiet=True))))
 
 
-def stop_after(monkeypatch, *steps: int):
-    """Make each call of `fit` see a signal once it has done so many updates."""
+def stop_after(monkeypatch, *steps: int) -> list[int]:
+    """Make each call of `fit` see a signal once it has done so many updates; returns those still to come."""
     from training.loop import Trainer
 
     pending = list(steps)
@@ -109,3 +109,4 @@ def stop_after(monkeypatch, *steps: int):
             self.stopping = lambda: True
 
     monkeypatch.setattr(Trainer, "_update", counted)
+    return pending

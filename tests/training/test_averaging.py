@@ -4,11 +4,10 @@ import json
 
 import pytest
 import torch
-from small_runs import digests, small
+from small_runs import digests, small, stop_after
 
 from training.averaging.ema import MovingAverage
 from training.averaging.lawa import LatestAverage
-from training.loop import Trainer
 from training.optimizers.adamw import AdamW
 from training.session import resume, train
 from workbench.errors import ConfigError, RunError
@@ -70,15 +69,7 @@ def test_a_resumed_run_is_the_whole_run(average, dtype, tmp_path, monkeypatch, u
 
     assert losses("whole", "train") == losses("plain", "train"), "the training itself is untouched"
     assert losses("whole", "eval")[-1] != losses("plain", "eval")[-1]
-    update, stops = Trainer._update, [5, 9]
-
-    def counted(self):
-        update(self)
-        if stops and self.step >= stops[0]:
-            stops.pop(0)
-            self.stopping = lambda: True
-
-    monkeypatch.setattr(Trainer, "_update", counted)
+    stops = stop_after(monkeypatch, 5, 9)
     outcome = train(settings, tmp_path / "broken", quiet=True)
     while not outcome.finished:
         outcome = resume(tmp_path / "broken", quiet=True)

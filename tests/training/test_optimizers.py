@@ -6,10 +6,9 @@ import math
 
 import pytest
 import torch
-from small_runs import digests, small
+from small_runs import digests, small, stop_after
 from torch import nn
 
-from training.loop import Trainer
 from training.optimizers.muon import Muon, is_hidden_matrix, orthogonalise
 from training.optimizers.schedule_free import ScheduleFree
 from training.session import resume, train
@@ -188,15 +187,7 @@ def test_a_resumed_run_is_the_whole_run(optimizer, dtype, tmp_path, monkeypatch,
     train(settings, tmp_path / "whole", quiet=True)
     losses = [row["loss"] for row in rows(tmp_path / "whole") if row["kind"] == "eval"]
     assert losses[-1] < losses[0] - 0.2, "it learns"
-    update, stops = Trainer._update, [6, 11]
-
-    def counted(self):
-        update(self)
-        if stops and self.step >= stops[0]:
-            stops.pop(0)
-            self.stopping = lambda: True
-
-    monkeypatch.setattr(Trainer, "_update", counted)
+    stops = stop_after(monkeypatch, 6, 11)
     outcome = train(settings, tmp_path / "broken", quiet=True)
     while not outcome.finished:
         outcome = resume(tmp_path / "broken", quiet=True)

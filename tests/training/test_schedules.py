@@ -4,9 +4,8 @@ import math
 from itertools import pairwise
 
 import pytest
-from small_runs import digests, small
+from small_runs import digests, small, stop_after
 
-from training.loop import Trainer
 from training.schedules import SCHEDULES, Shape, lr_share
 from training.session import resume, train
 from workbench.errors import ConfigError
@@ -105,15 +104,7 @@ def test_a_resumed_run_has_the_same_rates(schedule, tmp_path, monkeypatch, unche
     train(settings, tmp_path / "whole", quiet=True)
     rates = load(tmp_path / "whole").metrics().query("kind == 'train'").lr.tolist()
     assert len(set(rates)) > 3 or schedule == "constant", rates
-    update, stops = Trainer._update, [9, 14, 17]
-
-    def counted(self):
-        update(self)
-        if stops and self.step >= stops[0]:
-            stops.pop(0)
-            self.stopping = lambda: True
-
-    monkeypatch.setattr(Trainer, "_update", counted)
+    stops = stop_after(monkeypatch, 9, 14, 17)
     outcome = train(settings, tmp_path / "broken", quiet=True)
     while not outcome.finished:
         outcome = resume(tmp_path / "broken", quiet=True)

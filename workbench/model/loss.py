@@ -86,10 +86,8 @@ _local = threading.local()
 
 
 def _workspace(like: Tensor, rows: int, columns: int) -> Tensor:
-    """An uninitialised matrix. Each thread keeps one, because fresh pages cost more than
-    the product that fills them (7 x at 2,048 rows of 10,000 logits); a GPU's allocator keeps its own."""
-    if like.device.type != "cpu":
-        return like.new_empty(rows, columns)
+    """An uninitialised matrix on the CPU. Each thread keeps one, because fresh pages cost more than
+    the product that fills them (7 x at 2,048 rows of 10,000 logits)."""
     kept = getattr(_local, "kept", None)
     if kept is None or kept.dtype != like.dtype or kept.numel() < rows * columns:
         kept = _local.kept = torch.empty(rows * columns, dtype=like.dtype)
@@ -124,7 +122,7 @@ def linear_cross_entropy(
         z_loss: weight of the added mean of log^2 Z, Z the softmax's denominator (Chowdhery et al. 2022,
             PaLM, section 5: 1e-4).
     """
-    if label_smoothing or z_loss or (x.device.type != "cpu" and x.dtype != torch.float64):
+    if label_smoothing or z_loss or x.device.type != "cpu":
         return DeviceLinearCrossEntropy.apply(  # type: ignore[no-any-return]
             x, weight, bias, targets, label_smoothing, z_loss, compiled and x.device.type != "cpu"
         )
