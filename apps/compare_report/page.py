@@ -5,7 +5,7 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from apps.markup import html
+from apps.look.markup import html
 from apps.study_report.parts import num, section, table
 from apps.study_report.style import STYLE
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.markup import html
+from apps.look.markup import html
 from apps.study_report.style import STYLE
 from apps.verbs.outputs import records, save_picture, save_table
 from apps.verbs.scaling_tables import TITLES, figure, span

@@ -1,6 +1,6 @@
 """The parts of the study's page about minimal pairs: accuracy, and the components behind it."""
 
-from apps.markup import html
+from apps.look.markup import html
 from apps.study_report.parts import Entry, interval, left_out, num, range_bar, section, sure, table
 
 MOST_COLUMNS = 18

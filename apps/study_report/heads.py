@@ -1,6 +1,6 @@
 """The parts of the study's page about attention heads."""
 
-from apps.markup import html
+from apps.look.markup import html
 from apps.study_report.parts import (
     Entry,
     columns,

@@ -1,6 +1,6 @@
 """The part of the study's page about neurons."""
 
-from apps.markup import html
+from apps.look.markup import html
 from apps.study_report.parts import Entry, interval, num, painted, sure, table
 
 WHY = {

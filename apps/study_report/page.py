@@ -5,7 +5,7 @@ import base64
 import hashlib
 from typing import Any
 
-from apps.markup import html, script_json
+from apps.look.markup import html, script_json
 from apps.study_report.grammar import matrix_part, paradigms_table
 from apps.study_report.heads import MOST_HEADS, attention_part, heads_part
 from apps.study_report.neurons import neurons_part, protagonist_part

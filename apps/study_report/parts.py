@@ -6,7 +6,7 @@ Text from anywhere passes `html`; every number stands in a <data> element whose 
 from collections.abc import Sequence
 from typing import Any
 
-from apps.markup import html
+from apps.look.markup import html
 
 Entry = dict[str, Any]
 NUMBER = ' class="n"'

@@ -1,6 +1,6 @@
 """Style sheet and the one small script of the study's page."""
 
-from apps.palette import DARK, LIGHT, Palette
+from apps.look.palette import DARK, LIGHT, Palette
 
 
 def _variables(palette: Palette) -> str:

@@ -11,7 +11,7 @@ import pytest
 from small_family import SECRET, make_runs, recipe_of
 from streamlit.testing.v1 import AppTest
 
-from apps import catalogue, pairs_at_hand
+from apps.answers import catalogue, pairs_at_hand
 from training.zoo.make import make_family
 from workbench.runs.shipped import PLACE
 from workbench.runs.shipped import family_folder as installed

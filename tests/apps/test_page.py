@@ -218,7 +218,7 @@ def test_models_are_kept_by_content_and_bounded(page, runs, tmp_path):
 
 
 def test_nothing_listens_after_a_page(page, runs):
-    from apps import catalogue
+    from apps.answers import catalogue
 
     page(runs, run="scored")
     opened = catalogue.open_checkpoint(runs / "scored", None)

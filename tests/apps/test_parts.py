@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as texts
 from page_runs import HOSTILE_TEXT
 
-from apps import bundle, catalogue, charts, explain, markup, sources
-from apps.palette import DARK, LIGHT, palette
-from apps.tokens import bare, distinct, side_by_side, visible
+from apps.answers import catalogue, explain, sources
+from apps.charts.attention_map import attention_map
+from apps.charts.component_map import component_map
+from apps.look import bundle, markup
+from apps.look.palette import DARK, LIGHT, palette
+from apps.look.tokens import bare, distinct, side_by_side, visible
 from workbench.errors import RunError
 from workbench.interp.direct.pair import attribute_pair, first_difference
 
@@ -177,7 +180,7 @@ def test_the_map_has_symmetric_limits_and_frames_the_choice():
         {"layer": "L0", "column": column, "component": f"L0{column}", "what": "w", "nats": nats}
         for column, nats in (("H0", 0.5), ("H1", -2.0), ("MLP", 0.1))
     ]
-    spec = charts.component_map(rows, LIGHT, "L0H1").to_dict()
+    spec = component_map(rows, LIGHT, "L0H1").to_dict()
     cells = spec["layer"][0]
     assert cells["encoding"]["color"]["scale"]["domain"] == [-2.0, 2.0]
     assert spec["layer"][1]["transform"][0]["filter"] == {"field": "component", "equal": "L0H1"}
@@ -186,8 +189,8 @@ def test_the_map_has_symmetric_limits_and_frames_the_choice():
 
 def test_the_first_token_can_be_left_out_of_the_attention():
     pattern = np.tril(np.ones((3, 3))) / np.array([[1], [2], [3]])
-    whole = charts.attention_map(["a", "b", "a"], pattern, LIGHT, 1, 1.0).to_dict()
-    part = charts.attention_map(["a", "b", "a"], pattern, LIGHT, 1, 1.0, skip_first=True).to_dict()
+    whole = attention_map(["a", "b", "a"], pattern, LIGHT, 1, 1.0).to_dict()
+    part = attention_map(["a", "b", "a"], pattern, LIGHT, 1, 1.0, skip_first=True).to_dict()
     counts = [len(max(spec["datasets"].values(), key=len)) for spec in (whole, part)]
     assert counts == [6, 3]
 

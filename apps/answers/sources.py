@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from apps.catalogue import Opened
-from apps.pairs_at_hand import pairs_at_hand
+from apps.answers.catalogue import Opened
+from apps.answers.pairs_at_hand import pairs_at_hand
 from workbench.data.pairs import Pair, PairSet, open_pairs
 from workbench.errors import WorkbenchError
 from workbench.evals.blimp import blimp

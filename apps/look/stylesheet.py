@@ -1,6 +1,6 @@
 """The style sheet of the page's own HTML; its colours are the palette's, as variables."""
 
-from apps.palette import Palette
+from apps.look.palette import Palette
 
 _RULES = """
 .stMainBlockContainer { padding-top: 4rem; padding-bottom: 3rem; max-width: 1300px; }

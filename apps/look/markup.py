@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-from apps.palette import Palette
-from apps.stylesheet import stylesheet
-from apps.tokens import Column
+from apps.look.palette import Palette
+from apps.look.stylesheet import stylesheet
+from apps.look.tokens import Column
 
 VIEW_WIDTH = 420
 """Of a CircuitsVis view, pixels; it gets taller with its width, so a fixed one has a known height."""

@@ -4,11 +4,13 @@ import math
 
 import streamlit as st
 
-from apps import address, explain, markup
-from apps.catalogue import Opened
-from apps.palette import Palette
-from apps.tokens import bare, visible
-from apps.views import components
+from apps.answers import explain
+from apps.answers.catalogue import Opened
+from apps.frame import address
+from apps.look import markup
+from apps.look.palette import Palette
+from apps.look.tokens import bare, visible
+from apps.pages.explain import components
 
 
 def show(opened: Opened, text: str, palette: Palette) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from workbench.errors import InputError
 from workbench.files import write_bytes
 
-STATIC = Path(__file__).resolve().parent / "static"
+STATIC = Path(__file__).resolve().parents[1] / "static"
 
 
 @cache

@@ -5,9 +5,14 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from apps import address, charts, markup, sources
-from apps.catalogue import Opened
-from apps.palette import Palette
+from apps.answers import sources
+from apps.answers.catalogue import Opened
+from apps.charts.shares import shares
+from apps.frame import address
+from apps.frame.downloads import downloads
+from apps.frame.told import fragment
+from apps.look import markup
+from apps.look.palette import Palette
 from workbench.runs.shipped import shown_name
 
 if TYPE_CHECKING:
@@ -16,7 +21,7 @@ if TYPE_CHECKING:
 LEVELS = {"phenomenon": "Phenomena", "paradigm": "Paradigms"}
 
 
-@st.fragment
+@fragment
 def show(opened: Opened, palette: Palette) -> None:
     """Draw the table of shares with intervals and the chance line, or say how to get one."""
     st.subheader(
@@ -60,11 +65,9 @@ def show(opened: Opened, palette: Palette) -> None:
         st.caption(
             "These pairs are the workbench's own, in the vocabulary of its stories. They are not BLiMP."
         )
-    st.altair_chart(
-        charts.shares(frame, by or "phenomenon", palette), alt="Accuracy with 95 % intervals and chance"
-    )
+    st.altair_chart(shares(frame, by or "phenomenon", palette), alt="Accuracy with 95 % intervals and chance")
     with st.expander("The same as a table"):
-        _table(frame, by or "phenomenon", f"{saved[name].path.stem}-{by}.csv")
+        _table(frame, by or "phenomenon", f"{saved[name].path.stem}-{by}")
     st.caption(
         "Intervals are Wilson's, 95 %, about drawing other pairs of the same kind; training again with "
         "another seed moves a small model's overall figure by about a point."
@@ -84,7 +87,7 @@ def _table(frame: "pd.DataFrame", by: str, file_name: str) -> None:
         column_config=columns,
         height=min(35 * (len(frame) + 1) + 3, 460),
     )
-    st.download_button("Table as CSV", ordered.to_csv(index=False), file_name, "text/csv", on_click="ignore")
+    downloads(file_name, ordered)
 
 
 def _empty(opened: Opened) -> None:

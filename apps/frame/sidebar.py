@@ -1,35 +1,23 @@
 """The global choices: model, checkpoint, and the pair or text to explain. All of them stand in the URL."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from apps import address, catalogue, markup, sources
-from apps.catalogue import LAST, Opened
-from apps.explain import opening_pair
+from apps.answers import catalogue, sources
+from apps.answers.catalogue import LAST, Opened
+from apps.answers.explain import opening_pair
+from apps.frame import address
+from apps.frame.frame import Wanted
+from apps.look import markup
 from workbench.errors import InputError, RunError
-from workbench.evals.result import BlimpResult
 from workbench.runs.architecture import in_words
 from workbench.runs.shipped import is_shipped, middle_member
 
 SUBJECTS = {"pair": "Pair", "sentences": "Sentences", "text": "Text"}
 GOOD, BAD = "The cats near the tree like the ball.", "The cats near the tree likes the ball."
 TEXT = "Once upon a time there was a little girl named Lily. Lily had a dog. The dog liked Lily."
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Two sentences to compare, and where they come from."""
-
-    good: str
-    bad: str
-    protocol: str = "native"
-    pll: str = "original"
-    origin: tuple[str, ...] = ()
-    paradigm: BlimpResult | None = None
-    """The decisions on the pair's whole paradigm."""
 
 
 def choose_model(root: Path, family: bool = False) -> Opened:
@@ -81,6 +69,22 @@ def choose_model(root: Path, family: bool = False) -> Opened:
     with st.expander("Architecture"):
         st.caption(markup.plain(in_words(opened.model.config)))
     return opened
+
+
+def choose_beside(root: Path, family: bool, opened: Opened) -> Opened | None:
+    """The model to compare with, at its last checkpoint; None where none is wanted."""
+    runs = catalogue.find_runs(root, family)
+    options = ["", *(name for name in runs if runs[name] != opened.run.path)]
+    address.choice("beside", options, "")
+    name = st.selectbox(
+        "Compare with",
+        options,
+        key="beside",
+        format_func=lambda name: name or "no other model",
+        help="A second model, at its last checkpoint: its answers stand beside the first one's.",
+    )
+    address.write(beside=name or None)
+    return catalogue.open_checkpoint(runs[name], None) if name else None
 
 
 def default_run(known: dict[str, catalogue.RunSummary], names: list[str]) -> str:
@@ -166,7 +170,8 @@ def choose_pair(opened: Opened, data: str | None = None) -> Wanted:
     row = rows[chosen]
     protocol, pll = sources.protocol_of(source)
     origin = (str(row["phenomenon"]), paradigm, f"pair {chosen}", source.label, f"protocol {protocol}")
-    return Wanted(row["sentence_good"], row["sentence_bad"], protocol, pll, origin, scored)
+    good, bad = row["sentence_good"], row["sentence_bad"]
+    return Wanted(good, bad, protocol, pll, origin, scored, source, paradigm, int(chosen))
 
 
 def write_sentences() -> Wanted:

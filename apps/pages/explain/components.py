@@ -5,15 +5,20 @@ import hashlib
 import pandas as pd
 import streamlit as st
 
-from apps import address, charts, explain, markup
-from apps.catalogue import Opened
-from apps.explain import Subject, View
-from apps.palette import Palette
-from apps.views import attention
-from apps.views.attention import PICKED, pick
+from apps.answers import explain
+from apps.answers.catalogue import Opened
+from apps.answers.explain import Subject, View
+from apps.charts.component_map import component_map
+from apps.frame import address
+from apps.frame.downloads import downloads
+from apps.frame.told import fragment
+from apps.look import markup
+from apps.look.palette import Palette
+from apps.pages.explain import attention
+from apps.pages.explain.attention import PICKED, pick
 
 
-@st.fragment
+@fragment
 def show(opened: Opened, subject: Subject, palette: Palette, explanation: str) -> None:
     """Draw everything about the components of one subject."""
     st.subheader(
@@ -40,7 +45,7 @@ def show(opened: Opened, subject: Subject, palette: Palette, explanation: str) -
 
 def _preselect(heads: list[str], strongest: str) -> None:
     """The strongest head, until the reader picks one (or the address names one); then that one stays."""
-    if not st.session_state.get(PICKED) and st.query_params.get("head") in heads:
+    if "head" not in st.session_state and st.query_params.get("head") in heads:
         st.session_state["head"] = st.query_params["head"]
         st.session_state[PICKED] = True
     if not st.session_state.get(PICKED) or st.session_state.get("head") not in heads:
@@ -81,7 +86,7 @@ def _map(subject: Subject, view: View, heads: list[str], palette: Palette) -> No
             st.toast(f"{label}: an MLP reads only its own position and has no attention.{advice}")
 
     st.altair_chart(
-        charts.component_map(rows, palette, st.session_state["head"] if heads else None),
+        component_map(rows, palette, st.session_state["head"] if heads else None),
         key=key,
         on_select=picked,
         selection_mode="cell",
@@ -110,14 +115,4 @@ def _table(opened: Opened, subject: Subject, view: View) -> None:
                 f"{each.label}: sum of contributions {markup.number(parts, 4)}{uniform} = {each.total_name} "
                 f"{markup.number(each.total, 4)}; rounding {each.rest:.1e}."
             ))  # fmt: skip
-        st.download_button(
-            "Contributions as CSV",
-            frame.to_csv(index=False),
-            f"{_file_name(opened)}-contributions.csv",
-            "text/csv",
-            on_click="ignore",
-        )
-
-
-def _file_name(opened: Opened) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in opened.name)[:60]
+        downloads(f"{opened.name}-contributions", frame)

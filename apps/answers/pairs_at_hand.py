@@ -9,7 +9,7 @@ import streamlit as st
 from workbench.data.pairs import PairSet, open_pairs
 from workbench.errors import WorkbenchError
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parents[2]
 USUAL = ("../shared/data", "data", ".")
 """Folders, beside the current one and the checkout, in which a set of pairs is looked for by its name."""
 HUB = {"blimp": "datasets--nyu-mll--blimp"}

@@ -75,7 +75,7 @@ def runs_folder(arguments: Sequence[str]) -> Path:
     asked = parser.parse_known_args(list(arguments))[0].runs
     if asked is not None:
         return runs_root(asked)
-    here, beside = Path("runs"), Path(__file__).resolve().parents[1] / "runs"
+    here, beside = Path("runs"), Path(__file__).resolve().parents[2] / "runs"
     return beside if beside.is_dir() and not here.is_dir() else here
 
 

@@ -5,11 +5,12 @@ from typing import Any
 
 import streamlit as st
 
-from apps import explain, markup
-from apps.catalogue import Opened
-from apps.palette import Palette
-from apps.views import components
-from apps.views.sidebar import Wanted
+from apps.answers import explain
+from apps.answers.catalogue import Opened
+from apps.frame.frame import Wanted
+from apps.look import markup
+from apps.look.palette import Palette
+from apps.pages.explain import components
 from workbench.interp.direct.pair import PairAttribution
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}

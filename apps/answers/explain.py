@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from apps.catalogue import Opened
-from apps.sources import Source, candidates, protocol_of, scored_pairs
-from apps.tokens import Column, bare, side_by_side, visible
+from apps.answers.catalogue import Opened
+from apps.answers.sources import Source, candidates, protocol_of, scored_pairs
+from apps.look.tokens import Column, bare, side_by_side, visible
 from workbench.interp.direct.pair import PairAttribution, TextAttribution, attribute_pair, attribute_text
 from workbench.interp.direct.writers import Component
 

@@ -3,11 +3,14 @@
 import numpy as np
 import streamlit as st
 
-from apps import address, charts, explain, markup
-from apps.bundle import bundle, bundle_url
-from apps.catalogue import Opened
-from apps.explain import Reading, Subject
-from apps.palette import Palette
+from apps.answers import explain
+from apps.answers.catalogue import Opened
+from apps.answers.explain import Reading, Subject
+from apps.charts.attention_map import LARGEST, attention_map
+from apps.frame import address
+from apps.look import markup
+from apps.look.bundle import bundle, bundle_url
+from apps.look.palette import Palette
 
 PICKED = "head picked by the reader"
 MOST_HEADS, MOST_TOKENS = 16, 32
@@ -69,22 +72,20 @@ def _map(
     opened: Opened, reading: Reading, pattern: np.ndarray, palette: Palette, top: float, hide: bool
 ) -> None:
     start = _window(reading)
-    part = slice(start, start + charts.LARGEST)
+    part = slice(start, start + LARGEST)
     shown = explain.read_tokens(opened, reading.ids[part])
-    chart = charts.attention_map(
-        shown, pattern[part, part], palette, reading.place - start, top, hide and not start
-    )
+    chart = attention_map(shown, pattern[part, part], palette, reading.place - start, top, hide and not start)
     st.altair_chart(chart, alt=f"Attention on the {reading.label}")
 
 
 def _window(reading: Reading) -> int:
     """Where the shown window begins; a slider where the row does not fit. The framed row stays in it."""
-    last = len(reading.ids) - charts.LARGEST
+    last = len(reading.ids) - LARGEST
     if last <= 0:
         return 0
-    first = min(last, max(0, reading.place - charts.LARGEST + 8))
+    first = min(last, max(0, reading.place - LARGEST + 8))
     start = st.slider(f"First token shown ({reading.label})", 0, last, first)
-    return min(max(start, reading.place - charts.LARGEST + 1, 0), reading.place)
+    return min(max(start, reading.place - LARGEST + 1, 0), reading.place)
 
 
 def _layer(opened: Opened, subject: Subject, layer: int, palette: Palette) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from apps import markup
+from apps.look import markup
 
 
 def show(root: Path) -> None:

@@ -1,0 +1,1 @@
+"""What the pages say, as plain numbers: remembered calls of the library. No widget in here."""

@@ -1,0 +1,1 @@
+"""What stands around every page: the menu, the sidebar, the address, and how mistakes are told."""

@@ -1,0 +1,62 @@
+"""The whole page: sidebar, menu, and the page that was chosen."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+import streamlit as st
+
+from apps.answers import catalogue
+from apps.frame import address, journey, sidebar, start
+from apps.frame.frame import Frame, Wanted
+from apps.frame.told import told
+from apps.look import markup
+from apps.look.palette import palette
+from apps.pages import PAGES
+
+
+def show(arguments: Sequence[str]) -> None:
+    """Draw everything."""
+    journey.arrived()
+    colours = palette(st.context.theme.type)
+    st.html(markup.style(colours))
+    with told():
+        asked = catalogue.asked(arguments)
+        if not catalogue.find_runs(asked.root, asked.family):
+            start.show(asked.root)
+            return
+        chosen = menu()
+        with st.sidebar:
+            opened = sidebar.choose_model(asked.root, asked.family)
+            beside = sidebar.choose_beside(asked.root, asked.family, opened)
+            what = sidebar.choose_subject()
+            wanted: Wanted | str | None = None
+            with told():
+                if what == "pair":
+                    wanted = sidebar.choose_pair(opened, asked.data)
+                elif what == "sentences":
+                    wanted = sidebar.write_sentences()
+                else:
+                    wanted = sidebar.write_text()
+            sidebar.footer()
+        for note in (*opened.notes, *(beside.notes if beside else ())):
+            st.warning(markup.plain(note))
+        pair = wanted if isinstance(wanted, Wanted) else None
+        text = wanted if isinstance(wanted, str) else None
+        with told():
+            import_module(PAGES[chosen].module).show(Frame(asked, opened, beside, pair, text, colours))
+
+
+def menu() -> str:
+    """The page to show; it stands in the address, unless it is the first."""
+    first = next(iter(PAGES))
+    address.choice("page", list(PAGES), first)
+    chosen = st.segmented_control(
+        "Page",
+        list(PAGES),
+        key="page",
+        format_func=lambda key: PAGES[key].title,
+        required=True,
+        label_visibility="collapsed",
+    )
+    address.write(page=None if chosen == first else chosen)
+    return chosen or first

@@ -1,0 +1,25 @@
+"""The pages of the explorer, in the order of the menu.
+
+A page is a module with `show(frame: Frame) -> None`; it is imported when it is first looked at.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Page:
+    """One entry of the menu."""
+
+    key: str
+    """What the address calls it."""
+    title: str
+    module: str
+
+
+PAGES = {
+    page.key: page
+    for page in (
+        Page("explain", "Explain", "apps.pages.explain.page"),
+        Page("blimp", "Minimal pairs", "apps.pages.blimp.page"),
+    )
+}

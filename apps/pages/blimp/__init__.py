@@ -1,0 +1,1 @@
+"""How often each model prefers the grammatical sentence, and where not."""

@@ -1,0 +1,1 @@
+"""Explain a pair or a text: the first page."""
