@@ -6,6 +6,7 @@ import altair as alt
 import pandas as pd
 
 from apps.charts.axes import BARE, NONE
+from apps.charts.shares import WORDS
 from apps.look.palette import Palette
 
 ROW = 24
@@ -26,7 +27,8 @@ def component_matrix(
     limit = float(frame.effect.abs().max()) or 1.0
     rows, columns = list(dict.fromkeys(frame[name])), list(dict.fromkeys(frame.component))
     frame = frame.assign(sure=(frame.low > 0) | (frame.high < 0))
-    y = alt.Y(f"{name}:N", sort=rows, title=None).axis(labelLimit=230, labelPadding=8, **BARE)
+    y = alt.Y(f"{name}:N", sort=rows, title=None)
+    y = y.axis(labelLimit=230, labelPadding=8, labelExpr=WORDS, **BARE)
     x = alt.X("component:N", sort=columns, title=None)
     x = x.axis(orient="top", labelAngle=-50 if len(columns) > 12 else 0, labelOverlap=len(columns) > 40, **BARE)
     colours = alt.Scale(domain=[-limit, limit], range=list(palette.diverging), interpolate="rgb")

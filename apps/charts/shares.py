@@ -10,8 +10,12 @@ from apps.look.palette import Palette
 
 ROW = 25
 """Height of a row, pixels."""
-BAND = 1.34
-"""Width of a model's column, in units of the accuracy: 0 to 1, then the number."""
+BANDS = 1.08, 1.5
+"""Width of a model's column in units of the accuracy, without a number behind it and with one."""
+NUMBERED = 2
+"""Models that have room for numbers."""
+WORDS = "replace(replace(datum.label, /^embedded_/, ''), /_/g, ' ')"
+"""A name as the page writes it."""
 
 
 def shares(
@@ -33,17 +37,19 @@ def shares(
     models = list(dict.fromkeys(frame.model))
     first = frame[frame.model == models[0]].sort_values("accuracy", ascending=False)
     order = [*first[name], *sorted(set(frame[name]) - set(first[name]))]
-    left = {model: index * BAND for index, model in enumerate(models)}
-    frame = frame.assign(at=frame.model.map(left), text=_texts(frame.accuracy, len(models)))
+    numbered = len(models) <= NUMBERED
+    band = BANDS[numbered]
+    left = {model: index * band for index, model in enumerate(models)}
+    frame = frame.assign(at=frame.model.map(left), text=[f"{share:.1%}" for share in frame.accuracy])
     for column in ("accuracy", "low", "high"):
         frame[f"x_{column}"] = frame["at"] + frame[column]
-    frame["end"] = frame["at"] + BAND - 0.08
+    frame["end"] = frame["at"] + band - 0.08
     frame["kind"] = ["good" if low > chance else "bad" if high < chance else "even"
                      for low, high in zip(frame.low, frame.high, strict=True)]  # fmt: skip
-    width = len(models) * BAND
+    width = len(models) * band
     bands = alt.Scale(domain=["", *order], paddingInner=0.1)
     y = alt.Y(f"{name}:N", sort=["", *order], scale=bands, title=None)
-    y = y.axis(labelLimit=230, labelPadding=8, **BARE)
+    y = y.axis(labelLimit=230, labelPadding=8, labelExpr=WORDS, **BARE)
     scale = alt.Scale(domain=[0, width], nice=False)
 
     def x(field: str) -> Any:
@@ -78,24 +84,23 @@ def shares(
     title = alt.Chart(heads).mark_text(
         align="left", baseline="middle", fontSize=12, color=palette.ink, limit=_room(len(models))
     )
+    top = alt.Chart(pd.DataFrame({name: [""], "from": 0.0, "to": width})).mark_rect(color=palette.page)
     layers = [
         edge.encode(x=x("at")),
         guess.encode(x=x("at")),
         ring.encode(y=y, x=x("from"), x2="to:Q"),
         base.mark_rule(strokeWidth=3, opacity=0.45).encode(x=x("x_low"), x2="x_high:Q", color=colour),
         base.mark_circle(size=70, opacity=1).encode(x=x("x_accuracy"), color=colour),
-        base.mark_text(align="right", fontSize=11.5, color=palette.ink).encode(x=x("end"), text="text:N"),
+        top.encode(y=y, x=x("from"), x2="to:Q"),
         title.encode(y=y, x=x("at"), text="text:N"),
         row.add_params(pick),
     ]
+    if numbered:
+        numbers = base.mark_text(align="right", fontSize=11.5, color=palette.ink)
+        layers.insert(5, numbers.encode(x=x("end"), text="text:N"))
     chart = alt.layer(*layers).properties(height=ROW * (len(order) + 1) + 8, padding=NONE)
     return chart.configure_view(strokeWidth=0)
 
 
-def _texts(accuracies: pd.Series, models: int) -> list[str]:
-    """Numbers as long as there is room for."""
-    return [f"{share:.1%}" if models <= 4 else f"{100 * share:.0f}" for share in accuracies]
-
-
 def _room(models: int) -> int:
-    return max(60, 760 // models)
+    return max(24, 260 // models)

@@ -26,7 +26,7 @@ def show(board: Board) -> None:
     """Draw the matrix of what is known, the way to the rest, and the chosen cell's pairs."""
     opened = board.frame.opened
     st.subheader(f"Which components of {markup.plain(opened.name)} decide which paradigms", anchor=False)
-    left, right, _ = st.columns([4, 3, 2])
+    left = right = st.container(horizontal=True)
     address.choice("rows", list(ROWS), "paradigms")
     rows = left.segmented_control(
         "Rows", list(ROWS), key="rows", format_func=lambda key: ROWS[key], required=True,
@@ -160,5 +160,6 @@ def _explained(board: Board, source: Source, frame: Any, method: str) -> None:
     with st.spinner("Measuring …", show_time=True):
         found = paradigm_effects.measured(opened, source, row, method).explained(component, row, method)
     place = pairs.table(found, board, f"explained-{opened.key}-{row}-{component}-{method}")
-    pairs.explain_button(board, found.iloc[place], row, "explain-with-head", component)
-    downloads(f"{opened.name}-{component}-{row}-{method}", found)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        pairs.explain_button(board, found.iloc[place], row, "explain-with-head", component)
+        downloads(f"{opened.name}-{component}-{row}-{method}", found)

@@ -28,8 +28,11 @@ def show(frame: Frame) -> None:
     if not results:
         _empty(opened)
         return
-    saved = _choose_result(opened, results)
-    columns = _columns(frame, saved)
+    one, more = st.columns([1, 1], gap="large")
+    with one:
+        saved = _choose_result(opened, results)
+    with more:
+        columns = _columns(frame, saved)
     board = Board(frame, saved, tuple(columns), _source(frame, results, saved))
     with told():
         shares.show(board)
@@ -43,8 +46,7 @@ def _choose_result(opened: Opened, results: list[Saved]) -> Saved:
     saved = {each.path.stem: each for each in results}
     here = [name for name, each in saved.items() if each.step == opened.run.step]
     address.choice("result", list(saved), here[0] if here else next(iter(saved)))
-    choose, _ = st.columns([1, 1])
-    name = choose.selectbox(
+    name = st.selectbox(
         "Result", list(saved), key="result", format_func=lambda name: saved[name].label,
         help="Every result in the run's folder, newest first. Other models are shown on the same pairs by "
         "the same protocol.",

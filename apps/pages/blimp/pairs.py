@@ -22,13 +22,10 @@ def show(board: Board) -> None:
     paradigm = st.session_state["para"]
     frame = beside.pairs_of(board.saved, board.second, paradigm, board.frame.asked.data)
     st.subheader(f"Pairs of {markup.plain(shown(paradigm))}, worst margin first", anchor=False)
-    filters = {
-        key: label.replace("A", board.columns[0][0]).replace("B", board.columns[1][0])
-        if board.second is not None
-        else label.replace("A wrong", "Failing")
-        for key, label in beside.FILTERS.items()
-        if board.second is not None or key in ("wrong", "all")
-    }
+    names = [name for name, _ in board.columns[:2]]
+    filters = {"wrong": f"{names[0]} wrong", "all": "All pairs"}
+    if board.second is not None:
+        filters = {key: label.format(*names) for key, label in beside.FILTERS.items()}
     address.choice("which", list(filters), "wrong")
     which = st.segmented_control(
         "Which",
@@ -46,10 +43,14 @@ def show(board: Board) -> None:
         st.markdown("There is no such pair in this paradigm. Choose another filter, or another paradigm.")
         return
     place = table(some.head(MOST), board, f"pairs-{board.saved.path.stem}-{paradigm}-{which}")
-    explain_button(board, some.iloc[place], paradigm, "explain-pair")
+    with st.container(horizontal=True, vertical_alignment="center"):
+        explain_button(board, some.iloc[place], paradigm, "explain-pair")
+        downloads(f"{board.saved.path.stem}-{paradigm}-{which}", some)
     if len(some) > MOST:
         st.caption(f"The first {MOST} of {len(some):,} pairs; the download has all.")
-    downloads(f"{board.saved.path.stem}-{paradigm}-{which}", some)
+
+
+SENTENCES = ("sentence_good", "sentence_bad")
 
 
 def table(frame: "pd.DataFrame", board: Board, key: str) -> int:
@@ -60,7 +61,8 @@ def table(frame: "pd.DataFrame", board: Board, key: str) -> int:
             "margin, nats",
             format="%+.2f",
             width=110,
-            help="Score of the grammatical sentence minus that of the other; below 0 the model is wrong.",
+            help="Score of the grammatical sentence minus that of the other; below 0 the model is wrong. "
+            "In results that ship it is rounded to 1 part in 128.",
         ),
         "effect": st.column_config.NumberColumn(
             "effect, nats", format="%+.3f", width=110, help="What the component adds to the margin."
@@ -71,18 +73,15 @@ def table(frame: "pd.DataFrame", board: Board, key: str) -> int:
         "decides": st.column_config.CheckboxColumn(
             "decides", width=80, help="The decision would turn without this effect."
         ),
-        "sentence_good": "grammatical",
-        "sentence_bad": "ungrammatical",
+        "sentence_good": st.column_config.TextColumn("grammatical", width=330),
+        "sentence_bad": st.column_config.TextColumn("ungrammatical", width=330),
     }
     if board.second is not None:
         columns["margin_b"] = st.column_config.NumberColumn(
             f"margin of {board.columns[1][0]}", format="%+.2f", width=130
         )
-    order = [name for name in columns if name in frame.columns]
-    if "effect" in frame.columns:
-        order = ["pair_id", "effect", "share", "decides", *(n for n in order if n in ("margin", *SENTENCES))]
-    else:
-        order = ["pair_id", "margin", *(n for n in order if n in ("margin_b", *SENTENCES))]
+    shown = ["pair_id", "effect", "share", "decides"] if "effect" in frame.columns else ["pair_id"]
+    order = [name for name in (*shown, "margin", "margin_b", *SENTENCES) if name in frame.columns]
     event: Any = st.dataframe(
         frame,
         hide_index=True,
@@ -97,27 +96,23 @@ def table(frame: "pd.DataFrame", board: Board, key: str) -> int:
     return rows[0] if rows and rows[0] < len(frame) else 0
 
 
-SENTENCES = ("sentence_good", "sentence_bad")
-
-
 def explain_button(board: Board, row: Any, paradigm: str, key: str, head: str | None = None) -> None:
-    """A button that opens the first page on a pair, perhaps with a component chosen."""
+    """In a row of its own: a button that opens the first page on a pair, perhaps with a component chosen."""
     pair = int(row["pair_id"])
     if board.source is None:
         st.caption(NO_SENTENCES)
         return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        choices: dict[str, Any] = dict(look="pair", pairs=board.source.key, paradigm=paradigm, pair=pair)
-        if head is not None:
-            choices["head"] = head
-        st.button(
-            f"Explain pair {pair}" + (f" with {head}" if head else ""),
-            key=key,
-            type="primary",
-            on_click=journey.go,
-            args=("explain",),
-            kwargs=choices,
-            help="Opens the first page on the chosen row; the first row where none is chosen.",
-        )
-        if "sentence_good" in row:
-            st.caption(f"✓ {markup.plain(row['sentence_good'])}  \n✗ {markup.plain(row['sentence_bad'])}")
+    choices: dict[str, Any] = dict(look="pair", pairs=board.source.key, paradigm=paradigm, pair=pair)
+    if head is not None:
+        choices["head"] = head
+    st.button(
+        f"Explain pair {pair}" + (f" with {head}" if head else ""),
+        key=key,
+        type="primary",
+        on_click=journey.go,
+        args=("explain",),
+        kwargs=choices,
+        help="Opens the first page on the chosen row; the first row where none is chosen.",
+    )
+    if "sentence_good" in row:
+        st.caption(f"✓ {markup.plain(row['sentence_good'])}  \n✗ {markup.plain(row['sentence_bad'])}")
