@@ -12,7 +12,8 @@ from workbench.interp.components.matrix import component_matrix
 from workbench.interp.summary.saved import read_table
 from workbench.runs.catalogue import load
 
-LITTLE = ("--limit", 2, "--stories", 4, "--quiet")
+LITTLE = ("--limit", 1, "--stories", 2, "--methods", "direct", "--quiet")
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def root(tmp_path_factory):
 def test_it_writes_the_tables_and_skips_what_is_up_to_date(workbench, root):
     said = workbench("explain", root / "plain", "--all", *LITTLE)
     assert (said.code, said.err) == (0, "")
-    assert "plain@0: 4 heads on 4 stories, 8 components on 52 pairs of 26 embedded paradigms" in said.out
+    assert "plain@0: 4 heads on 2 stories, 8 components on 26 pairs of 26 embedded paradigms" in said.out
     assert "2 of 2 checkpoints were worked out" in said.out
     folder = root / "plain" / "explain" / "step-000008"
     card = json.loads((folder / "summary.json").read_text())
@@ -36,13 +37,13 @@ def test_it_writes_the_tables_and_skips_what_is_up_to_date(workbench, root):
     again = workbench("explain", root / "plain", "--all", *LITTLE).out
     assert "plain@8: up to date" in again
     assert "0 of 2 checkpoints" in again
-    assert "up to date" not in workbench("explain", root / "plain", "--limit", 3, *LITTLE[2:]).out
+    assert "up to date" not in workbench("explain", root / "plain", "--limit", 2, *LITTLE[2:]).out
 
 
 def test_the_numbers_are_the_librarys(workbench, root):
     assert workbench("explain", root / "plain", *LITTLE).code == 0
     found = read_table(root / "plain", 8, "components")
-    own = component_matrix(load(root / "plain"), limit=2, methods=("direct", "ablate")).to_frame()
+    own = component_matrix(load(root / "plain"), limit=1, methods=("direct",)).to_frame()
     pd.testing.assert_frame_equal(
         found[["method", "paradigm", "component", "n", "effect", "low", "high", "q", "found"]],
         own[["method", "paradigm", "component", "n", "effect", "low", "high", "q", "found"]],
@@ -85,7 +86,7 @@ def test_models_without_heads_and_masked_ones(workbench, root):
     ("words", "answer"),
     [
         (("--limit", 0), "limit must be 1 or more; found 0"),
-        (("--methods", "dirct"), "'dirct' is none. Did you mean direct?"),
+        (("--methods", "dirct"), "'dirct' is none. Did you mean 'direct'?"),
         (("--methods", ","), "methods: "),
         (("--stories", 1), "stories must be 2 or more; found 1"),
     ],

@@ -94,7 +94,7 @@ def read_card(place: Path, step: int, weights: str) -> dict[str, Any] | None:
 
 
 def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
-    """Whether a whole summary of this checkpoint is there; `wish` as `workbench.interp.summary.make.wanted`."""
+    """Whether a whole summary of this checkpoint is there; `wish` is what `summary.make.wanted` gives."""
     try:
         weights = weights_of(checkpoint_folder(run, step))
     except DataError:
