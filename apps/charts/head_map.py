@@ -39,7 +39,11 @@ def head_map(
     frame["left"], frame["right"] = frame["head"].astype(float), frame["head"] + 0.95
     frame["middle"] = frame["head"] + 0.475
     names = pd.DataFrame(
-        {"text": [f"H{head}" for head in range(count)], "middle": [head + 0.475 for head in range(count)], "layer": ""}
+        {
+            "text": [f"H{head}" for head in range(count)],
+            "middle": [head + 0.475 for head in range(count)],
+            "layer": "",
+        }
     )
     x = alt.Scale(domain=[0, max(count, FEWEST)], nice=False)
     bands = alt.Scale(domain=["", *layers], paddingInner=0.1)

@@ -110,9 +110,7 @@ def _wait(opened: Opened, stories: int) -> None:
     what = f"Scoring the heads on {stories} stories, repeated random tokens and an untrained copy"
     if waiting.waited(heads.begin_scores(opened, stories), what, cancel, "cancel-scores"):
         st.rerun(scope="app")
-    st.caption(
-        f"It is done once for this checkpoint; `workbench explain {markup.plain(opened.name)}` keeps it for good."
-    )
+    st.caption("It is done once for this checkpoint while the explorer runs.")
 
 
 def _options(known: "pd.DataFrame | None", wanted: Wanted | None, opened: Opened) -> list[str]:
@@ -181,7 +179,10 @@ def _map(
     )  # fmt: skip
     unit = heads.SCORES[score].unit
     if signed:
-        ends = [(palette.diverging[-1], f"+{limit:.2f} {unit}"), (palette.diverging[0], f"−{limit:.2f} {unit}")]
+        ends = [
+            (palette.diverging[-1], f"+{limit:.2f} {unit}"),
+            (palette.diverging[0], f"−{limit:.2f} {unit}"),
+        ]
     else:
         ends = [(palette.amount(0.0), "0"), (palette.amount(1.0), f"{limit:.2f}")]
     st.html(markup.key(ends, "Click a head."))
@@ -215,11 +216,15 @@ def _ranking(
     score: str, values: dict[str, float], called: dict[str, str], known: "pd.DataFrame | None"
 ) -> None:
     """The strongest heads in words."""
-    order = sorted((name for name in values if values[name] == values[name]), key=lambda name: -abs(values[name]))
+    order = sorted(
+        (name for name in values if values[name] == values[name]), key=lambda name: -abs(values[name])
+    )
     rows = []
     for name in order[:6]:
         kind = called.get(name)
-        rows.append((name, values[name], f"{kind} head" if kind and kind != "other" else "no class" if kind else ""))
+        rows.append(
+            (name, values[name], f"{kind} head" if kind and kind != "other" else "no class" if kind else "")
+        )
     if rows:
         signed = heads.SCORES[score].signed
         st.html(markup.ranking(rows) if signed else markup.amounts(rows))
@@ -235,9 +240,7 @@ def _ranking(
         )
 
 
-def _table(
-    opened: Opened, known: "pd.DataFrame", values: dict[str, float], score: str, stories: int
-) -> None:
+def _table(opened: Opened, known: "pd.DataFrame", values: dict[str, float], score: str, stories: int) -> None:
     with st.expander(f"All scores of all {len(known.drop_duplicates(['layer', 'head']))} heads as a table"):
         wide = known.assign(head=[f"L{a}H{b}" for a, b in zip(known.layer, known["head"], strict=True)])
         names = list(dict.fromkeys(known.score))
@@ -251,7 +254,9 @@ def _table(
             for name in names
             if name in heads.SCORES
         }
-        st.dataframe(shown, hide_index=True, column_config=columns, height=min(35 * (len(shown) + 1) + 3, 420))
+        st.dataframe(
+            shown, hide_index=True, column_config=columns, height=min(35 * (len(shown) + 1) + 3, 420)
+        )
         with st.container(horizontal=True, vertical_alignment="center"):
             downloads(f"{opened.name}-head-scores", known)
             _more(opened, stories)

@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
 ON = {"pair": "The pair", "text": "Own text"}
 CIRCUITS = {
-    "OV": ("OV circuit", "attended to", "raises", "Attending to the first token raises the logit of the second."),
+    "OV": (
+        "OV circuit",
+        "attended to",
+        "raises",
+        "Attending to the first token raises the logit of the second.",
+    ),
     "QK": ("QK circuit", "query", "key", "The first token, as a query, scores the second highest as a key."),
 }
 
@@ -144,7 +149,11 @@ def _scores(
         return
     mine = heads.card(known, opened.model.config, label)
     shown = mine[mine.score != "copying"].assign(
-        title=[heads.SCORES[name].title if name in heads.SCORES else name for name in mine.score if name != "copying"]
+        title=[
+            heads.SCORES[name].title if name in heads.SCORES else name
+            for name in mine.score
+            if name != "copying"
+        ]
     )
     chart = score_intervals(shown, palette)
     st.altair_chart(chart, alt=f"Scores of {label} with intervals, uniform attention and an untrained copy")
@@ -173,7 +182,10 @@ def _scores(
         at = whole.layers.tolist().index(part.layer)
         profile = whole.profile.value[:, at, part.unit]
         told = " · ".join(f"{d}: {value:.0%}" for d, value in zip(whole.offsets, profile, strict=True))
-        st.caption(f"Attention by distance back, in tokens: {told}", help="Mean over all queries that have a token so far back.")
+        st.caption(
+            f"Attention by distance back, in tokens: {told}",
+            help="Mean over all queries that have a token so far back.",
+        )
 
 
 def _circuits(opened: Opened, label: str) -> None:
