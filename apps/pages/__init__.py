@@ -22,5 +22,6 @@ PAGES = {
         Page("explain", "Explain", "apps.pages.explain.page"),
         Page("blimp", "Minimal pairs", "apps.pages.blimp.page"),
         Page("heads", "Heads and neurons", "apps.pages.heads.page"),
+        Page("patch", "Ablate and patch", "apps.pages.patch.page"),
     )
 }
