@@ -37,7 +37,18 @@ def points_of_runs(
         InputError: masked and causal runs together, or different tokenizers for a loss per token; a loss that
             is not finite; a masked model that sees its answers.
     """
-    summaries = list_runs(root)
+    return points_of_summaries(list_runs(root), root, count=count, measure=measure, along=along)
+
+
+def points_of_summaries(
+    summaries: Sequence[RunSummary],
+    root: str | Path,
+    *,
+    count: Count = "all",
+    measure: Measure = "loss",
+    along: bool = False,
+) -> ScalingPoints:
+    """The same for runs of any folders; `root` is what messages call them together."""
     rows: list[dict[str, Any]] = []
     left_out: dict[str, list[str]] = {}
     for summary in summaries:
@@ -85,10 +96,17 @@ def blimp_of_runs(root: str | Path, *, count: Count = "all") -> "pd.DataFrame":
     Raises:
         InputError: no run is scored, or runs scored on other pairs or by another protocol.
     """
+    return blimp_of_summaries(list_runs(root), root, count=count)
+
+
+def blimp_of_summaries(
+    summaries: Sequence[RunSummary], root: str | Path, *, count: Count = "all"
+) -> "pd.DataFrame":
+    """The same for runs of any folders; `root` is what messages call them together."""
     import pandas as pd
 
     rows, kinds = [], set()
-    for summary in list_runs(root):
+    for summary in summaries:
         scores = latest_blimp(summary.path)
         if not scores or summary.parameters is None:
             continue
