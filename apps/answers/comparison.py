@@ -59,7 +59,8 @@ def facts(opened: Opened) -> dict[str, tuple[str, Any]]:
     ):  # fmt: skip
         value = getattr(config, key)
         found[name] = ("–" if value is None else f"{value:,}", value)
-    found["order of modules"] = (str(config.layout), str(config.layout))
+    layout = config.layout or "am" * config.n_layers
+    found["order of modules"] = (layout, layout)
     found["positions"] = (config.positions, config.positions)
     found["objective"] = (
         "masked" if config.objective == "mlm" else "next token", config.objective
@@ -87,8 +88,7 @@ def _scored(opened: Opened, source: str) -> tuple[str, Any]:
         if saved.source == source and saved.step == opened.run.step:
             result = sources.read_result(saved)
             mean = result.overall.paradigms
-            part = ", a part" if result.partial else ""
-            return f"{mean.accuracy:.1%} ({mean.low:.1%} to {mean.high:.1%}{part})", mean.accuracy
+            return f"{mean.accuracy:.1%} ({mean.low:.1%} to {mean.high:.1%})", mean.accuracy
     for row in read_rows(opened.run.path / METRICS):
         if row.get("kind") == "blimp" and row.get("pairs") == source and row.get("step") == opened.run.step:
             text = f"{row['accuracy']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
@@ -109,6 +109,17 @@ def fact_rows(opened: Opened, beside: Opened) -> "pd.DataFrame":
         }
         for name in mine
     ])  # fmt: skip
+
+
+def paradigm_share(opened: Opened, pairs: str, paradigm: str) -> str | None:
+    """What the model's saved result at its checkpoint says of a paradigm; None without one."""
+    for saved in sources.saved_results(opened.run.path):
+        if saved.pairs == pairs and saved.step == opened.run.step:
+            table = sources.read_result(saved).paradigms
+            if paradigm in table.index:
+                row = table.loc[paradigm]
+                return f"{row.accuracy:.1%} ({row.low:.1%} to {row.high:.1%}, n = {int(row.n):,})"
+    return None
 
 
 def pair_parts(opened: Opened, name: str, good: str, bad: str, protocol: str, pll: str) -> Parts:

@@ -1,7 +1,6 @@
-"""All runs of the page as points: size, compute, tokens, loss, minimal pairs; and the laws that they follow."""
+"""All runs of the page as points: size, compute, tokens, loss, minimal pairs; and the laws they follow."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import streamlit as st
 
 from apps.answers import catalogue, sources
 from workbench.errors import WorkbenchError
-from workbench.evals.scaling.collect import blimp_of_summaries, config_of, points_of_summaries
+from workbench.evals.scaling.collect import config_of, pairs_worth, points_of_summaries
 from workbench.evals.scaling.envelope import fit_envelope
 from workbench.evals.scaling.grammar import fit_grammar
 from workbench.evals.scaling.power import fit_power
@@ -50,7 +49,7 @@ def table(summaries: dict[str, RunSummary], pairs: str) -> "pd.DataFrame":
 
     found = [row for name, summary in summaries.items() if (row := _row(name, summary, pairs))]
     columns = ["run", "objective", "status", "parameters", "flops", "tokens", "loss", "bits_per_byte"]
-    return pd.DataFrame(found, columns=[*columns, "blimp", "low", "high", "n", "seed", "group"])
+    return pd.DataFrame(found, columns=[*columns, "blimp", "low", "high", "n", "protocol", "seed", "group"])
 
 
 def _row(name: str, summary: RunSummary, pairs: str) -> dict[str, Any] | None:
@@ -90,8 +89,11 @@ def _scores(summary: RunSummary, pairs: str) -> dict[str, Any]:
             result = sources.read_result(saved)
             if not result.partial:
                 mean = result.overall.paradigms
-                return {"blimp": mean.accuracy, "low": mean.low, "high": mean.high, "n": mean.n}
-    return dict.fromkeys(("blimp", "low", "high", "n"), float("nan"))
+                return {
+                    "blimp": mean.accuracy, "low": mean.low, "high": mean.high, "n": mean.n,
+                    "protocol": saved.protocol,
+                }  # fmt: skip
+    return dict.fromkeys(("blimp", "low", "high", "n"), float("nan")) | {"protocol": ""}
 
 
 def seeds(points: "pd.DataFrame", y: str) -> "pd.DataFrame":
@@ -111,32 +113,28 @@ def seeds(points: "pd.DataFrame", y: str) -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["runs", "seeds", "mean", "low", "high", *X])
 
 
-def law(summaries: dict[str, RunSummary], names: Sequence[str], x: str, y: str) -> Law:
+def law(summaries: dict[str, RunSummary], points: "pd.DataFrame", x: str, y: str) -> Law:
     """The law of `y` over `x` that the library fits to these runs; the reason where it refuses.
 
     Args:
         summaries: of all runs.
-        names: of those to fit: of one objective.
+        points: of `table`, those to fit: of one objective.
         x: of `X`.
         y: of `Y`.
     """
-    chosen = [(name, summaries[name]) for name in names]
-    versions = tuple(catalogue.fingerprint(summary.path, None) for _, summary in chosen)
-    scored = tuple(
-        tuple((str(saved.path), saved.modified) for saved in sources.saved_results(summary.path))
-        for _, summary in chosen
-    )
-    return _law(tuple(names), versions, scored, x, y, [summary for _, summary in chosen])
+    chosen = [summaries[name] for name in points.run]
+    versions = tuple(catalogue.fingerprint(summary.path, None) for summary in chosen)
+    return _law(versions, tuple(points[y]), x, y, chosen, points)
 
 
 @st.cache_resource(max_entries=32, show_spinner="Fitting the law …")
 def _law(
-    names: tuple[str, ...], versions: tuple[str, ...], scored: Any, x: str, y: str,
-    _summaries: list[RunSummary],
+    versions: tuple[str, ...], values: tuple[float, ...], x: str, y: str,
+    _summaries: list[RunSummary], _points: "pd.DataFrame",
 ) -> Law:  # fmt: skip
     try:
         if y == "blimp":
-            return _grammar(_summaries, x)
+            return _grammar(_points.rename(columns={"blimp": "accuracy"}), x)
         if x == "flops":
             return _envelope(_summaries, y)
         return _power(_summaries, x, y)
@@ -169,22 +167,31 @@ def _envelope(summaries: list[RunSummary], y: str) -> Law:
     measure: Any = y
     fit = fit_envelope(points_of_summaries(summaries, ROOT, measure=measure, along=True), exact=True)
     a, b = fit.frontier.a, fit.frontier.b
-    words = f"The least loss of all training curves; the best size grows as C^{a.value:.2f}, tokens as C^{b.value:.2f}."
-    return Law(
-        words, _curve(fit.flops, fit.loss, np.full_like(fit.loss, np.nan), np.full_like(fit.loss, np.nan))
+    words = (
+        f"The least loss of all training curves; the best size grows as C^{a.value:.2f}, its tokens as "
+        f"C^{b.value:.2f}."
     )
+    unknown = np.full_like(fit.loss, np.nan)
+    return Law(words, _curve(fit.flops, fit.loss, unknown, unknown))
 
 
-def _grammar(summaries: list[RunSummary], x: str) -> Law:
+def _grammar(points: "pd.DataFrame", x: str) -> Law:
     if x != "parameters":
         return Law("the library fits minimal pairs against parameters only; choose Parameters.")
-    fit = fit_grammar(blimp_of_summaries(summaries, ROOT), bootstraps=BOOTSTRAPS)
+    protocols = sorted(set(points.protocol))
+    if len(protocols) > 1:
+        return Law(f"the runs were scored by different protocols ({', '.join(protocols)}).")
+    shares = points[["accuracy", "low", "high", "n"]].to_dict("records")
+    scored = points[["run", "tokens", "accuracy"]].assign(
+        n=points.parameters, phenomenon="mean", pairs=[pairs_worth(share) for share in shares]
+    )
+    fit = fit_grammar(scored, bootstraps=BOOTSTRAPS)
     at = _grid(fit.table["n"].to_numpy(float))
     middle, low, high = fit.band("mean", at)
     gain = fit.gain("mean")
     words = (
-        f"A line over log N, mean over phenomena: ten times the parameters bring {100 * gain.value:+.1f} "
-        f"points (95 % {100 * gain.low:+.1f} to {100 * gain.high:+.1f}, over {fit.over})."
+        f"A line over log N: ten times the parameters bring {_points(gain.value)} "
+        f"points (95 % {_points(gain.low)} to {_points(gain.high)}, over {fit.over})."
     )
     return Law(words, _curve(at, middle, low, high))
 
@@ -198,3 +205,8 @@ def _curve(x: Any, y: Any, low: Any, high: Any) -> "pd.DataFrame":
 
     step = max(1, len(x) // 120)
     return pd.DataFrame({"x": x, "y": y, "low": low, "high": high})[::step]
+
+
+def _points(share: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{100 * share:+.1f}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""The opened run over its training: losses, minimal pairs, heads, the chosen pair. One checkpoint at a time."""
+"""The opened run over its training, checkpoint by checkpoint: losses, minimal pairs, heads, one pair."""
 
 from dataclasses import dataclass
 from pathlib import Path

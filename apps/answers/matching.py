@@ -1,8 +1,10 @@
 """Heads of two models matched by what they attend to.
 
-With one tokenizer the same text has the same tokens, so that a head's attention is a [pos pos] matrix whatever
-the model's width, depth and number of heads. Similar are heads whose matrices, over several texts, have a
-large cosine; the matching with the largest sum is found by the Hungarian method (Kuhn 1955).
+With one tokenizer the same text has the same tokens, so that a head's attention is a [pos pos] matrix
+whatever the model's width, depth and number of heads. Similar are heads whose matrices, over several texts,
+have a large cosine, after the mean of each row (what equal attention would give) is taken off: else the
+mask's triangle alone makes any two heads alike. The matching with the largest sum is found by the Hungarian
+method (Kuhn 1955).
 """
 
 from collections.abc import Sequence
@@ -146,12 +148,19 @@ def _products(
     """Inner products of the heads' patterns on each text: A with B [text a b], A with itself [text a 1], B
     with itself [text 1 b]."""
     start = int(skip)
-    one = [each[:, start:, start:].reshape(len(each), -1).astype(float) for each in first]
-    two = [each[:, start:, start:].reshape(len(each), -1).astype(float) for each in second]
+    one, two = ([centred(each[:, start:, start:]) for each in side] for side in (first, second))
     both = np.stack([a @ b.T for a, b in zip(one, two, strict=True)])
     own = np.stack([(a * a).sum(1)[:, None] for a in one])
     other = np.stack([(b * b).sum(1)[None, :] for b in two])
     return both, own, other
+
+
+def centred(pattern: np.ndarray) -> np.ndarray:
+    """Patterns [head query key] without the mean of each row over the keys that the row can see in any head,
+    flat: [head, query * key]."""
+    seen = pattern.max(0) > 0
+    mean = pattern.sum(-1, keepdims=True) / np.maximum(seen.sum(-1), 1)[None, :, None]
+    return np.where(seen[None], pattern - mean, 0.0).reshape(len(pattern), -1).astype(float)
 
 
 def _cosine(both: np.ndarray, own: np.ndarray, other: np.ndarray) -> np.ndarray:

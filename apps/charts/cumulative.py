@@ -21,9 +21,9 @@ def cumulative(frame: pd.DataFrame, palette: Palette, levels: Sequence[float] = 
     """
     names = list(dict.fromkeys(frame.model))
     x = alt.X("rank:Q", title="components, the largest first").axis(tickMinStep=1, grid=False)
-    y = alt.Y(
-        "cumulative:Q", title="cumulative share of |contribution|", scale=alt.Scale(domain=[0, 1])
-    ).axis(format=".0%", values=[0, *levels, 1])
+    y = alt.Y("cumulative:Q", title="share of all |contributions|", scale=alt.Scale(domain=[0, 1])).axis(
+        format=".0%", values=[0, *levels, 1], labelOverlap=False
+    )
     colour = alt.Color(
         "model:N", scale=alt.Scale(domain=names, range=series(palette, len(names))),
         legend=alt.Legend(title=None, orient="top", labelLimit=260),
@@ -39,4 +39,4 @@ def cumulative(frame: pd.DataFrame, palette: Palette, levels: Sequence[float] = 
     )
     dots = base.transform_filter("datum.rank > 0").mark_circle(size=40, opacity=1).encode(tooltip=tooltip)
     chart = alt.layer(rules.encode(y=y), base.mark_line(strokeWidth=2), dots)
-    return chart.properties(height=260, padding=NONE).configure_view(strokeWidth=0)
+    return chart.properties(height=300, padding=NONE).configure_view(strokeWidth=0)

@@ -10,7 +10,7 @@ from apps.charts.axes import NONE
 from apps.charts.series import series
 from apps.look.palette import Palette
 
-HEIGHT = 260
+HEIGHT = 300
 
 
 def curves(
@@ -27,8 +27,8 @@ def curves(
     points: bool = True,
     zero: bool = False,
 ) -> Any:
-    """Lines over training steps (log scale from step 1 on, 0 at the left); a click on a point selects its step
-    (selection `at`, field `step`).
+    """Lines over training steps (log scale from step 1 on, 0 at the left); a click on a point selects its
+    step (selection `at`, field `step`).
 
     Args:
         frame: columns step, `by`, `y`, and low and high if there are intervals.
@@ -45,9 +45,11 @@ def curves(
     """
     shown = list(names) if names is not None else list(dict.fromkeys(frame[by]))
     x = alt.X("step:Q", title="update", scale=alt.Scale(type="symlog", constant=1, nice=False)).axis(
-        values=_ticks(int(frame.step.max())), format="~s", labelOverlap=True, grid=False
+        values=_ticks(int(frame.step.max())), format=",d", labelOverlap=True, grid=False
     )
-    value = alt.Y(f"{y}:Q", title=title, scale=alt.Scale(zero=zero)).axis(grid=True, format="~g")
+    value = alt.Y(f"{y}:Q", title=title, scale=alt.Scale(zero=zero)).axis(
+        grid=True, format=".0%" if form.endswith("%") else "~r"
+    )
     colour = alt.Color(
         f"{by}:N", scale=alt.Scale(domain=shown, range=series(palette, len(shown))), legend=_legend(shown)
     )
@@ -58,7 +60,8 @@ def curves(
     ranged = "low" in frame and bool(frame.low.notna().any())
     if ranged:
         tooltip += [
-            alt.Tooltip("low:Q", title="95 % from", format=form), alt.Tooltip("high:Q", title="to", format=form)
+            alt.Tooltip("low:Q", title="95 % from", format=form),
+            alt.Tooltip("high:Q", title="to", format=form),
         ]  # fmt: skip
     named, rest = frame[frame[by].isin(shown)], frame[~frame[by].isin(shown)]
     layers: list[Any] = []
@@ -74,8 +77,8 @@ def curves(
         layers.append(thin.encode(x=x, y=value, detail=f"{by}:N", tooltip=tooltip))
     base = alt.Chart(named).encode(x=x)
     if ranged:
-        band = base.mark_area(opacity=0.15).encode(y=alt.Y("low:Q", title=title), y2="high:Q", color=colour)
-        layers.append(band)
+        low = alt.Y("low:Q", title=title, scale=alt.Scale(zero=zero))
+        layers.append(base.mark_area(opacity=0.15).encode(y=low, y2="high:Q", color=colour))
     layers.append(base.mark_line(strokeWidth=2).encode(y=value, color=colour, tooltip=tooltip))
     if points:
         dots = base.mark_circle(size=46, opacity=1, cursor="pointer").encode(
@@ -90,7 +93,9 @@ def curves(
 def _legend(names: Sequence[str]) -> Any:
     if len(names) < 2:
         return None
-    return alt.Legend(title=None, orient="top", columns=4, labelLimit=220, symbolType="circle")
+    return alt.Legend(
+        title=None, orient="top", columns=3, labelLimit=220, symbolType="circle", symbolOpacity=1
+    )
 
 
 def _ticks(last: int) -> list[int]:

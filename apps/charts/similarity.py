@@ -33,11 +33,11 @@ def similarity(
         "matched": [(int(i), int(j)) in matched for i, j in zip(row, column, strict=True)],
     })  # fmt: skip
     frame["pair"] = frame.a + "-" + frame.b
-    frame["ink"] = [palette.on(palette.amount(value)) for value in frame.cosine]
+    frame["ink"] = [palette.on(palette.between(value)) for value in frame.cosine]
     turned = -50 if len(second) > 8 else 0
     x = alt.X("b:N", sort=list(second), title=names[1]).axis(labelAngle=turned, **BARE)
     y = alt.Y("a:N", sort=list(first), title=names[0]).axis(**BARE)
-    colours = alt.Scale(domain=[0, 1], range=list(palette.sequential), clamp=True, interpolate="rgb")
+    colours = alt.Scale(domain=[-1, 1], range=list(palette.diverging), clamp=True, interpolate="rgb")
     base = alt.Chart(frame).encode(x=x, y=y)
     cells = base.mark_rect(cornerRadius=2, cursor="pointer").encode(
         color=alt.Color("cosine:Q", scale=colours, legend=None),

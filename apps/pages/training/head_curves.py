@@ -39,8 +39,8 @@ def show(opened: Opened, steps: tuple[int, ...], palette: Palette) -> None:
     )  # fmt: skip
     if not found:
         st.caption(
-            "Induction, previous token and other scores of each head, on embedded stories and repeated random "
-            "tokens."
+            "Induction, previous token and other scores of each head, on embedded stories and repeated "
+            "random tokens."
         )
         return
     frame = pd.concat(found.values(), ignore_index=True)
@@ -70,7 +70,7 @@ def _draw(opened: Opened, part: pd.DataFrame, score: str, steps: tuple[int, ...]
     )  # fmt: skip
     curve(chart, f"heads-{opened.key}-{score}-{palette.name}", steps, f"{WORDS[score]}: heads over training")
     st.caption(markup.plain(
-        f"{WORDS[score]}: the {len(names)} heads that reach most, the others grey; the band is the first one's "
+        f"{WORDS[score]}: the {len(names)} heads that reach most, the others grey; the band is the first's "
         f"95 % interval over {history.STORIES} stories or {history.REPEATS} repeated rows; dashed: equal "
         "attention to all tokens."
     ))  # fmt: skip

@@ -11,9 +11,6 @@ from apps.look import markup
 from apps.look.palette import Palette
 from apps.pages.training.pick import curve
 
-START = 20.0
-"""Share of the loss's fall, in per cent, that may be left out at the start to see the rest."""
-
 
 @fragment
 def show(opened: Opened, palette: Palette) -> None:
@@ -23,7 +20,8 @@ def show(opened: Opened, palette: Palette) -> None:
     frame = history.losses(run.path)
     if frame.empty:
         st.markdown(
-            "No losses are written down for this run: metrics.jsonl is missing or empty, as in imported models."
+            "No losses are written down for this run: its metrics.jsonl is missing or empty, as in imported "
+            "models."
         )
         return
     steps = tuple(catalogue.steps(run.path)[::-1])
@@ -33,9 +31,9 @@ def show(opened: Opened, palette: Palette) -> None:
     here = (
         f"{row.loss.iloc[-1]:.3f} nats a token on validation text at step {run.step:,}. " if len(row) else ""
     )
-    objective = "of hidden tokens; " if opened.model.config.objective == "mlm" else ""
+    objective = " of hidden tokens" if opened.model.config.objective == "mlm" else ""
     st.caption(markup.plain(
-        f"{here}Cross-entropy {objective}training: the batch of that update; validation: text never trained "
+        f"{here}Cross-entropy{objective}. Training: the batch of that update; validation: text never trained "
         f"on. {len(frame):,} values; a click on one that has a checkpoint goes there."
     ))  # fmt: skip
     downloads(f"{run.name}-loss", frame, chart)

@@ -51,8 +51,8 @@ def show(
         _map(found, names, chosen, palette, f"{opened.key}-{beside.key}-{skip}")
     if opened.model.config.attention != beside.model.config.attention:
         st.caption(
-            "One model looks both ways and the other only back: of the former's heads only those that look back "
-            "can be like the latter's. No token is hidden from a masked model here."
+            "One model looks both ways and the other only back: of the former's heads only those that look "
+            "back can be like the latter's. No token is hidden from a masked model here."
         )
     _attention(opened, beside, names, wanted, text, palette, chosen, skip)
 
@@ -77,11 +77,12 @@ def _choose(found: Matching) -> str:
 def _figures(found: Matching) -> None:
     with st.container(horizontal=True):
         for label, value, words in (
-            ("Matched heads", found.matched, "Mean cosine of the attention patterns of matched heads."),
-            ("Paired at random", found.at_random, "Mean over all heads of A with all heads of B: what a pairing "
-             "without looking gives."),
-            ("With an untrained B", found.untrained, "A's heads matched in the same way to a copy of B with fresh "
-             "random weights: what the matching alone finds in models that learned nothing."),
+            ("Matched heads, mean cosine", found.matched, "Of the attention patterns of matched heads, each "
+             "row's mean taken off."),
+            ("Paired at random", found.at_random, "Mean over all heads of A with all heads of B: what a "
+             "pairing without looking gives."),
+            ("With an untrained B", found.untrained, "A's heads matched in the same way to a copy of B with "
+             "fresh random weights: what matching alone finds in a model that learned nothing."),
         ):  # fmt: skip
             st.metric(label, f"{value:.3f}", help=f"{words} {found.texts} stories, {found.tokens} tokens.",
                       border=True)  # fmt: skip
@@ -102,9 +103,8 @@ def _table(found: Matching, names: tuple[str, str], chosen: str) -> None:
         height=min(35 * (len(frame) + 1) + 3, 420),
         column_config={
             "a": st.column_config.TextColumn(names[0]), "b": st.column_config.TextColumn(names[1]),
-            "similarity": st.column_config.NumberColumn("cosine", help="Of the two heads' patterns over all texts.",
-                                                        **digits),
-            "low": st.column_config.NumberColumn("from", help="95 % bootstrap interval over texts.", **digits),
+            "similarity": st.column_config.NumberColumn("cosine", help="Over all texts.", **digits),
+            "low": st.column_config.NumberColumn("from", help="95 %, bootstrap over texts.", **digits),
             "high": st.column_config.NumberColumn("to", **digits),
             "others": st.column_config.NumberColumn(
                 "others", help="Mean cosine of A's head with all other heads of B.", **digits
@@ -128,8 +128,8 @@ def _map(found: Matching, names: tuple[str, str], chosen: str, palette: Palette,
             st.session_state["tmatch"] = cells[0]["pair"]
 
     st.altair_chart(chart, key=widget, on_select=picked, selection_mode="cell", alt="Similarity of all heads")
-    st.html(markup.key([(palette.amount(0.0), "0"), (palette.amount(0.5), "0.5"), (palette.amount(1.0), "1")],
-                       "Cosine; a dot marks matched heads."))  # fmt: skip
+    ends = [(palette.between(at), f"{at:g}".replace("-", "−")) for at in (-1.0, 0.0, 1.0)]
+    st.html(markup.key(ends, "Cosine; a dot marks matched heads."))
     downloads(f"{names[0]}-{names[1]}-similarity", chart=chart)
 
 

@@ -40,14 +40,14 @@ def _choose(frame: Frame) -> None:
     others = [name for name, path in runs.items() if path != frame.opened.run.path]
     if not others:
         st.markdown(
-            "There is no second model here. Train one of another shape, and reload this page; without `--runs` "
-            "the explorer also shows the family that ships:"
+            "There is no second model here. Train one of another shape, and reload this page; without "
+            "`--runs` the explorer also shows the family that ships:"
         )
         st.code("workbench train --preset tiny --set model.n_heads=8 --out runs/tiny-8h", language="bash")
         return
     st.markdown(
-        "*Compare with* in the sidebar takes any other model, of any shape. Shapes, contributions and heads then "
-        "stand side by side. For example:"
+        "*Compare with* in the sidebar takes any other model, of any shape. Shapes, contributions and heads "
+        "then stand side by side. For example:"
     )
     with st.container(horizontal=True):
         for name in _near(frame, others)[:4]:
@@ -77,8 +77,8 @@ def _facts(opened: Opened, beside: Opened, names: tuple[str, str]) -> None:
         column_config={
             "what": st.column_config.TextColumn("", help="Shape, and figures of this checkpoint."),
             "A": st.column_config.TextColumn(
-                names[0], help="Loss and bits a byte: validation text. BLiMP: mean over paradigms, with the 95 % "
-                "interval about drawing other pairs.",
+                names[0], help="Loss and bits a byte: validation text. BLiMP: mean over paradigms, with the "
+                "95 % interval about drawing other pairs.",
             ),
             "B": st.column_config.TextColumn(names[1], help="Model B at its last checkpoint."),
             "differs": st.column_config.TextColumn("", width=40, help="≠ where the two differ."),
@@ -111,7 +111,7 @@ def components(
             comparison.pair_parts(model, name, *asked)
             for model, name in ((opened, names[0]), (beside, names[1]))
         ]
-    _subject(wanted, both)
+    _subject(wanted, both, beside)
     _maps(both, palette, f"{opened.key}-{beside.key}")
     _ranked(both, palette)
 
@@ -129,7 +129,11 @@ def _over(wanted: Wanted) -> str:
     return chosen or "pair"
 
 
-def _subject(wanted: Wanted, both: list[Parts]) -> None:
+def _subject(wanted: Wanted, both: list[Parts], beside: Opened) -> None:
+    """Say what the contributions are of; `other` is model B's share of the paradigm."""
+    other = None
+    if wanted.source is not None and wanted.uid is not None:
+        other = comparison.paradigm_share(beside, wanted.source.key, wanted.uid)
     if both[0].pairs > 1:
         assert wanted.uid is not None
         what = f"{wanted.uid}: mean over {both[0].pairs} pairs"
@@ -137,10 +141,9 @@ def _subject(wanted: Wanted, both: list[Parts]) -> None:
         what = f"{wanted.good} / {wanted.bad}"
         if wanted.paradigm is not None:
             mean = wanted.paradigm.overall.micro
-            what += (
-                f" One pair is an anecdote: of its paradigm {both[0].name} decides {mean.accuracy:.1%} rightly "
-                f"({mean.low:.1%} to {mean.high:.1%}, n = {mean.n:,})."
-            )
+            share = f"{mean.accuracy:.1%} ({mean.low:.1%} to {mean.high:.1%}, n = {mean.n:,})"
+            what += f" One pair is an anecdote; right in its whole paradigm: {both[0].name} {share}"
+            what += f", {both[1].name} {other}." if other else "."
     st.caption(markup.plain(what))
 
 
@@ -157,8 +160,11 @@ def _maps(both: list[Parts], palette: Palette, key: str) -> None:
             _clickable(chart, f"depth-{role}-{key}-{palette.name}-{abs(hash(str(part)))}", role, parts.name)
             downloads(f"{parts.name}-by-depth-{role}", pd.DataFrame(part), chart)
     ends = [(palette.good, "helps the first, grammatical sentence"), (palette.bad, "helps the other")]
-    st.html(markup.key(ends, f"Direct contributions in nats; both maps to ±{limit:.2f}. Depth 0 is the input, 1 the "
-                             "output: each block takes up an equal share of its model."))  # fmt: skip
+    note = (
+        f"Direct contributions in nats; both maps to ±{limit:.2f}. Depth 0 is the input, 1 the output: each "
+        "block takes up an equal share of its model."
+    )
+    st.html(markup.key(ends, note))
 
 
 def _clickable(chart: object, key: str, role: str, name: str) -> None:
@@ -195,7 +201,7 @@ def _ranked(both: list[Parts], palette: Palette) -> None:
             "for 90 %": st.column_config.NumberColumn(help="The fewest that make up nine tenths."),
         })  # fmt: skip
         st.caption(
-            "Heads and MLPs by the size of their contribution, whichever sentence they help. A curve that rises "
-            "fast: few components carry it."
+            "Heads and MLPs by the size of their contribution, whichever sentence they help. A curve that "
+            "rises fast: few components carry it."
         )
         downloads(f"{both[0].name}-{both[1].name}-ranked", frame, chart)

@@ -1,4 +1,4 @@
-"""All runs: minimal pairs and loss against parameters, compute and tokens, with the law where there is one."""
+"""All runs: minimal pairs and loss against parameters, compute and tokens, with the law if there is one."""
 
 import pandas as pd
 import streamlit as st
@@ -29,7 +29,7 @@ def show(frame: Frame) -> None:
     if shown.empty:
         _empty(kind, y, pairs)
         return
-    found = family.law(known, list(shown.run), x, y)
+    found = family.law(known, shown, x, y)
     spread = family.seeds(shown, y)
     middle = shown.run.str.rpartition("/")[2].where(
         ~shown.run.str.rpartition("/")[2].duplicated(keep=False), shown.run
@@ -97,7 +97,7 @@ def _empty(kind: str, y: str, pairs: str) -> None:
         st.code(f"workbench blimp RUN{data}", language="bash")
         return
     st.markdown(
-        f"No {KINDS[kind].lower()} model here was evaluated at its last checkpoint, which imported models are not."
+        f"No {KINDS[kind].lower()} model here was evaluated at its last checkpoint, as finished ones are."
     )
     st.code("workbench train --preset tiny --minutes 2 --out runs/tiny", language="bash")
 

@@ -1,4 +1,4 @@
-"""One run over its training: a slider that drives all pages, and curves with a rule at the chosen checkpoint."""
+"""One run over its training: a slider that drives all pages, and curves with a rule at its checkpoint."""
 
 import streamlit as st
 

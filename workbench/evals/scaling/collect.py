@@ -96,17 +96,10 @@ def blimp_of_runs(root: str | Path, *, count: Count = "all") -> "pd.DataFrame":
     Raises:
         InputError: no run is scored, or runs scored on other pairs or by another protocol.
     """
-    return blimp_of_summaries(list_runs(root), root, count=count)
-
-
-def blimp_of_summaries(
-    summaries: Sequence[RunSummary], root: str | Path, *, count: Count = "all"
-) -> "pd.DataFrame":
-    """The same for runs of any folders; `root` is what messages call them together."""
     import pandas as pd
 
     rows, kinds = [], set()
-    for summary in summaries:
+    for summary in list_runs(root):
         scores = latest_blimp(summary.path)
         if not scores or summary.parameters is None:
             continue
@@ -115,7 +108,8 @@ def blimp_of_summaries(
         common = {"run": summary.name, "n": size, "tokens": summary.tokens_seen}
         parts = [*scores["phenomena"], {"phenomenon": "mean", **scores["mean_over_phenomena"]}]
         rows += [
-            common | {"phenomenon": part["phenomenon"], "accuracy": part["accuracy"], "pairs": _worth(part)}
+            common
+            | {"phenomenon": part["phenomenon"], "accuracy": part["accuracy"], "pairs": pairs_worth(part)}
             for part in parts
         ]
     if not rows:
@@ -128,7 +122,7 @@ def blimp_of_summaries(
     return pd.DataFrame(rows)
 
 
-def _worth(share: dict[str, Any]) -> int:
+def pairs_worth(share: dict[str, Any]) -> int:
     """Pairs that a mean of strata is worth, by its 95 % interval: at most as many as it rests on."""
     accuracy, n = share["accuracy"], share["n"]
     error = (share["high"] - share["low"]) / (2 * 1.96)
