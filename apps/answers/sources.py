@@ -151,6 +151,11 @@ def _whole(saved: Saved, data: str | None) -> BlimpResult:
     return result if pairs is None else _joined(str(saved.path), saved.modified, saved.fingerprint, pairs)
 
 
+def whole(saved: Saved, data: str | None = None) -> BlimpResult:
+    """The saved result, with its sentences if they were saved or the same pairs are on this machine."""
+    return _whole(saved, data)
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _joined(path: str, modified: int, fingerprint: str, _pairs: PairSet) -> BlimpResult:
     from workbench.data.tokenizer import load_tokenizer
