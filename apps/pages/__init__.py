@@ -21,5 +21,6 @@ PAGES = {
     for page in (
         Page("explain", "Explain", "apps.pages.explain.page"),
         Page("blimp", "Minimal pairs", "apps.pages.blimp.page"),
+        Page("training", "Compare and training", "apps.pages.training.page"),
     )
 }
