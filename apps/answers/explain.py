@@ -9,7 +9,8 @@ import numpy as np
 import streamlit as st
 
 from apps.answers.catalogue import Opened
-from apps.answers.sources import Source, candidates, protocol_of, scored_pairs
+from apps.answers.sources import Source, protocol_of, scored_pairs
+from apps.answers.summaries import table
 from apps.look.tokens import Column, bare, side_by_side, visible
 from workbench.interp.direct.pair import PairAttribution, TextAttribution, attribute_pair, attribute_text
 from workbench.interp.direct.writers import Component
@@ -73,23 +74,36 @@ def explain_pair(opened: Opened, good: str, bad: str, protocol: str, pll: str) -
 
 
 def opening_pair(opened: Opened, source: Source) -> tuple[str, int] | None:
-    """Paradigm and pair to open on: of the clearest mistakes of several paradigms the one whose first
-    differing token carries most of it, so that its components can be told; None without a saved result."""
-    if source.saved is None:
-        return None
+    """Paradigm and pair to open on, see `workbench.interp.summary.opening`: as the run's summary has it, else
+    chosen now; None without either a summary or a saved result."""
+    known = _known_opening(opened, source)
+    if known is not None or source.saved is None:
+        return known
     return _opening(opened, opened.key, source.saved.modified, source)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+def _known_opening(opened: Opened, source: Source) -> tuple[str, int] | None:
+    frame, saved = table(opened, "opening"), source.saved
+    if frame is None:
+        return None
+    rows = frame[frame.pairs == source.key]
+    if saved is not None:
+        rows = rows[(rows.fingerprint == saved.fingerprint) & (rows.protocol == saved.protocol)]
+        rows = rows[rows.pll.isna()] if saved.pll is None else rows[rows.pll == saved.pll]
+    return None if rows.empty else (str(rows.paradigm.iloc[0]), int(rows.pair_id.iloc[0]))
+
+
+@st.cache_resource(max_entries=32, show_spinner="Looking for a telling pair …")
 def _opening(_opened: Opened, key: str, modified: int, _source: Source) -> tuple[str, int] | None:
-    assert _source.saved is not None
+    from workbench.interp.summary.opening import opening_pair as choose
+
     protocol, pll = protocol_of(_source)
-    found = []
-    for row in candidates(scored_pairs(_source)).to_dict("records"):
-        pair = explain_pair(_opened, row["sentence_good"], row["sentence_bad"], protocol, pll)
-        where = (str(row["paradigm"]), int(row["pair_id"]))
-        found.append((max(pair.difference, pair.difference_at_place), where))
-    return min(found)[1] if found else None
+
+    def attribute(good: str, bad: str) -> PairAttribution:
+        return explain_pair(_opened, good, bad, protocol, pll)
+
+    found = choose(_opened.model, _opened.tokenizer, scored_pairs(_source), protocol, pll, attribute)
+    return None if found is None else (found.paradigm, found.pair_id)
 
 
 def explain_text(opened: Opened, text: str) -> TextAttribution:

@@ -235,18 +235,6 @@ def _score(
         )
 
 
-def candidates(frame: "pd.DataFrame", count: int = 6) -> "pd.DataFrame":
-    """Mistakes to open on: the clearest one of each paradigm that the model mostly gets right (else of all),
-    of sentences with equally many tokens where there are any; clearest first."""
-    accuracy = frame.groupby("paradigm").correct.transform("mean")
-    even = frame.tokens_good == frame.tokens_bad
-    wrong = frame.correct < 0.5
-    kinds = (wrong & even & (accuracy > 0.5), wrong & even, wrong, frame.correct >= 0)
-    chosen = next(frame[kind] for kind in kinds if kind.any())
-    clearest = chosen.loc[chosen.groupby("paradigm").margin.idxmin()]
-    return clearest.sort_values(["margin", "paradigm"], kind="stable").head(count)
-
-
 def by_margin(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Pairs of one paradigm, worst first."""
     return frame.sort_values(["margin", "pair_id"], kind="stable").reset_index(drop=True)
