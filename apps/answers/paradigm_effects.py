@@ -109,9 +109,7 @@ def is_measured(opened: Opened, source: Source, paradigm: str, method: str, limi
     return _key(opened, source, paradigm, method, limit) in _store().kept
 
 
-def measure(
-    opened: Opened, source: Source, paradigms: Sequence[str], method: str, limit: int = FEW
-) -> None:
+def measure(opened: Opened, source: Source, paradigms: Sequence[str], method: str, limit: int = FEW) -> None:
     """Measure some paradigms in one go; see `measured`."""
     whole = pair_set(source)
     some = PairSet(whole.name, whole.source, {name: whole.paradigms[name][:limit] for name in paradigms})
