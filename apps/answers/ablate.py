@@ -174,7 +174,10 @@ def replacements(opened: Opened, off: tuple[str, ...], how: str) -> list[Replace
     parts = find_parts(opened.model.config, off)
     groups = {part.layer if part.kind == "neuron" else None for part in parts}
     found = [_replacements(opened, opened.key, layer, how) for layer in groups]
-    merged = [{part: values for each in draw for part, values in each.values.items()} for draw in zip(*found, strict=True)]
+    merged = [
+        {part: values for each in draw for part, values in each.values.items()}
+        for draw in zip(*found, strict=True)
+    ]
     return [Replacement(how, {part: values[part] for part in parts}) for values in merged]
 
 

@@ -94,7 +94,9 @@ def outcome(frame: "pd.DataFrame") -> Outcome:
 def turned(frame: "pd.DataFrame") -> "pd.DataFrame":
     """The pairs whose decision changed, lost before gained, the largest change of margin first: turn,
     pair_id, margin, margin_now, change, sentence_good, sentence_bad."""
-    moved = frame[frame.correct_now != frame.correct].assign(change=lambda rows: rows.margin_now - rows.margin)
+    moved = frame[frame.correct_now != frame.correct].assign(
+        change=lambda rows: rows.margin_now - rows.margin
+    )
     moved = moved.assign(turn=["lost" if now < was else "gained" for was, now in
                                zip(moved.correct, moved.correct_now, strict=True)])  # fmt: skip
     moved = moved.assign(size=-moved.change.abs()).sort_values(

@@ -80,9 +80,7 @@ def readouts(opened: Opened, good: str, bad: str, protocol: str, pll: str) -> tu
 
 
 @st.cache_resource(max_entries=128, show_spinner=False)
-def _readouts(
-    _opened: Opened, key: str, good: str, bad: str, protocol: str, pll: str
-) -> tuple[Readout, ...]:
+def _readouts(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll: str) -> tuple[Readout, ...]:
     import torch
 
     if good == bad:
@@ -234,14 +232,16 @@ def cells(result: PatchResult, shown: str) -> list[dict[str, Any]]:
 
 
 def head_rows(result: PatchResult, shown: str) -> list[dict[str, Any]]:
-    """The heads of one cell as rows of a component map."""
+    """The heads of one cell, in the form of `cells`: `position` is the head and `token` its name."""
     return [
         {
             "layer": f"L{int(row['layer'])}",
-            "column": f"H{int(row['head'])}",
-            "component": f"L{int(row['layer'])}H{int(row['head'])}",
-            "what": f"head {int(row['head'])} of layer {int(row['layer'])}, at this position alone",
-            "nats": float(row[shown]),
+            "position": int(row["head"]),
+            "token": f"H{int(row['head'])}",
+            "value": float(row["value"]),
+            "effect": float(row["effect"]),
+            "recovered": None if np.isnan(row["recovered"]) else float(row["recovered"]),
+            "shown": float(row[shown]),
         }
         for row in result.to_frame().to_dict("records")
     ]

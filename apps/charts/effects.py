@@ -9,8 +9,9 @@ import pandas as pd
 from apps.charts.axes import NONE
 from apps.look.palette import Palette
 
-MOST_NAMED = 40
-"""Points whose names do not cover each other."""
+MOST_NAMED = 12
+"""Points that are named: those furthest out."""
+SHAPES = {"head": "circle", "MLP": "square"}
 
 
 def effects(
@@ -31,11 +32,12 @@ def effects(
     low = float(min(frame.direct.min(), frame.ablated.min(), 0.0))
     high = float(max(frame.direct.max(), frame.ablated.max(), 0.0))
     line = pd.DataFrame({"direct": [low, high], "ablated": [low, high]})
-    x = alt.X("direct:Q", title=across, axis=alt.Axis(gridColor=palette.line, format="+.2~f"))
-    y = alt.Y("ablated:Q", title=up, axis=alt.Axis(gridColor=palette.line, format="+.2~f"))
+    x = alt.X("direct:Q", title=across, axis=alt.Axis(gridColor=palette.line, format="+.2~f", tickCount=7))
+    y = alt.Y("ablated:Q", title=up, axis=alt.Axis(gridColor=palette.line, format="+.2~f", tickCount=7))
     base = alt.Chart(frame).encode(x=x, y=y)
-    colours = alt.Scale(domain=kinds, range=[palette.good, palette.bad][: len(kinds)])
-    shapes = alt.Scale(domain=kinds, range=["circle", "square"][: len(kinds)])
+    inks = {"head": palette.good, "MLP": palette.muted}
+    colours = alt.Scale(domain=kinds, range=[inks[kind] for kind in kinds])
+    shapes = alt.Scale(domain=kinds, range=[SHAPES[kind] for kind in kinds])
     legend = alt.Legend(title=None, orient="top")
     points = base.mark_point(size=110, filled=True, opacity=0.85, cursor="pointer").encode(
         color=alt.Color("kind:N", scale=colours, legend=legend),
@@ -54,7 +56,7 @@ def effects(
         ring.transform_filter(alt.FieldEqualPredicate(field="component", equal=selected or "")),
         points.add_params(point),
     ]
-    if len(frame) <= MOST_NAMED:
-        text = base.mark_text(dy=-12, fontSize=11, color=palette.ink, tooltip=False)
-        layered.append(text.encode(text="component:N"))
+    far = frame.assign(far=frame[["direct", "ablated"]].abs().max(axis=1)).nlargest(MOST_NAMED, "far")
+    text = alt.Chart(far).mark_text(dy=-12, fontSize=11, color=palette.ink, tooltip=False)
+    layered.append(text.encode(x=x, y=y, text="component:N"))
     return alt.layer(*layered).properties(height=380, padding=NONE).configure_view(strokeWidth=0)

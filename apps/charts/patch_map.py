@@ -17,12 +17,18 @@ MOST_NAMED = 16
 """Positions that have room for numbers."""
 
 
+def percent(share: float) -> str:
+    """A share in whole percent, with a real minus sign; what rounds to nothing has no sign."""
+    return number(100 * share, 0).lstrip("+")
+
+
 def patch_map(
     rows: Sequence[dict[str, Any]],
     palette: Palette,
     selected: tuple[str, int] | None,
     share: bool,
     limit: float | None = None,
+    columns: str = "token",
 ) -> Any:
     """A map with numbers; a click selects a cell (selection `cell`, fields `layer` and `position`).
 
@@ -32,23 +38,24 @@ def patch_map(
         selected: the cell that is framed.
         share: whether what is shown is a share, written in percent, else nats.
         limit: the value of the darkest colour, for maps that are compared; by default the largest shown.
+        columns: what the columns are; tokens are slanted.
     """
     frame = pd.DataFrame(rows)
     tokens = frame.drop_duplicates("position").sort_values("position").token.tolist()
     names = distinct(tokens)
     limit = limit or float(frame.shown.abs().max()) or 1.0
     frame["name"] = [names[place] for place in frame.position]
-    written = (f"{100 * value:.0f}" if share else number(value) for value in frame.shown)
-    frame["text"] = [text.replace("-", "−") for text in written]
+    frame["text"] = [percent(value) if share else number(value) for value in frame.shown]
     frame["ink"] = [palette.on(palette.between(value / limit)) for value in frame.shown]
     layers = list(dict.fromkeys(frame.layer))
     x = alt.X("name:N", sort=names, scale=alt.Scale(domain=names, paddingInner=0.06), title=None)
     y = alt.Y("layer:N", sort=layers, scale=alt.Scale(domain=layers, paddingInner=0.08), title=None)
-    x = x.axis(labelAngle=-50, labelLimit=110, labelOverlap=False, **BARE)
+    angle = -50 if columns == "token" else 0
+    x = x.axis(labelAngle=angle, labelLimit=110, labelOverlap=False, **BARE)
     tooltip = [
         alt.Tooltip("layer:N"),
-        alt.Tooltip("name:N", title="token"),
-        alt.Tooltip("position:Q"),
+        alt.Tooltip("name:N", title=columns),
+        alt.Tooltip("position:Q", title=f"{'position' if columns == 'token' else 'number'}"),
         alt.Tooltip("effect:Q", title="effect, nats", format="+.4f"),
         alt.Tooltip("recovered:Q", title="share recovered", format="+.1%"),
         alt.Tooltip("value:Q", title="metric with the patch", format="+.4f"),
@@ -68,5 +75,5 @@ def patch_map(
     if len(names) <= MOST_NAMED:
         text = base.mark_text(fontSize=11.5, tooltip=False, cursor="pointer")
         layered.append(text.encode(text="text:N", color=alt.Color("ink:N", scale=None)))
-    chart = alt.layer(*layered).properties(height=ROW * len(layers) + 70, padding=NONE)
+    chart = alt.layer(*layered).properties(height=ROW * len(layers) + (70 if angle else 30), padding=NONE)
     return chart.resolve_scale(color="independent").configure_view(strokeWidth=0)

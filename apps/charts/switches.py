@@ -16,9 +16,9 @@ MOST_NAMED = 13
 
 
 def switch_map(rows: Sequence[dict[str, Any]], off: Sequence[str], palette: Palette) -> Any:
-    """Layer x (heads, MLP). Every click on a cell adds it to the selection `switch` (field `component`) or takes
-    it out again; a cell is off if it is either in `off` or in the selection. So the picture changes with the
-    click, and the chart stays the same while the reader clicks.
+    """Layer x (heads, MLP). Every click on a cell adds it to the selection `switch` (field `component`) or
+    takes it out again; a cell is off if it is either in `off` or in the selection. So the picture changes
+    with the click, and the chart stays the same while the reader clicks.
 
     Args:
         rows: layer, column (`H0`, ..., `MLP`), component, what, nats: the colour.
@@ -81,7 +81,11 @@ def switch_map(rows: Sequence[dict[str, Any]], off: Sequence[str], palette: Pale
         text = alt.Chart(frame).mark_text(fontSize=12.5, tooltip=False)
         layered.append(
             text.encode(
-                y=y, x=middle, text="text:N", color=alt.Color("ink:N", scale=None), opacity=where_off(0.0, 1.0)
+                y=y,
+                x=middle,
+                text="text:N",
+                color=alt.Color("ink:N", scale=None),
+                opacity=where_off(0.0, 1.0),
             )
         )
     chart = alt.layer(*layered).properties(height=CELL * (len(layers) + 1), padding=NONE)

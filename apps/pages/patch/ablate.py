@@ -72,9 +72,7 @@ def _say(opened: Opened, wanted: Wanted, off: tuple[str, ...], how: str) -> Said
     return ablate.say(opened, wanted.good, wanted.bad, wanted.protocol, wanted.pll, off, how)
 
 
-def _verdict(
-    opened: Opened, wanted: Wanted, now: Said, off: tuple[str, ...], names: tuple[str, str]
-) -> None:
+def _verdict(opened: Opened, wanted: Wanted, now: Said, off: tuple[str, ...], names: tuple[str, str]) -> None:
     wrong = "wrong" if wanted.paradigm is not None else names[1]
     name = f"{opened.name} without {without(off)}" if off else opened.name
     st.html(markup.verdict(name, now.difference, f"the {wrong} sentence", f"the {names[0]} sentence"))
@@ -97,8 +95,8 @@ def _change(
         st.info("Everything is on. Click cells of the map: figures and tokens follow at once.")
     else:
         good, bad = (
-            Changed(was.ids, was.tokens, was.log_probs.tolist(), told.log_probs.tolist())
-            for was, told in ((before.good, now.good), (before.bad, now.bad))
+            Changed(was.ids, was.tokens, was.log_probs.tolist(), new.log_probs.tolist())
+            for was, new in ((before.good, now.good), (before.bad, now.bad))
         )
         st.html(changes(good, bad, now.place, palette, first, second))
         ends = [(palette.good, f"the change helps the {first} sentence"), (palette.bad, f"the {second} one")]
@@ -137,8 +135,8 @@ def _figures(wanted: Wanted, before: Said, now: Said) -> None:
             st.metric(
                 "Whole paradigm, everything on",
                 f"{mean.accuracy:.1%} right",
-                help=f"{mean.n:,} pairs, 95 % interval about drawing other pairs. One pair is an anecdote: run "
-                "the ablation on the paradigm below.",
+                help=f"{mean.n:,} pairs, 95 % interval about drawing other pairs. One pair is an anecdote: "
+                "run the ablation on the paradigm below.",
                 delta=f"{mean.low:.1%} – {mean.high:.1%}, n = {mean.n:,}",
                 **CARD,
             )
@@ -154,9 +152,9 @@ def _table(before: Said, now: Said, names: tuple[str, str]) -> "pd.DataFrame":
     import pandas as pd
 
     rows = []
-    for name, was, told in ((names[0], before.good, now.good), (names[1], before.bad, now.bad)):
+    for name, was, new in ((names[0], before.good, now.good), (names[1], before.bad, now.bad)):
         for place, (token, one, other) in enumerate(
-            zip(was.tokens, was.log_probs, told.log_probs, strict=True)
+            zip(was.tokens, was.log_probs, new.log_probs, strict=True)
         ):
             rows.append((name, place, visible(token), float(one), float(other), float(other - one)))
     return pd.DataFrame(rows, columns=["sentence", "position", "token", "before", "now", "change"])

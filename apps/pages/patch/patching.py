@@ -11,14 +11,15 @@ from apps.answers.ablate import story_count
 from apps.answers.catalogue import Opened
 from apps.answers.counterparts import counterpart
 from apps.answers.patching import METRICS, SITES, WAYS, Readout, Setting
-from apps.charts.component_map import component_map
 from apps.charts.patch_map import patch_map
 from apps.frame import address, journey
 from apps.frame.downloads import downloads
+from apps.frame.drawn import drawn
 from apps.frame.frame import Frame, Wanted
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.look.palette import Palette
+from apps.look.tokens import bare
 from apps.pages.explain.attention import pick
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def _choose_readout(found: tuple[Readout, ...]) -> Readout:
 def _choose_setting(opened: Opened) -> Setting:
     config = opened.model.config
     blocks = "".join(config.blocks)
-    sites = [name for name, needs in (("resid_pre", ""), ("attn_out", "a"), ("mlp_out", "m")) if needs in blocks]
+    sites = [
+        name for name, needs in (("resid_pre", ""), ("attn_out", "a"), ("mlp_out", "m")) if needs in blocks
+    ]
     for key, options in (("site", sites), ("metric", list(METRICS)), ("way", list(WAYS))):
         address.choice(key, options, options[0])
     left, middle, right = st.columns([5, 3, 3], vertical_alignment="bottom")
@@ -78,8 +81,8 @@ def _choose_setting(opened: Opened) -> Setting:
     )  # fmt: skip
     way = right.segmented_control(
         "Direction", list(WAYS), key="way", format_func=lambda key: WAYS[key], required=True,
-        help="Denoise puts the first sentence's values into the second one's run and asks what suffices; noise "
-        "does the reverse and asks what is needed.",
+        help="Denoise puts the first sentence's values into the second one's run and asks what suffices; "
+        "noise does the reverse and asks what is needed.",
     )  # fmt: skip
     chosen = Setting(site or sites[0], metric, way or "denoise")
     usual = Setting()
@@ -104,8 +107,8 @@ def _against(opened: Opened, wanted: Wanted, readout: Readout) -> tuple[Readout,
         key="against",
         max_chars=address.LONGEST,
         placeholder=_words(opened, other.prompt if other else readout.good_prompt),
-        help="Both sentences begin alike, so there is nothing to exchange between them. A beginning after which "
-        "the other token is right makes a pair of prompts. Leave it empty for the one proposed.",
+        help="Both sentences begin alike, so there is nothing to exchange between them. A beginning after "
+        "which the other token is right makes a pair of prompts. Leave it empty for the one proposed.",
     )
     address.write(against=text.strip() or None)
     if text.strip():
@@ -113,16 +116,9 @@ def _against(opened: Opened, wanted: Wanted, readout: Readout) -> tuple[Readout,
     if other is not None:
         return replace(readout, bad_prompt=other.prompt), (
             f"Both sentences begin alike. The second prompt is the nearest beginning of this paradigm after "
-            f"which ‘{markup_token(readout.wrong_text)}’ is the right token: that of pair {other.pair_id}."
+            f"which ‘{bare(readout.wrong_text)}’ is the right token: that of pair {other.pair_id}."
         )
     return readout, _mean(opened)
-
-
-def markup_token(text: str) -> str:
-    """A token inside a sentence."""
-    from apps.look.tokens import bare
-
-    return bare(text)
 
 
 def _mean(opened: Opened) -> str:
@@ -147,9 +143,7 @@ def _maps(opened: Opened, readout: Readout, setting: Setting, where: str, palett
     _prompts(opened, readout, setting)
     _numbers(result, readout, setting, share)
     rows = patching.cells(result, "recovered" if share else "effect")
-    about = hashlib.sha256(
-        f"{opened.key}|{readout}|{setting}|{palette.name}".encode()
-    ).hexdigest()[:12]
+    about = hashlib.sha256(f"{opened.key}|{readout}|{setting}|{palette.name}".encode()).hexdigest()[:12]
     cell = _cell(about, result, rows)
     key = f"patch-{about}"
 
@@ -160,9 +154,7 @@ def _maps(opened: Opened, readout: Readout, setting: Setting, where: str, palett
             st.session_state[CELL] = (about, layer, position)
 
     chart = patch_map(rows, palette, cell, share)
-    st.altair_chart(
-        chart, key=key, on_select=clicked, selection_mode="cell", alt="Effect of a patch by layer and position"
-    )
+    drawn(chart, key, clicked, "cell", "Effect of a patch by layer and position")
     towards = "first prompt's" if setting.way == "denoise" else "second prompt's"
     ends = [
         (palette.good, f"moves towards the {towards} answer" if share else "raises the metric"),
@@ -177,7 +169,7 @@ def _maps(opened: Opened, readout: Readout, setting: Setting, where: str, palett
 
 def _prompts(opened: Opened, readout: Readout, setting: Setting) -> None:
     first, second = _words(opened, readout.good_prompt), _words(opened, readout.bad_prompt)
-    right, wrong = markup_token(readout.right_text), markup_token(readout.wrong_text)
+    right, wrong = bare(readout.right_text), bare(readout.wrong_text)
     lines = [f"first prompt: {first or '(only the beginning of the text)'}"]
     if not readout.same:
         lines.append(f"second prompt: {second or '(only the beginning of the text)'}")
@@ -246,31 +238,35 @@ def _heads(
 ) -> None:
     layer, position = int(cell[0].removeprefix("L")), cell[1]
     if "a" not in opened.model.config.blocks[layer]:
-        st.markdown(f"Layer {layer} has no attention, so no heads to patch there. Click a cell of another one.")
+        st.markdown(
+            f"Layer {layer} has no attention, so no heads to patch there. Click a cell of another one."
+        )
         return
     result = patching.heads(opened, readout, setting, layer, position)
     st.subheader(f"Heads of layer {layer} at position {position}", anchor=False)
     st.caption(markup.plain(
-        f"The output of each head (z) at ‘{markup_token(result.tokens[position])}’ is patched alone."
+        f"The output of each head (z) at ‘{bare(result.tokens[position])}’ is patched alone."
     ))  # fmt: skip
     rows = patching.head_rows(result, "recovered" if share else "effect")
-    labels = [row["component"] for row in rows]
+    labels = {f"L{layer}H{row['position']}": row["position"] for row in rows}
     picked = st.session_state.get("head")
-    about = hashlib.sha256(f"{opened.key}|{readout}|{setting}|{cell}".encode()).hexdigest()[:12]
+    about = hashlib.sha256(f"{opened.key}|{readout}|{setting}|{cell}|{palette.name}".encode()).hexdigest()[
+        :12
+    ]
     key = f"patch-heads-{about}"
 
     def clicked() -> None:
         found = st.session_state[key]["selection"].get("cell", [])
-        if found and found[0].get("component") in labels:
-            st.session_state["head"] = found[0]["component"]
+        if found:
+            st.session_state["head"] = f"L{layer}H{int(found[0]['position'])}"
             pick()
             address.write(head=st.session_state["head"])
 
-    chart = component_map(rows, palette, picked if picked in labels else None)
-    st.altair_chart(
-        chart, key=key, on_select=clicked, selection_mode="cell", alt="Effect of patching each head"
+    chart = patch_map(
+        rows, palette, (f"L{layer}", labels[picked]) if picked in labels else None, share, columns="head"
     )
-    unit = "Share of the difference between the two prompts." if share else "Change of the metric, nats."
+    drawn(chart, key, clicked, "cell", "Effect of patching each head")
+    unit = "Percent of the difference between the two prompts." if share else "Change of the metric, nats."
     ends = [(palette.good, "towards the answer of the values' prompt"), (palette.bad, "away from it")]
     st.html(markup.key(ends if share else [], f"{unit} Click a head."))
     downloads(f"{opened.name}-patch-heads", result.to_frame(), chart)
@@ -294,5 +290,9 @@ def link_to_head(head: str | None) -> None:
         journey.go("explain", head=head)
         pick()
 
-    st.button(f"Explain {head}: its attention on both sentences", icon=":material/arrow_forward:", on_click=go,
-              key="explain-patched-head")  # fmt: skip
+    st.button(
+        f"Explain {head}: its attention on both sentences",
+        icon=":material/arrow_forward:",
+        on_click=go,
+        key="explain-patched-head",
+    )

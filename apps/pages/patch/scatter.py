@@ -12,6 +12,7 @@ from apps.answers.effects import Effects
 from apps.charts.effects import effects as effects_chart
 from apps.frame import address
 from apps.frame.downloads import downloads
+from apps.frame.drawn import drawn
 from apps.frame.frame import Frame, Wanted
 from apps.frame.told import fragment, told
 from apps.look import markup
@@ -22,6 +23,8 @@ from apps.pages.patch.work import controls, go_on, work
 
 OVERHEAD = 0.35
 """Of a pass, what one ablated component takes: common work is done once, and earlier layers are not run."""
+PIECES = 12
+"""At most so many of a paradigm: each begins with reading stories."""
 
 
 def show(frame: Frame) -> None:
@@ -36,9 +39,9 @@ def show(frame: Frame) -> None:
     address.write(how=None if how == "zero" else how)
     st.caption(markup.plain(ablate.meaning(how, opened.model.config)))
     st.caption(
-        "Across: what a component writes for the readout itself. Up: the difference that is lost when it alone "
-        "is taken out, through later layers too. On the dashed line a component does all it does directly; "
-        "far from it, it works through others, or others make up for it."
+        "Across: what a component writes for the readout itself. Up: the difference that is lost when it "
+        "alone is taken out, through later layers too. On the dashed line a component does all it does "
+        "directly; far from it, it works through others, or others make up for it."
     )
     _pair(opened, wanted, how, frame.palette)
     if wanted.paradigm is not None:
@@ -74,7 +77,7 @@ def _paradigm(opened: Opened, wanted: Wanted, how: str, palette: Palette) -> Non
     def step(first: int, last: int) -> Effects:
         return effects.measure(opened, pairs[first:last], wanted.protocol, wanted.pll, how)
 
-    go_on(mine, rate, step)
+    go_on(mine, rate, step, fewest=max(1, len(pairs) // PIECES))
 
 
 def _draw(opened: Opened, found: Effects, about: str, palette: Palette, name: str, pairs: int) -> None:
@@ -102,10 +105,7 @@ def _draw(opened: Opened, found: Effects, about: str, palette: Palette, name: st
     chart = effects_chart(
         rows, palette, picked, f"direct contribution, nats{count}", f"lost when ablated, nats{count}"
     )
-    st.altair_chart(
-        chart, key=key, on_select=clicked, selection_mode="point",
-        alt="Direct contribution against ablation effect of heads and MLPs",
-    )  # fmt: skip
+    drawn(chart, key, clicked, "point", "Direct contribution against ablation effect of heads and MLPs")
     downloads(f"{opened.name}-contribution-ablation-{name}", pd.DataFrame(rows), chart)
     if name == "pair" and heads:
         link_to_head(picked if picked in heads else None)

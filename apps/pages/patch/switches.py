@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from apps.answers import ablate, explain
@@ -12,6 +13,7 @@ from apps.answers.explain import Subject
 from apps.charts.switches import switch_map
 from apps.frame import address
 from apps.frame.downloads import downloads
+from apps.frame.drawn import drawn
 from apps.look import markup
 from apps.look.palette import Palette
 
@@ -28,7 +30,7 @@ def choose(opened: Opened, subject: Subject, palette: Palette) -> tuple[str, ...
     off, wrong = ablate.known(config, _asked())
     st.session_state[OFF] = list(off[:MOST])
     off = off[:MOST]
-    _map(subject, ablate.switches(config), off, palette)
+    chart, table = _map(subject, ablate.switches(config), off, palette)
     units = f"neurons L0N0 to L{config.n_layers - 1}N{config.mlp_width - 1}" if _has_mlps(config) else ""
     st.multiselect(
         "Off",
@@ -43,6 +45,7 @@ def choose(opened: Opened, subject: Subject, palette: Palette) -> tuple[str, ...
     for sentence in wrong:
         st.warning(markup.plain(f"left on: {sentence}"))
     address.write(off=",".join(off) or None)
+    downloads(f"{opened.name}-switches", table.assign(off=table.component.isin(set(off))), chart)
     return off
 
 
@@ -69,7 +72,10 @@ def _has_mlps(config: Any) -> bool:
     return any("m" in kind for kind in config.blocks)
 
 
-def _map(subject: Subject, names: Sequence[str], off: Sequence[str], palette: Palette) -> None:
+def _map(
+    subject: Subject, names: Sequence[str], off: Sequence[str], palette: Palette
+) -> tuple[Any, pd.DataFrame]:
+    """The map that is clicked on; returns it and its table."""
     view = subject.views[-1]  # whole sentences: what the figures below are about
     rows = explain.cells(subject, view)
     here = [label for label in off if label in names]
@@ -82,16 +88,10 @@ def _map(subject: Subject, names: Sequence[str], off: Sequence[str], palette: Pa
         st.session_state[OFF] = [label for label in names if label in turned] + others
 
     chart = switch_map(rows, base, palette)
-    st.altair_chart(
-        chart, key=key, on_select=clicked, selection_mode="switch",
-        alt="Heads and MLPs by layer; a click switches one off or on",
-    )  # fmt: skip
+    drawn(chart, key, clicked, "switch", "Heads and MLPs by layer; a click switches one off or on")
     ends = [(palette.good, f"writes for {subject.helps}"), (palette.bad, f"for {subject.hurts}")]
     st.html(markup.key(ends, "Nats, whole sentences, everything on. Click switches off and on."))
-    import pandas as pd
-
-    table = pd.DataFrame(rows)[["component", "what", "nats"]]
-    downloads("switches", table.assign(off=table.component.isin(set(here))), chart)
+    return chart, pd.DataFrame(rows)[["component", "what", "nats"]]
 
 
 def _same_map(about: str, here: Sequence[str]) -> tuple[str, tuple[str, ...], str]:

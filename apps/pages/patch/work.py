@@ -90,18 +90,19 @@ def controls(mine: Work, name: str, rate: float, what: str, key: str) -> None:
         )
 
 
-def go_on(mine: Work, rate: float, step: Callable[[int, int], Any]) -> None:
+def go_on(mine: Work, rate: float, step: Callable[[int, int], Any], fewest: int = 1) -> None:
     """Do a piece, if the work is running, and run the part again.
 
     Args:
         mine: the work.
         rate: estimated seconds for a pair.
         step: does pairs `first` to `last`, the last not included, and returns what is kept of them.
+        fewest: pairs of a piece, where each has a cost of its own.
     """
     if not mine.running:
         return
     each = mine.seconds / mine.done if mine.done else rate
-    last = min(mine.total, mine.done + max(1, int(PIECE / max(each, 1e-6))))
+    last = min(mine.total, mine.done + max(fewest, int(PIECE / max(each, 1e-6))))
     began = time.perf_counter()
     try:
         piece = step(mine.done, last)
