@@ -21,5 +21,6 @@ PAGES = {
     for page in (
         Page("explain", "Explain", "apps.pages.explain.page"),
         Page("blimp", "Minimal pairs", "apps.pages.blimp.page"),
+        Page("generate", "Generate", "apps.pages.generate.page"),
     )
 }
