@@ -164,7 +164,7 @@ def _written(_opened: Opened, key: str, settings: Settings) -> Written:
     if not settings.prompt.strip():
         raise InputError("the prompt is empty; give the model some text to go on from.")
     with _opened.lock, torch.no_grad():
-        read = model.to_tokens(settings.prompt)
+        read = _read(_opened, settings.prompt)
         if is_masked(_opened):
             ids, places, end = _fill(_opened, read)
             reads = places
@@ -173,6 +173,20 @@ def _written(_opened: Opened, key: str, settings: Settings) -> Written:
             reads, read = places - 1, ids
         logits = model.unembed(model.residual(read)[0, reads])
         return _described(_opened, settings, read, ids, places, reads, logits, end)
+
+
+def _read(opened: Opened, prompt: str) -> Any:
+    """The prompt's token ids [1, pos], BOS first."""
+    model = opened.model
+    read = model.to_tokens(prompt, truncate=True)
+    room = model.config.n_ctx - (0 if is_masked(opened) else 1)
+    if read.shape[1] > room or (
+        read.shape[1] == room and 1 + len(opened.tokenizer.encode(prompt, add_special_tokens=False)) > room
+    ):
+        raise InputError(
+            f"the prompt fills {opened.name}'s context of {model.config.n_ctx} tokens; shorten it."
+        )
+    return read
 
 
 def _continue(opened: Opened, read: Any, settings: Settings) -> tuple[Any, Any, str]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 CELL = 30
 """Height of a row, pixels."""
+WIDTH, FEW = 72, 4
+"""Pixels of a column where there are few; more of them share the page's width."""
 LETTERS = 7
 """Of a token's name in a cell; the tooltip has all."""
 
@@ -43,7 +45,7 @@ def lens_map(frame: "pd.DataFrame", palette: Palette, value: str, chosen: int, v
     )
     y = alt.Y("point:N", sort=points[::-1], title=None).axis(labelPadding=6, **BARE)
     x = alt.X("column:N", sort=[labels[place] for place in places], title=None).axis(
-        orient="top", labelAngle=-35, labelPadding=4, labelLimit=80, **BARE
+        orient="top", labelAngle=-35, labelPadding=4, labelLimit=80, labelOverlap=False, **BARE
     )
     scale = alt.Scale(domain=[0, 1], range=list(palette.sequential), interpolate="rgb")
     tooltip = [
@@ -66,7 +68,7 @@ def lens_map(frame: "pd.DataFrame", palette: Palette, value: str, chosen: int, v
         text="text:N", color=alt.Color("ink:N", scale=None)
     )
     layered = alt.layer(cells.add_params(click), ring, text).properties(
-        height=CELL * len(points), padding=NONE
+        height=CELL * len(points), padding=NONE, width=alt.Step(WIDTH) if len(places) <= FEW else "container"
     )
     return layered.resolve_scale(color="independent").configure_view(strokeWidth=0)
 

@@ -39,4 +39,4 @@ def _spaced(word: str) -> str:
     if word == "⏎":
         return '<span class="dot">⏎</span><br>'
     bare = word.lstrip("·")
-    return " " * (len(word) - len(bare)) + html(bare) if bare else html(word)
+    return " " * (len(word) - len(bare)) + html(bare)

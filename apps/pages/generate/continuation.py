@@ -10,7 +10,7 @@ from apps.answers.catalogue import Opened
 from apps.answers.generate import ENDS, Settings, Written
 from apps.charts.alternatives import alternatives
 from apps.charts.lens_map import lens_map
-from apps.frame import address
+from apps.frame import address, journey
 from apps.frame.downloads import downloads
 from apps.frame.told import fragment
 from apps.look import markup
@@ -28,8 +28,16 @@ LENS = (
 
 
 @fragment
-def show(opened: Opened, settings: Settings, name: str, palette: Palette) -> None:
-    """Draw one model's text; `name` is A or B, and keeps the keys of the two apart."""
+def show(opened: Opened, settings: Settings, name: str, palette: Palette, vocabulary: int) -> None:
+    """Draw one model's text.
+
+    Args:
+        opened: the model.
+        settings: how it goes on.
+        name: A or B; keeps the keys of the two apart.
+        palette: colours.
+        vocabulary: tokens of the larger tokenizer of the two; the end of both scales of ranks.
+    """
     if generate.is_masked(opened) and settings.prompt.strip() and not generate.gaps(opened, settings.prompt):
         _no_gap(opened)
         return
@@ -51,7 +59,12 @@ def show(opened: Opened, settings: Settings, name: str, palette: Palette) -> Non
     st.html(written(found.words, found.places, [float(p) for p in found.probs], chosen, palette))
     ends = [(palette.amount(0.0), "improbable"), (palette.amount(1.0), "certain")]
     st.html(markup.key(ends, "By the model itself, before temperature and top-k. Framed: the token below."))
-    _tokens(opened, found, name, palette, key)
+    place = _token(opened, found, name, palette, key)
+    _lens(opened, found, name, palette, key, place, vocabulary)
+    with st.expander("Every token as a table"):
+        whole = found.to_frame()
+        st.dataframe(whole, hide_index=True, height=300)
+        downloads(f"{opened.name}-written-{name}", whole)
 
 
 def _headline(opened: Opened, found: Written) -> str:
@@ -75,13 +88,12 @@ def _no_gap(opened: Opened) -> None:
 
 
 def _gap(mask: str) -> None:
-    st.session_state["gprompt"] = f"{st.session_state.get('gprompt', '').rstrip(' .')} {mask}."
-    from apps.frame import journey
-
-    journey.go("generate")
+    prompt = f"{st.session_state.get('gprompt', '').rstrip(' .')} {mask}."
+    journey.go("generate", gprompt=prompt)
 
 
-def _tokens(opened: Opened, found: Written, name: str, palette: Palette, key: str) -> None:
+def _token(opened: Opened, found: Written, name: str, palette: Palette, key: str) -> int:
+    """The choice of a token and what else could have stood there; returns its place, from 1."""
     place = st.selectbox(
         "Token",
         list(range(1, len(found) + 1)),
@@ -114,14 +126,12 @@ def _tokens(opened: Opened, found: Written, name: str, palette: Palette, key: st
             },
         )
         downloads(f"{opened.name}-alternatives-{name}", frame, chart)
-    _lens(opened, found, name, palette, key, place)
-    with st.expander(f"All {len(found)} tokens as a table"):
-        whole = found.to_frame()
-        st.dataframe(whole, hide_index=True, height=300)
-        downloads(f"{opened.name}-written-{name}", whole)
+    return place
 
 
-def _lens(opened: Opened, found: Written, name: str, palette: Palette, key: str, place: int) -> None:
+def _lens(
+    opened: Opened, found: Written, name: str, palette: Palette, key: str, place: int, vocabulary: int
+) -> None:
     st.subheader("Logit lens under each token", anchor=False, help=LENS)
     value_key = f"glens{name}".removesuffix("A")
     address.choice(value_key, list(VALUES), "probability")
@@ -134,7 +144,7 @@ def _lens(opened: Opened, found: Written, name: str, palette: Palette, key: str,
     last = min(len(found), first + WINDOW - 1)
     whole = found.lens_frame()
     frame = whole[(whole.place >= first) & (whole.place <= last)]
-    chart = lens_map(frame, palette, value or "probability", place, opened.model.config.d_vocab)
+    chart = lens_map(frame, palette, value or "probability", place, vocabulary)
     text = f"{opened.key}|{value}|{first}|{found.ids}|{palette.name}"
     chart_key = f"lens-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

@@ -21,9 +21,10 @@ def show(frame: Frame) -> None:
     """Draw the settings, and each model's continuation."""
     settings = choose(frame)
     models = [frame.opened, *([frame.beside] if frame.beside else [])]
+    vocabulary = max(one.model.config.d_vocab for one in models)
     for column, opened, name in zip(st.columns(len(models), gap="large"), models, "AB", strict=False):
         with column, told():
-            continuation.show(opened, settings, name, frame.palette)
+            continuation.show(opened, settings, name, frame.palette, vocabulary)
 
 
 def choose(frame: Frame) -> Settings:
