@@ -37,6 +37,8 @@ class View:
     uniform: float
     """What the uniform guess gives; 0 for two predictions at equal length."""
     rest: float
+    token: int | None = None
+    """The scored token that it is about; None for whole sentences."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,10 @@ class Subject:
     helps: str
     """What a positive contribution helps."""
     hurts: str
+    sides: tuple[TextAttribution, ...] = ()
+    """The sentence that counts, and the one that is taken off it, if there is one."""
+    asked: tuple[str, ...] = ()
+    """A pair's sentences, protocol and pseudo-log-likelihood, or a text."""
 
 
 def explain_pair(opened: Opened, good: str, bad: str, protocol: str, pll: str) -> PairAttribution:
@@ -141,12 +147,18 @@ def columns(pair: PairAttribution) -> list[Column]:
     return side_by_side(good, bad, pair.place)
 
 
-def pair_subject(pair: PairAttribution, key: str, names: tuple[str, str] = MINIMAL) -> Subject:
+def pair_subject(
+    pair: PairAttribution,
+    key: str,
+    names: tuple[str, str] = MINIMAL,
+    protocol: str = "native",
+    pll: str = "original",
+) -> Subject:
     """A pair for the component map: at the shown position, and over the whole sentences."""
     kind = "logit difference" if pair.same_context else "log-probability difference"
     here = View(
         "position", f"At {contrast(pair, names)}", pair.difference_at_place, kind, pair.at_place,
-        pair.uniform_at_place, pair.rest_at_place,
+        pair.uniform_at_place, pair.rest_at_place, pair.place,
     )  # fmt: skip
     whole = View(
         "sentence", "Whole sentences", pair.difference, "log-probability difference", pair.whole,
@@ -157,18 +169,22 @@ def pair_subject(pair: PairAttribution, key: str, names: tuple[str, str] = MINIM
         for side, label in zip((pair.good, pair.bad), names, strict=True)
     )
     first, second = names
-    return Subject(key, pair.components, (here, whole), readings, f"the {first} one", f"the {second} one")
+    return Subject(
+        key, pair.components, (here, whole), readings, f"the {first} one", f"the {second} one",
+        (pair.good, pair.bad), (pair.good.text, pair.bad.text, protocol, pll),
+    )  # fmt: skip
 
 
 def text_subject(text: TextAttribution, place: int, key: str) -> Subject:
     """One token of a text for the component map."""
     view = View(
         "token", f"‘{bare(text.tokens[place])}’", float(text.log_probs[place]), "log-probability",
-        text.contributions[place], text.uniform, float(text.rest[place]),
+        text.contributions[place], text.uniform, float(text.rest[place]), place,
     )  # fmt: skip
     return Subject(
-        key, text.components, (view,), (reading(text, place, "text"),), "this token", "other tokens"
-    )
+        key, text.components, (view,), (reading(text, place, "text"),), "this token", "other tokens",
+        (text,), (text.text,),
+    )  # fmt: skip
 
 
 def reading(text: TextAttribution, place: int, label: str) -> Reading:
@@ -202,14 +218,22 @@ def groups(subject: Subject, view: View) -> list[tuple[str, float]]:
 
 
 def strongest_head(components: Sequence[Component], values: np.ndarray) -> str:
-    """The label of the head with the largest contribution of either sign; there must be one."""
-    heads = [index for index, component in enumerate(components) if component.kind == "head"]
-    return components[max(heads, key=lambda index: (abs(values[index]), -index))].label
+    """The label of the head with the largest contribution of either sign, or of the MLP with it where there
+    are no heads; there must be one of them."""
+    kinds = {component.kind for component in components}
+    kind = "head" if "head" in kinds else "mlp"
+    some = [index for index, component in enumerate(components) if component.kind == kind]
+    return components[max(some, key=lambda index: (abs(values[index]), -index))].label
 
 
 def head_labels(components: Sequence[Component]) -> list[str]:
     """All heads, in order."""
     return [component.label for component in components if component.kind == "head"]
+
+
+def part_labels(components: Sequence[Component]) -> list[str]:
+    """All heads and MLPs, block by block: what can be chosen on the map and switched off."""
+    return [component.label for component in components if component.kind in ("head", "mlp")]
 
 
 def find(components: Sequence[Component], label: str) -> Component:
@@ -227,17 +251,17 @@ def describe(component: Component) -> str:
     return names.get(component.kind, "token-type embedding")
 
 
-def top(subject: Subject, view: View, count: int = 5) -> list[tuple[str, float, str]]:
-    """The strongest components: label, nats, in words what they do."""
-    order = np.argsort(-np.abs(view.values), kind="stable")[:count]
+def top(subject: Subject, values: np.ndarray, count: int = 5) -> list[tuple[str, float, str]]:
+    """The strongest components: label, nats, in words what they do. `values`: a number for each, or NaN."""
+    order = [index for index in np.argsort(-np.abs(values), kind="stable") if not np.isnan(values[index])]
     rows = []
-    for index in order:
-        component, value = subject.components[index], float(view.values[index])
+    for index in order[:count]:
+        component, value = subject.components[index], float(values[index])
         rows.append((component.label, value, f"helps {subject.helps if value > 0 else subject.hurts}"))
     return rows
 
 
-def cells(subject: Subject, view: View) -> list[dict[str, Any]]:
+def cells(subject: Subject, values: np.ndarray) -> list[dict[str, Any]]:
     """Heads and MLPs as rows of the map: layer, column, component, nats, and words for the tooltip."""
     return [
         {
@@ -247,7 +271,7 @@ def cells(subject: Subject, view: View) -> list[dict[str, Any]]:
             "what": describe(component),
             "nats": float(value),
         }
-        for component, value in zip(subject.components, view.values, strict=True)
+        for component, value in zip(subject.components, values, strict=True)
         if component.layer is not None
     ]
 

@@ -151,6 +151,11 @@ def _whole(saved: Saved, data: str | None) -> BlimpResult:
     return result if pairs is None else _joined(str(saved.path), saved.modified, saved.fingerprint, pairs)
 
 
+def whole(saved: Saved, data: str | None = None) -> BlimpResult:
+    """The saved result, with its sentences if they were saved or the same pairs are on this machine."""
+    return _whole(saved, data)
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _joined(path: str, modified: int, fingerprint: str, _pairs: PairSet) -> BlimpResult:
     from workbench.data.tokenizer import load_tokenizer
@@ -169,14 +174,15 @@ def scored_pairs(source: Source) -> "pd.DataFrame":
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _embedded() -> PairSet:
+def embedded() -> PairSet:
+    """The pairs that come with the package."""
     return open_pairs(None)
 
 
 def pair_set(source: Source) -> PairSet:
     """The pairs themselves: the embedded ones, or those that the saved result lists."""
     if source.other is None or source.other.source == "embedded":
-        return _embedded()
+        return embedded()
     columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
     paradigms: dict[str, list[Pair]] = {}
     for row in _whole(source.other, source.data).per_pair[columns].itertuples(index=False, name=None):
