@@ -1,5 +1,6 @@
 """Long work on the page: how far it is, how long it takes still, and a way to end it."""
 
+import time
 from collections.abc import Callable
 
 import streamlit as st
@@ -11,6 +12,11 @@ PATIENCE = 0.7
 """Seconds after which progress is shown."""
 EVERY = 0.7
 """Seconds between two looks."""
+
+
+def patient(work: Work) -> bool:
+    """Give work that has just begun a moment; whether it is done."""
+    return work.wait(max(0.0, PATIENCE - (time.monotonic() - work.began)))
 
 
 def waited(work: Work, what: str, cancel: Callable[[], None], key: str) -> bool:
@@ -25,7 +31,7 @@ def waited(work: Work, what: str, cancel: Callable[[], None], key: str) -> bool:
     Raises:
         WorkbenchError: what the work ended with.
     """
-    if work.wait(PATIENCE):
+    if patient(work):
         if isinstance(work.error, Cancelled):
             cancel()
             return False
