@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 Column = tuple[str, Saved]
 """A model's name and its result."""
 FILTERS = {
-    "wrong": "A wrong",
-    "turned": "A wrong, B right",
-    "lost": "A right, B wrong",
+    "wrong": "{0} wrong",
+    "turned": "{0} wrong, {1} right",
+    "lost": "{0} right, {1} wrong",
     "all": "All pairs",
 }
+"""Which pairs are shown; {0} is model A, {1} model B."""
 
 
 def matching(run: Path, like: Saved, step: int | None = None) -> Saved | None:

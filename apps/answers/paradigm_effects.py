@@ -1,6 +1,7 @@
 """What components do on whole paradigms: from the summary that was written beside the run, else measured."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -41,6 +42,8 @@ class _Store:
     """Measured paradigms, the oldest forgotten first."""
 
     kept: "OrderedDict[Key, ComponentMatrix]" = field(default_factory=OrderedDict)
+    rates: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Seconds a pair of the last measurement, by checkpoint and method."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
@@ -112,16 +115,23 @@ def measure(opened: Opened, source: Source, paradigms: Sequence[str], method: st
     some = PairSet(whole.name, whole.source, {name: whole.paradigms[name][:limit] for name in paradigms})
     protocol, pll = protocol_of(source)
     text = _stories() if method == "ablate" else None
+    began = time.perf_counter()
     with opened.lock:
         found = component_matrix(
             opened.run, some, methods=[method], reference=text, protocol=protocol, pll=pll
         )
     store = _store()
     with store.lock:
+        store.rates[opened.key, method] = (time.perf_counter() - began) / max(1, len(some))
         for name in paradigms:
             store.kept[_key(opened, source, name, method, limit)] = _only(found, name)
         while len(store.kept) > MOST:
             store.kept.popitem(last=False)
+
+
+def rate(opened: Opened, method: str) -> float | None:
+    """Seconds a pair that the last measurement took; None before the first."""
+    return _store().rates.get((opened.key, method))
 
 
 def _stories() -> list[str]:

@@ -13,6 +13,7 @@ from apps.look import markup
 from apps.pages.explain.side import Side
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
+CARD_WIDTH = 178
 
 
 def show(side: Side, view: View, parts: list[str], wanted: Wanted | None) -> list[Callable[[], None]]:
@@ -24,23 +25,23 @@ def show(side: Side, view: View, parts: list[str], wanted: Wanted | None) -> lis
 
     with st.container(horizontal=True, vertical_alignment="center"):
         label = st.selectbox(
-            f"Component of {side.opened.name}" if side.state != "head" else "Head or MLP",
+            "Head or MLP" if side.state == "head" else f"… of {side.opened.name}",
             parts,
             key=side.state,
             on_change=pick,
-            width=150,
+            width=120,
             help="The strongest head is chosen first; a click on the map chooses another, or an MLP.",
         )
         _contribution(side, view, label)
         for how in switched_off.HOWS:
-            place = st.container()
+            place = st.container(width=CARD_WIDTH)
             fill = _filler(place, side, view, label, how)
             if how == "mean" and not switched_off.means_at_hand(side.opened):
                 later.append(fill)
             else:
                 fill()
         if wanted is not None and wanted.source is not None and wanted.uid is not None:
-            place = st.container()
+            place = st.container(width=CARD_WIDTH)
             fill = _aggregate(place, side, wanted, label)
             if paradigm_effects.at_hand(side.opened, wanted.source, wanted.uid):
                 fill()
@@ -51,13 +52,14 @@ def show(side: Side, view: View, parts: list[str], wanted: Wanted | None) -> lis
 
 def _contribution(side: Side, view: View, label: str) -> None:
     value = float(view.values[[each.label for each in side.subject.components].index(label)])
-    helps = side.subject.helps if value > 0 else side.subject.hurts
+    helps = (side.subject.helps if value > 0 else side.subject.hurts).removesuffix(" one").removeprefix("the ")
     st.metric(
         f"{label} directly",
         f"{markup.number(value)} nats",
         help="Its direct contribution: what it writes for the readout, with the norms on the way frozen. What "
         "it does through later components is not in it.",
-        delta=f"helps {helps}",
+        delta=f"for {helps}",
+        width=CARD_WIDTH,
         **CARD,
     )
 
@@ -74,7 +76,7 @@ def _filler(place: Any, side: Side, view: View, label: str, how: str) -> Callabl
                 help=f"The {view.total_name} when what {label} writes at every position is replaced by {what}, "
                 f"and all later components react to that; with it, it is {markup.number(view.total)} nats. "
                 "Its effect is the difference of the two: above 0, it helps as a positive contribution does.",
-                delta=f"effect {markup.number(found.effect)}, from {markup.number(view.total)}",
+                delta=f"effect {markup.number(found.effect)}",
                 **CARD,
             )
 
@@ -92,12 +94,12 @@ def _aggregate(place: Any, side: Side, wanted: Wanted, label: str) -> Callable[[
             if found is None:
                 return
             st.metric(
-                f"{label} on the paradigm",
+                f"Over {found.n:,} pairs",
                 f"{markup.number(found.effect)} nats",
-                help=f"Its mean direct contribution to log p(good) − log p(bad) of whole sentences over "
+                help=f"{label}: its mean direct contribution to log p(good) − log p(bad) of whole sentences over "
                 f"{found.n:,} pairs of {uid}, with the 95 % interval (Student's) about drawing other pairs. "
                 "One pair is an anecdote; this is the aggregate beside it.",
-                delta=f"{markup.number(found.low)} to {markup.number(found.high)}, n = {found.n:,}",
+                delta=f"{markup.number(found.low)} to {markup.number(found.high)}",
                 **CARD,
             )
 
