@@ -12,6 +12,7 @@ from apps.answers.catalogue import Opened
 from apps.charts.head_map import head_map
 from apps.frame import address
 from apps.frame.downloads import downloads
+from apps.frame.drawn import drawn
 from apps.frame.frame import Frame, Wanted
 from apps.frame.told import fragment
 from apps.look import markup
@@ -177,10 +178,7 @@ def _map(
             pick()
 
     chart = head_map(rows, palette, st.session_state["head"], limit, signed)
-    st.altair_chart(
-        chart, key=key, on_select=picked, selection_mode="cell",
-        alt=f"{heads.SCORES[score].title} of each head, layer by head",
-    )  # fmt: skip
+    drawn(chart, key, picked, "cell", f"{heads.SCORES[score].title} of each head, layer by head")
     unit = heads.SCORES[score].unit
     if signed:
         ends = [

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from workbench.interp.heads.result import HeadScores
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
-ON = {"pair": "The pair", "text": "Own text"}
+ON = {"pair": "The pair", "left": "The text", "text": "Own text"}
 CIRCUITS = {
     "OV": (
         "OV circuit",
@@ -134,7 +134,9 @@ def _attention(frame: Frame, label: str) -> None:
     opened = frame.opened
     title, choose = st.columns([3, 2], vertical_alignment="center")
     title.subheader(f"What {label} attends to", anchor=False)
-    options = list(ON) if frame.wanted is not None else ["text"]
+    options = ["text"]
+    if frame.wanted is not None or frame.text is not None:
+        options.insert(0, "pair" if frame.wanted is not None else "left")
     address.choice("headon", options, options[0])
     with choose:
         on = st.segmented_control(
@@ -148,8 +150,10 @@ def _attention(frame: Frame, label: str) -> None:
     address.write(headon=None if on == options[0] else on)
     if on == "pair" and frame.wanted is not None:
         readings = heads.pair_subject(opened, frame.wanted).readings
+    elif on == "left" and frame.text is not None:
+        readings = heads.text_readings(opened, frame.text)
     else:
-        address.words("headtext", frame.text or TEXT)
+        address.words("headtext", TEXT)
         text = st.text_area("Text that the head reads", key="headtext", height=80, max_chars=address.LONGEST)
         address.write(headtext=text)
         readings = heads.text_readings(opened, text)

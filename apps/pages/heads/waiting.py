@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from apps.answers.background import Cancelled, Work
+from apps.answers.background import CancelledError, Work
 from apps.look import markup
 
 PATIENCE = 0.7
@@ -32,7 +32,7 @@ def waited(work: Work, what: str, cancel: Callable[[], None], key: str) -> bool:
         WorkbenchError: what the work ended with.
     """
     if patient(work):
-        if isinstance(work.error, Cancelled):
+        if isinstance(work.error, CancelledError):
             cancel()
             return False
         if work.error is not None:
