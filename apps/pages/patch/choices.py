@@ -14,6 +14,8 @@ from apps.frame.frame import Wanted
 from apps.look import markup
 from apps.look.tokens import bare
 
+_ABOUT = "pair of the own beginning"
+
 
 def choose_readout(found: tuple[Readout, ...]) -> Readout:
     """Where the answer is read off."""
@@ -72,6 +74,10 @@ def against(opened: Opened, wanted: Wanted, readout: Readout) -> tuple[Readout, 
     if opened.model.config.objective != "clm":
         return readout, _mean(opened)
     other = counterpart(opened, wanted, readout)
+    about = (wanted.good, wanted.bad, readout.key)
+    if st.session_state.setdefault(_ABOUT, about) != about:  # another pair's own beginning
+        address.forget("against")
+        st.session_state[_ABOUT] = about
     address.words("against", "")
     text = st.text_input(
         "Corrupted beginning",
