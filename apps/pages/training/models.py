@@ -8,15 +8,13 @@ from apps.answers.catalogue import Opened
 from apps.answers.comparison import Parts
 from apps.charts.cumulative import cumulative
 from apps.charts.depth_map import depth_map
-from apps.frame import address, journey
+from apps.frame import journey
 from apps.frame.downloads import downloads
 from apps.frame.frame import Frame, Wanted
 from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.look.palette import Palette
-from apps.pages.training import matched
-
-OVER = {"pair": "This pair", "paradigm": "Mean of the paradigm"}
+from apps.pages.training import matched, over
 
 
 def show(frame: Frame) -> None:
@@ -96,8 +94,7 @@ def components(
     if wanted is None:
         st.markdown("Choose *Pair* or *Sentences* in the sidebar: contributions are of two sentences.")
         return
-    over = _over(wanted)
-    if over == "paradigm":
+    if over.choose(wanted) == "paradigm":
         assert wanted.source is not None
         assert wanted.uid is not None
         with st.spinner("Attributing the paradigm's pairs …"):
@@ -114,19 +111,6 @@ def components(
     _subject(wanted, both, beside)
     _maps(both, palette, f"{opened.key}-{beside.key}")
     _ranked(both, palette)
-
-
-def _over(wanted: Wanted) -> str:
-    if wanted.uid is None or wanted.source is None:
-        return "pair"
-    address.choice("tover", list(OVER), "pair")
-    chosen = st.segmented_control(
-        "Over", list(OVER), key="tover", format_func=lambda key: OVER[key], required=True,
-        label_visibility="collapsed",
-        help=f"One pair, or the mean over the first {comparison.PAIRS} pairs of its paradigm.",
-    )  # fmt: skip
-    address.write(tover=None if chosen == "pair" else chosen)
-    return chosen or "pair"
 
 
 def _subject(wanted: Wanted, both: list[Parts], beside: Opened) -> None:
