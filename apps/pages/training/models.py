@@ -23,7 +23,7 @@ def show(frame: Frame) -> None:
         _choose(frame)
         return
     names = comparison.names(frame.opened, frame.beside)
-    st.subheader(f"{markup.plain(names[0])} beside {markup.plain(names[1])}", anchor=False)
+    st.html(markup.headline(f"{names[0]} beside {names[1]}"))
     with told():
         _facts(frame.opened, frame.beside, names)
     with told():
@@ -33,7 +33,7 @@ def show(frame: Frame) -> None:
 
 
 def _choose(frame: Frame) -> None:
-    st.subheader("Choose a second model", anchor=False)
+    st.html(markup.headline("Choose a second model"))
     runs = catalogue.find_runs(frame.asked.root, frame.asked.family)
     others = [name for name, path in runs.items() if path != frame.opened.run.path]
     if not others:
