@@ -11,6 +11,7 @@ from apps.answers import checkpoints, comparison, history
 from apps.answers.catalogue import Opened
 from apps.answers.comparison import Parts
 from apps.answers.history import PairThen
+from apps.answers.remembered import memory
 from apps.charts.curves import curves
 from apps.charts.depth_map import depth_map
 from apps.frame import journey
@@ -35,8 +36,7 @@ def show(opened: Opened, wanted: Wanted | None, steps: tuple[int, ...], palette:
     if over.choose(wanted) == "paradigm":
         then = _paradigm(opened, wanted, steps)
     else:
-        now = history.pair_at(opened, opened.run.step, *_asked(wanted))
-        then = _pair(opened, wanted, steps) | {now.step: now}
+        then = _pair(opened, wanted, steps)
     if opened.run.step in then:
         _draw(opened, wanted, then, steps, palette)
 
@@ -70,12 +70,14 @@ def _asked(wanted: Wanted) -> tuple[str, str, str, str]:
 
 
 def _pair(opened: Opened, wanted: Wanted, steps: tuple[int, ...]) -> dict[int, PairThen]:
-    others = [step for step in steps if step != opened.run.step]
-    keys: dict[int, Hashable] = {step: (checkpoints.key_of(opened, step), *_asked(wanted)) for step in others}
+    keys: dict[int, Hashable] = {step: (checkpoints.key_of(opened, step), *_asked(wanted)) for step in steps}
+    now = history.pair_at(opened, opened.run.step, *_asked(wanted))
+    memory().put(("pair", keys.get(now.step)), now)
     words = 2 * (len(wanted.good) + len(wanted.bad)) / checkpoints.tokens_a_second(opened)
     return each(
         "pair", keys, lambda step: history.pair_at(opened, step, *_asked(wanted)),
-        "Follow the pair over training", words + history.READING, live=checkpoints.is_light(opened),
+        "Follow the pair over training", words + history.READING, {now.step: now},
+        checkpoints.is_light(opened),
     )  # fmt: skip
 
 
@@ -83,12 +85,14 @@ def _paradigm(opened: Opened, wanted: Wanted, steps: tuple[int, ...]) -> dict[in
     source, paradigm = wanted.source, wanted.uid
     assert source is not None
     assert paradigm is not None
-    known = {opened.run.step: history.paradigm_at(opened, opened.run.step, source, paradigm)}
+    with st.spinner("Attributing the paradigm's pairs …"):
+        now = history.paradigm_at(opened, opened.run.step, source, paradigm)
     asked = (source.key, paradigm, wanted.protocol, wanted.pll)
     keys: dict[int, Hashable] = {step: (checkpoints.key_of(opened, step), *asked) for step in steps}
+    memory().put(("paradigm", keys.get(now.step)), now)
     return each(
         "paradigm", keys, lambda step: history.paradigm_at(opened, step, source, paradigm),
-        "Follow the paradigm over training", history.paradigm_seconds(opened), known,
+        "Follow the paradigm over training", history.paradigm_seconds(opened), {now.step: now},
     )  # fmt: skip
 
 
