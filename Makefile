@@ -6,13 +6,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check bench bench-quality app torture clean
+.PHONY: demo test check bench bench-quality bench-app app laws torture clean
 
 demo: $(VENV)/.app
 	$(BIN)/workbench demo --out runs/demo $(if $(filter 0,$(SERVE)),--no-serve)
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not torture" tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not torture and not every_variant" tests
+
+laws: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 -m every_variant tests
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,6 +29,9 @@ bench: $(VENV)/.dev
 
 bench-quality: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.quality
+
+bench-app: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.app
 
 app: $(VENV)/.app
 	$(BIN)/workbench app

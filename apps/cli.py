@@ -33,6 +33,7 @@ VERBS: dict[str, dict[str, str]] = {
         "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",
         "scaling": "scaling laws of a family: loss and BLiMP over size, the best size for a budget",
         "circuit": "which components decide a paradigm: over pairs, models and checkpoints; the smallest set",
+        "explain": "work out beforehand what the explorer shows first: heads, components, a pair",
         "study": "the TinyStories paper's interpretability study of a run, as one HTML page",
         "app": "open the explorer in the browser",
     },

@@ -4,8 +4,10 @@ A new field or a new value is one line in `CHANGES` or `SIMPLE`; every law then 
 `bert-like / positions=t5` to the fields of its configuration; what `ModelConfig` refuses is left out.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
+import pytest
 import torch
 
 from workbench.errors import ConfigError
@@ -117,6 +119,30 @@ def _name(kept: dict[str, Any], change: dict[str, Any]) -> str:
 
 
 VARIANTS = _product()
+
+
+def _daily() -> set[str]:
+    """Bases, all changes of the default, and of the others' changes a third: each in two of the six, dealt out."""
+    others = [base for base in BASES if base != "default"]
+    changes = [tuple(change.items()) for change in CHANGES]
+    dealt = {
+        f"{base} / {_name(BASES[base], dict(change))}"
+        for turn, change in enumerate(changes)
+        for place, base in enumerate(others)
+        if (turn + place) % 3 == 0
+    }
+    return {name for name in VARIANTS if "/" not in name or name.startswith("default / ") or name in dealt}
+
+
+DAILY = _daily()
+"""Variants that every run of the tests tries; `make laws` tries all."""
+
+
+def marked(names: Iterable[str]) -> list[Any]:
+    """The names as pytest's parameters; those that are not tried every day carry the mark `every_variant`."""
+    aside = pytest.mark.every_variant
+    return [pytest.param(name, id=name, marks=() if name in DAILY else aside) for name in names]
+
 
 SINGLE = {name: fields for name, fields in VARIANTS.items() if name in BASES or name.startswith("default / ")}
 """Every base, and every change of the default: for tests that cost more than a law."""

@@ -9,7 +9,8 @@ import numpy as np
 import streamlit as st
 
 from apps.answers.catalogue import Opened
-from apps.answers.sources import Source, candidates, protocol_of, scored_pairs
+from apps.answers.sources import Source, protocol_of, scored_pairs
+from apps.answers.summaries import table
 from apps.look.tokens import Column, bare, side_by_side, visible
 from workbench.interp.direct.pair import PairAttribution, TextAttribution, attribute_pair, attribute_text
 from workbench.interp.direct.writers import Component
@@ -36,6 +37,8 @@ class View:
     uniform: float
     """What the uniform guess gives; 0 for two predictions at equal length."""
     rest: float
+    token: int | None = None
+    """The scored token that it is about; None for whole sentences."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Subject:
     helps: str
     """What a positive contribution helps."""
     hurts: str
+    sides: tuple[TextAttribution, ...] = ()
+    """The sentence that counts, and the one that is taken off it, if there is one."""
+    asked: tuple[str, ...] = ()
+    """A pair's sentences, protocol and pseudo-log-likelihood, or a text."""
 
 
 def explain_pair(opened: Opened, good: str, bad: str, protocol: str, pll: str) -> PairAttribution:
@@ -67,23 +74,36 @@ def explain_pair(opened: Opened, good: str, bad: str, protocol: str, pll: str) -
 
 
 def opening_pair(opened: Opened, source: Source) -> tuple[str, int] | None:
-    """Paradigm and pair to open on: of the clearest mistakes of several paradigms the one whose first
-    differing token carries most of it, so that its components can be told; None without a saved result."""
-    if source.saved is None:
-        return None
+    """Paradigm and pair to open on, see `workbench.interp.summary.opening`: as the run's summary has it, else
+    chosen now; None without either a summary or a saved result."""
+    known = _known_opening(opened, source)
+    if known is not None or source.saved is None:
+        return known
     return _opening(opened, opened.key, source.saved.modified, source)
 
 
-@st.cache_resource(max_entries=32, show_spinner=False)
+def _known_opening(opened: Opened, source: Source) -> tuple[str, int] | None:
+    frame, saved = table(opened, "opening"), source.saved
+    if frame is None:
+        return None
+    rows = frame[frame.pairs == source.key]
+    if saved is not None:
+        rows = rows[(rows.fingerprint == saved.fingerprint) & (rows.protocol == saved.protocol)]
+        rows = rows[rows.pll.isna()] if saved.pll is None else rows[rows.pll == saved.pll]
+    return None if rows.empty else (str(rows.paradigm.iloc[0]), int(rows.pair_id.iloc[0]))
+
+
+@st.cache_resource(max_entries=32, show_spinner="Looking for a telling pair …")
 def _opening(_opened: Opened, key: str, modified: int, _source: Source) -> tuple[str, int] | None:
-    assert _source.saved is not None
+    from workbench.interp.summary.opening import opening_pair as choose
+
     protocol, pll = protocol_of(_source)
-    found = []
-    for row in candidates(scored_pairs(_source)).to_dict("records"):
-        pair = explain_pair(_opened, row["sentence_good"], row["sentence_bad"], protocol, pll)
-        where = (str(row["paradigm"]), int(row["pair_id"]))
-        found.append((max(pair.difference, pair.difference_at_place), where))
-    return min(found)[1] if found else None
+
+    def attribute(good: str, bad: str) -> PairAttribution:
+        return explain_pair(_opened, good, bad, protocol, pll)
+
+    found = choose(_opened.model, _opened.tokenizer, scored_pairs(_source), protocol, pll, attribute)
+    return None if found is None else (found.paradigm, found.pair_id)
 
 
 def explain_text(opened: Opened, text: str) -> TextAttribution:
@@ -127,12 +147,18 @@ def columns(pair: PairAttribution) -> list[Column]:
     return side_by_side(good, bad, pair.place)
 
 
-def pair_subject(pair: PairAttribution, key: str, names: tuple[str, str] = MINIMAL) -> Subject:
+def pair_subject(
+    pair: PairAttribution,
+    key: str,
+    names: tuple[str, str] = MINIMAL,
+    protocol: str = "native",
+    pll: str = "original",
+) -> Subject:
     """A pair for the component map: at the shown position, and over the whole sentences."""
     kind = "logit difference" if pair.same_context else "log-probability difference"
     here = View(
         "position", f"At {contrast(pair, names)}", pair.difference_at_place, kind, pair.at_place,
-        pair.uniform_at_place, pair.rest_at_place,
+        pair.uniform_at_place, pair.rest_at_place, pair.place,
     )  # fmt: skip
     whole = View(
         "sentence", "Whole sentences", pair.difference, "log-probability difference", pair.whole,
@@ -143,18 +169,22 @@ def pair_subject(pair: PairAttribution, key: str, names: tuple[str, str] = MINIM
         for side, label in zip((pair.good, pair.bad), names, strict=True)
     )
     first, second = names
-    return Subject(key, pair.components, (here, whole), readings, f"the {first} one", f"the {second} one")
+    return Subject(
+        key, pair.components, (here, whole), readings, f"the {first} one", f"the {second} one",
+        (pair.good, pair.bad), (pair.good.text, pair.bad.text, protocol, pll),
+    )  # fmt: skip
 
 
 def text_subject(text: TextAttribution, place: int, key: str) -> Subject:
     """One token of a text for the component map."""
     view = View(
         "token", f"‘{bare(text.tokens[place])}’", float(text.log_probs[place]), "log-probability",
-        text.contributions[place], text.uniform, float(text.rest[place]),
+        text.contributions[place], text.uniform, float(text.rest[place]), place,
     )  # fmt: skip
     return Subject(
-        key, text.components, (view,), (reading(text, place, "text"),), "this token", "other tokens"
-    )
+        key, text.components, (view,), (reading(text, place, "text"),), "this token", "other tokens",
+        (text,), (text.text,),
+    )  # fmt: skip
 
 
 def reading(text: TextAttribution, place: int, label: str) -> Reading:
@@ -188,14 +218,22 @@ def groups(subject: Subject, view: View) -> list[tuple[str, float]]:
 
 
 def strongest_head(components: Sequence[Component], values: np.ndarray) -> str:
-    """The label of the head with the largest contribution of either sign; there must be one."""
-    heads = [index for index, component in enumerate(components) if component.kind == "head"]
-    return components[max(heads, key=lambda index: (abs(values[index]), -index))].label
+    """The label of the head with the largest contribution of either sign, or of the MLP with it where there
+    are no heads; there must be one of them."""
+    kinds = {component.kind for component in components}
+    kind = "head" if "head" in kinds else "mlp"
+    some = [index for index, component in enumerate(components) if component.kind == kind]
+    return components[max(some, key=lambda index: (abs(values[index]), -index))].label
 
 
 def head_labels(components: Sequence[Component]) -> list[str]:
     """All heads, in order."""
     return [component.label for component in components if component.kind == "head"]
+
+
+def part_labels(components: Sequence[Component]) -> list[str]:
+    """All heads and MLPs, block by block: what can be chosen on the map and switched off."""
+    return [component.label for component in components if component.kind in ("head", "mlp")]
 
 
 def find(components: Sequence[Component], label: str) -> Component:
@@ -213,17 +251,17 @@ def describe(component: Component) -> str:
     return names.get(component.kind, "token-type embedding")
 
 
-def top(subject: Subject, view: View, count: int = 5) -> list[tuple[str, float, str]]:
-    """The strongest components: label, nats, in words what they do."""
-    order = np.argsort(-np.abs(view.values), kind="stable")[:count]
+def top(subject: Subject, values: np.ndarray, count: int = 5) -> list[tuple[str, float, str]]:
+    """The strongest components: label, nats, in words what they do. `values`: a number for each, or NaN."""
+    order = [index for index in np.argsort(-np.abs(values), kind="stable") if not np.isnan(values[index])]
     rows = []
-    for index in order:
-        component, value = subject.components[index], float(view.values[index])
+    for index in order[:count]:
+        component, value = subject.components[index], float(values[index])
         rows.append((component.label, value, f"helps {subject.helps if value > 0 else subject.hurts}"))
     return rows
 
 
-def cells(subject: Subject, view: View) -> list[dict[str, Any]]:
+def cells(subject: Subject, values: np.ndarray) -> list[dict[str, Any]]:
     """Heads and MLPs as rows of the map: layer, column, component, nats, and words for the tooltip."""
     return [
         {
@@ -233,7 +271,7 @@ def cells(subject: Subject, view: View) -> list[dict[str, Any]]:
             "what": describe(component),
             "nats": float(value),
         }
-        for component, value in zip(subject.components, view.values, strict=True)
+        for component, value in zip(subject.components, values, strict=True)
         if component.layer is not None
     ]
 

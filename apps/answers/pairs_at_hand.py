@@ -1,54 +1,21 @@
-"""Minimal pairs on this machine, for results that ship without sentences. Nothing is downloaded."""
-
-import os
-from collections.abc import Iterator
-from pathlib import Path
+"""Minimal pairs on this machine, for results that ship without sentences; remembered."""
 
 import streamlit as st
 
-from workbench.data.pairs import PairSet, open_pairs
-from workbench.errors import WorkbenchError
-
-HERE = Path(__file__).resolve().parents[2]
-USUAL = ("../shared/data", "data", ".")
-"""Folders, beside the current one and the checkout, in which a set of pairs is looked for by its name."""
-HUB = {"blimp": "datasets--nyu-mll--blimp"}
-"""Set -> its folder in the hub's cache, where an earlier download lies."""
+from workbench.data.pairs import PairSet
+from workbench.data.pairs_at_hand import fitting, places
 
 
 def pairs_at_hand(name: str, source: str, fingerprint: str, data: str | None = None) -> PairSet | None:
-    """The set of pairs that a result was made with, if this machine has it.
-
-    Args:
-        name: the set's, `blimp`.
-        source: `embedded` for those that come with the package.
-        fingerprint: the set must have it.
-        data: a folder of pairs, or one that holds such folders, to look in first.
-    """
+    """`workbench.data.pairs_at_hand.find_pairs`, remembered place by place."""
     if source == "embedded":
         return _opened(None, fingerprint)
-    for place in dict.fromkeys(map(str, _places(name, data))):
-        found = _opened(place, fingerprint)
-        if found is not None:
+    for place in dict.fromkeys(map(str, places(name, data))):
+        if (found := _opened(place, fingerprint)) is not None:
             return found
     return None
 
 
-def _places(name: str, data: str | None) -> Iterator[Path]:
-    if data is not None:
-        yield from filter(os.path.exists, (Path(data).expanduser(), Path(data).expanduser() / name))
-    for base in (Path(), HERE):
-        yield from (place for usual in USUAL if (place := (base / usual / name).resolve()).is_dir())
-    if name in HUB:
-        home = os.environ.get("HF_HOME") or "~/.cache/huggingface"
-        hub = Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
-        yield from sorted((hub / HUB[name] / "snapshots").glob("*"))
-
-
 @st.cache_resource(max_entries=16, show_spinner="Looking for the pairs …")
 def _opened(place: str | None, fingerprint: str) -> PairSet | None:
-    try:
-        found = open_pairs(place)
-    except (WorkbenchError, OSError):
-        return None
-    return found if found.fingerprint == fingerprint else None
+    return fitting(place, fingerprint)

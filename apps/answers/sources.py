@@ -151,6 +151,11 @@ def _whole(saved: Saved, data: str | None) -> BlimpResult:
     return result if pairs is None else _joined(str(saved.path), saved.modified, saved.fingerprint, pairs)
 
 
+def whole(saved: Saved, data: str | None = None) -> BlimpResult:
+    """The saved result, with its sentences if they were saved or the same pairs are on this machine."""
+    return _whole(saved, data)
+
+
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _joined(path: str, modified: int, fingerprint: str, _pairs: PairSet) -> BlimpResult:
     from workbench.data.tokenizer import load_tokenizer
@@ -229,18 +234,6 @@ def _score(
         return blimp(
             _opened.model, pairs_of, protocol, pll=pll, paradigms=[paradigm], tokenizer=_opened.tokenizer
         )
-
-
-def candidates(frame: "pd.DataFrame", count: int = 6) -> "pd.DataFrame":
-    """Mistakes to open on: the clearest one of each paradigm that the model mostly gets right (else of all),
-    of sentences with equally many tokens where there are any; clearest first."""
-    accuracy = frame.groupby("paradigm").correct.transform("mean")
-    even = frame.tokens_good == frame.tokens_bad
-    wrong = frame.correct < 0.5
-    kinds = (wrong & even & (accuracy > 0.5), wrong & even, wrong, frame.correct >= 0)
-    chosen = next(frame[kind] for kind in kinds if kind.any())
-    clearest = chosen.loc[chosen.groupby("paradigm").margin.idxmin()]
-    return clearest.sort_values(["margin", "paradigm"], kind="stable").head(count)
 
 
 def by_margin(frame: "pd.DataFrame") -> "pd.DataFrame":

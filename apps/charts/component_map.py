@@ -16,7 +16,9 @@ FEWEST = 4
 """Columns that the component map has room for at least, so that one or two do not fill the page."""
 
 
-def component_map(rows: Sequence[dict[str, Any]], palette: Palette, selected: str | None) -> Any:
+def component_map(
+    rows: Sequence[dict[str, Any]], palette: Palette, selected: str | None, limit: float | None = None
+) -> Any:
     """Layer x (heads, MLP) with numbers; a click selects a cell (selection `cell`, field `component`).
 
     Args:
@@ -24,9 +26,10 @@ def component_map(rows: Sequence[dict[str, Any]], palette: Palette, selected: st
             A layer without one of the columns has an empty place there.
         palette: colours; their limits are symmetric.
         selected: the component that is framed.
+        limit: nats of the strongest colours; the largest number here unless maps are to be compared.
     """
     frame = pd.DataFrame(rows)
-    limit = float(frame.nats.abs().max()) or 1.0
+    limit = limit or float(frame.nats.abs().max()) or 1.0
     columns = sorted(set(frame.column), key=lambda name: (name == "MLP", len(name), name))
     layers = list(dict.fromkeys(frame.layer))
     gap = 0.3 if len(columns) > 1 else 0.0

@@ -29,14 +29,15 @@ def show(arguments: Sequence[str]) -> None:
             opened = sidebar.choose_model(asked.root, asked.family)
             beside = sidebar.choose_beside(asked.root, asked.family, opened)
             what = sidebar.choose_subject()
-            wanted: Wanted | str | None = None
-            with told():
-                if what == "pair":
-                    wanted = sidebar.choose_pair(opened, asked.data)
-                elif what == "sentences":
-                    wanted = sidebar.write_sentences()
-                else:
-                    wanted = sidebar.write_text()
+        wanted: Wanted | str | None = None
+        with told(), st.sidebar:  # told in the middle of the page: on a telephone the sidebar is closed
+            if what == "pair":
+                wanted = sidebar.choose_pair(opened, asked.data)
+            elif what == "sentences":
+                wanted = sidebar.write_sentences()
+            else:
+                wanted = sidebar.write_text()
+        with st.sidebar:
             sidebar.footer()
         for note in (*opened.notes, *(beside.notes if beside else ())):
             st.warning(markup.plain(note))

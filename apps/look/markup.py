@@ -34,6 +34,17 @@ def number(value: float, digits: int = 2) -> str:
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
+def duration(seconds: float) -> str:
+    """How long something takes, as one says it.
+
+    >>> duration(0.3), duration(8.2), duration(200)
+    ('a second', '8 seconds', '3 minutes')
+    """
+    if seconds < 1.5:
+        return "a second"
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+
+
 def style(palette: Palette) -> str:
     """The style sheet of everything below; put it on the page once."""
     return f"<style>{stylesheet(palette)}</style>"
@@ -139,6 +150,15 @@ def ranking(rows: Sequence[tuple[str, float, str]]) -> str:
     lines = (
         f'<tr><td>{html(name)}</td><td class="{"good" if value > 0 else "bad"}">{number(value)}</td>'
         f"<td>{html(remark)}</td></tr>"
+        for name, value, remark in rows
+    )
+    return f'<table class="wb-top">{"".join(lines)}</table>'
+
+
+def amounts(rows: Sequence[tuple[str, float, str]]) -> str:
+    """The same for shares, which have no sign."""
+    lines = (
+        f"<tr><td>{html(name)}</td><td>{value:.2f}</td><td>{html(remark)}</td></tr>"
         for name, value, remark in rows
     )
     return f'<table class="wb-top">{"".join(lines)}</table>'

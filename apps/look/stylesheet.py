@@ -34,6 +34,14 @@ _RULES = """
 }
 .wb-names .wb-sum { padding-top: 0.25rem; }
 
+.wb-written {
+  font-size: 1.05rem; line-height: 1.95; margin: 0.2rem 0 0; overflow-wrap: anywhere; white-space: pre-wrap;
+}
+.wb-written .wb-given { color: var(--wb-muted); }
+.wb-written .wb-token { border-radius: 4px; padding: 0.16rem 0; border: 1.5px solid transparent; }
+.wb-written .wb-token.here { border-color: var(--wb-ink); }
+.wb-written .dot { opacity: 0.45; }
+
 .wb-key { color: var(--wb-muted); font-size: 0.8rem; margin: 0; }
 .wb-key i {
   display: inline-block; width: 0.75rem; height: 0.75rem; border-radius: 3px;
@@ -55,6 +63,18 @@ _RULES = """
 .wb-top td:first-child { white-space: nowrap; padding-right: 0.6rem; }
 .wb-top td:nth-child(2) { text-align: right; white-space: nowrap; font-weight: 600; }
 .wb-top td:nth-child(3) { color: var(--wb-muted); padding-left: 0.7rem; font-size: 0.84rem; }
+.wb-passages { margin: 0; font-size: 0.95rem; line-height: 1.75; }
+.wb-passages p { margin: 0 0 0.15rem; overflow-wrap: anywhere; padding-left: 3.6rem; text-indent: -3.6rem; }
+.wb-passages .v {
+  display: inline-block; width: 3rem; margin-right: 0.6rem; text-align: right; text-indent: 0;
+  color: var(--wb-muted); font-size: 0.8rem; font-variant-numeric: tabular-nums;
+}
+.wb-passages .t { white-space: pre-wrap; border-radius: 3px; padding: 0.08rem 0; text-indent: 0; }
+.wb-passages .here { outline: 1.5px solid var(--wb-ink); }
+.wb-words { margin: 0; line-height: 2; }
+.wb-words span { white-space: nowrap; margin-right: 0.9rem; }
+.wb-words small { color: var(--wb-muted); font-variant-numeric: tabular-nums; }
+
 .wb-top .good { color: var(--wb-good); }
 .wb-top .bad { color: var(--wb-bad); }
 """

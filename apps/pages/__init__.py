@@ -21,6 +21,9 @@ PAGES = {
     for page in (
         Page("explain", "Explain", "apps.pages.explain.page"),
         Page("blimp", "Minimal pairs", "apps.pages.blimp.page"),
+        Page("heads", "Heads and neurons", "apps.pages.heads.page"),
+        Page("patch", "Ablate and patch", "apps.pages.patch.page"),
         Page("training", "Compare and training", "apps.pages.training.page"),
+        Page("generate", "Generate", "apps.pages.generate.page"),
     )
 }

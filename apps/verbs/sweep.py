@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, show, run; returns the exit code: 1 if members failed."""
     from training.sweep import folder
+    from training.sweep.plan import make_plan, read_plan
     from training.sweep.start import begin, check_free, find_file, go_on, settle
 
     if args.list:
@@ -80,10 +81,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("workbench sweep: name a sweep file, a shipped sweep or a folder. See --list.")
     if args.jobs is not None and args.jobs < 1:
         raise ConfigError(f"--jobs must be at least 1; found {args.jobs}.")
-    given = Path(args.sweep)
+    given, more = Path(args.sweep), 0
     if args.status or given.is_dir():
-        from training.sweep.plan import read_plan
-
         if args.status:
             return _status(folder.find_sweep(given))
         if args.out or not all(one.startswith("launcher.") for one in args.set):
@@ -98,20 +97,21 @@ def run(args: argparse.Namespace) -> int:
         out = Path(args.out) if args.out else Path("runs") / _name(file, args.set)
         fresh = not folder.is_sweep(out)
         if fresh:
-            from training.sweep.plan import make_plan
-
             check_free(make_plan(file, args.set), out)
             plan = _with_progress(lambda tick: settle(file, args.set, args.jobs, tick), args.quiet)
         else:
             plan = go_on(file, args.set, out)
+            more = len(plan) - len(read_plan(out))
     options = _options(plan, args)
     print_plan(plan, out, options.jobs or (len(plan) if options.kind == "slurm" else 1))
+    if more:
+        print(f"{more} of them {'is' if more == 1 else 'are'} new to this sweep.")
     if args.dry_run:
         return 0
-    if fresh and not _agreed(args.yes):
+    if (fresh or more) and not _agreed(args.yes):
         print("Nothing was started.")
         return 0
-    if fresh:
+    if fresh or more:
         begin(plan, out)
     return _launch(out, plan, options, args.quiet)
 

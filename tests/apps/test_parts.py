@@ -19,6 +19,7 @@ from apps.look.palette import DARK, LIGHT, palette
 from apps.look.tokens import bare, distinct, side_by_side, visible
 from workbench.errors import RunError
 from workbench.interp.direct.pair import attribute_pair, first_difference
+from workbench.interp.summary.opening import candidates
 
 
 class Elements(HTMLParser):
@@ -163,14 +164,14 @@ def frame_of_pairs() -> pd.DataFrame:
 
 
 def test_it_opens_on_a_mistake_of_a_paradigm_that_is_mostly_right():
-    found = sources.candidates(frame_of_pairs())
+    found = candidates(frame_of_pairs())
     assert list(found.paradigm) == ["easy"]
     assert list(found.margin) == [-1.0]
 
 
 def test_it_opens_on_something_even_without_mistakes():
     frame = frame_of_pairs()
-    assert len(sources.candidates(frame[frame.paradigm == "right"])) == 1
+    assert len(candidates(frame[frame.paradigm == "right"])) == 1
     assert sources.telling_pair(frame[frame.paradigm == "right"]) == 0
     assert sources.telling_pair(frame[frame.paradigm == "hard"]) == 0
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_models import VARIANTS, build, configuration
+from small_models import VARIANTS, build, configuration, marked
 
 from workbench.evals import causal
 from workbench.evals.causal import causal_log_probs
@@ -33,7 +33,7 @@ BIDIRECTIONAL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", marked(CAUSAL))
 @torch.no_grad()
 def test_a_tree_is_one_row_at_a_time(name, monkeypatch):
     """Blocks smaller than a row, so that windows and distances reach across their borders."""
@@ -49,7 +49,7 @@ def test_a_tree_is_one_row_at_a_time(name, monkeypatch):
     np.testing.assert_allclose(causal_log_probs(model, ragged(rows)), wanted, **EXACT)
 
 
-@pytest.mark.parametrize("name", BIDIRECTIONAL)
+@pytest.mark.parametrize("name", marked(BIDIRECTIONAL))
 @torch.no_grad()
 def test_masked_rows_are_one_token_at_a_time(name):
     model = build(**VARIANTS[name])

@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from small_models import VARIANTS, build
+from small_models import VARIANTS, build, marked
 from torch import Tensor
 
 from workbench.model.transformer import HookedTransformer
@@ -13,7 +13,7 @@ variant = functools.cache(lambda name: build(**VARIANTS[name]))
 """Built once for all files; a law leaves a model as it found it."""
 
 
-@pytest.fixture(params=list(VARIANTS), scope="module")
+@pytest.fixture(params=marked(VARIANTS), scope="module")
 def model(request) -> HookedTransformer:
     return variant(request.param)
 

@@ -10,7 +10,7 @@ from typing import Literal, get_args, get_origin
 
 import pytest
 import torch
-from small_models import BASES, CHANGES, NOT_ARCHITECTURAL, SIMPLE, VARIANTS, build, configuration
+from small_models import BASES, CHANGES, DAILY, NOT_ARCHITECTURAL, SIMPLE, VARIANTS, build, configuration
 
 from workbench.model.config import ModelConfig
 
@@ -42,6 +42,17 @@ def test_every_change_is_taken_by_some_base():
             change.items() <= (BASES[name.split(" / ")[0]] | fields).items()
             for name, fields in VARIANTS.items()
         )
+
+
+def test_every_value_of_every_field_is_tried_every_day():
+    assert len(DAILY) < 0.6 * len(VARIANTS)
+    assert set(BASES) < DAILY < set(VARIANTS)
+    daily = [VARIANTS[name] for name in DAILY]
+    everything, some = (
+        {(field, value) for config in configs for field, value in vars(config).items()}
+        for configs in (CONFIGS, [configuration(**fields) for fields in daily])
+    )
+    assert some == everything
 
 
 def test_a_layout_that_is_the_usual_one_changes_nothing():

@@ -73,7 +73,7 @@ def _tokens_of(stories: Any) -> int:
 
 
 def begin(plan: Plan, out: Path) -> None:
-    """Make the sweep folder: its file, its tokenizer, its plan.
+    """Make the sweep folder, or give it more members: its file, its tokenizer, its plan.
 
     Raises:
         RunError: the place is taken or not writable.
@@ -102,28 +102,50 @@ def check_free(plan: Plan, out: Path) -> None:
     if folder.is_sweep(out):
         return
     for member in plan.members:
-        if os.path.lexists(out / member.name):
-            raise RunError(f"{out / member.name} exists and is not of this sweep; choose another --out.")
+        _refuse_taken(member, out)
+
+
+def _refuse_taken(member: Member, out: Path) -> None:
+    if os.path.lexists(out / member.name):
+        raise RunError(f"{out / member.name} exists and is not of this sweep; choose another --out.")
 
 
 def go_on(file: Path, assignments: Sequence[str], out: Path) -> Plan:
-    """The plan that lies in `out`, if the file still says the same; where it runs may have changed.
+    """The plan that lies in `out`, with the members that the file has more by now; where it runs may have
+    changed. Nothing is written.
 
     Raises:
-        RunError: it says something else; the message has the first difference.
+        RunError: the file says something else of the members that are there, or has fewer; the message has
+            the first difference. Or a new member's name is taken.
     """
     before = read_plan(out)
     try:
         now = make_plan(file, assignments, before.vocabulary)
     except ConfigError as error:
         raise ConfigError(f"{error} (the sweep in {out} was made with another file)") from None
-    difference = first_difference(before, now)
+    old = {member.name for member in before.members}
+    more = [member for member in now.members if member.name not in old]
+    difference = first_difference(before, dataclasses.replace(now, members=tuple(_without(now, more))))
+    sizes = {member.settings.model.d_vocab for member in before.members}
+    if difference is None and any(member.settings.model.d_vocab not in sizes for member in more):
+        difference = f"{more[0].name} needs a tokenizer of another size, which members have to share"
     if difference is not None:
         raise RunError(
             f"the sweep in {out} differs from {file}: {difference}. Go on with it as it is by "
             f"`workbench sweep {out}`, or choose another --out."
         )
-    return dataclasses.replace(before, launcher=now.launcher)
+    for member in more:
+        _refuse_taken(member, out)
+    members = [before.member(one.name) if one.name in old else one for one in now.members]
+    text, assignments = (now.text, now.assignments) if more else (before.text, before.assignments)
+    return dataclasses.replace(
+        before, members=tuple(members), launcher=now.launcher, text=text, assignments=assignments
+    )
+
+
+def _without(plan: Plan, members: Sequence[Member]) -> list[Member]:
+    names = {member.name for member in members}
+    return [member for member in plan.members if member.name not in names]
 
 
 def first_difference(before: Plan, now: Plan) -> str | None:

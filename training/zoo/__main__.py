@@ -10,7 +10,7 @@ from training.terminal import guarded
 EXAMPLES = """\
 examples:
   python -m training.zoo runs/zoo --history tiny-4h --machine "one NVIDIA H100" \\
-      --blimp ../shared/data/blimp --supplement ../shared/data/blimp_supplement
+      --blimp ../shared/data/blimp --supplement ../shared/data/blimp_supplement --explain 50
   python -m training.zoo runs/zoo --out /tmp/family --members tiny-4h tiny-1h
 
 Scores are remembered in the cache by weights and pairs: making the family again takes a minute.
@@ -38,6 +38,10 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--margin-bits", type=int, default=6, metavar="N", help="mantissa bits kept of each pair's margin (6)"
     )
+    made.add_argument(
+        "--explain", type=int, default=0, metavar="N",
+        help="ship what the explorer shows first: heads, components on N pairs of each paradigm, a pair",
+    )  # fmt: skip
     made.add_argument("--device", default="cpu", help="where pairs are scored: cpu or cuda (cpu)")
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads")
     return made
@@ -57,6 +61,8 @@ def run(words: list[str] | None = None) -> int:
         raise ConfigError(f"--checkpoints must be 1 or more; found {args.checkpoints}.")
     if not 1 <= args.margin_bits <= 10:
         raise ConfigError(f"--margin-bits must lie between 1 and 10; found {args.margin_bits}.")
+    if args.explain < 0:
+        raise ConfigError(f"--explain must be 0 or more; found {args.explain}.")
     use_threads(args.threads)
     sets = Sets(
         None if args.blimp is None else open_pairs(args.blimp),
@@ -66,7 +72,7 @@ def run(words: list[str] | None = None) -> int:
         args.margin_bits,
     )
     about = {key: value for key in ("machine", "command") if (value := getattr(args, key))}
-    recipe = Recipe(sets, about, args.data, args.checkpoints, args.history)
+    recipe = Recipe(sets, about, args.data, args.checkpoints, args.history, explained=args.explain)
     made = make_family(args.runs, args.out, recipe, args.members, args.middle)
     print(f"\n{made.path}: {len(made.members)} members. Look at them: workbench list zoo")
     return 0

@@ -4,10 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from training.progress import Progress
 from training.zoo import measure, scores, thin
 from training.zoo.card import member_card
 from workbench.errors import RunError
-from workbench.evals.compact import save_compact
+from workbench.evals.compact import save_compact, with_sentences
+from workbench.evals.result import BlimpResult
 from workbench.files import read_json, sha256, write_json, write_text
 from workbench.runs import folder
 from workbench.runs.catalogue import Run
@@ -39,6 +41,8 @@ class Recipe:
     """Checkpoints of the member whose history is kept."""
     history: str | None = None
     eval_tokens: int | None = None
+    explained: int = 0
+    """Pairs of each paradigm behind the summary that the explorer shows first; 0: no summary."""
 
 
 def make_member(run: Path, made: Path, recipe: Recipe) -> dict[str, Any]:
@@ -73,6 +77,8 @@ def make_member(run: Path, made: Path, recipe: Recipe) -> dict[str, Any]:
     now = measure.measure(shipped.model, material, recipe.eval_tokens)
     rows = _rows(run, made, chosen.step, now, shipped.checkpoint.config.objective == "mlm")
     scored = _score(shipped, steps, recipe.sets, weights)
+    if recipe.explained:
+        explain(shipped, recipe)
     write_text(made / folder.METRICS, thin.lines([*rows, *scored]))
     stops = [row for row in folder.read_rows(run / folder.METRICS) if row.get("kind") == "stop"]
     facts = {
@@ -129,6 +135,35 @@ def _rows(run: Path, made: Path, step: int, now: Any, masked: bool) -> list[dict
     final = {"kind": "eval", "step": step, "split": "validation", **numbers, "tokens": now.tokens}
     best = {"kind": "best", "step": step, "loss": now.loss}
     return [*rows, thin.rounded(final | {"final": True, "weights": "float16"}), thin.rounded(best)]
+
+
+def explain(shipped: Run, recipe: Recipe) -> None:
+    """Write a member's summary into its folder, small, from the results that ship with it."""
+    from workbench.interp.summary.make import Material, Wish, make_summary
+    from workbench.interp.summary.saved import save_summary
+
+    results, main = [], None
+    for pairs in (recipe.sets.blimp, recipe.sets.embedded):
+        if pairs is not None:
+            main = main or pairs
+            for file in (shipped.path / "blimp").glob("*.json"):
+                result = BlimpResult.read(file)
+                if result.fingerprint == pairs.fingerprint:
+                    results.append(with_sentences(result, pairs, shipped.tokenizer))
+    if main is None:
+        return
+    line = Progress(f"{shipped.name}, explained")
+
+    def tick(share: float, what: str) -> None:
+        if line.due():
+            line.update(share, what)
+
+    try:
+        material = Material(main, "native", "original", tuple(results))
+        summary = make_summary(shipped, Wish(limit=recipe.explained), material, tick)
+    finally:
+        line.close()
+    save_summary(summary, shipped.path, small=True)
 
 
 def _score(shipped: Run, steps: list[int], sets: scores.Sets, weights: str) -> list[dict[str, Any]]:

@@ -1,99 +1,136 @@
-"""The run's saved results on minimal pairs, by phenomenon."""
+"""Phenomena x models, and the paradigms of the chosen one, with intervals and the line of chance."""
 
-import shlex
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from apps.answers import sources
-from apps.answers.catalogue import Opened
+from apps.answers import beside, sources
 from apps.charts.shares import shares
 from apps.frame import address
 from apps.frame.downloads import downloads
-from apps.frame.told import fragment
 from apps.look import markup
-from apps.look.palette import Palette
-from workbench.runs.shipped import shown_name
+from apps.pages.blimp.board import Board, shown
 
 if TYPE_CHECKING:
     import pandas as pd
 
-LEVELS = {"phenomenon": "Phenomena", "paradigm": "Paradigms"}
+TITLES = {"accuracy": "right %", "low": "from", "high": "to"}
+LOOKED_AT = "paradigm of the sidebar when the page was last drawn"
 
 
-@fragment
-def show(opened: Opened, palette: Palette) -> None:
-    """Draw the table of shares with intervals and the chance line, or say how to get one."""
-    st.subheader(
-        f"Minimal pairs: how often {markup.plain(opened.name)} prefers the grammatical sentence", anchor=False
-    )
-    results = sources.saved_results(opened.run.path)
-    if not results:
-        _empty(opened)
-        return
-    saved = {each.path.stem: each for each in results}
-    here = [name for name, each in saved.items() if each.step == opened.run.step]
-    address.choice("result", list(saved), here[0] if here else next(iter(saved)))
-    choose, level, _ = st.columns([3, 2, 1], vertical_alignment="bottom")
-    name = choose.selectbox(
-        "Result", list(saved), key="result", format_func=lambda name: saved[name].label,
-        help="Every result in the run's folder, newest first.",
-    )  # fmt: skip
-    address.choice("level", list(LEVELS), "phenomenon")
-    by = level.segmented_control(
-        "Rows",
-        list(LEVELS),
-        key="level",
-        format_func=lambda key: LEVELS[key],
-        required=True,
-        label_visibility="collapsed",
-    )
-    address.write(level=None if by == "phenomenon" else by)
-    if saved[name].step != opened.run.step:
-        st.info(
-            f"This result is of step {saved[name].step}; the opened checkpoint is step {opened.run.step}."
+def show(board: Board) -> None:
+    """Draw the overall figure, the phenomena, and below them the chosen one's paradigms."""
+    _overall(board)
+    result = sources.read_result(board.saved)
+    _follow_sidebar(board, result.paradigms)
+    left, right = st.columns([1, 1], gap="large")
+    with left:
+        kinds = beside.shares(board.columns, "phenomenon")
+        mine = kinds[kinds.model == board.columns[0][0]]
+        worst_first = list(mine.sort_values("accuracy").phenomenon)
+        address.choice("phen", worst_first, worst_first[0])
+        phenomenon = st.selectbox(
+            "Phenomenon",
+            worst_first,
+            key="phen",
+            format_func=shown,
+            on_change=address.forget,
+            args=("para",),
+            help="A click on a row of the chart chooses it too. Worst first.",
         )
-    result = sources.read_result(saved[name])
-    frame = (result.paradigms if by == "paradigm" else result.phenomena).reset_index()
-    mean = result.overall.paradigms
-    st.markdown(
-        f"**{mean.accuracy:.1%}** of pairs decided rightly, mean over {len(result.paradigms)} paradigms "
-        f"(95 % interval {mean.low:.1%} to {mean.high:.1%}; "
-        f"{mean.n:,} pairs, {mean.ties:,} ties; chance 50 %)."
-    )
-    if result.source == "embedded":
+        _chart(board, kinds, "phenomenon", "phen", phenomenon)
+    with right:
+        each = beside.shares(board.columns, "paradigm", phenomenon)
+        mine = each[each.model == board.columns[0][0]]
+        names = list(mine.sort_values("accuracy").paradigm)
+        address.choice("para", names, names[0])
+        paradigm = st.selectbox(
+            "Paradigm", names, key="para", format_func=shown,
+            help="A click on a row of the chart chooses it too. Its pairs stand below.",
+        )  # fmt: skip
+        _chart(board, each, "paradigm", "para", paradigm)
+    address.write(phen=phenomenon, para=paradigm)
+    ends = [("good", "above chance"), ("bad", "below chance"), ("muted", "interval contains chance")]
+    palette = board.frame.palette
+    st.html(markup.key(
+        [(getattr(palette, name), words) for name, words in ends],
+        "Dashed: chance, 50 %. Click a phenomenon, then a paradigm.",
+    ))  # fmt: skip
+    with st.expander("The same as tables"):
+        _table(kinds, "phenomenon", f"{board.saved.path.stem}-phenomena")
+        everything = beside.shares(board.columns, "paradigm")
+        _table(everything, "paradigm", f"{board.saved.path.stem}-paradigms")
+        st.caption(
+            "Intervals are Wilson's, 95 %, about drawing other pairs of the same kind; training again with "
+            "another seed moves a small model's overall figure by about a point."
+        )
+
+
+def _overall(board: Board) -> None:
+    frame = beside.overall(board.columns)
+    with st.container(horizontal=True):
+        for row in frame.to_dict("records"):
+            step = "last checkpoint" if row["checkpoint"] is None else f"checkpoint {row['checkpoint']:,}"
+            st.metric(
+                markup.plain(row["model"]),
+                f"{row['accuracy']:.1%} right",
+                help=f"Mean over {row['paradigms']} paradigms, {row['n']:,} pairs, {row['ties']:,} ties; 95 % "
+                "interval about drawing other pairs. Chance is 50 %.",
+                delta=f"{row['low']:.1%} – {row['high']:.1%} · {step}",
+                delta_color="off",
+                delta_arrow="off",
+                border=True,
+            )
+    if board.saved.source == "embedded":
         st.caption(
             "These pairs are the workbench's own, in the vocabulary of its stories. They are not BLiMP."
         )
-    st.altair_chart(shares(frame, by or "phenomenon", palette), alt="Accuracy with 95 % intervals and chance")
-    with st.expander("The same as a table"):
-        _table(frame, by or "phenomenon", f"{saved[name].path.stem}-{by}")
-    st.caption(
-        "Intervals are Wilson's, 95 %, about drawing other pairs of the same kind; training again with "
-        "another seed moves a small model's overall figure by about a point."
+
+
+def _follow_sidebar(board: Board, paradigms: "pd.DataFrame") -> None:
+    """Another paradigm chosen in the sidebar is looked at here too."""
+    wanted = board.frame.wanted
+    uid = None if wanted is None or wanted.source is None else wanted.uid
+    if uid is None or wanted is None or wanted.source is None or wanted.source.key != board.saved.pairs:
+        return
+    state = st.session_state
+    fresh = LOOKED_AT not in state and "para" in st.query_params
+    if state.get(LOOKED_AT) != uid and not fresh and uid in paradigms.index:
+        state["phen"], state["para"] = paradigms.loc[uid, "phenomenon"], uid
+    state[LOOKED_AT] = uid
+
+
+def _chart(board: Board, frame: "pd.DataFrame", by: str, state: str, selected: str) -> None:
+    rows = frame[frame.model == board.columns[0][0]][by]
+    key = f"shares-{by}-{hash((board.columns, *rows, board.frame.palette.name))}"
+    options = set(frame[by])
+
+    def picked() -> None:
+        found = st.session_state[key]["selection"].get("row", [])
+        value = found[0].get(by) if found else None
+        if value in options:
+            if state == "phen" and value != st.session_state.get("phen"):
+                address.forget("para")
+            st.session_state[state] = value
+
+    st.altair_chart(
+        shares(frame, by, board.frame.palette, selected),
+        key=key,
+        on_select=picked,
+        selection_mode="row",
+        alt=f"Accuracy by {by} and model, with 95 % intervals and the line of chance",
     )
 
 
 def _table(frame: "pd.DataFrame", by: str, file_name: str) -> None:
-    ordered = frame.sort_values("accuracy", ascending=False)
-    titles = {"accuracy": "right %", "low": "from", "high": "to"}
-    shown = ordered.assign(**{name: 100 * ordered[name] for name in titles})
-    columns = {name: st.column_config.NumberColumn(title, format="%.1f") for name, title in titles.items()}
+    shown = frame.assign(**{name: 100 * frame[name] for name in TITLES})
+    columns = {name: st.column_config.NumberColumn(title, format="%.1f") for name, title in TITLES.items()}
     columns["n"] = st.column_config.NumberColumn("pairs", format="localized")
     st.dataframe(
         shown,
         hide_index=True,
-        column_order=[by, *titles, "n", "ties"],
+        column_order=["model", by, *TITLES, "n", "ties"],
         column_config=columns,
-        height=min(35 * (len(frame) + 1) + 3, 460),
+        height=min(35 * (len(frame) + 1) + 3, 320),
     )
-    downloads(file_name, ordered)
-
-
-def _empty(opened: Opened) -> None:
-    st.markdown(
-        "This run has not been scored yet. The embedded pairs take seconds, and all of BLiMP some minutes:"
-    )
-    run = shlex.quote(shown_name(opened.run.path))
-    st.code(f"workbench blimp {run}\nworkbench blimp {run} --data nyu-mll/blimp", language="bash")
-    st.markdown("Then reload this page.")
+    downloads(file_name, frame)

@@ -11,85 +11,82 @@ from apps.frame import address
 from apps.look import markup
 from apps.look.bundle import bundle, bundle_url
 from apps.look.palette import Palette
+from apps.pages.explain.side import Side
+from workbench.interp.direct.writers import Component
 
-PICKED = "head picked by the reader"
 MOST_HEADS, MOST_TOKENS = 16, 32
 """What CircuitsVis paints in a second or two."""
-NARROW = 24
+NARROW = 32
 """Tokens that fit into half the page."""
-
-
-def pick() -> None:
-    """Remember that the reader chose the head: another pair keeps it."""
-    st.session_state[PICKED] = True
 
 
 def none() -> None:
     """Say that there is nothing to draw."""
-    st.subheader("What the heads attend to", anchor=False)
     st.markdown(
         "This model has no attention: each of its MLPs reads only its own position, so that no token learns "
         "anything of the others."
     )
 
 
-def show(opened: Opened, subject: Subject, heads: list[str], palette: Palette) -> None:
-    """Draw the head's map on each sentence, and CircuitsVis' view of its layer."""
-    st.subheader("What the head attends to", anchor=False)
-    choose, skip, _ = st.columns([2, 3, 3], vertical_alignment="bottom")
-    head = choose.selectbox(
-        "Head",
-        heads,
-        key="head",
-        on_change=pick,
-        help="The strongest head is chosen first; a click in the map above chooses another.",
-    )
-    address.switch("nobos")
-    hide = skip.toggle(
-        "Leave out the first token",
-        key="nobos",
-        help="Many heads rest on the first token, such as ‹bos›; without it the rest of the pattern shows.",
-    )
-    address.write(head=head if st.session_state.get(PICKED) else None, nobos="1" if hide else None)
-    component = explain.find(subject.components, head)
+def show(side: Side, component: Component, palette: Palette) -> None:
+    """Draw the head's map on each sentence, and CircuitsVis' view of its layer if it is wanted."""
+    opened, subject, suffix = side.opened, side.subject, side.state.removeprefix("head")
     assert component.layer is not None
     assert component.head is not None
+    skip, layer, _ = st.columns([3, 4, 3], vertical_alignment="center")
+    nobos, every = f"nobos{suffix}", f"allheads{suffix}"
+    address.switch(nobos)
+    hide = skip.toggle(
+        "Leave out the first token",
+        key=nobos,
+        help="Many heads rest on the first token, such as ‹bos›; without it the rest of the pattern shows.",
+    )
+    address.switch(every)
+    whole = layer.toggle(
+        f"All heads of layer {component.layer}",
+        key=every,
+        help="The heads of the layer side by side, drawn by CircuitsVis, below.",
+    )
+    address.write(**{nobos: "1" if hide else None, every: "1" if whole else None})
     patterns = [explain.attention(opened, reading.ids, component.layer) for reading in subject.readings]
     of_head = [pattern[component.head] for pattern in patterns]
     skipped = [pattern[:, int(hide) :] for pattern in of_head]
     top = max((float(part.max()) for part in skipped if part.size), default=1.0)
-    several = len(patterns) > 1
+    several = len(subject.readings) > 1
     beside = several and max(len(reading.ids) for reading in subject.readings) <= NARROW
     places = st.columns(len(patterns)) if beside else [st.container() for _ in patterns]
     for place, reading, pattern in zip(places, subject.readings, of_head, strict=True):
         with place:
-            st.markdown(f"**{head}** on the {reading.label} sentence" if several else f"**{head}**")
-            _map(opened, reading, pattern, palette, top, hide)
-    _layer(opened, subject, component.layer, palette)
+            name = component.label
+            st.markdown(f"**{name}** on the {reading.label} sentence" if several else f"**{name}**")
+            _map(side, reading, pattern, palette, top, hide)
+    if whole:
+        _layer(opened, subject, component.layer, palette)
 
 
 def _map(
-    opened: Opened, reading: Reading, pattern: np.ndarray, palette: Palette, top: float, hide: bool
+    side: Side, reading: Reading, pattern: np.ndarray, palette: Palette, top: float, hide: bool
 ) -> None:
-    start = _window(reading)
+    opened = side.opened
+    start = _window(side, reading)
     part = slice(start, start + LARGEST)
     shown = explain.read_tokens(opened, reading.ids[part])
     chart = attention_map(shown, pattern[part, part], palette, reading.place - start, top, hide and not start)
     st.altair_chart(chart, alt=f"Attention on the {reading.label}")
 
 
-def _window(reading: Reading) -> int:
+def _window(side: Side, reading: Reading) -> int:
     """Where the shown window begins; a slider where the row does not fit. The framed row stays in it."""
     last = len(reading.ids) - LARGEST
     if last <= 0:
         return 0
     first = min(last, max(0, reading.place - LARGEST + 8))
-    start = st.slider(f"First token shown ({reading.label})", 0, last, first)
+    key = f"window-{side.state}-{reading.label}-{last}"
+    start = st.slider(f"First token shown ({reading.label})", 0, last, first, key=key)
     return min(max(start, reading.place - LARGEST + 1, 0), reading.place)
 
 
 def _layer(opened: Opened, subject: Subject, layer: int, palette: Palette) -> None:
-    st.subheader(f"All heads of layer {layer}", anchor=False)
     count = opened.model.config.n_heads
     longest = max(len(reading.ids) for reading in subject.readings)
     if count > MOST_HEADS or longest > MOST_TOKENS:

@@ -1,63 +1,118 @@
-"""The component map and the sums, with the chosen head's attention below. A click reruns only this part."""
+"""The component map and the sums, with the chosen component below. A click reruns only this part."""
 
 import hashlib
+from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 import streamlit as st
 
-from apps.answers import explain
-from apps.answers.catalogue import Opened
-from apps.answers.explain import Subject, View
+from apps.answers import explain, switched_off
+from apps.answers.explain import View
 from apps.charts.component_map import component_map
 from apps.frame import address
 from apps.frame.downloads import downloads
+from apps.frame.frame import Wanted
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.look.palette import Palette
-from apps.pages.explain import attention
-from apps.pages.explain.attention import PICKED, pick
+from apps.pages.explain import attention, effect, mlp
+from apps.pages.explain.side import HOWS, Side
+
+AUTO = "component chosen by the page"
+CHOICE = {
+    "direct": "What each component writes for the readout.",
+    "mean": "What the quantity loses when the component's output is replaced by its mean over "
+    f"{switched_off.REFERENCE}; later components react to that.",
+    "zero": "The same, replaced by zeros.",
+}
 
 
 @fragment
-def show(opened: Opened, subject: Subject, palette: Palette, explanation: str) -> None:
-    """Draw everything about the components of one subject."""
-    st.subheader(
-        "What speaks for which sentence" if len(subject.views) > 1 else "What made this token likely",
-        anchor=False,
-    )
-    view = _choose_view(subject)
-    heads = explain.head_labels(subject.components)
-    if heads:
-        _preselect(heads, explain.strongest_head(subject.components, view.values))
-    st.html(markup.equation(explain.groups(subject, view), (view.total_name, view.total)))
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        _map(subject, view, heads, palette)
-    with right:
-        st.html(markup.ranking(explain.top(subject, view)))
-    st.caption(explanation)
-    _table(opened, subject, view)
-    if heads:
-        attention.show(opened, subject, heads, palette)
-    else:
+def show(sides: tuple[Side, ...], palette: Palette, explanation: str, wanted: Wanted | None = None) -> None:
+    """Draw everything about the components of one subject, of one model or of two side by side."""
+    title, quantity, measure = st.columns([3, 4, 3], vertical_alignment="center")
+    several = len(sides[0].subject.views) > 1
+    with title:
+        st.subheader("What speaks for which" if several else "What made it likely", anchor=False)
+    with quantity:
+        key = _choose_view(sides[0])
+    with measure:
+        how = _choose_measure(explanation)
+    views = [side.view(key) for side in sides]
+    for side, view in zip(sides, views, strict=True):
+        _preselect(side, view)
+    values = [_values(side, view, how) for side, view in zip(sides, views, strict=True)]
+    limit = max((float(np.nanmax(np.abs(row))) for row in map(_mapped, sides, values) if len(row)), default=0)
+    places = st.columns([3, 2] if len(sides) == 1 else [1, 1], gap="large")
+    for place, side, view, row in zip(places, sides, views, values, strict=False):
+        with place:
+            if len(sides) > 1:
+                st.caption(f"**{markup.plain(side.opened.name)}**")
+            _map(side, view, how, row, limit, palette)
+    if len(sides) == 1:
+        with places[1]:
+            st.html(markup.ranking(_top(sides[0], values[0])))
+    subject = sides[0].subject
+    ends = [(palette.good, f"helps {subject.helps}"), (palette.bad, f"helps {subject.hurts}")]
+    st.html(markup.key(ends, "Nats. Click a head or an MLP."))
+    later: list[Callable[[], None]] = []
+    for side, view in zip(sides, views, strict=True):
+        _chosen(side, view, palette, wanted, later, len(sides) > 1)
+    for fill in later:
+        fill()
+    for side in sides:
+        _table(side, len(sides) > 1, explanation)
+
+
+def _chosen(
+    side: Side,
+    view: View,
+    palette: Palette,
+    wanted: Wanted | None,
+    later: list[Callable[[], None]],
+    several: bool,
+) -> None:
+    """The component that was clicked: its effect, then what it reads or which of its neurons matter."""
+    parts = explain.part_labels(side.subject.components)
+    if not parts:
         attention.none()
+        return
+    with st.container(border=several):
+        later += effect.show(side, view, parts, wanted)
+        component = explain.find(side.subject.components, st.session_state[side.state])
+        if component.kind == "head":
+            attention.show(side, component, palette)
+        else:
+            mlp.show(side, view, component)
+            if not explain.head_labels(side.subject.components):
+                attention.none()
 
 
-def _preselect(heads: list[str], strongest: str) -> None:
-    """The strongest head, until the reader picks one (or the address names one); then that one stays."""
-    if "head" not in st.session_state and st.query_params.get("head") in heads:
-        st.session_state["head"] = st.query_params["head"]
-        st.session_state[PICKED] = True
-    if not st.session_state.get(PICKED) or st.session_state.get("head") not in heads:
-        st.session_state["head"] = strongest
-        st.session_state[PICKED] = False
+def _preselect(side: Side, view: View) -> None:
+    """The strongest head, until the reader picks a component (or the address or another page names one);
+    then that one stays."""
+    parts, state = explain.part_labels(side.subject.components), st.session_state
+    if not parts:
+        return
+    if side.state not in state and st.query_params.get(side.state) in parts:
+        state[side.state] = st.query_params[side.state]
+        state[side.picked] = True
+    auto = f"{AUTO} {side.state}"
+    if state.get(side.state) in parts and state[side.state] != state.get(auto):
+        state[side.picked] = True
+    if not state.get(side.picked) or state.get(side.state) not in parts:
+        state[side.state] = state[auto] = explain.strongest_head(side.subject.components, view.values)
+        state[side.picked] = False
+    address.write(**{side.state: state[side.state] if state[side.picked] else None})
 
 
-def _choose_view(subject: Subject) -> View:
-    views = {view.key: view for view in subject.views}
+def _choose_view(side: Side) -> str:
+    views = {view.key: view for view in side.subject.views}
+    first = side.subject.views[0].key
     if len(views) == 1:
-        return subject.views[0]
-    address.choice("at", list(views), subject.views[0].key)
+        return first
+    address.choice("at", list(views), first)
     chosen = st.segmented_control(
         "Quantity",
         list(views),
@@ -65,39 +120,78 @@ def _choose_view(subject: Subject) -> View:
         format_func=lambda key: views[key].label,
         required=True,
         label_visibility="collapsed",
+        help="The difference at the first token that differs, or over the whole sentences.",
     )
-    address.write(at=None if chosen == subject.views[0].key else chosen)
-    return views[chosen or subject.views[0].key]
+    address.write(at=None if chosen == first else chosen)
+    return chosen or first
 
 
-def _map(subject: Subject, view: View, heads: list[str], palette: Palette) -> None:
-    rows = explain.cells(subject, view)
-    digest = hashlib.sha256(f"{subject.key}|{view.key}|{palette.name}".encode()).hexdigest()[:12]
-    key = f"map-{digest}"
-
-    def picked() -> None:
-        cells = st.session_state[key]["selection"].get("cell", [])
-        label = cells[0].get("component") if cells else None
-        if label in heads:
-            st.session_state["head"] = label
-            pick()
-        elif label is not None:
-            advice = " Choose a head." if heads else ""
-            st.toast(f"{label}: an MLP reads only its own position and has no attention.{advice}")
-
-    st.altair_chart(
-        component_map(rows, palette, st.session_state["head"] if heads else None),
-        key=key,
-        on_select=picked,
-        selection_mode="cell",
-        alt="Contributions of heads and MLPs by layer",
+def _choose_measure(explanation: str) -> str:
+    address.choice("measure", list(HOWS), "direct")
+    how = st.segmented_control(
+        "Measure",
+        list(HOWS),
+        key="measure",
+        format_func=lambda key: HOWS[key],
+        required=True,
+        label_visibility="collapsed",
+        help=f"{explanation}\n\nSwitched off: {CHOICE['mean']}",
     )
-    ends = [(palette.good, f"helps {subject.helps}"), (palette.bad, f"helps {subject.hurts}")]
-    st.html(markup.key(ends, "Nats. Click a head." if heads else "Nats."))
+    address.write(measure=None if how == "direct" else how)
+    return how or "direct"
 
 
-def _table(opened: Opened, subject: Subject, view: View) -> None:
-    with st.expander(f"All {len(subject.components)} contributions as a table"):
+def _values(side: Side, view: View, how: str) -> np.ndarray:
+    if how == "direct":
+        return view.values
+    with st.spinner("Switching each component off …", show_time=True):
+        return switched_off.effects(side.opened, side.subject, view, how)
+
+
+def _mapped(side: Side, values: np.ndarray) -> np.ndarray:
+    """Those of the components that stand on the map."""
+    return values[[component.layer is not None for component in side.subject.components]]
+
+
+def _top(side: Side, values: np.ndarray) -> list[tuple[str, float, str]]:
+    return explain.top(side.subject, values)
+
+
+def _map(side: Side, view: View, how: str, values: np.ndarray, limit: float, palette: Palette) -> None:
+    subject = side.subject
+    rows = explain.cells(subject, values)
+    parts = explain.part_labels(subject.components)
+    if rows:
+        digest = hashlib.sha256(
+            f"{side.state}|{subject.key}|{view.key}|{how}|{palette.name}".encode()
+        ).hexdigest()[:12]
+        key = f"map-{digest}"
+
+        def picked() -> None:
+            cells = st.session_state[key]["selection"].get("cell", [])
+            label = cells[0].get("component") if cells else None
+            if label in parts:
+                st.session_state[side.state] = label
+                st.session_state[side.picked] = True
+
+        st.altair_chart(
+            component_map(rows, palette, st.session_state[side.state] if parts else None, limit),
+            key=key,
+            on_select=picked,
+            selection_mode="cell",
+            alt=f"{HOWS[how]}: nats of heads and MLPs by layer",
+        )
+    if how == "direct":
+        st.html(markup.equation(explain.groups(subject, view), (view.total_name, view.total)))
+    else:
+        st.caption(f"{CHOICE[how]} Effects of single components do not sum to the whole.")
+
+
+def _table(side: Side, several: bool, explanation: str) -> None:
+    opened, subject = side.opened, side.subject
+    who = f" of {markup.plain(opened.name)}" if several else ""
+    with st.expander(f"All {len(subject.components)} contributions{who} as a table"):
+        st.caption(explanation)
         frame = pd.DataFrame({
             "component": [component.label for component in subject.components],
             "what": [explain.describe(component) for component in subject.components],
@@ -115,4 +209,4 @@ def _table(opened: Opened, subject: Subject, view: View) -> None:
                 f"{each.label}: sum of contributions {markup.number(parts, 4)}{uniform} = {each.total_name} "
                 f"{markup.number(each.total, 4)}; rounding {each.rest:.1e}."
             ))  # fmt: skip
-        downloads(f"{opened.name}-contributions", frame)
+        downloads(f"{opened.name}-{side.state}-contributions", frame)

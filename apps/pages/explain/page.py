@@ -7,6 +7,6 @@ from apps.pages.explain import pair, text
 def show(frame: Frame) -> None:
     """Draw what was chosen in the sidebar; nothing where nothing could be."""
     if frame.wanted is not None:
-        pair.show(frame.opened, frame.wanted, frame.palette)
+        pair.show(frame, frame.wanted)
     elif frame.text is not None:
         text.show(frame.opened, frame.text, frame.palette)

@@ -5,12 +5,15 @@ from typing import Any
 
 import streamlit as st
 
-from apps.answers import explain
+from apps.answers import beside, explain
 from apps.answers.catalogue import Opened
-from apps.frame.frame import Wanted
+from apps.answers.explain import Subject
+from apps.frame.frame import Frame, Wanted
+from apps.frame.told import told
 from apps.look import markup
 from apps.look.palette import Palette
-from apps.pages.explain import components
+from apps.pages.explain import components, side
+from workbench.evals.intervals import Share
 from workbench.interp.direct.pair import PairAttribution
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
@@ -23,27 +26,64 @@ EXPLANATION = (
 )
 
 
-def show(opened: Opened, wanted: Wanted, palette: Palette) -> None:
-    """Draw the verdict, the sentences, the figures and the components."""
-    found = explain.explain_pair(opened, wanted.good, wanted.bad, wanted.protocol, wanted.pll)
-    first, second = explain.OWN if wanted.paradigm is None else explain.MINIMAL
-    wrong = "wrong" if wanted.paradigm is not None else second
-    st.html(markup.verdict(opened.name, found.difference, f"the {wrong} sentence", f"the {first} sentence"))
+def show(frame: Frame, wanted: Wanted) -> None:
+    """Draw the verdict, the sentences, the components and the figures, of one model or of two."""
+    opened, palette = frame.opened, frame.palette
+    names = explain.OWN if wanted.paradigm is None else explain.MINIMAL
+    asked = (wanted.good, wanted.bad, wanted.protocol, wanted.pll)
+    found = explain.explain_pair(opened, *asked)
+    other = None
+    if frame.beside is not None:
+        with told():
+            other = explain.explain_pair(frame.beside, *asked)
+    _verdict(opened, found, wanted, names)
+    if frame.beside is not None and other is not None:
+        _verdict(frame.beside, other, wanted, names)
     st.html(markup.where([*wanted.origin, f"checkpoint {opened.run.step:,}"]))
-    st.html(markup.pair(explain.columns(found), palette, first, second))
-    colours = [(palette.good, f"speaks for the {first} sentence"), (palette.bad, f"for the {second} one")]
+    _tokens(found, palette, names, opened.name if other is not None else "")
+    if frame.beside is not None and other is not None:
+        _tokens(other, palette, names, frame.beside.name)
+    colours = [(palette.good, f"speaks for the {names[0]} sentence"), (palette.bad, f"for the {names[1]} one")]
     note = "Small: log-probability of the token in nats. Framed: where the sentences first differ."
     st.html(markup.key(colours, note))
+    sides = [side.first(opened, _subject(opened, found, wanted, names))]
+    if frame.beside is not None and other is not None:
+        sides.append(side.second(frame.beside, _subject(frame.beside, other, wanted, names)))
+    components.show(tuple(sides), palette, EXPLANATION, wanted)
+    _figures(opened, found, wanted, names, False, other is not None)
+    if frame.beside is not None and other is not None:
+        _figures(frame.beside, other, wanted, names, True, True)
+
+
+def _verdict(opened: Opened, found: PairAttribution, wanted: Wanted, names: tuple[str, str]) -> None:
+    wrong = "wrong" if wanted.paradigm is not None else names[1]
+    st.html(markup.verdict(opened.name, found.difference, f"the {wrong} sentence", f"the {names[0]} sentence"))
+
+
+def _tokens(found: PairAttribution, palette: Palette, names: tuple[str, str], who: str) -> None:
+    if who:
+        st.html(markup.where([who]))
+    st.html(markup.pair(explain.columns(found), palette, *names))
+
+
+def _subject(opened: Opened, found: PairAttribution, wanted: Wanted, names: tuple[str, str]) -> Subject:
+    key = f"{opened.key}|{wanted.protocol}|{wanted.pll}|{wanted.good}|{wanted.bad}"
+    return explain.pair_subject(found, key, names, wanted.protocol, wanted.pll)
+
+
+def _figures(
+    opened: Opened, found: PairAttribution, wanted: Wanted, names: tuple[str, str], second: bool, title: bool
+) -> None:
+    """The pair in figures, beside its paradigm."""
+    if title:
+        st.caption(f"**{markup.plain(opened.name)}**")
     with st.container(horizontal=True):
-        _whole(found, first, second)
+        _whole(found, *names)
         _position(found)
-        if wanted.paradigm is not None:
-            _paradigm(wanted)
-        else:
+        if wanted.paradigm is None:
             _lengths(found)
-    key = f"{opened.key}|{wanted.protocol}|{wanted.good}|{wanted.bad}"
-    subject = explain.pair_subject(found, key, (first, second))
-    components.show(opened, subject, palette, EXPLANATION)
+        else:
+            _paradigm(opened, wanted, second)
 
 
 def _whole(found: PairAttribution, first: str, second: str) -> None:
@@ -83,9 +123,16 @@ def _position(found: PairAttribution) -> None:
     )
 
 
-def _paradigm(wanted: Wanted) -> None:
+def _paradigm(opened: Opened, wanted: Wanted, second: bool) -> None:
+    """How the model fares on all pairs of the paradigm; of model B from its saved result, if there is one."""
     assert wanted.paradigm is not None
-    mean = wanted.paradigm.overall.micro
+    mean: Share | None = wanted.paradigm.overall.micro
+    if second:
+        saved = None if wanted.source is None else wanted.source.saved or wanted.source.other
+        mine = None if saved is None else beside.matching(opened.run.path, saved, opened.run.step)
+        mean = None if mine is None or wanted.uid is None else beside.share(mine, wanted.uid)
+    if mean is None:
+        return
     st.metric(
         "Whole paradigm",
         f"{mean.accuracy:.1%} right",

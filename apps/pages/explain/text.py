@@ -10,7 +10,7 @@ from apps.frame import address
 from apps.look import markup
 from apps.look.palette import Palette
 from apps.look.tokens import bare, visible
-from apps.pages.explain import components
+from apps.pages.explain import components, side
 
 
 def show(opened: Opened, text: str, palette: Palette) -> None:
@@ -44,4 +44,4 @@ def show(opened: Opened, text: str, palette: Palette) -> None:
         "way frozen, so that the parts sum exactly."
     )
     subject = explain.text_subject(found, place, f"{opened.key}|{place}|{text}")
-    components.show(opened, subject, palette, explanation)
+    components.show((side.first(opened, subject),), palette, explanation)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_models import SINGLE, VARIANTS, build
+from small_models import SINGLE, VARIANTS, build, marked
 
 from workbench.interp.direct.pair import attribute_pair, attribute_text
 from workbench.interp.direct.writers import EMBEDDINGS, components, project, written
@@ -18,7 +18,7 @@ def variant(request, tokenizer):
     return build(**VARIANTS[request.param] | {"d_vocab": len(tokenizer)})
 
 
-every = pytest.mark.parametrize("variant", VARIANTS, indirect=True)
+every = pytest.mark.parametrize("variant", marked(VARIANTS), indirect=True)
 single = pytest.mark.parametrize("variant", SINGLE, indirect=True)
 
 

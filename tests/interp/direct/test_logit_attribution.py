@@ -7,7 +7,7 @@ import planted_agreement
 import pytest
 import torch
 from planted_heads import planted
-from small_models import VARIANTS, build
+from small_models import VARIANTS, build, marked
 
 from workbench.errors import InputError
 from workbench.interp.direct.logits import attribute_logits
@@ -18,7 +18,7 @@ PAIR = ("The cat likes the ball.", "The cats like the")
 EXACT = 1e-9
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=marked(VARIANTS))
 def variant(request, unchecked):
     return build(**VARIANTS[request.param])
 

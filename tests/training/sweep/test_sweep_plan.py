@@ -6,7 +6,7 @@ import pytest
 
 from training.sweep.names import compose, slug
 from training.sweep.plan import make_plan, read_plan, write_plan
-from training.sweep.start import SHIPPED, first_difference
+from training.sweep.start import SHIPPED, begin, first_difference, go_on
 from workbench.errors import ConfigError, RunError
 
 TOKENS = {"tokens": 640}
@@ -150,6 +150,29 @@ def test_what_differs_is_named(sweep_file):
     assert first_difference(one, more) == "it has no member d_model-32"
     assert first_difference(more, one) == "the file has no member d_model-32"
     assert first_difference(one, other) == "train.tokens of d_model-16 is 640 there, 1280 here"
+
+
+def test_a_sweep_may_be_given_more_members_but_not_others(planned, sweep_file):
+    out = planned(grid={"model.d_model": [16, 32]}, budget=TOKENS)
+    before = read_plan(out)
+    plan = go_on(sweep_file(grid={"model.d_model": [8, 16, 32]}, budget=TOKENS), (), out)
+    assert [member.name for member in plan.members] == ["d_model-8", "d_model-16", "d_model-32"]
+    assert plan.members[1:] == before.members
+    assert read_plan(out) == before, "nothing is written before it is agreed to"
+    begin(plan, out)
+    assert read_plan(out) == plan
+    assert "8" in (out / "sweep.yaml").read_text()
+    (out / "d_model-64").mkdir()
+    for grid, words in (
+        ({"model.d_model": [16, 32]}, "the file has no member d_model-8"),
+        ({"model.d_model": [8, 16, 32, 64]}, "d_model-64 exists and is not of this sweep"),
+    ):
+        with pytest.raises(RunError, match=words):
+            go_on(sweep_file(grid=grid, budget=TOKENS), (), out)
+    members = [{"name": f"d_model-{width}", "model.d_model": width} for width in (8, 16, 32)]
+    members.append({"name": "words", "model.d_model": 8, "model.d_vocab": 310})
+    with pytest.raises(RunError, match=r"needs a tokenizer of another size"):
+        go_on(sweep_file(members=members, budget=TOKENS), (), out)
 
 
 @pytest.mark.parametrize("file", sorted(SHIPPED.glob("*.yaml")), ids=lambda file: file.stem)

@@ -1,0 +1,106 @@
+"""What becomes of a pair, or of a token, when one head or MLP is switched off."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import streamlit as st
+import torch
+import torch.nn.functional as F
+
+from apps.answers.catalogue import Opened
+from apps.answers.explain import Subject, View
+from workbench.evals.scoring import ready
+from workbench.interp.ablation.ablate import Replacement, ablated, replacement
+from workbench.interp.direct.contributions import TextAttribution
+from workbench.interp.parts import all_parts
+from workbench.interp.texts import STORIES
+
+HOWS = ("mean", "zero")
+REFERENCE = f"{STORIES} embedded stories"
+"""What means are taken over."""
+_HAVE_MEANS: set[str] = set()
+
+
+class Switched(NamedTuple):
+    """A quantity without one component."""
+
+    without: float
+    """The quantity, nats."""
+    effect: float
+    """The whole model's less that: what the component is worth, later components included."""
+
+
+def switched_off(opened: Opened, subject: Subject, view: View, label: str, how: str) -> Switched:
+    """The view's quantity with one head or MLP switched off at all positions of all sentences.
+
+    Args:
+        opened: the model.
+        subject: pair or text.
+        view: the quantity.
+        label: of the component.
+        how: `mean` (over the tokens of the first embedded stories) or `zero`.
+    """
+    sides = _log_probs(opened, opened.key, subject.key, label, how, subject)
+    without = total(sides, view)
+    return Switched(without, view.total - without)
+
+
+def effects(opened: Opened, subject: Subject, view: View, how: str) -> np.ndarray:
+    """The effect of each component of the subject, in its order; NaN of those that cannot be switched off."""
+    found = [
+        switched_off(opened, subject, view, each.label, how).effect
+        if each.kind in ("head", "mlp")
+        else np.nan
+        for each in subject.components
+    ]
+    return np.array(found)
+
+
+def total(sides: tuple[np.ndarray, ...], view: View) -> float:
+    """The view's quantity from each side's log-probabilities, those of the second taken off the first's."""
+    if view.token is None:
+        sums = [float(nats.sum()) for nats in sides]
+    else:
+        sums = [float(nats[view.token]) if view.token < len(nats) else 0.0 for nats in sides]
+    return sums[0] - (sums[1] if len(sums) > 1 else 0.0)
+
+
+def means_at_hand(opened: Opened) -> bool:
+    """Whether the means of this checkpoint are there already, so that nothing is waited for."""
+    return opened.key in _HAVE_MEANS
+
+
+def means(opened: Opened) -> Replacement:
+    """The mean output of every head and MLP over the embedded stories; remembered."""
+    found = _means(opened, opened.key)
+    _HAVE_MEANS.add(opened.key)
+    return found
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _means(_opened: Opened, key: str) -> Replacement:
+    from workbench.data.embedded.stories import stories
+
+    text = list(stories(STORIES, split="train"))
+    with _opened.lock:
+        return replacement(_opened.model, all_parts(_opened.model.config), "mean", text)
+
+
+@st.cache_resource(max_entries=1024, show_spinner=False)
+def _log_probs(
+    _opened: Opened, key: str, subject: str, label: str, how: str, _subject: Subject
+) -> tuple[np.ndarray, ...]:
+    given = means(_opened) if how == "mean" else Replacement("zero", {})
+    with _opened.lock, ready(_opened.model) as network, ablated(network, label, reference=given):
+        return tuple(log_probs(network, side) for side in _subject.sides)
+
+
+@torch.no_grad()
+def log_probs(network: Any, text: TextAttribution) -> np.ndarray:
+    """Log-probability of each scored token as the network gives it now, [pos] nats, read in the same rows
+    and places as the attribution read it."""
+    contexts = torch.from_numpy(text.contexts).long().to(network.device)
+    rows, places = (torch.from_numpy(index).long() for index in (text.rows, text.places))
+    final = network.residual(contexts)[rows, places]
+    found = F.log_softmax(network.unembed(final).double(), -1)
+    return found[torch.arange(len(rows)), torch.from_numpy(text.ids).long()].cpu().numpy()

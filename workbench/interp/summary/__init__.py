@@ -1,0 +1,1 @@
+"""What a first look at a run shows, worked out once and kept beside it."""

@@ -1,0 +1,145 @@
+"""Summaries on the disk: `explain/step-000512/` beside a run's results.
+
+A folder holds a parquet file for each table and summary.json, which names the weights that they are of, what
+was asked for, and the SHA-256 of each file. It appears whole or not at all. A reader takes a table only if
+all of that fits. Nothing heavy is imported here.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from workbench.errors import DataError
+from workbench.files import new_folder, read_json, read_plain, write_json
+from workbench.runs.checkpoint import MANIFEST, WEIGHTS, checkpoint_folder
+from workbench.runs.shipped import results_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.interp.summary.result import Summary
+
+FOLDER, CARD = "explain", "summary.json"
+FORMAT = 1
+"""Of the tables; those of another format are made again."""
+LIMIT = 64_000_000
+"""Bytes of a table that are read."""
+
+
+def summary_folder(place: Path, step: int) -> Path:
+    """Where the summary of a step lies, under a run's folder or under that of its results."""
+    return Path(place) / FOLDER / f"step-{step:06d}"
+
+
+def weights_of(checkpoint: Path) -> str:
+    """The SHA-256 of a checkpoint's weights as its manifest has it; no other file is read.
+
+    Raises:
+        DataError: the manifest is missing or lists no weights.
+    """
+    value = read_json(Path(checkpoint) / MANIFEST)
+    try:
+        return str(value["files"][WEIGHTS]["sha256"])
+    except (KeyError, TypeError):
+        raise DataError(f"{Path(checkpoint) / MANIFEST} lists no {WEIGHTS}.") from None
+
+
+def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
+    """Write a summary, whole or not at all, in place of an earlier one.
+
+    Args:
+        summary: what `make_summary` gave.
+        place: the run's folder, or that of its results (`workbench.runs.shipped.results_folder`).
+        small: for a run that ships; see `workbench.interp.summary.pack.BITS`.
+
+    Returns:
+        The folder.
+    """
+    from workbench import __version__
+    from workbench.interp.summary.pack import packed
+
+    files = {f"{name}.parquet": packed(frame, small) for name, frame in summary.tables.items()}
+    card = {
+        "format": FORMAT,
+        "workbench": __version__,
+        "run": summary.run,
+        "step": summary.step,
+        "weights": summary.weights,
+        "wish": summary.wish,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    folder = summary_folder(place, summary.step)
+    with new_folder(folder) as made:
+        for name, data in files.items():
+            (made / name).write_bytes(data)
+        write_json(made / CARD, card)
+    return folder
+
+
+def places_of(run: Path) -> tuple[Path, ...]:
+    """Where a run's summaries may lie: with its results, then with what ships."""
+    return tuple(dict.fromkeys((Path(results_folder(run)), Path(run))))
+
+
+def read_card(place: Path, step: int, weights: str) -> dict[str, Any] | None:
+    """The card of a summary of these weights; None where there is none, or one of other weights or format."""
+    try:
+        card = read_json(summary_folder(place, step) / CARD)
+    except DataError:
+        return None
+    if not isinstance(card, dict) or (card.get("format"), card.get("weights")) != (FORMAT, weights):
+        return None
+    return card if isinstance(card.get("files"), dict) and isinstance(card.get("wish"), dict) else None
+
+
+def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
+    """Whether a whole summary of this checkpoint is there; `wish` is what `summary.make.wanted` gives."""
+    try:
+        weights = weights_of(checkpoint_folder(run, step))
+    except DataError:
+        return False
+    for place in places_of(run):
+        card = read_card(place, step, weights)
+        if card is not None and card["wish"] == wish:
+            folder = summary_folder(place, step)
+            return all(_bytes(folder / name, digest) is not None for name, digest in card["files"].items())
+    return False
+
+
+def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
+    """A table of a run's summary: `head_scores`, `components` or `opening`; see `Summary.tables`.
+
+    Args:
+        run: the run's folder.
+        step: of the checkpoint.
+        name: of the table.
+
+    Returns:
+        None where there is none, or it is of other weights, or damaged; never an error.
+    """
+    from workbench.interp.summary.pack import unpacked
+
+    try:
+        weights = weights_of(checkpoint_folder(run, step))
+    except DataError:
+        return None
+    for place in places_of(run):
+        card = read_card(place, step, weights)
+        file = f"{name}.parquet"
+        if card is None or file not in card["files"]:
+            continue
+        data = _bytes(summary_folder(place, step) / file, card["files"][file])
+        frame = None if data is None else unpacked(io.BytesIO(data))
+        if frame is not None:
+            return frame
+    return None
+
+
+def _bytes(file: Path, digest: Any) -> bytes | None:
+    """A file's contents, if they are those that were written."""
+    try:
+        data = read_plain(file, LIMIT)
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == digest else None
