@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from workbench.amounts import amount
 from workbench.errors import ConfigError
 
 EXAMPLES = """\
@@ -36,13 +37,11 @@ torchrun or srun, `python -m training CONFIG.yaml` joins the others by RANK, WOR
 
 def count(text: str) -> int:
     """`5000`, `1e6`, `50k`, `2.5M` or `1G` as a whole number (an argparse type)."""
-    units = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
-    tail = text[-1:].lower()
     try:
-        number = float(text[:-1]) * units[tail] if tail in units else float(text)
+        number = 0.0 if text.strip() == "0" else amount(text, "it")
         if number != int(number):
             raise ValueError
-    except (ValueError, OverflowError):
+    except (ConfigError, ValueError):
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number; write 5000, 1e6 or 2.5M") from None
     return int(number)
 

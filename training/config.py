@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from training.schedules.shape import Shape
 from workbench import settings
+from workbench.amounts import amount
 from workbench.errors import ConfigError, shown
 from workbench.model.config import ModelConfig
 from workbench.model.presets import merge
@@ -267,6 +268,9 @@ def resolve(
         model = merged.get("model") or {}
         merged["model"] = merge(preset, model) if isinstance(model, Mapping) else model
     merged = {key: {} if value is None else value for key, value in merged.items()}
+    train = merged.get("train")
+    if isinstance(train, Mapping) and isinstance(train.get("tokens"), str):
+        merged["train"] = {**train, "tokens": int(amount(train["tokens"], "train.tokens"))}
     made = settings.build(RunSettings, _tidy(RunSettings, merged, ""))
     train = made.train
     if train.steps is None and train.tokens is None and train.minutes is None:

@@ -18,9 +18,7 @@ TOKENS = 5
 """Promoted and suppressed ones that are named of a neuron."""
 
 
-def top_neurons(
-    opened: Opened, subject: Subject, view: View, layer: int, count: int = 10
-) -> "pd.DataFrame":
+def top_neurons(opened: Opened, subject: Subject, view: View, layer: int, count: int = 10) -> "pd.DataFrame":
     """The neurons of a block with the largest direct contributions of either sign, the largest first:
     neuron, nats, and the tokens that it promotes and suppresses when it is active."""
     import pandas as pd

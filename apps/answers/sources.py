@@ -174,14 +174,15 @@ def scored_pairs(source: Source) -> "pd.DataFrame":
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
-def _embedded() -> PairSet:
+def embedded() -> PairSet:
+    """The pairs that come with the package."""
     return open_pairs(None)
 
 
 def pair_set(source: Source) -> PairSet:
     """The pairs themselves: the embedded ones, or those that the saved result lists."""
     if source.other is None or source.other.source == "embedded":
-        return _embedded()
+        return embedded()
     columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
     paradigms: dict[str, list[Pair]] = {}
     for row in _whole(source.other, source.data).per_pair[columns].itertuples(index=False, name=None):

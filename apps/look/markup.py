@@ -155,6 +155,15 @@ def ranking(rows: Sequence[tuple[str, float, str]]) -> str:
     return f'<table class="wb-top">{"".join(lines)}</table>'
 
 
+def amounts(rows: Sequence[tuple[str, float, str]]) -> str:
+    """The same for shares, which have no sign."""
+    lines = (
+        f"<tr><td>{html(name)}</td><td>{value:.2f}</td><td>{html(remark)}</td></tr>"
+        for name, value, remark in rows
+    )
+    return f'<table class="wb-top">{"".join(lines)}</table>'
+
+
 def attention_page(
     shown: Sequence[str],
     pattern: Any,

@@ -55,6 +55,18 @@ _RULES = """
 .wb-top td:first-child { white-space: nowrap; padding-right: 0.6rem; }
 .wb-top td:nth-child(2) { text-align: right; white-space: nowrap; font-weight: 600; }
 .wb-top td:nth-child(3) { color: var(--wb-muted); padding-left: 0.7rem; font-size: 0.84rem; }
+.wb-passages { margin: 0; font-size: 0.95rem; line-height: 1.75; }
+.wb-passages p { margin: 0 0 0.15rem; overflow-wrap: anywhere; padding-left: 3.6rem; text-indent: -3.6rem; }
+.wb-passages .v {
+  display: inline-block; width: 3rem; margin-right: 0.6rem; text-align: right; text-indent: 0;
+  color: var(--wb-muted); font-size: 0.8rem; font-variant-numeric: tabular-nums;
+}
+.wb-passages .t { white-space: pre-wrap; border-radius: 3px; padding: 0.08rem 0; text-indent: 0; }
+.wb-passages .here { outline: 1.5px solid var(--wb-ink); }
+.wb-words { margin: 0; line-height: 2; }
+.wb-words span { white-space: nowrap; margin-right: 0.9rem; }
+.wb-words small { color: var(--wb-muted); font-variant-numeric: tabular-nums; }
+
 .wb-top .good { color: var(--wb-good); }
 .wb-top .bad { color: var(--wb-bad); }
 """

@@ -42,6 +42,12 @@ def visible(token: str) -> str:
     return "".join(letter if letter.isprintable() else "�" for letter in text) or "∅"
 
 
+def running(token: str) -> str:
+    """A token inside a text that is shown whole: its spaces stay spaces."""
+    spaces = len(token) - len(token.lstrip(" "))
+    return " " * spaces + visible(token[spaces:]) if spaces < len(token) else token
+
+
 def bare(token: str) -> str:
     """A token inside a sentence of ours: without the space in front."""
     return visible(token).lstrip("·") or visible(token)

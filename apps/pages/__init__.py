@@ -21,5 +21,8 @@ PAGES = {
     for page in (
         Page("explain", "Explain", "apps.pages.explain.page"),
         Page("blimp", "Minimal pairs", "apps.pages.blimp.page"),
+        Page("heads", "Heads and neurons", "apps.pages.heads.page"),
+        Page("patch", "Ablate and patch", "apps.pages.patch.page"),
+        Page("training", "Compare and training", "apps.pages.training.page"),
     )
 }

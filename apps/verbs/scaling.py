@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.amounts import amount
+
 if TYPE_CHECKING:
     from workbench.evals.scaling.optimum import Optimum
     from workbench.evals.scaling.study import ScalingStudy
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         return _check(args)
     if args.tokens and not args.predict:
         raise ConfigError("--tokens belongs to --predict SHAPE; a budget is --flops or --hours.")
-    budgets = [quantity(text, "--flops") for text in args.flops or []]
+    budgets = [amount(text, "--flops") for text in args.flops or []]
     shapes = [_shape(text, args) for text in args.predict or []]
     study = _fit(args)
     print_study(study)
@@ -109,28 +111,6 @@ def run(args: argparse.Namespace) -> int:
         write_report(Path(args.out), study, best, predictions, critical)
         print(f"\nsaved: {clean(args.out)}")
     return 0
-
-
-def quantity(text: str, option: str) -> float:
-    """`50M`, `2e9` or `1_000` as a number.
-
-    Raises:
-        ConfigError: something else, or not above 0.
-    """
-    import math
-
-    from workbench.errors import ConfigError, shown
-
-    units = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
-    word = str(text).strip().lower().replace(",", "").replace("_", "")
-    factor = units.get(word[-1:], 1.0)
-    try:
-        value = float(word[:-1] if factor != 1.0 else word) * factor
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise ConfigError(f"{option} takes a number such as 50M or 2e9; found {shown(text)!r}.")
-    return value
 
 
 def _fit(args: argparse.Namespace) -> "ScalingStudy":
@@ -237,14 +217,14 @@ def _shape(text: str, args: argparse.Namespace) -> tuple[dict[str, Any], float]:
     from workbench.errors import ConfigError, shown
     from workbench.settings import read_yaml
 
-    tokens = None if args.tokens is None else quantity(args.tokens, "--tokens")
+    tokens = None if args.tokens is None else amount(args.tokens, "--tokens")
     if text.endswith((".yaml", ".yml")):
         values = read_yaml(Path(text))
         fields = values.get("model", {})
         if not isinstance(fields, dict):
             raise ConfigError(f"{text}: model must be a mapping of fields.")
         tokens = tokens or (values.get("train") or {}).get("tokens")
-        tokens = None if tokens is None else quantity(str(tokens), "train.tokens")
+        tokens = None if tokens is None else amount(str(tokens), "train.tokens")
     else:
         fields = {}
         for part in text.split(","):

@@ -103,7 +103,7 @@ MALFORMED = {
     "text for a yes": ("train: {compile: maybe}", r"train\.compile: .*boolean.*'maybe'"),
     "text for a list": ("track: {tags: fast}", r"track\.tags: "),
     "half a step": ("train: {steps: 1.5}", r"train\.steps: .*integer.*'1\.5'"),
-    "number with a unit": ("train: {tokens: 50M}", r"train\.tokens: .*integer.*'50M'"),
+    "number with no such unit": ("train: {tokens: 50Q}", r"train\.tokens must be a number above 0, .*'50Q'"),
     "number with a comma": ("train: {lr: '0,001'}", r"train\.lr: .*number.*'0,001'"),
     "number of 5,000 digits": (f"train: {{steps: {'9' * 5000}}}", r"is not valid YAML: Exceeds the limit"),
     "infinite steps": ("train: {steps: .inf}", r"train\.steps: Input should be a finite number"),

@@ -145,3 +145,12 @@ def test_a_mistake_leaves_no_run_folder_and_takes_a_second(tmp_path):
     assert done.stderr == f"Error: {file}: train.stepz is not a field. Did you mean 'steps'?\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.yaml"]
     assert took < 5, "settings are checked before anything heavy is imported"
+
+
+def test_tokens_may_be_written_as_people_write_them():
+    assert resolve({"train": {"tokens": "2.5M"}}).train.tokens == 2_500_000
+    assert resolve({}, assignments=["train.tokens=1_000k"]).train.tokens == 1_000_000
+    with pytest.raises(
+        ConfigError, match=r"train\.tokens must be a number above 0, such as 50M or 1e15; found 'lots'"
+    ):
+        resolve({"train": {"tokens": "lots"}})

@@ -1,7 +1,6 @@
 """The sweep file: its sections, each checked where it is read."""
 
 import dataclasses
-import re
 import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import Any, Literal
 from training.config import RunSettings
 from training.sweep.launchers.options import LauncherOptions
 from workbench import settings
+from workbench.amounts import amount
 from workbench.errors import ConfigError, nearest, shown
 
 LIMITS = ("tokens", "minutes", "flops")
-_UNITS = {"k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 _FIELDS = {
     f"{section}.{field.name}"
     for section, kind in typing.get_type_hints(RunSettings).items()
@@ -190,24 +189,6 @@ def flatten(values: Mapping[str, Any], where: str) -> dict[str, Any]:
                 raise ConfigError(f"{where}.{field} is given twice.")
             flat[field] = part
     return flat
-
-
-def amount(value: Any, where: str) -> float:
-    """A number, or a text such as `50M`, `1e15` or `2.5G`, above 0.
-
-    Raises:
-        ConfigError: anything else.
-    """
-    number = value
-    if isinstance(value, str):
-        found = re.fullmatch(r"\s*([\d._]+(?:[eE][+-]?\d+)?)\s*([kKmMgGbBtT]?)\s*", value)
-        try:
-            number = float(found[1]) * _UNITS.get(found[2].lower(), 1.0) if found else value
-        except ValueError:
-            number = value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1e30:
-        raise ConfigError(f"{where} must be a number above 0, such as 50M or 1e15; found {shown(value)!r}.")
-    return float(number)
 
 
 def _match(values: Mapping[str, Any]) -> Match:

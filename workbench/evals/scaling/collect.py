@@ -37,7 +37,18 @@ def points_of_runs(
         InputError: masked and causal runs together, or different tokenizers for a loss per token; a loss that
             is not finite; a masked model that sees its answers.
     """
-    summaries = list_runs(root)
+    return points_of_summaries(list_runs(root), root, count=count, measure=measure, along=along)
+
+
+def points_of_summaries(
+    summaries: Sequence[RunSummary],
+    root: str | Path,
+    *,
+    count: Count = "all",
+    measure: Measure = "loss",
+    along: bool = False,
+) -> ScalingPoints:
+    """The same for runs of any folders; `root` is what messages call them together."""
     rows: list[dict[str, Any]] = []
     left_out: dict[str, list[str]] = {}
     for summary in summaries:
@@ -97,7 +108,8 @@ def blimp_of_runs(root: str | Path, *, count: Count = "all") -> "pd.DataFrame":
         common = {"run": summary.name, "n": size, "tokens": summary.tokens_seen}
         parts = [*scores["phenomena"], {"phenomenon": "mean", **scores["mean_over_phenomena"]}]
         rows += [
-            common | {"phenomenon": part["phenomenon"], "accuracy": part["accuracy"], "pairs": _worth(part)}
+            common
+            | {"phenomenon": part["phenomenon"], "accuracy": part["accuracy"], "pairs": pairs_worth(part)}
             for part in parts
         ]
     if not rows:
@@ -110,7 +122,7 @@ def blimp_of_runs(root: str | Path, *, count: Count = "all") -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def _worth(share: dict[str, Any]) -> int:
+def pairs_worth(share: dict[str, Any]) -> int:
     """Pairs that a mean of strata is worth, by its 95 % interval: at most as many as it rests on."""
     accuracy, n = share["accuracy"], share["n"]
     error = (share["high"] - share["low"]) / (2 * 1.96)

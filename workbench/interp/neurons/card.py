@@ -212,7 +212,7 @@ def neuron_card(
         active=float(examples.active[at]),
         max=float(examples.max[at]),
         histogram=examples.histogram[at],
-        passages=_passages(model, examples, part, before, after),
+        passages=neuron_passages(model, examples, part, before, after),
         promoted=written.promoted,
         suppressed=written.suppressed,
         label=label,
@@ -221,7 +221,21 @@ def neuron_card(
 
 
 @torch.no_grad()
-def _passages(model: Any, found: NeuronExamples, part: Any, before: int, after: int) -> tuple[Passage, ...]:
+def neuron_passages(
+    model: Any, found: NeuronExamples, part: Any, before: int = BEFORE, after: int = AFTER
+) -> tuple[Passage, ...]:
+    """The examples of a neuron as text, with its activation at each shown token.
+
+    Args:
+        model: a run or a `HookedTransformer`: the one that `found` is of.
+        found: where to look.
+        part: the neuron, a `Part`.
+        before: tokens shown before the token that a passage is about.
+        after: tokens shown behind.
+
+    Raises:
+        InputError: the neuron was not read.
+    """
     _, network, tokenizer = opened(model)
     known: dict[int, np.ndarray] = {}
     passages = []
@@ -229,7 +243,7 @@ def _passages(model: Any, found: NeuronExamples, part: Any, before: int, after: 
         for one in found.examples(part):
             row = found.rows[one.row]
             if one.row not in known:
-                known[one.row] = _along(network, row, part)
+                known[one.row] = activations_along(network, row, part)
             first, last = max(0, one.pos - before), one.pos + after + 1
             ids = [int(token) for token in row.tokens[first:last]]
             texts = tuple(str(i) if tokenizer is None else tokenizer.decode([i]) for i in ids)
@@ -239,8 +253,9 @@ def _passages(model: Any, found: NeuronExamples, part: Any, before: int, after: 
     return tuple(passages)
 
 
-def _along(network: Any, row: Row, part: Any) -> Float[np.ndarray, " pos"]:
-    """The neuron's activations along a row."""
+@torch.no_grad()
+def activations_along(network: Any, row: Row, part: Any) -> Float[np.ndarray, " pos"]:
+    """The activations of a neuron (a `Part`) along a row of tokens."""
     kept: list[np.ndarray] = []
 
     def keep(x: torch.Tensor, hook: Any) -> None:

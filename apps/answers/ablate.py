@@ -1,0 +1,195 @@
+"""What a model without some of its parts says about a pair, as plain numbers; no widget in here.
+
+The model is shared by all sessions: parts are taken out only while its lock is held, and are back before the
+lock is given away.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from apps.answers.catalogue import Opened
+from workbench.data.embedded.stories import stories
+from workbench.errors import InputError
+from workbench.evals.protocols import find_protocol
+from workbench.evals.scoring import ready
+from workbench.interp.ablation.ablate import Replacement, ablated, replacement
+from workbench.interp.ablation.effect import DRAWS
+from workbench.interp.direct.pair import first_difference, readings
+from workbench.interp.parts import Part, all_parts, find_parts
+
+HOWS = {
+    "zero": "Zero",
+    "mean": "Mean",
+    "resample": "Resample",
+}
+MOST_STORIES, FEWEST_STORIES = 100, 10
+"""Embedded stories that means and donors come from: the fewer the larger the model."""
+QUICK = 1_500_000
+"""Parameters of a model that reads all of them in a second or so."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One sentence: its scored tokens and their log-probabilities in nats."""
+
+    ids: tuple[int, ...]
+    tokens: tuple[str, ...]
+    log_probs: np.ndarray
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model makes of two sentences."""
+
+    good: Side
+    bad: Side
+    place: int
+    """The first scored token in which they differ."""
+
+    @property
+    def difference(self) -> float:
+        """log p(good) - log p(bad), nats: the quantity that the first page explains."""
+        return float(self.good.log_probs.sum() - self.bad.log_probs.sum())
+
+    @property
+    def at_place(self) -> float:
+        """The same of the first differing token alone; 0 for a sentence that has ended."""
+        return float(sum(sign * side.log_probs[self.place] for sign, side in ((1, self.good), (-1, self.bad))
+                         if self.place < len(side.ids)))  # fmt: skip
+
+
+def story_count(config: Any) -> int:
+    """How many of the embedded training stories this model's means and donors come from."""
+    return max(FEWEST_STORIES, min(MOST_STORIES, MOST_STORIES * QUICK // config.n_params))
+
+
+def meaning(how: str, config: Any) -> str:
+    """What is put in, in words."""
+    if how == "zero":
+        return "What a part writes is replaced by zeros."
+    count = story_count(config)
+    if how == "mean":
+        return (
+            f"What a part writes is replaced by its mean over the tokens of {count} embedded training "
+            "stories: the model loses what the part says of this sentence and keeps what it always says."
+        )
+    return (
+        "What a part writes is replaced by what it wrote, position by position, in another text: one of "
+        f"{count} embedded training stories, drawn {DRAWS} times. All figures are means over these draws."
+    )
+
+
+def switches(config: Any) -> list[str]:
+    """Labels of all heads and MLPs, block by block."""
+    return [part.label for part in all_parts(config)]
+
+
+def known(config: Any, labels: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
+    """The labels as the model calls them, in order and each once, and a sentence for each that is none."""
+    found: dict[Part, None] = {}
+    wrong = []
+    for label in labels:
+        try:
+            found |= dict.fromkeys(find_parts(config, label))
+        except InputError as error:
+            wrong.append(str(error))
+    kinds = {"head": 0, "mlp": 1, "neuron": 2}
+    ordered = sorted(found, key=lambda part: (part.layer, kinds[part.kind], part.unit))
+    return tuple(part.label for part in ordered), wrong
+
+
+def say(
+    opened: Opened, good: str, bad: str, protocol: str, pll: str, off: tuple[str, ...] = (), how: str = "zero"
+) -> Said:
+    """Token by token what the model makes of a pair without the parts `off`; remembered.
+
+    Raises:
+        InputError: equal or empty sentences, one longer than the context or, for `resample`, than every
+            donor; a part that is none.
+    """
+    return _said(opened, opened.key, good, bad, protocol, pll, off, how if off else "zero")
+
+
+@st.cache_resource(max_entries=256, show_spinner=False)
+def _said(
+    _opened: Opened, key: str, good: str, bad: str, protocol: str, pll: str, off: tuple[str, ...], how: str
+) -> Said:
+    if good == bad:
+        raise InputError("the two sentences are equal; change a word in one of them.")
+    model, tokenizer = _opened.model, _opened.tokenizer
+    chosen = find_protocol(protocol, model.config.objective, pll)
+    given = replacements(_opened, off, how)
+    with _opened.lock, ready(model) as network:
+        read = [
+            readings(network, tokenizer, text, chosen, pll, f"the {name} sentence")
+            for text, name in ((good, "first"), (bad, "second"))
+        ]
+        place = first_difference(read[0][0], read[1][0])
+        log_probs = [_log_probs(network, one, off, given) for one in read]
+    if model.config.objective == "clm":
+        log_probs[1][:place] = log_probs[0][:place]  # the shared beginning was read twice
+    sides = [_side(tokenizer, one[0], nats) for one, nats in zip(read, log_probs, strict=True)]
+    return Said(sides[0], sides[1], place)
+
+
+def _side(tokenizer: Any, ids: np.ndarray, nats: np.ndarray) -> Side:
+    words = (tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.tolist())
+    return Side(tuple(ids.tolist()), tuple(words), nats)
+
+
+def _log_probs(
+    network: Any, read: tuple[np.ndarray, ...], off: Sequence[str], given: Sequence[Replacement]
+) -> np.ndarray:
+    """log p of each scored token, the mean over replacements."""
+    import torch
+
+    ids, contexts, rows, places = (torch.from_numpy(part).to(network.device) for part in read)
+
+    def once() -> Any:
+        logits = network.unembed(network.residual(contexts)[rows, places])
+        return logits.double().log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+
+    with torch.inference_mode():
+        if not off:
+            return once().cpu().numpy()
+        found = []
+        for each in given:
+            with ablated(network, off, each.how, each):
+                found.append(once())
+        return torch.stack(found).mean(0).cpu().numpy()
+
+
+def replacements(opened: Opened, off: tuple[str, ...], how: str) -> list[Replacement]:
+    """What goes in for the parts: one for zero and mean, one a draw for resample. Heads and MLPs are measured
+    all at once, and so are the neurons of a layer; remembered.
+
+    Do not hold the model's lock: whoever else is measuring the same needs it to come to an end.
+    """
+    if how == "zero" or not off:
+        return [Replacement("zero", {})]
+    parts = find_parts(opened.model.config, off)
+    groups = {part.layer if part.kind == "neuron" else None for part in parts}
+    found = [_replacements(opened, opened.key, layer, how) for layer in groups]
+    merged = [
+        {part: values for each in draw for part, values in each.values.items()}
+        for draw in zip(*found, strict=True)
+    ]
+    return [Replacement(how, {part: values[part] for part in parts}) for values in merged]
+
+
+@st.cache_resource(max_entries=24, show_spinner="Reading stories …")
+def _replacements(_opened: Opened, key: str, layer: int | None, how: str) -> list[Replacement]:
+    """Of all heads and MLPs, or of one layer's neurons."""
+    config = _opened.model.config
+    if layer is None:
+        named = all_parts(config)
+    else:
+        named = tuple(Part(layer, "neuron", unit) for unit in range(config.mlp_width))
+    text = stories(story_count(config), split="train")
+    seeds = range(DRAWS) if how == "resample" else (0,)
+    with _opened.lock, ready(_opened.model) as network:
+        return [replacement(network, named, how, text, seed) for seed in seeds]

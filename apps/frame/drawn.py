@@ -1,0 +1,24 @@
+"""A chart on the page, without the check against Vega-Lite's schema that Altair makes each time.
+
+The check takes four fifths of the time that a chart takes; the tests make it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+
+def drawn(chart: Any, key: str, on_select: Callable[[], None], selection: str, alt: str) -> None:
+    """Draw a chart whose selections call back.
+
+    Args:
+        chart: an Altair chart.
+        key: of the widget; `st.session_state[key]["selection"]` holds what is selected.
+        on_select: called when it changes.
+        selection: name of the selection.
+        alt: what the chart shows, for readers who do not see it.
+    """
+    st.vega_lite_chart(
+        chart.to_dict(validate=False), key=key, on_select=on_select, selection_mode=selection, alt=alt
+    )

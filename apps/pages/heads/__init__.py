@@ -1,0 +1,1 @@
+"""What each head looks at and each neuron fires on: finders, and a card for one of each."""

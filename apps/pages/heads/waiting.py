@@ -1,0 +1,48 @@
+"""Long work on the page: how far it is, how long it takes still, and a way to end it."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from apps.answers.background import Cancelled, Work
+from apps.look import markup
+
+PATIENCE = 0.7
+"""Seconds after which progress is shown."""
+EVERY = 0.7
+"""Seconds between two looks."""
+
+
+def waited(work: Work, what: str, cancel: Callable[[], None], key: str) -> bool:
+    """Whether the work is done. Until then progress stands on the page, which looks again by itself.
+
+    Args:
+        work: what is waited for.
+        what: is being done, in words.
+        cancel: what the button does.
+        key: of the button.
+
+    Raises:
+        WorkbenchError: what the work ended with.
+    """
+    if work.wait(PATIENCE):
+        if isinstance(work.error, Cancelled):
+            cancel()
+            return False
+        if work.error is not None:
+            cancel()
+            raise work.error
+        return True
+    _watch(work, what, cancel, key)
+    return False
+
+
+@st.fragment(run_every=EVERY)
+def _watch(work: Work, what: str, cancel: Callable[[], None], key: str) -> None:
+    if work.done:
+        st.rerun(scope="app")
+    left = "" if work.left is None else f", about {max(1, round(work.left))} s to go"
+    bar, button = st.columns([5, 1], vertical_alignment="center")
+    bar.progress(min(1.0, work.share), text=markup.plain(f"{what}: {work.share:.0%}{left}"))
+    if button.button("Cancel", key=key, on_click=cancel):
+        st.rerun(scope="app")

@@ -1,0 +1,1 @@
+"""Take parts of the model out, exchange what they write, and see what that does."""

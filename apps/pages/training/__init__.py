@@ -1,0 +1,1 @@
+"""Models side by side, one model over its training, and the whole family."""

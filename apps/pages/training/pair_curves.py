@@ -1,0 +1,141 @@
+"""The chosen pair over training: the difference, its component map then, and its strongest components."""
+
+import math
+from collections.abc import Hashable
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from apps.answers import checkpoints, comparison, history
+from apps.answers.catalogue import Opened
+from apps.answers.comparison import Parts
+from apps.answers.history import PairThen
+from apps.charts.curves import curves
+from apps.charts.depth_map import depth_map
+from apps.frame import journey
+from apps.frame.downloads import downloads
+from apps.frame.frame import Wanted
+from apps.frame.told import fragment
+from apps.look import markup
+from apps.look.palette import Palette
+from apps.pages.training.pick import curve
+from apps.pages.training.stepwise import each
+
+STRONGEST = 5
+
+
+@fragment
+def show(opened: Opened, wanted: Wanted | None, steps: tuple[int, ...], palette: Palette) -> None:
+    """Draw the pair's difference at the checkpoint and over training."""
+    st.subheader("The chosen pair", anchor=False)
+    if wanted is None:
+        st.markdown("Choose *Pair* or *Sentences* in the sidebar to follow two sentences over training.")
+        return
+    now = history.pair_at(opened, opened.run.step, *_asked(wanted))
+    then = _all(opened, wanted, steps) | {now.step: now}
+    first, second = ("grammatical", "ungrammatical") if wanted.paradigm is not None else ("first", "second")
+    st.html(markup.verdict(opened.name, now.difference, f"the {second} sentence", f"the {first} sentence"))
+    st.html(markup.where([*wanted.origin, f"checkpoint {now.step:,}"]))
+    st.markdown(f"{markup.plain(wanted.good)}  \n{markup.plain(wanted.bad)}")
+    _paradigm(wanted, now)
+    left, right = st.columns(2, gap="large")
+    with left:
+        _map(opened, now, then, palette, (first, second))
+    with right:
+        _curves(opened, then, steps, palette)
+
+
+def _asked(wanted: Wanted) -> tuple[str, str, str, str]:
+    return wanted.good, wanted.bad, wanted.protocol, wanted.pll
+
+
+def _all(opened: Opened, wanted: Wanted, steps: tuple[int, ...]) -> dict[int, PairThen]:
+    others = [step for step in steps if step != opened.run.step]
+    keys: dict[int, Hashable] = {step: (checkpoints.key_of(opened, step), *_asked(wanted)) for step in others}
+    words = 2 * (len(wanted.good) + len(wanted.bad)) / checkpoints.tokens_a_second(opened)
+    return each(
+        "pair", keys, lambda step: history.pair_at(opened, step, *_asked(wanted)),
+        "Following the pair over training", words + history.READING, live=checkpoints.is_light(opened),
+    )  # fmt: skip
+
+
+def _paradigm(wanted: Wanted, now: PairThen) -> None:
+    if wanted.paradigm is None:
+        return
+    mean = wanted.paradigm.overall.micro
+    st.caption(markup.plain(
+        f"One pair is an anecdote. Its whole paradigm at this checkpoint: {mean.accuracy:.1%} right "
+        f"({mean.low:.1%} to {mean.high:.1%}, n = {mean.n:,})."
+    ))  # fmt: skip
+
+
+def _map(
+    opened: Opened, now: PairThen, then: dict[int, PairThen], palette: Palette, names: tuple[str, str]
+) -> None:
+    parts = Parts(opened.name, opened.model.config.n_layers, now.components, now.whole, now.difference)
+    limit = max(_largest(each) for each in then.values())
+    rows = comparison.depth_rows(parts)
+    if not rows:
+        st.markdown("This model has neither heads nor MLPs.")
+        return
+    chart = depth_map(rows, palette, limit)
+    key = f"then-{opened.key}-{palette.name}-{abs(hash((now.difference, limit)))}"
+
+    def picked() -> None:
+        cells = st.session_state[key]["selection"].get("cell", [])
+        label = cells[0].get("component") if cells else None
+        if label and "H" in label:
+            journey.go("explain", head=label)
+        elif label:
+            st.toast(f"{label}: an MLP reads only its own position and has no attention.")
+
+    st.markdown(f"**Contributions at step {now.step:,}**, nats")
+    st.altair_chart(chart, key=key, on_select=picked, selection_mode="cell", alt="Contributions by depth")
+    ends = [(palette.good, f"helps the {names[0]} one"), (palette.bad, f"the {names[1]} one")]
+    several = "Same colours at all checkpoints. " if len(then) > 1 else ""
+    st.html(markup.key(ends, f"{several}Click a head."))
+    table = pd.DataFrame(rows)[["component", "what", "nats"]]
+    downloads(f"{opened.name}-{now.step}-contributions", table, chart)
+
+
+def _largest(then: PairThen) -> float:
+    values = [
+        abs(float(value))
+        for part, value in zip(then.components, then.whole, strict=True)
+        if part.kind in ("head", "mlp")
+    ]
+    return max(values, default=0.0)
+
+
+def frame_of(then: dict[int, PairThen], strongest: int = STRONGEST) -> pd.DataFrame:
+    """step, series (`difference`, and the components that are strongest at any checkpoint), nats."""
+    labels = [part.label for part in next(iter(then.values())).components]
+    sizes = {
+        label: max(abs(float(one.whole[index])) for one in then.values())
+        for index, label in enumerate(labels)
+    }
+    chosen = sorted(sizes, key=lambda label: -sizes[label])[:strongest]
+    rows: list[dict[str, Any]] = []
+    for step, one in sorted(then.items()):
+        rows.append({"step": step, "series": "difference", "nats": one.difference})
+        for label in chosen:
+            value = float(one.whole[labels.index(label)])
+            rows.append({"step": step, "series": label, "nats": value if math.isfinite(value) else None})
+    return pd.DataFrame(rows)
+
+
+def _curves(opened: Opened, then: dict[int, PairThen], steps: tuple[int, ...], palette: Palette) -> None:
+    frame = frame_of(then)
+    if len(then) < 2:
+        st.caption("Over training: one checkpoint is known, so there is no curve yet.")
+        return
+    st.markdown("**Difference and strongest components over training**")
+    chart = curves(frame, palette, y="nats", title="nats", step=opened.run.step, level=0.0, form="+.3f")
+    curve(chart, f"pair-{opened.key}-{palette.name}", steps, "The pair's difference over training")
+    st.caption(
+        f"Difference: log p(first) − log p(second), whole sentences, {len(then)} checkpoints; above 0 the "
+        "first, grammatical one is ahead. The components are those of the largest contribution at any "
+        "checkpoint. A click on a point goes to its checkpoint."
+    )
+    downloads(f"{opened.name}-pair-over-training", frame, chart)
