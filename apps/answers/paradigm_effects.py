@@ -63,7 +63,9 @@ def aggregate(opened: Opened, source: Source, paradigm: str, label: str) -> Aggr
     return Aggregate(float(first.effect), float(first.low), float(first.high), int(first.n))
 
 
-def at_hand(opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int | None = None) -> bool:
+def at_hand(
+    opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int | None = None
+) -> bool:
     """Whether this paradigm's effects take no time."""
     return is_measured(opened, source, paradigm, method, limit) or bool(
         len(_summarised(opened, source, paradigm, method))
@@ -120,7 +122,9 @@ def measure(
 ) -> None:
     """Measure some paradigms in one go; see `measured`."""
     whole = pair_set(source)
-    some = PairSet(whole.name, whole.source, {name: whole.paradigms[name][: limit or FEW] for name in paradigms})
+    some = PairSet(
+        whole.name, whole.source, {name: whole.paradigms[name][: limit or FEW] for name in paradigms}
+    )
     protocol, pll = protocol_of(source)
     text = _stories() if method == "ablate" else None
     began = time.perf_counter()
