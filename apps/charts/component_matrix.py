@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from apps.charts.axes import BARE, NONE
+from apps.charts.axes import BARE, layered
 from apps.charts.shares import WORDS
 from apps.look.palette import Palette
 
@@ -30,7 +30,9 @@ def component_matrix(
     y = alt.Y(f"{name}:N", sort=rows, title=None)
     y = y.axis(labelLimit=230, labelPadding=8, labelExpr=WORDS, **BARE)
     x = alt.X("component:N", sort=columns, title=None)
-    x = x.axis(orient="top", labelAngle=-50 if len(columns) > 12 else 0, labelOverlap=len(columns) > 40, **BARE)
+    x = x.axis(
+        orient="top", labelAngle=-50 if len(columns) > 12 else 0, labelOverlap=len(columns) > 40, **BARE
+    )
     colours = alt.Scale(domain=[-limit, limit], range=list(palette.diverging), interpolate="rgb")
     base = alt.Chart(frame).encode(x=x, y=y)
     cells = base.mark_rect(cornerRadius=3, cursor="pointer").encode(
@@ -55,5 +57,4 @@ def component_matrix(
     layers = [cells.add_params(pick)]
     if selected is not None and len(mine):
         layers.append(ring.encode(x=x, y=y))
-    chart = alt.layer(*layers).properties(height=ROW * len(rows) + 44, padding=NONE)
-    return chart.configure_view(strokeWidth=0)
+    return layered(*layers, height=ROW * len(rows) + 44)
