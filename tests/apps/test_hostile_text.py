@@ -249,10 +249,10 @@ def _score(path: Path, text: str) -> None:
     pairs = open_pairs(None).select(["embedded_transitive"], 4)
     uid = "embedded_transitive"
     rows = tuple(
-        dataclasses.replace(pair, sentence_good=f"{text} the cat sat {at}.", sentence_bad=f"{text} the cat sits {at}.")
+        dataclasses.replace(pair, uid=text, phenomenon=text, field=text, sentence_good=f"{text} the cat sat {at}.", sentence_bad=f"{text} the cat sits {at}.")
         for at, pair in enumerate(pairs.paradigms[uid])
     )
-    blimp(run, dataclasses.replace(pairs, paradigms={uid: rows})).save(run)
+    blimp(run, dataclasses.replace(pairs, paradigms={text: rows})).save(run)
 
 
 def _few(at: int) -> list[str]:
