@@ -31,8 +31,15 @@ def show(frame: Frame) -> None:
     verdict = st.container()
     found = explain.explain_pair(opened, wanted.good, wanted.bad, wanted.protocol, wanted.pll)
     key = f"{opened.key}|{wanted.protocol}|{wanted.good}|{wanted.bad}"
-    off = switches.choose(opened, explain.pair_subject(found, key, names), frame.palette)
-    how = _choose_how(opened, bool(off))
+    subject = explain.pair_subject(found, key, names)
+    off, chart, table = switches.choose(opened, subject, frame.palette)
+    left, middle, right = st.columns([5, 2, 2], vertical_alignment="bottom")
+    with left:
+        how = choose_how()
+    middle.button("Everything on", on_click=switches.everything_on, disabled=not off, width="stretch")
+    with right:
+        downloads(f"{opened.name}-switches", table, chart)
+    st.caption(markup.plain(ablate.meaning(how, opened.model.config)))
     with verdict, told():
         _verdict(opened, wanted, _say(opened, wanted, off, how), off, names)
     with told():
@@ -50,10 +57,10 @@ def without(off: tuple[str, ...], most: int = 6) -> str:
     return ", ".join(off[:most]) + more
 
 
-def _choose_how(opened: Opened, some_off: bool) -> str:
+def choose_how() -> str:
+    """What goes in for the parts that are off."""
     address.choice("how", list(ablate.HOWS), "zero")
-    left, right = st.columns([3, 1], vertical_alignment="bottom")
-    chosen = left.segmented_control(
+    chosen = st.segmented_control(
         "What goes in instead",
         list(ablate.HOWS),
         key="how",
@@ -61,11 +68,8 @@ def _choose_how(opened: Opened, some_off: bool) -> str:
         required=True,
         help="Zeros; the mean over embedded stories; or what was written in another of these stories.",
     )
-    right.button("Everything on", on_click=switches.everything_on, disabled=not some_off, width="stretch")
-    how = chosen or "zero"
-    st.caption(markup.plain(ablate.meaning(how, opened.model.config)))
-    address.write(how=None if how == "zero" else how)
-    return how
+    address.write(how=None if chosen == "zero" else chosen)
+    return chosen or "zero"
 
 
 def _say(opened: Opened, wanted: Wanted, off: tuple[str, ...], how: str) -> Said:

@@ -1,26 +1,24 @@
 """Patch: activations of one sentence put into the other, at each layer and position."""
 
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from apps.answers import explain, patching
-from apps.answers.ablate import story_count
 from apps.answers.catalogue import Opened
-from apps.answers.counterparts import counterpart
-from apps.answers.patching import METRICS, SITES, WAYS, Readout, Setting
+from apps.answers.patching import Readout, Setting
 from apps.charts.patch_map import patch_map
 from apps.frame import address, journey
 from apps.frame.downloads import downloads
 from apps.frame.drawn import drawn
-from apps.frame.frame import Frame, Wanted
+from apps.frame.frame import Frame
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.look.palette import Palette
 from apps.look.tokens import bare
 from apps.pages.explain.side import pick
+from apps.pages.patch.choices import against, choose_readout, choose_setting, words
 
 if TYPE_CHECKING:
     from workbench.interp.patching.result import PatchResult
@@ -40,98 +38,10 @@ def show(frame: Frame) -> None:
             "which the two answers could be compared. Choose another pair."
         )
         return
-    readout = _choose_readout(found)
-    setting = _choose_setting(opened)
-    readout, where = _against(opened, wanted, readout)
+    readout = choose_readout(found)
+    setting = choose_setting(opened)
+    readout, where = against(opened, wanted, readout)
     _maps(opened, readout, setting, where, frame.palette)
-
-
-def _choose_readout(found: tuple[Readout, ...]) -> Readout:
-    by_key = {each.key: each for each in found}
-    address.choice("answer", list(by_key), patching.clearest(found))
-    key = st.selectbox(
-        "Answer read off at",
-        list(by_key),
-        key="answer",
-        format_func=lambda key: f"{by_key[key].label}  ({markup.number(by_key[key].difference)} nats)",
-        help="Where the sentences first differ, and the tokens after it that both share; in brackets by how "
-        "many nats the first sentence makes its token more probable. It opens on the largest difference.",
-    )
-    address.write(answer=None if key == patching.clearest(found) else key)
-    return by_key[key]
-
-
-def _choose_setting(opened: Opened) -> Setting:
-    config = opened.model.config
-    blocks = "".join(config.blocks)
-    sites = [
-        name for name, needs in (("resid_pre", ""), ("attn_out", "a"), ("mlp_out", "m")) if needs in blocks
-    ]
-    for key, options in (("site", sites), ("metric", list(METRICS)), ("way", list(WAYS))):
-        address.choice(key, options, options[0])
-    left, middle, right = st.columns([5, 3, 3], vertical_alignment="bottom")
-    site = left.segmented_control(
-        "What is patched", sites, key="site", format_func=lambda key: SITES[key], required=True,
-        help="The residual stream before each layer, or what its attention or its MLP writes.",
-    )  # fmt: skip
-    metric = middle.selectbox(
-        "Judged by", list(METRICS), key="metric", format_func=lambda key: METRICS[key],
-        help="Logit of the right token minus that of the wrong one; log-probability of the right one; or KL "
-        "divergence from the clean run's prediction.",
-    )  # fmt: skip
-    way = right.segmented_control(
-        "Direction", list(WAYS), key="way", format_func=lambda key: WAYS[key], required=True,
-        help="Denoise puts the first sentence's values into the second one's run and asks what suffices; "
-        "noise does the reverse and asks what is needed.",
-    )  # fmt: skip
-    chosen = Setting(site or sites[0], metric, way or "denoise")
-    usual = Setting()
-    address.write(
-        site=None if chosen.site == usual.site else chosen.site,
-        metric=None if chosen.metric == usual.metric else chosen.metric,
-        way=None if chosen.way == usual.way else chosen.way,
-    )
-    return chosen
-
-
-def _against(opened: Opened, wanted: Wanted, readout: Readout) -> tuple[Readout, str]:
-    """The two prompts, and in a sentence where they come from."""
-    if not readout.same:
-        return readout, "Both prompts are the pair's own: each sentence up to this token."
-    if opened.model.config.objective != "clm":
-        return readout, _mean(opened)
-    other = counterpart(opened, wanted, readout)
-    address.words("against", "")
-    text = st.text_input(
-        "Corrupted beginning",
-        key="against",
-        max_chars=address.LONGEST,
-        placeholder=_words(opened, other.prompt if other else readout.good_prompt),
-        help="Both sentences begin alike, so there is nothing to exchange between them. A beginning after "
-        "which the other token is right makes a pair of prompts. Leave it empty for the one proposed.",
-    )
-    address.write(against=text.strip() or None)
-    if text.strip():
-        return patching.own_prompt(opened, readout, text), "The second prompt is your own beginning."
-    if other is not None:
-        return replace(readout, bad_prompt=other.prompt), (
-            f"Both sentences begin alike. The second prompt is the nearest beginning of this paradigm after "
-            f"which ‘{bare(readout.wrong_text)}’ is the right token: that of pair {other.pair_id}."
-        )
-    return readout, _mean(opened)
-
-
-def _mean(opened: Opened) -> str:
-    count = story_count(opened.model.config)
-    return (
-        "Both sentences read the same here, and there is nothing to exchange: what goes in is the mean over "
-        f"{count} embedded training stories, and the effect is in nats, not a share."
-    )
-
-
-def _words(opened: Opened, prompt: tuple[int, ...]) -> str:
-    text = opened.tokenizer.decode(prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return text.strip()[:200]
 
 
 @fragment
@@ -168,7 +78,7 @@ def _maps(opened: Opened, readout: Readout, setting: Setting, where: str, palett
 
 
 def _prompts(opened: Opened, readout: Readout, setting: Setting) -> None:
-    first, second = _words(opened, readout.good_prompt), _words(opened, readout.bad_prompt)
+    first, second = words(opened, readout.good_prompt), words(opened, readout.bad_prompt)
     right, wrong = bare(readout.right_text), bare(readout.wrong_text)
     lines = [f"first prompt: {first or '(only the beginning of the text)'}"]
     if not readout.same:

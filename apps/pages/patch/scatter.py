@@ -18,6 +18,7 @@ from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.look.palette import Palette
 from apps.pages.explain.side import pick
+from apps.pages.patch.ablate import choose_how
 from apps.pages.patch.patching import explain_heads, link_to_head
 from apps.pages.patch.work import controls, go_on, work
 
@@ -31,12 +32,7 @@ def show(frame: Frame) -> None:
     """Draw the pair's scatter, and the paradigm's beside it."""
     wanted, opened = frame.wanted, frame.opened
     assert wanted is not None
-    address.choice("how", list(ablate.HOWS), "zero")
-    how = st.segmented_control(
-        "What goes in instead", list(ablate.HOWS), key="how", format_func=lambda key: ablate.HOWS[key],
-        required=True, help="Zeros; the mean over embedded stories; or what was written in another of them.",
-    ) or "zero"  # fmt: skip
-    address.write(how=None if how == "zero" else how)
+    how = choose_how()
     st.caption(markup.plain(ablate.meaning(how, opened.model.config)))
     st.caption(
         "Across: what a component writes for the readout itself. Up: the difference that is lost when it "

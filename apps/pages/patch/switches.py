@@ -12,7 +12,6 @@ from apps.answers.catalogue import Opened
 from apps.answers.explain import Subject
 from apps.charts.switches import switch_map
 from apps.frame import address
-from apps.frame.downloads import downloads
 from apps.frame.drawn import drawn
 from apps.look import markup
 from apps.look.palette import Palette
@@ -24,8 +23,12 @@ MOST = 60
 """Parts that the URL and the list have room for."""
 
 
-def choose(opened: Opened, subject: Subject, palette: Palette) -> tuple[str, ...]:
-    """Draw the switches; returns the labels of the parts that are off, in order."""
+def choose(opened: Opened, subject: Subject, palette: Palette) -> tuple[tuple[str, ...], Any, pd.DataFrame]:
+    """Draw the switches.
+
+    Returns:
+        The labels of the parts that are off, in order; the map and its table, to be downloaded.
+    """
     config = opened.model.config
     off, wrong = ablate.known(config, _asked())
     st.session_state[OFF] = list(off[:MOST])
@@ -45,8 +48,7 @@ def choose(opened: Opened, subject: Subject, palette: Palette) -> tuple[str, ...
     for sentence in wrong:
         st.warning(markup.plain(f"left on: {sentence}"))
     address.write(off=",".join(off) or None)
-    downloads(f"{opened.name}-switches", table.assign(off=table.component.isin(set(off))), chart)
-    return off
+    return off, chart, table.assign(off=table.component.isin(set(off)))
 
 
 def everything_on() -> None:
