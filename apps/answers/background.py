@@ -21,7 +21,7 @@ MOST = 24
 """Results kept; the one that was asked for longest ago goes first."""
 
 
-class Cancelled(Exception):
+class CancelledError(Exception):
     """The reader does not want it any more."""
 
 
@@ -62,14 +62,14 @@ class Work:
     def _tick(self, share: float) -> None:
         self.share = float(share)
         if self._stopped:
-            raise Cancelled
+            raise CancelledError
 
     def _run(self, answer: Callable[[Tick], Any]) -> None:
         try:
             self.result = answer(self._tick)
             self.seconds = time.monotonic() - self.began
         except Exception as error:
-            if not isinstance(error, WorkbenchError | Cancelled):
+            if not isinstance(error, WorkbenchError | CancelledError):
                 traceback.print_exc()
             self.error = error
         finally:

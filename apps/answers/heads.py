@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import streamlit as st
 
-from apps.answers import explain, paradigm_effects, switched_off
+from apps.answers import explain, paradigm_effects, summaries, switched_off
 from apps.answers.background import Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Reading, Subject
@@ -79,8 +79,24 @@ SCORES = {
         True,
         "nats",
     ),
+    "phenomenon": Score(
+        "Contribution on the phenomenon",
+        "The mean direct contribution over the paradigms of the chosen one's phenomenon, whole sentences.",
+        True,
+        "nats",
+    ),
+    "phenomenon_off": Score(
+        "Ablation effect on the phenomenon",
+        "What log p(first) − log p(second) loses on average over the paradigms of the chosen one's phenomenon "
+        "when the head's output is replaced by its mean over stories.",
+        True,
+        "nats",
+    ),
 }  # fmt: skip
-"""By name: those of `workbench heads`, and three of the chosen pair."""
+"""By name: those of `workbench heads`, three of the chosen pair, and two of its phenomenon."""
+OF_PAIR = ("pair", "off", "paradigm")
+OF_PHENOMENON = {"phenomenon": "direct", "phenomenon_off": "ablate"}
+"""Those of the summary, and the methods of its component matrix."""
 
 
 def head_labels(config: Any) -> list[str]:
@@ -102,8 +118,8 @@ def known_scores(opened: Opened, stories: int = STORIES[0]) -> "pd.DataFrame | N
 
 
 def summary(opened: Opened) -> "pd.DataFrame | None":
-    """The table that was written beside the run."""
-    return None
+    """The table that `workbench explain` wrote beside the run, or that came with it."""
+    return summaries.table(opened, "head_scores")
 
 
 def whole_scores(opened: Opened, stories: int) -> HeadScores | None:
@@ -197,6 +213,60 @@ def card(frame: "pd.DataFrame", config: Any, label: str) -> "pd.DataFrame":
     return mine[columns].reset_index(drop=True)
 
 
+def phenomenon_rows(opened: Opened, wanted: Wanted | None, name: str) -> "pd.DataFrame | None":
+    """The summary's rows of heads on the paradigms of the chosen one's phenomenon: paradigm, component, n,
+    effect, ...; None where there are none."""
+    if wanted is None or wanted.source is None or wanted.uid is None:
+        return None
+    frame = summaries.table(opened, "components")
+    if frame is None or wanted.source.key not in set(frame.get("pairs", [])):
+        return None
+    mine = frame[(frame.method == OF_PHENOMENON[name]) & (frame.kind == "head")]
+    own = mine.phenomenon[mine.paradigm == wanted.uid]
+    return None if own.empty else mine[mine.phenomenon == own.iloc[0]]
+
+
+def copying(opened: Opened) -> dict[str, float]:
+    """Head -> copying score, of the weights alone."""
+    return _copying(opened, opened.key)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _copying(_opened: Opened, key: str) -> dict[str, float]:
+    from workbench.interp.heads.circuits import copying_scores
+
+    with _opened.lock:
+        found = copying_scores(_opened.model)
+    return dict(zip(head_labels(_opened.model.config), found.ravel().tolist(), strict=True))
+
+
+def begin_composition(opened: Opened) -> Work:
+    """Which heads read which earlier ones, in the background; the work's result is a `Composition`."""
+    from workbench.interp.heads.composition import composition
+
+    return works().begin(("composition", opened.key), lambda tick: composition(own_copy(opened)))
+
+
+def cancel_composition(opened: Opened) -> None:
+    """Forget it."""
+    works().cancel(("composition", opened.key))
+
+
+def partners(frame: "pd.DataFrame", part: Part, count: int = 4) -> dict[str, "pd.DataFrame"]:
+    """`reads` and `is read by`: the strongest compositions of a head above what 97.5 % of random heads have:
+    head, kind, value, random, random_high."""
+    found = {}
+    for words, me, you in (("reads", "later", "earlier"), ("is read by", "earlier", "later")):
+        mine = frame[
+            (frame[f"{me}_layer"] == part.layer)
+            & (frame[f"{me}_head"] == part.unit)
+            & (frame.value > frame.random_high)
+        ].head(count)
+        names = [f"L{a}H{b}" for a, b in zip(mine[f"{you}_layer"], mine[f"{you}_head"], strict=True)]
+        found[words] = mine.assign(head=names)[["head", "kind", "value", "random", "random_high"]]
+    return found
+
+
 def pair_subject(opened: Opened, wanted: Wanted) -> Subject:
     """The chosen pair for the component map."""
     found = explain.explain_pair(opened, wanted.good, wanted.bad, wanted.protocol, wanted.pll)
@@ -206,7 +276,10 @@ def pair_subject(opened: Opened, wanted: Wanted) -> Subject:
 
 
 def effects(opened: Opened, wanted: Wanted, name: str) -> dict[str, float]:
-    """Head -> nats, for `pair` (direct contribution), `off` (set to zero) or `paradigm`."""
+    """Head -> nats, for `pair` (direct contribution), `off` (set to zero), `paradigm` or a phenomenon's."""
+    if name in OF_PHENOMENON:
+        rows = phenomenon_rows(opened, wanted, name)
+        return {} if rows is None else rows.groupby("component").effect.mean().to_dict()
     if name == "paradigm":
         assert wanted.source is not None
         assert wanted.uid is not None

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from apps.answers import explain, paradigm_effects, switched_off
+from apps.answers import paradigm_effects, switched_off
 from apps.answers.explain import View
 from apps.frame.frame import Wanted
 from apps.frame.told import told

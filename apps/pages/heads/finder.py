@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from apps.answers import explain, heads, paradigm_effects
+from apps.answers import heads, paradigm_effects
 from apps.answers.catalogue import Opened
 from apps.charts.head_map import head_map
 from apps.frame import address
 from apps.frame.downloads import downloads
+from apps.frame.drawn import drawn
 from apps.frame.frame import Frame, Wanted
-from apps.frame.told import fragment, told
+from apps.frame.told import fragment
 from apps.look import markup
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, pick
@@ -22,7 +23,9 @@ from apps.pages.heads import head, waiting
 if TYPE_CHECKING:
     from apps.look.palette import Palette
 
-OF_PAIR = ("pair", "off", "paradigm")
+NOT_OF_STORIES = (*heads.OF_PAIR, *heads.OF_PHENOMENON)
+LEAST = 0.25
+"""Attention of the darkest colour, at least: a map of nothing must look like nothing."""
 STOPPED = "head scores stopped"
 
 
@@ -113,20 +116,21 @@ def _options(known: "pd.DataFrame | None", wanted: Wanted | None, opened: Opened
     there = [] if wanted is None else ["pair", "off"]
     if wanted is not None and wanted.source is not None and wanted.uid is not None:
         there.append("paradigm")
+    there += [name for name in heads.OF_PHENOMENON if heads.phenomenon_rows(opened, wanted, name) is not None]
     found = [] if known is None else list(dict.fromkeys(known.score))
     asked = st.query_params.get("score")
-    if known is None and asked in heads.SCORES and asked not in OF_PAIR:
+    if known is None and asked in heads.SCORES and asked not in NOT_OF_STORIES:
         found = [asked]  # it is being measured; the address keeps it
     return [name for name in [*there, *found] if name in heads.SCORES] or ["copying"]
 
 
 def _values(frame: Frame, known: "pd.DataFrame | None", score: str) -> dict[str, float]:
-    if score in OF_PAIR:
+    if score in NOT_OF_STORIES:
         assert frame.wanted is not None
         with st.spinner(f"{heads.SCORES[score].title} …", show_time=True):
             return heads.effects(frame.opened, frame.wanted, score)
     if known is None:
-        return {}
+        return heads.copying(frame.opened) if score == "copying" else {}
     return heads.score_values(known, score)
 
 
@@ -156,7 +160,8 @@ def _map(
     ]  # fmt: skip
     signed = heads.SCORES[score].signed
     present = [abs(row["value"]) for row in rows if row["value"] == row["value"]]
-    limit = 1.0 if score == "copying" else max(present, default=1.0)
+    largest = max(present, default=1.0)
+    limit = 1.0 if score == "copying" else largest if signed else max(largest, LEAST)
     digest = hashlib.sha256(f"{opened.key}|{score}|{bool(present)}|{palette.name}".encode()).hexdigest()[:12]
     key = f"heads-{digest}"
 
@@ -168,10 +173,7 @@ def _map(
             pick()
 
     chart = head_map(rows, palette, st.session_state["head"], limit, signed)
-    st.altair_chart(
-        chart, key=key, on_select=picked, selection_mode="cell",
-        alt=f"{heads.SCORES[score].title} of each head, layer by head",
-    )  # fmt: skip
+    drawn(chart, key, picked, "cell", f"{heads.SCORES[score].title} of each head, layer by head")
     unit = heads.SCORES[score].unit
     if signed:
         ends = [
@@ -190,7 +192,14 @@ def _meaning(known: "pd.DataFrame | None", score: str, wanted: Wanted | None, op
     if score == "paradigm" and wanted is not None and wanted.source is not None and wanted.uid is not None:
         frame = paradigm_effects.paradigm_frame(opened, wanted.source, wanted.uid)
         return markup.plain(f"{words} {wanted.uid}, n = {int(frame.n.max()):,} pairs.")
-    if known is None or score in OF_PAIR:
+    if score in heads.OF_PHENOMENON:
+        rows = heads.phenomenon_rows(opened, wanted, score)
+        assert rows is not None
+        count = rows.paradigm.nunique()
+        return markup.plain(
+            f"{words} {rows.phenomenon.iloc[0]}: {count} paradigms, {int(rows.n.max())} pairs of each."
+        )
+    if known is None or score in heads.OF_PAIR:
         return markup.plain(words)
     mine = known[known.score == score]
     told = []

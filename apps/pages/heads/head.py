@@ -1,5 +1,6 @@
 """All about one head: what it is called, what it looks at, what its weights say."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -10,13 +11,14 @@ from apps.answers.catalogue import Opened
 from apps.charts.score_intervals import score_intervals
 from apps.frame import address
 from apps.frame.downloads import downloads
-from apps.frame.frame import Frame
+from apps.frame.frame import Frame, Wanted
 from apps.frame.sidebar import TEXT
 from apps.frame.told import told
 from apps.look import markup
 from apps.look.tokens import visible
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, Side
+from apps.pages.heads import waiting
 from workbench.interp.direct.writers import Component
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from workbench.interp.heads.result import HeadScores
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
-ON = {"pair": "The pair", "text": "Own text"}
+ON = {"pair": "The pair", "left": "The text", "text": "Own text"}
 CIRCUITS = {
     "OV": (
         "OV circuit",
@@ -39,7 +41,7 @@ CIRCUITS = {
 def show(frame: Frame, label: str, known: "pd.DataFrame | None", whole: "HeadScores | None") -> None:
     """Draw the head's page, part by part; one that fails leaves the others standing."""
     opened = frame.opened
-    _figures(frame, label, known)
+    later = _figures(frame, label, known)
     with told():
         _attention(frame, label)
     left, right = st.columns(2, gap="large")
@@ -47,10 +49,13 @@ def show(frame: Frame, label: str, known: "pd.DataFrame | None", whole: "HeadSco
         _scores(opened, label, known, whole, frame.palette)
     with right, told():
         _circuits(opened, label)
+        _partners(opened, label)
+    if later is not None:
+        later()
 
 
-def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> None:
-    """Class, effect on the pair, effect on its paradigm."""
+def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> Callable[[], None] | None:
+    """Class, effect on the pair, effect on its paradigm; returns what fills the last if that takes a second."""
     opened, wanted = frame.opened, frame.wanted
     with st.container(horizontal=True), told():
         if known is not None:
@@ -73,7 +78,7 @@ def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> None:
                 **CARD,
             )
         if wanted is None:
-            return
+            return None
         subject = heads.pair_subject(opened, wanted)
         view = next(each for each in subject.views if each.token is None)
         at = [part.label for part in subject.components].index(label)
@@ -94,19 +99,34 @@ def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> None:
             delta=f"effect {markup.number(off.effect)}, from {markup.number(view.total)}",
             **CARD,
         )
-        if wanted.source is not None and wanted.uid is not None:
-            if not paradigm_effects.at_hand(opened, wanted.source, wanted.uid):
-                return
-            found = paradigm_effects.aggregate(opened, wanted.source, wanted.uid, label)
-            if found is not None:
-                st.metric(
-                    "On the paradigm",
-                    f"{markup.number(found.effect)} nats",
-                    help=f"Mean direct contribution over {found.n:,} pairs of {wanted.uid}, with the 95 % "
-                    "interval about drawing other pairs. One pair is an anecdote.",
-                    delta=f"{markup.number(found.low)} to {markup.number(found.high)}, n = {found.n:,}",
-                    **CARD,
-                )
+        if wanted.source is None or wanted.uid is None:
+            return None
+        place = st.container()
+
+    def fill() -> None:
+        with place, told():
+            _paradigm(opened, wanted, label)
+
+    if paradigm_effects.at_hand(opened, wanted.source, wanted.uid):
+        fill()
+        return None
+    return fill
+
+
+def _paradigm(opened: Opened, wanted: Wanted, label: str) -> None:
+    assert wanted.source is not None
+    assert wanted.uid is not None
+    found = paradigm_effects.aggregate(opened, wanted.source, wanted.uid, label)
+    if found is None:
+        return
+    st.metric(
+        "On the paradigm",
+        f"{markup.number(found.effect)} nats",
+        help=f"Mean direct contribution over {found.n:,} pairs of {wanted.uid}, with the 95 % interval about "
+        "drawing other pairs. One pair is an anecdote.",
+        delta=f"{markup.number(found.low)} to {markup.number(found.high)}, n = {found.n:,}",
+        **CARD,
+    )
 
 
 def _attention(frame: Frame, label: str) -> None:
@@ -114,7 +134,9 @@ def _attention(frame: Frame, label: str) -> None:
     opened = frame.opened
     title, choose = st.columns([3, 2], vertical_alignment="center")
     title.subheader(f"What {label} attends to", anchor=False)
-    options = list(ON) if frame.wanted is not None else ["text"]
+    options = ["text"]
+    if frame.wanted is not None or frame.text is not None:
+        options.insert(0, "pair" if frame.wanted is not None else "left")
     address.choice("headon", options, options[0])
     with choose:
         on = st.segmented_control(
@@ -128,8 +150,10 @@ def _attention(frame: Frame, label: str) -> None:
     address.write(headon=None if on == options[0] else on)
     if on == "pair" and frame.wanted is not None:
         readings = heads.pair_subject(opened, frame.wanted).readings
+    elif on == "left" and frame.text is not None:
+        readings = heads.text_readings(opened, frame.text)
     else:
-        address.words("headtext", frame.text or TEXT)
+        address.words("headtext", TEXT)
         text = st.text_area("Text that the head reads", key="headtext", height=80, max_chars=address.LONGEST)
         address.write(headtext=text)
         readings = heads.text_readings(opened, text)
@@ -215,3 +239,24 @@ def _circuits(opened: Opened, label: str) -> None:
     if positions in ("rotary", "alibi", "t5", "shaw"):
         st.caption(heads.POSITIONS[positions])
     downloads(f"{opened.name}-{label}-circuits", frame)
+
+
+def _partners(opened: Opened, label: str) -> None:
+    """Which heads it reads and is read by."""
+    part = heads.part_of(opened.model.config, label)
+    st.markdown(
+        "**Composition**",
+        help="How much of what an earlier head writes a later one reads, by its queries (Q), keys (K) or values "
+        "(V): the norm of the product of the two heads' matrices over the product of their norms (Elhage et al. "
+        "2021). Only what is above 97.5 % of random heads of the same widths.",
+    )
+    work, cancel = heads.begin_composition(opened), lambda: heads.cancel_composition(opened)
+    if not waiting.waited(work, "Comparing heads with earlier ones", cancel, "cancel-composition"):
+        return
+    whole = work.result.to_frame()
+    for words, mine in heads.partners(whole, part).items():
+        told = ", ".join(
+            f"{row.head} ({row.kind} {row.value:.2f}, random {row.random:.2f})" for row in mine.itertuples()
+        )
+        st.caption(markup.plain(f"{words}: {told or 'nothing above chance'}"))
+    downloads(f"{opened.name}-composition", whole)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from apps.answers import explain, neurons
+from apps.answers import neurons
 from apps.answers.catalogue import Opened
 from apps.answers.heads import pair_subject, text_readings
 from apps.charts.histogram import histogram
@@ -55,7 +55,7 @@ def _found(opened: Opened, layer: int, tokens: int) -> "NeuronExamples | None":
     """The examples if they are there; else the search begins, unless the reader ended it."""
     found = neurons.known_examples(opened, layer, tokens)
     if found is None and st.session_state.get(STOPPED) != (opened.key, layer, tokens):
-        neurons.begin_examples(opened, layer, tokens).wait(waiting.PATIENCE)
+        waiting.patient(neurons.begin_examples(opened, layer, tokens))
         found = neurons.known_examples(opened, layer, tokens)
     return found
 
@@ -90,15 +90,9 @@ def _figures(frame: Frame, label: str, found: "NeuronExamples | None") -> None:
             st.metric(
                 "Above 0",
                 f"{mine.active:.1%}",
-                help=f"Share of the {mine.tokens:,} tokens of embedded stories that were searched.",
-                delta=f"n = {mine.tokens:,} tokens",
-                **CARD,
-            )
-            st.metric(
-                "Largest activation",
-                f"{mine.max:.2f}",
-                help="With the mean and the standard deviation over the same tokens.",
-                delta=f"mean {markup.number(mine.mean)}, s.d. {mine.std:.2f}",
+                help=f"Share of the {mine.tokens:,} tokens of embedded stories that were searched; under it its "
+                "largest activation, mean and standard deviation there.",
+                delta=f"max {mine.max:.2f}, mean {markup.number(mine.mean)}, s.d. {mine.std:.2f}",
                 **CARD,
             )
         _loss(opened, label)

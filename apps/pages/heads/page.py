@@ -5,6 +5,7 @@ import streamlit as st
 from apps.frame import address
 from apps.frame.frame import Frame
 from apps.pages.heads import finder, neurons
+from apps.pages.heads.usable import usable
 
 PARTS = {"heads": "Heads", "neurons": "Neurons"}
 
@@ -21,6 +22,7 @@ def show(frame: Frame) -> None:
         label_visibility="collapsed",
     )
     address.write(units=None if chosen == "heads" else chosen)
+    frame = usable(frame)
     if chosen == "neurons":
         neurons.show(frame)
     else:

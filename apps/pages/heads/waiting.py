@@ -1,16 +1,22 @@
 """Long work on the page: how far it is, how long it takes still, and a way to end it."""
 
+import time
 from collections.abc import Callable
 
 import streamlit as st
 
-from apps.answers.background import Cancelled, Work
+from apps.answers.background import CancelledError, Work
 from apps.look import markup
 
 PATIENCE = 0.7
 """Seconds after which progress is shown."""
 EVERY = 0.7
 """Seconds between two looks."""
+
+
+def patient(work: Work) -> bool:
+    """Give work that has just begun a moment; whether it is done."""
+    return work.wait(max(0.0, PATIENCE - (time.monotonic() - work.began)))
 
 
 def waited(work: Work, what: str, cancel: Callable[[], None], key: str) -> bool:
@@ -25,8 +31,8 @@ def waited(work: Work, what: str, cancel: Callable[[], None], key: str) -> bool:
     Raises:
         WorkbenchError: what the work ended with.
     """
-    if work.wait(PATIENCE):
-        if isinstance(work.error, Cancelled):
+    if patient(work):
+        if isinstance(work.error, CancelledError):
             cancel()
             return False
         if work.error is not None:
