@@ -138,11 +138,9 @@ def paradigm_parts(opened: Opened, name: str, source: Source, paradigm: str) -> 
     return Parts(name, matrix.n_layers, matrix.components, values, total, len(matrix.pairs))
 
 
-def matrix_of(
-    opened: Opened, source: Source, paradigm: str, protocol: str, pll: str, limit: int = PAIRS
-) -> ComponentMatrix:
-    """`component_matrix` of one paradigm by direct attribution, remembered."""
-    return _matrix(opened, opened.key, source.key, paradigm, protocol, pll, limit, source)
+def matrix_of(opened: Opened, source: Source, paradigm: str, protocol: str, pll: str) -> ComponentMatrix:
+    """`component_matrix` of a paradigm's first `PAIRS` pairs by direct attribution, remembered."""
+    return _matrix(opened, opened.key, source.key, paradigm, protocol, pll, PAIRS, source)
 
 
 @st.cache_resource(max_entries=32, show_spinner=False)

@@ -8,6 +8,7 @@ import numpy as np
 
 from apps.answers import checkpoints, sources
 from apps.answers.catalogue import Opened
+from apps.answers.matching import token_rows
 from workbench.data.embedded.stories import stories
 from workbench.evals.blimp import blimp
 from workbench.evals.result import BlimpResult
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 ALL = "all (mean over paradigms)"
 READING = 0.2
 """Seconds that opening a checkpoint takes, about."""
-STORIES, REPEATS = 12, 16
-"""Stories, and rows of repeated random tokens, that heads are scored on at each checkpoint."""
+STORIES, LONGEST, REPEATS = 12, 128, 16
+"""Stories, tokens of each, rows of repeated random tokens: what heads are scored on at each checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ def heads_at(opened: Opened, step: int) -> "pd.DataFrame":
     value, low, high, uniform."""
     then = checkpoints.at_step(opened, step)
     with then.lock:
-        texts = stories(STORIES, split="validation")
-        found = head_scores(then.model, texts, untrained=False, repeats=REPEATS)
+        longest = min(LONGEST, then.model.config.n_ctx)
+        rows = token_rows(then.tokenizer, stories(STORIES, split="validation"), longest)
+        found = head_scores(then.model, rows, untrained=False, repeats=REPEATS)
     frame = found.to_frame()
     labels = [f"L{layer}H{head}" for layer, head in zip(frame.layer, frame["head"], strict=True)]
     kept = ["step", "component", "score", "value", "low", "high", "uniform"]
@@ -154,5 +156,5 @@ def scoring_seconds(opened: Opened) -> float:
 
 def heads_seconds(opened: Opened) -> float:
     """About how long scoring the heads takes at one checkpoint."""
-    tokens = STORIES * 150 + REPEATS * 65
+    tokens = STORIES * LONGEST + REPEATS * 65
     return 2 * tokens / checkpoints.tokens_a_second(opened) + 0.5 + READING

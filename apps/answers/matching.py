@@ -17,6 +17,7 @@ import streamlit as st
 from apps.answers.catalogue import Opened
 from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import tokenizer_hash
+from workbench.errors import InputError
 from workbench.interp.patching.sites import find_site, layers_with
 from workbench.interp.untrained import untrained_copy
 
@@ -79,8 +80,11 @@ def same_tokenizer(opened: Opened, beside: Opened) -> bool:
 
 
 def heads_of(opened: Opened) -> list[int]:
-    """Blocks that have attention."""
-    return list(layers_with(opened.model.config, find_site("pattern")))
+    """Blocks that have attention; none where the model has none."""
+    try:
+        return list(layers_with(opened.model.config, find_site("pattern")))
+    except InputError:
+        return []
 
 
 def token_rows(tokenizer: Any, texts: Sequence[str], longest: int) -> list[list[int]]:

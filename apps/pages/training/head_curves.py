@@ -25,9 +25,8 @@ WORDS = {
 }  # fmt: skip
 
 
-@fragment
 def show(opened: Opened, steps: tuple[int, ...], palette: Palette) -> None:
-    """Draw a score of all heads over training, or the button that measures it."""
+    """Measure the heads at each checkpoint, if it is wanted, and draw a score over training."""
     st.subheader("Heads over training", anchor=False)
     if not heads_of(opened):
         st.markdown("This model has no attention, so it has no heads to follow.")
@@ -43,7 +42,12 @@ def show(opened: Opened, steps: tuple[int, ...], palette: Palette) -> None:
             "random tokens."
         )
         return
-    frame = pd.concat(found.values(), ignore_index=True)
+    chosen_score(opened, pd.concat(found.values(), ignore_index=True), steps, palette)
+
+
+@fragment
+def chosen_score(opened: Opened, frame: pd.DataFrame, steps: tuple[int, ...], palette: Palette) -> None:
+    """Choose a score and draw it."""
     scores = [name for name in frame.score.unique() if name in WORDS]
     first = "induction" if "induction" in scores else "previous" if "previous" in scores else scores[0]
     address.choice("tscore", scores, first)

@@ -25,15 +25,21 @@ from apps.pages.training.stepwise import each
 STRONGEST = 5
 
 
-@fragment
 def show(opened: Opened, wanted: Wanted | None, steps: tuple[int, ...], palette: Palette) -> None:
-    """Draw the pair's difference at the checkpoint and over training."""
+    """Follow the pair over training and draw its difference."""
     st.subheader("The chosen pair", anchor=False)
     if wanted is None:
         st.markdown("Choose *Pair* or *Sentences* in the sidebar to follow two sentences over training.")
         return
     now = history.pair_at(opened, opened.run.step, *_asked(wanted))
-    then = _all(opened, wanted, steps) | {now.step: now}
+    _draw(opened, wanted, now, _all(opened, wanted, steps) | {now.step: now}, steps, palette)
+
+
+@fragment
+def _draw(
+    opened: Opened, wanted: Wanted, now: PairThen, then: dict[int, PairThen], steps: tuple[int, ...],
+    palette: Palette,
+) -> None:  # fmt: skip
     first, second = ("grammatical", "ungrammatical") if wanted.paradigm is not None else ("first", "second")
     st.html(markup.verdict(opened.name, now.difference, f"the {second} sentence", f"the {first} sentence"))
     st.html(markup.where([*wanted.origin, f"checkpoint {now.step:,}"]))

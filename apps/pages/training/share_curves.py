@@ -20,16 +20,15 @@ from workbench.runs.shipped import shown_name
 COLOURED = 6
 
 
-@fragment
 def show(opened: Opened, steps: tuple[int, ...], palette: Palette) -> None:
-    """Draw accuracy over checkpoints, or the button that measures it."""
+    """Choose the pairs, score what is missing, if it is wanted, and draw accuracy over checkpoints."""
     st.subheader("Minimal pairs over training", anchor=False)
     path = opened.run.path
     sets = history.known_sets(path)
     saved = {key: history.saved_shares(path, key) for key in sets}
     best = max(sets, key=lambda key: len(saved[key]))
     address.choice("tpairs", list(sets), best)
-    left, right = st.columns([1, 2], vertical_alignment="bottom")
+    left, _ = st.columns([1, 2])
     chosen = left.selectbox(
         "Minimal pairs", list(sets), key="tpairs", format_func=lambda key: sets[key],
         help="Every set that a checkpoint of this run was scored on, and the embedded pairs.",
@@ -49,16 +48,23 @@ def show(opened: Opened, steps: tuple[int, ...], palette: Palette) -> None:
         st.code(f"workbench blimp {run}@{lacking[0]} --data FOLDER", language="bash")
     if not known:
         return
-    frame = pd.concat(known.values(), ignore_index=True)
+    phenomena(opened, pd.concat(known.values(), ignore_index=True), steps, palette, chosen, sets[chosen])
+
+
+@fragment
+def phenomena(
+    opened: Opened, frame: pd.DataFrame, steps: tuple[int, ...], palette: Palette, chosen: str, of: str
+) -> None:
+    """Choose phenomena and draw them."""
     last = frame[frame.step == frame.step.max()].set_index("phenomenon").accuracy
-    phenomena = [name for name in frame.phenomenon.unique() if name != history.ALL]
+    names = [name for name in frame.phenomenon.unique() if name != history.ALL]
     start = frame[frame.step == frame.step.min()].set_index("phenomenon").accuracy
-    gained = sorted(phenomena, key=lambda name: -abs(float(last.get(name, 0) - start.get(name, 0))))
-    picked = right.multiselect(
-        "In colour", phenomena, gained[: COLOURED - 1], key=f"tphen-{opened.run.name}-{chosen}",
+    gained = sorted(names, key=lambda name: -abs(float(last.get(name, 0) - start.get(name, 0))))
+    picked = st.multiselect(
+        "In colour", names, gained[: COLOURED - 1], key=f"tphen-{opened.run.name}-{chosen}",
         max_selections=7, help="At first those that changed most over training; the others are grey.",
     )  # fmt: skip
-    _draw(opened, frame, [history.ALL, *picked], steps, palette, sets[chosen])
+    _draw(opened, frame, [history.ALL, *picked], steps, palette, of)
 
 
 def _draw(

@@ -1,8 +1,9 @@
 """Work that goes checkpoint by checkpoint: a button that says how long it takes, progress, and a way out.
 
 Each finished checkpoint is remembered for all sessions, so cancelling, choosing something else in the middle
-or reloading the page loses only the one that was under way. Streamlit stops a running part as soon as the
-reader touches something, at the next word that it sends to the page: here, the next step of the bar.
+or reloading the page loses only the one that was under way. Streamlit stops a run of the page as soon as the
+reader touches something outside fragments, at the next word that it sends: here, the next step of the bar. A
+click inside a fragment only waits for the end. So `each` must stand outside, or Cancel would do nothing.
 """
 
 import time
