@@ -15,7 +15,7 @@ import page_runs
 import pytest
 from hostile import MARK, STRINGS
 from markdown_it import MarkdownIt
-from seen import APPS, check
+from seen import APPS, address_keys, check
 
 from apps.look import changes, markup, passages
 from apps.look.palette import LIGHT
@@ -269,15 +269,13 @@ def test_hostile_runs_and_texts(page, tmp_path, allowed, key):
 def _try(page, root: Path, allowed: set[tuple], key: str, texts: list[str]) -> None:
     names = make(root, texts)
     for name, text in zip(names, texts, strict=True):
-        queries = [
-            {},
-            {"look": "text", "text": f"{text} cat"},
-            {"look": "sentences", "good": f"The cat {text}", "bad": f"The dog {text}"},
-            {"look": text, "paradigm": text, "pairs": text, "head": text, "result": text, "against": text, "off": text},
-        ]  # fmt: skip
+        everywhere = dict.fromkeys(address_keys(), text) | {"page": key, "run": name}
+        queries = [{"page": key, "run": name}, *(everywhere | {"look": look} for look in (text, "text", "sentences"))]
+        for query in queries:
+            query["beside"] = names[0] if names[0] != name else ""
         seen = 0
         for query in queries:
-            test = page(root, page=key, run=name, beside=names[0] if names[0] != name else "", **query)
+            test = page(root, **query)
             check(test)
             seen += harmless(test, allowed)
             assert test.selectbox(key="run").value == name
