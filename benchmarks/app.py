@@ -5,8 +5,8 @@
 
 Each time is from the click, as the reader does it, until the words or the chart that were asked for stand on
 the page; a second column has the time until the server rests, with the figures that come later. On a server
-with the family that ships, and on one with runs of random weights: eight layers at the family's width, and the
-shape of the preset `base`.
+with the family that ships, and on one with runs of random weights: eight layers at the family's width, and
+the shape of the preset `base`.
 """
 
 import argparse
@@ -177,8 +177,8 @@ def interactions(reader: Reader, server: Server, count: int, layers: int, heads:
 
 
 def random_runs(root: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
-    """Runs of random weights with the family's tokenizer. Returns words that are one token each, and layers and
-    heads of each run."""
+    """Runs of random weights with the family's tokenizer. Returns words that are one token each, and layers
+    and heads by run."""
     import workbench as wb
     from workbench.data.tokenizer import tokenizer_hash
     from workbench.model.presets import preset
