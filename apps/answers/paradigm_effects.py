@@ -11,6 +11,7 @@ import streamlit as st
 
 from apps.answers.catalogue import Opened
 from apps.answers.sources import Source, pair_set, protocol_of
+from apps.answers.summaries import table
 from workbench.data.pairs import PairSet
 from workbench.interp.components.matrix import component_matrix
 from workbench.interp.components.matrix_result import ComponentMatrix
@@ -62,7 +63,7 @@ def aggregate(opened: Opened, source: Source, paradigm: str, label: str) -> Aggr
     return Aggregate(float(first.effect), float(first.low), float(first.high), int(first.n))
 
 
-def at_hand(opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int = FEW) -> bool:
+def at_hand(opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int | None = None) -> bool:
     """Whether this paradigm's effects take no time."""
     return is_measured(opened, source, paradigm, method, limit) or bool(
         len(_summarised(opened, source, paradigm, method))
@@ -70,7 +71,7 @@ def at_hand(opened: Opened, source: Source, paradigm: str, method: str = "direct
 
 
 def paradigm_frame(
-    opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int = FEW
+    opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int | None = None
 ) -> "pd.DataFrame":
     """One row a component: paradigm, component, kind, layer, head, n, effect, low, high (nats)."""
     known = _summarised(opened, source, paradigm, method)
@@ -78,14 +79,19 @@ def paradigm_frame(
 
 
 def _summarised(opened: Opened, source: Source, paradigm: str, method: str) -> "pd.DataFrame":
-    """The rows of the summary that was written beside this checkpoint; none if there is no summary."""
+    """The rows of the summary that was written beside this checkpoint; none if there is no summary of these
+    pairs by this protocol."""
     import pandas as pd
 
-    return pd.DataFrame()
+    frame = table(opened, "components")
+    if frame is None:
+        return pd.DataFrame()
+    mine = (frame["pairs"] == source.key) & (frame.protocol == protocol_of(source)[0])
+    return frame[mine & (frame.paradigm == paradigm) & (frame.method == method)]
 
 
 def measured(
-    opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int = FEW
+    opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int | None = None
 ) -> ComponentMatrix:
     """`component_matrix` on the first pairs of one paradigm; remembered.
 
@@ -94,7 +100,7 @@ def measured(
         source: the set of pairs; its sentences must be at hand.
         paradigm: of the set.
         method: `direct`, or `ablate` by the mean over embedded stories.
-        limit: pairs.
+        limit: pairs; None for `FEW`.
     """
     store, key = _store(), _key(opened, source, paradigm, method, limit)
     found = store.kept.get(key)
@@ -104,15 +110,17 @@ def measured(
     return found
 
 
-def is_measured(opened: Opened, source: Source, paradigm: str, method: str, limit: int = FEW) -> bool:
+def is_measured(opened: Opened, source: Source, paradigm: str, method: str, limit: int | None = None) -> bool:
     """Whether `measured` has been here before."""
     return _key(opened, source, paradigm, method, limit) in _store().kept
 
 
-def measure(opened: Opened, source: Source, paradigms: Sequence[str], method: str, limit: int = FEW) -> None:
+def measure(
+    opened: Opened, source: Source, paradigms: Sequence[str], method: str, limit: int | None = None
+) -> None:
     """Measure some paradigms in one go; see `measured`."""
     whole = pair_set(source)
-    some = PairSet(whole.name, whole.source, {name: whole.paradigms[name][:limit] for name in paradigms})
+    some = PairSet(whole.name, whole.source, {name: whole.paradigms[name][: limit or FEW] for name in paradigms})
     protocol, pll = protocol_of(source)
     text = _stories() if method == "ablate" else None
     began = time.perf_counter()
@@ -146,6 +154,6 @@ def _only(matrix: ComponentMatrix, paradigm: str) -> ComponentMatrix:
     return replace(matrix, pairs=matrix.pairs[mine].reset_index(drop=True), effects=effects)
 
 
-def _key(opened: Opened, source: Source, paradigm: str, method: str, limit: int) -> Key:
+def _key(opened: Opened, source: Source, paradigm: str, method: str, limit: int | None) -> Key:
     saved = source.other.fingerprint if source.other is not None else ""
-    return opened.key, f"{source.key}|{saved}|{protocol_of(source)}", paradigm, method, limit
+    return opened.key, f"{source.key}|{saved}|{protocol_of(source)}", paradigm, method, limit or FEW

@@ -7,7 +7,7 @@ import altair as alt
 import numpy as np
 import pandas as pd
 
-from apps.charts.axes import BARE, NONE
+from apps.charts.axes import BARE, layered
 from apps.look.palette import Palette
 from apps.look.tokens import distinct
 
@@ -60,5 +60,4 @@ def attention_map(
     cells = base.mark_rect(cornerRadius=2).encode(color=alt.Color("attention:Q", scale=colours, legend=None))
     row = alt.Chart(pd.DataFrame({"from": [names[place]]}))
     ring = row.mark_rect(filled=False, stroke=palette.ink, strokeWidth=1.5, cornerRadius=2)
-    chart = alt.layer(cells, ring.encode(y=alt.Y("from:N", sort=names)))
-    return chart.properties(height=side * len(names) + 95, padding=NONE).configure_view(strokeWidth=0)
+    return layered(cells, ring.encode(y=alt.Y("from:N", sort=names)), height=side * len(names) + 95)

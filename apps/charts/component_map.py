@@ -6,7 +6,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from apps.charts.axes import BARE, NONE
+from apps.charts.axes import BARE, layered
 from apps.look.markup import number
 from apps.look.palette import Palette
 
@@ -31,7 +31,7 @@ def component_map(
     frame = pd.DataFrame(rows)
     limit = limit or float(frame.nats.abs().max()) or 1.0
     columns = sorted(set(frame.column), key=lambda name: (name == "MLP", len(name), name))
-    layers = list(dict.fromkeys(frame.layer))
+    bands = list(dict.fromkeys(frame.layer))
     gap = 0.3 if len(columns) > 1 else 0.0
     left = {name: index + (gap if name == "MLP" else 0.0) for index, name in enumerate(columns)}
     frame["left"] = frame.column.map(left)
@@ -41,8 +41,8 @@ def component_map(
     frame["ink"] = [palette.on(palette.between(value / limit)) for value in frame.nats]
     heads = pd.DataFrame({"text": columns, "middle": [left[name] + 0.475 for name in columns], "layer": ""})
     x = alt.Scale(domain=[0, max(len(columns), FEWEST) + 0.25], nice=False)
-    bands = alt.Scale(domain=["", *layers], paddingInner=0.1)
-    y = alt.Y("layer:N", sort=["", *layers], scale=bands, title=None).axis(labelPadding=6, **BARE)
+    rows_of = alt.Scale(domain=["", *bands], paddingInner=0.1)
+    y = alt.Y("layer:N", sort=["", *bands], scale=rows_of, title=None).axis(labelPadding=6, **BARE)
     middle = alt.X("middle:Q", scale=x, axis=None)
     tooltip = [
         alt.Tooltip("component:N", title="component"),
@@ -56,13 +56,12 @@ def component_map(
     )
     ring = base.mark_rect(cornerRadius=4, filled=False, stroke=palette.ink, strokeWidth=2.5)
     names = alt.Chart(heads).mark_text(color=palette.muted, fontSize=12, baseline="bottom", dy=12)
-    layered = [
+    layers = [
         cells.add_params(alt.selection_point(name="cell", fields=["component"], on="click", clear=False)),
         ring.transform_filter(alt.FieldEqualPredicate(field="component", equal=selected or "")),
         names.encode(y=y, x=middle, text="text:N"),
     ]
     if len(columns) <= 13:
         text = alt.Chart(frame).mark_text(fontSize=12.5, tooltip=False)
-        layered.append(text.encode(y=y, x=middle, text="text:N", color=alt.Color("ink:N", scale=None)))
-    chart = alt.layer(*layered).properties(height=CELL * (len(layers) + 1), padding=NONE)
-    return chart.resolve_scale(color="independent").configure_view(strokeWidth=0)
+        layers.append(text.encode(y=y, x=middle, text="text:N", color=alt.Color("ink:N", scale=None)))
+    return layered(*layers, height=CELL * (len(bands) + 1), apart=True)

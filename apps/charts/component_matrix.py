@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from apps.charts.axes import BARE, NONE
+from apps.charts.axes import BARE, layered
 from apps.charts.shares import WORDS
 from apps.look.palette import Palette
 
@@ -55,5 +55,4 @@ def component_matrix(
     layers = [cells.add_params(pick)]
     if selected is not None and len(mine):
         layers.append(ring.encode(x=x, y=y))
-    chart = alt.layer(*layers).properties(height=ROW * len(rows) + 44, padding=NONE)
-    return chart.configure_view(strokeWidth=0)
+    return layered(*layers, height=ROW * len(rows) + 44)

@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from apps.charts.axes import BARE, NONE
+from apps.charts.axes import BARE, layered
 from apps.look.palette import Palette
 
 ROW = 25
@@ -98,8 +98,7 @@ def shares(
     if numbered:
         numbers = base.mark_text(align="right", fontSize=11.5, color=palette.ink)
         layers.insert(5, numbers.encode(x=x("end"), text="text:N"))
-    chart = alt.layer(*layers).properties(height=ROW * (len(order) + 1) + 8, padding=NONE)
-    return chart.configure_view(strokeWidth=0)
+    return layered(*layers, height=ROW * (len(order) + 1) + 8)
 
 
 def _room(models: int) -> int:

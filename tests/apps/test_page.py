@@ -108,9 +108,8 @@ def test_no_runs_says_how_to_make_one(page, tmp_path):
 
 
 def test_a_run_without_scores_says_how_to_get_them(page, runs):
-    test = page(runs, run="plain")
+    test = page(runs, run="plain", page="blimp")
     words = text_of(test)
-    assert "prefers" in words
     assert "workbench blimp" in words
     assert not test.error
 
@@ -118,6 +117,7 @@ def test_a_run_without_scores_says_how_to_get_them(page, runs):
 def test_an_unscored_checkpoint_of_a_scored_run_is_scored_now(page, runs):
     test = page(runs, run="scored", checkpoint="0")
     assert "prefers" in text_of(test)
+    test = page(runs, run="scored", checkpoint="0", page="blimp")
     assert any("the opened checkpoint is step 0" in info.value for info in test.info)
 
 
@@ -227,7 +227,7 @@ def test_nothing_listens_after_a_page(page, runs):
 
 
 def test_windows_over_long_texts(page, runs):
-    test = page(runs, look="text", text=" the" * 55)
+    test = page(runs, look="text", text=" the" * 55, allheads="1")
     assert not test.error
     assert test.slider
     assert any("CircuitsVis is shown up to" in each.value for each in test.info)

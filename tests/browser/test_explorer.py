@@ -16,9 +16,9 @@ def choose(seen, label: str) -> str:
 
 
 def test_opens_on_a_failing_pair_without_a_click(visit):
-    seen = visit()
+    seen = visit("?allheads=1")
     assert "prefers the wrong sentence by" in seen.page.inner_text(".wb-verdict")
-    assert seen.page.locator(CANVAS).count() >= 4
+    assert seen.page.locator(CANVAS).count() >= 3
     frames = seen.frames(2)
     assert len(frames) == 2
     for frame in frames:
@@ -55,12 +55,12 @@ def test_a_click_on_a_head_shows_its_attention_and_the_link_brings_it_back(visit
         seen.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
         seen.page.wait_for_function("wanted => location.search.includes(`head=${wanted}`)", arg=wanted)
         seen.settle()
-        assert choose(seen, "Head") == wanted
+        assert choose(seen, "Head or MLP") == wanted
     after = wanted
     assert f"head={after}" in seen.page.url
     assert f"{after} on the grammatical sentence" in seen.page.inner_text("[data-testid=stMain]")
     copy = visit(seen.page.url, fresh=True)
-    assert choose(copy, "Head") == after
+    assert choose(copy, "Head or MLP") == after
     assert copy.page.inner_text(".wb-verdict") == seen.page.inner_text(".wb-verdict")
     assert copy.page.inner_text(".wb-equation") == seen.page.inner_text(".wb-equation")
     assert seen.errors == []
@@ -82,8 +82,8 @@ def test_hostile_text_stays_text(visit):
     """In a run's name, a sentence, a text and its tokens: no element beyond the template."""
     other = HOSTILE_TEXT.replace("sat", "sits")
     for query in (
-        f"?look=text&text={quote(HOSTILE_TEXT)}",
-        f"?run={quote(HOSTILE)}&look=sentences&good={quote(HOSTILE_TEXT)}&bad={quote(other)}",
+        f"?look=text&allheads=1&text={quote(HOSTILE_TEXT)}",
+        f"?allheads=1&run={quote(HOSTILE)}&look=sentences&good={quote(HOSTILE_TEXT)}&bad={quote(other)}",
     ):
         seen = visit(query)
         # On a busy machine the text may come after the page's first rest.
@@ -111,7 +111,7 @@ def test_hostile_text_stays_text(visit):
 
 
 def test_bos_is_seen_and_tokens_that_end_a_script_do_not_kill_the_view(visit):
-    seen = visit(f"?look=text&text={quote('The </script> cat <!-- sat')}")
+    seen = visit(f"?look=text&allheads=1&text={quote('The </script> cat <!-- sat')}")
     frame = seen.frames(1)[0]
     frame.wait_for_selector("#view canvas", timeout=20_000)
     assert "‹bos›" in seen.page.inner_text("[data-testid=stMain]") or "‹" in seen.page.inner_text(".wb-pair")

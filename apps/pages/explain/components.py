@@ -61,8 +61,8 @@ def show(sides: tuple[Side, ...], palette: Palette, explanation: str, wanted: Wa
         _chosen(side, view, palette, wanted, later, len(sides) > 1)
     for fill in later:
         fill()
-    for side in sides:
-        _table(side, len(sides) > 1, explanation)
+    for side, view, row in zip(sides, views, values, strict=True):
+        _table(side, len(sides) > 1, explanation, {} if how == "direct" else {f"{HOWS[how]}: {view.label}": row})
 
 
 def _chosen(
@@ -187,7 +187,7 @@ def _map(side: Side, view: View, how: str, values: np.ndarray, limit: float, pal
         st.caption(f"{CHOICE[how]} Effects of single components do not sum to the whole.")
 
 
-def _table(side: Side, several: bool, explanation: str) -> None:
+def _table(side: Side, several: bool, explanation: str, more: dict[str, np.ndarray]) -> None:
     opened, subject = side.opened, side.subject
     who = f" of {markup.plain(opened.name)}" if several else ""
     with st.expander(f"All {len(subject.components)} contributions{who} as a table"):
@@ -196,10 +196,11 @@ def _table(side: Side, several: bool, explanation: str) -> None:
             "component": [component.label for component in subject.components],
             "what": [explain.describe(component) for component in subject.components],
             **{each.label: each.values for each in subject.views},
+            **more,
         })  # fmt: skip
         numbers = {
-            each.label: st.column_config.NumberColumn(f"{each.label}, nats", format="%+.4f")
-            for each in subject.views
+            label: st.column_config.NumberColumn(f"{label}, nats", format="%+.4f")
+            for label in (*(each.label for each in subject.views), *more)
         }
         st.dataframe(frame, hide_index=True, column_config=numbers, height=320)
         for each in subject.views:
