@@ -168,11 +168,14 @@ def interactions(reader: Reader, server: Server, count: int, layers: int, heads:
             reader.page.mouse.click(*reader.cell(layers, heads, layer, head))
             reader.rest()
 
-    for at in range(20):
+    warm = min(20, count)
+    for at in range(warm):
         one(at)
     before = server.memory()
-    for at in range(20, 20 + count):
+    for at in range(warm, warm + count):
         one(at)
+        if at % 50 == 0:
+            print(f"# interaction {at}: {server.memory() - before:+.0f} MB", flush=True)
     return server.memory() - before
 
 

@@ -82,7 +82,14 @@ CALLS: dict[str, Callable[[str], str]] = {
     "passages.words": lambda text: passages.words([(text, 1.0)]),
 }  # fmt: skip
 """Every function that makes HTML, with the text in each of its places."""
-NO_HTML = {"markup.html", "markup.plain", "markup.number", "markup.duration", "markup.style", "markup.script_json"}
+NO_HTML = {
+    "markup.html",
+    "markup.plain",
+    "markup.number",
+    "markup.duration",
+    "markup.style",
+    "markup.script_json",
+}
 
 
 def _public(module: ModuleType) -> Iterator[str]:
@@ -151,7 +158,10 @@ def test_text_is_no_markdown(text):
     assert [token.type for token in tokens] == ["paragraph_open", "inline", "paragraph_close"]
     assert {child.type for child in tokens[1].children or ()} <= {"text", "text_special"}
     assert not re.search(r"(?<!\\)[$:<>\[\]`*_~#|]", body)
-    assert "".join(child.content for child in tokens[1].children or ()).split() == text.replace("\x00", "\ufffd").split()
+    assert (
+        "".join(child.content for child in tokens[1].children or ()).split()
+        == text.replace("\x00", "\ufffd").split()
+    )
 
 
 MARKDOWN = {"body", "label", "help", "delta", "caption", "title", "text", "description"}
@@ -227,7 +237,15 @@ def make(root: Path, texts: list[str]) -> list[str]:
         (path / "README.md").write_text(f"---\ntags: [{json.dumps(text)}]\n---\n# {text}\n\n{text}\n")
         _put(path / "config.yaml", "embedded stories", text)
         _put(path / "data.json", "embedded stories", text)
-        row = {"kind": "eval", "step": 8, "loss": 2.5, "bits_per_byte": 0.9, "accuracy": 0.4, "tokens": 9, "note": text}
+        row = {
+            "kind": "eval",
+            "step": 8,
+            "loss": 2.5,
+            "bits_per_byte": 0.9,
+            "accuracy": 0.4,
+            "tokens": 9,
+            "note": text,
+        }
         lines = [row, {"kind": text, "step": 4, text: 1.0}, {"kind": "train", "step": text, "loss": text}]
         (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         _score(path, text)
@@ -236,7 +254,9 @@ def make(root: Path, texts: list[str]) -> list[str]:
 
 def _put(file: Path, old: str, new: str) -> None:
     if file.exists() and old in (was := file.read_text()):
-        file.write_text(was.replace(old, json.dumps(new)[1:-1] if file.suffix == ".json" else "x").replace("x\n", "x\n"))
+        file.write_text(
+            was.replace(old, json.dumps(new)[1:-1] if file.suffix == ".json" else "x").replace("x\n", "x\n")
+        )
 
 
 def _score(path: Path, text: str) -> None:
@@ -249,10 +269,20 @@ def _score(path: Path, text: str) -> None:
     pairs = open_pairs(None).select(["embedded_transitive"], 4)
     uid = "embedded_transitive"
     rows = tuple(
-        dataclasses.replace(pair, uid=text, phenomenon=text, field=text, sentence_good=f"{text} the cat sat {at}.", sentence_bad=f"{text} the cat sits {at}.")
+        dataclasses.replace(
+            pair,
+            uid=text,
+            phenomenon=text,
+            field=text,
+            sentence_good=f"{text} the cat sat {at}.",
+            sentence_bad=f"{text} the cat sits {at}.",
+        )
         for at, pair in enumerate(pairs.paradigms[uid])
     )
-    blimp(run, dataclasses.replace(pairs, paradigms={text: rows})).save(run)
+    source = (
+        "folder" if STRINGS.index(text) % 2 else "embedded"
+    )  # the latter is a forgery: there is no such paradigm
+    blimp(run, dataclasses.replace(pairs, name=text[:40], source=source, paradigms={text: rows})).save(run)
 
 
 def _few(at: int) -> list[str]:
@@ -270,7 +300,10 @@ def _try(page, root: Path, allowed: set[tuple], key: str, texts: list[str]) -> N
     names = make(root, texts)
     for name, text in zip(names, texts, strict=True):
         everywhere = dict.fromkeys(address_keys(), text) | {"page": key, "run": name}
-        queries = [{"page": key, "run": name}, *(everywhere | {"look": look} for look in (text, "text", "sentences"))]
+        queries = [
+            {"page": key, "run": name},
+            *(everywhere | {"look": look} for look in (text, "text", "sentences")),
+        ]
         for query in queries:
             query["beside"] = names[0] if names[0] != name else ""
         seen = 0
