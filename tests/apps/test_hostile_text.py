@@ -226,11 +226,9 @@ NAMES = [text.replace("/", "∕").replace("\x00", "")[:120] for text in STRINGS 
 
 def make(root: Path, texts: list[str]) -> list[str]:
     """Runs whose name, tokenizer, settings, card, record, flags and results hold these texts. Their names."""
-    names = []
-    for at, text in enumerate(texts):
-        words = page_runs.tokenizer() if at == 0 else words  # noqa: F821
-        if at == 0:
-            words.add_tokens([each for each in texts if each.strip() and "\x00" not in each])
+    names, words = [], page_runs.tokenizer()
+    words.add_tokens([each for each in texts if each.strip() and "\x00" not in each])
+    for text in texts:
         name = NAMES[STRINGS.index(text) % len(NAMES)]
         path = page_runs.make_run(root / name, words, steps=(8,), n_layers=1)
         names.append(name)
