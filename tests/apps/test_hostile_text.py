@@ -230,11 +230,11 @@ def make(root: Path, texts: list[str]) -> list[str]:
     words.add_tokens([each for each in texts if each.strip() and "\x00" not in each])
     for text in texts:
         name = NAMES[STRINGS.index(text) % len(NAMES)]
-        path = page_runs.make_run(root / name, words, steps=(8,), n_layers=1)
+        path = page_runs.make_run(root / name, words, steps=(8,), flags=(text,), n_layers=1)
         names.append(name)
         (path / "README.md").write_text(f"---\ntags: [{json.dumps(text)}]\n---\n# {text}\n\n{text}\n")
-        _put(path / "config.yaml", "embedded stories", text)
-        _put(path / "data.json", "embedded stories", text)
+        _put(path / "config.yaml", "source: null", f"source: {json.dumps(text)}")
+        _put(path / "data.json", '"embedded stories"', json.dumps(text))
         row = {
             "kind": "eval",
             "step": 8,
@@ -251,10 +251,9 @@ def make(root: Path, texts: list[str]) -> list[str]:
 
 
 def _put(file: Path, old: str, new: str) -> None:
-    if file.exists() and old in (was := file.read_text()):
-        file.write_text(
-            was.replace(old, json.dumps(new)[1:-1] if file.suffix == ".json" else "x").replace("x\n", "x\n")
-        )
+    was = file.read_text()
+    assert old in was, f"{file.name} has no {old} any more"
+    file.write_text(was.replace(old, new))
 
 
 def _score(path: Path, text: str) -> None:
