@@ -32,7 +32,7 @@ def main(seen) -> str:
 
 def says(seen, words: str) -> None:
     seen.page.wait_for_function(
-        f"words => document.querySelector('{MAIN}').innerText.includes(words)", arg=words, timeout=60_000
+        f"words => document.querySelector('{MAIN}').innerText.includes(words)", arg=words
     )
     seen.settle()
 
@@ -99,7 +99,7 @@ def copied(visit, seen) -> None:
     """The address, opened by somebody else, shows the same."""
     other = visit(seen.page.url, fresh=True)
     other.page.wait_for_function(
-        f"words => document.querySelector('{MAIN}').innerText === words", arg=main(seen), timeout=60_000
+        f"words => document.querySelector('{MAIN}').innerText === words", arg=main(seen)
     )
     for place in (".wb-verdict", ".wb-where"):
         assert other.page.inner_text(place) == seen.page.inner_text(place)
