@@ -63,8 +63,8 @@ def first_views(browser: Any, complaints: Complaints, folder: Path, times: int, 
 
 
 def another_pair(reader: Reader, row: Row, times: int, first: int = 0) -> Row:
-    """Choose a pair of the paradigm that was not looked at before, until verdict, sums and ranking are its own.
-    `first` counts the pairs that were chosen before this call."""
+    """Choose a pair not looked at before, until verdict, sums and ranking are its own.
+    `first` counts the pairs chosen before this call."""
     marks = (".wb-where", ".wb-equation", ".wb-top")
     keys = reader.page.keyboard
     for at in range(first, first + times):
