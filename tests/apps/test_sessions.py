@@ -131,8 +131,7 @@ def _reruns(count: int) -> tuple[float, int]:
     test.query_params |= {"run": "scored"}
     views: set[str] = set()
 
-    pairs = wb.embedded_pairs()
-    names, keys = list(pairs), list(PAGES)
+    names, keys = list(wb.embedded_pairs()), list(PAGES)
 
     def one(at: int) -> None:
         test.session_state["page"] = keys[at % len(keys)]
@@ -141,9 +140,7 @@ def _reruns(count: int) -> tuple[float, int]:
         if texts:
             test.session_state["text"] = f"Once there were {at} cats, and {at * 7} dogs."
         else:
-            name = names[at % len(names)]
-            test.session_state["paradigm"] = name
-            test.session_state["pair"] = list(pairs[name])[at % len(pairs[name])].pair_id
+            test.session_state["paradigm"] = names[at % len(names)]
         test.session_state["gseed"] = at
         test.run()
         check(test)
