@@ -5,84 +5,32 @@
 
 Each time is from the click, as the reader does it, until the words or the chart that were asked for stand on
 the page; a second column has the time until the server rests, with the figures that come later. On a server
-with the family that ships, and on one with two runs of random weights: eight layers at the family's width, and
+with the family that ships, and on one with runs of random weights: eight layers at the family's width, and
 the shape of the preset `base`.
 """
 
 import argparse
 import datetime
 import itertools
-import json
 import os
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from benchmarks.browsing import Complaints, Reader, Server, chromium
+from benchmarks.bounds import Row, Table
+from benchmarks.browsing import IDLE, Complaints, Reader, Server, chromium
 
 FIGURES = Path(__file__).parent / "figures"
 LAYERS, POSITIONS = 8, 16
 """Of the patching map."""
+MOST_PAIRS = 30
+"""Pairs of one paradigm that are gone through."""
 GROWTH = 100.0
 """Megabytes that 300 interactions may add."""
-
-
-@dataclass
-class Row:
-    """One figure with its bound."""
-
-    name: str
-    bound: float | None
-    unit: str = "s"
-    values: list[float] = field(default_factory=list)
-    rests: list[float] = field(default_factory=list)
-    """Seconds until nothing runs any more."""
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values) if self.values else float("nan")
-
-    @property
-    def verdict(self) -> str:
-        """Whether the bound is kept; a bound of zero is kept by zero alone."""
-        if self.bound is None:
-            return ""
-        return "met" if self.median < self.bound or self.median == self.bound == 0 else "MISSED"
-
-    def line(self) -> str:
-        """For the table."""
-        bound = "" if self.bound is None else f"{self.bound:g} {self.unit}"
-        shown = f"{self.median:.2f}" if self.unit == "s" else f"{self.median:.0f}"
-        low, high = (min(self.values), max(self.values)) if self.values else (0.0, 0.0)
-        spread = f"{low:.2f}–{high:.2f}" if self.unit == "s" and len(self.values) > 1 else ""
-        rest = f"{statistics.median(self.rests):.2f}" if self.rests else ""
-        return f"{self.name:<46}{shown:>8}  {spread:<13}{rest:>7}{len(self.values):>5}  {bound:>8}  {self.verdict}"
-
-
-class Table:
-    """All figures, in the order in which they were measured."""
-
-    def __init__(self) -> None:
-        self.rows: list[Row] = []
-        print(f"{'':<46}{'median':>8}  {'from–to':<13}{'rests':>7}{'n':>5}  {'bound':>8}", flush=True)
-
-    def add(self, row: Row) -> Row:
-        """Print it and keep it."""
-        print(row.line(), flush=True)
-        self.rows.append(row)
-        return row
-
-    def save(self, file: Path, **about: Any) -> None:
-        """All of it as JSON."""
-        rows = [asdict(row) | {"median": row.median, "verdict": row.verdict} for row in self.rows]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(about | {"rows": rows}, indent=1, ensure_ascii=False) + "\n")
 
 
 def _timed(reader: Reader, row: Row, act: Callable[[], None], shown: Callable[[], None]) -> None:
@@ -90,7 +38,7 @@ def _timed(reader: Reader, row: Row, act: Callable[[], None], shown: Callable[[]
     act()
     shown()
     row.values.append(time.perf_counter() - began)
-    reader.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+    reader.page.wait_for_selector(IDLE)
     row.rests.append(time.perf_counter() - began)
     reader.rest()
 
@@ -102,8 +50,7 @@ def first_views(browser: Any, complaints: Complaints, folder: Path, times: int, 
     warm = Row("first useful view, warm server", 1.0)
     for at in range(times):
         began = time.perf_counter()
-        server = Server(folder / f"cold-{at}")
-        try:
+        with Server(folder / f"cold-{at}") as server:
             for row in (cold, warm):
                 reader = Reader(browser, complaints, server)
                 row.values.append(reader.open())
@@ -111,24 +58,22 @@ def first_views(browser: Any, complaints: Complaints, folder: Path, times: int, 
                     started.values.append(time.perf_counter() - began)
                 reader.rest()
                 reader.close()
-        finally:
-            server.stop()
     for row in (started, cold, warm):
         table.add(row)
 
 
-def another_pair(reader: Reader, row: Row, times: int) -> Row:
-    """Choose another pair of the paradigm in the sidebar, until verdict, sums and ranking are its own."""
+def another_pair(reader: Reader, row: Row, times: int, first: int = 0) -> Row:
+    """Choose a pair not looked at before, until verdict, sums and ranking are its own.
+    `first` counts the pairs chosen before this call."""
     marks = (".wb-where", ".wb-equation", ".wb-top")
-    for at in range(times):
+    keys = reader.page.keyboard
+    for at in range(first, first + times):
         reader.page.get_by_role("combobox", name="Pair").last.click()
-        options = reader.page.get_by_role("option")
-        options.first.wait_for()
+        reader.page.get_by_role("option").first.wait_for()
+        for _ in range(at % MOST_PAIRS + 1):
+            keys.press("ArrowDown")
         before = [reader.text(mark) for mark in marks]
-        option = options.nth(1 + at % max(1, min(8, options.count() - 1)))
-        if option.get_attribute("aria-selected") == "true":
-            option = options.first
-        _timed(reader, row, option.click, lambda before=before: reader.changed(marks, before))
+        _timed(reader, row, lambda: keys.press("Enter"), lambda before=before: reader.changed(marks, before))
     return row
 
 
@@ -139,7 +84,12 @@ def another_head(reader: Reader, row: Row, times: int, layers: int, heads: int) 
         label = f"L{layer}H{head} on the grammatical"
         if label in reader.text("[data-testid=stMain]"):
             continue
-        _timed(reader, row, lambda x=x, y=y: reader.page.mouse.click(x, y), lambda label=label: reader.says(label))
+        _timed(
+            reader,
+            row,
+            lambda x=x, y=y: reader.page.mouse.click(x, y),
+            lambda label=label: reader.says(label),
+        )
     return row
 
 
@@ -164,7 +114,9 @@ def _cells(times: int, layers: int, heads: int) -> Iterator[tuple[int, int]]:
 def patching_map(reader: Reader, row: Row, times: int, words: list[str], run: str) -> Row:
     """Write another first sentence, until the map of the new prompts is there: layers x 16 positions."""
     good, bad = _sentences(words, 0)
-    query = dict(page="patch", do="patch", run=run, look="sentences", good=good, bad=bad, answer=POSITIONS - 1)
+    query = dict(
+        page="patch", do="patch", run=run, look="sentences", good=good, bad=bad, answer=POSITIONS - 1
+    )
     reader.page.goto(f"{reader.server.address}/?{urlencode(query)}")
     reader.says("first prompt")
     reader.rest()
@@ -172,6 +124,7 @@ def patching_map(reader: Reader, row: Row, times: int, words: list[str], run: st
         good, _ = _sentences(words, at)
         box = reader.page.get_by_role("textbox", name="First sentence")
         box.fill(good)
+        reader.page.evaluate("window.chartBefore = document.querySelector('[data-testid=stVegaLiteChart]')")
         began = good.rsplit(" ", 1)[0]
         _timed(
             reader, row,
@@ -182,10 +135,11 @@ def patching_map(reader: Reader, row: Row, times: int, words: list[str], run: st
 
 
 def _map_of(reader: Reader, prompt: str) -> None:
+    """Wait for the prompt, and for a chart that is not the one that was there before."""
     reader.page.wait_for_function(
-        "prompt => document.querySelector('[data-testid=stMain]').innerText.includes(`first prompt: ${prompt}`)"
-        " && document.querySelector('[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg')"
-        " && !document.querySelector('[data-testid=stElementContainer][data-stale=true] [data-testid=stVegaLiteChart]')",
+        "prompt => { const chart = document.querySelector('[data-testid=stVegaLiteChart]');"
+        " return chart && chart !== window.chartBefore && chart.querySelector('canvas, svg') &&"
+        " document.querySelector('[data-testid=stMain]').innerText.includes(`first prompt: ${prompt}`); }",
         arg=prompt,
     )
 
@@ -200,33 +154,36 @@ def _sentences(words: list[str], at: int) -> tuple[str, str]:
 
 def interactions(reader: Reader, server: Server, count: int, layers: int, heads: int) -> float:
     """Megabytes by which the server grew over so many pairs, heads, ablations and pages."""
+
     def one(at: int) -> None:
         kind = at % 10
         if kind == 0:
             reader.page.goto(f"{server.address}/?page={('explain', 'patch', 'heads', 'blimp')[at // 10 % 4]}")
             reader.rest()
         elif kind == 1:
-            reader.page.goto(f"{server.address}/")
             reader.open()
             reader.rest()
         elif kind % 2:
-            another_pair(reader, Row("", None), 1)
+            another_pair(reader, Row("", None), 1, at)
         else:
             layer, head = at // 2 % layers, at // 3 % heads
             reader.page.mouse.click(*reader.cell(layers, heads, layer, head))
             reader.rest()
 
-    for at in range(20):
+    warm = min(20, count)
+    for at in range(warm):
         one(at)
     before = server.memory()
-    for at in range(20, 20 + count):
+    for at in range(warm, warm + count):
         one(at)
+        if at % 50 == 0:
+            print(f"# interaction {at}: {server.memory() - before:+.0f} MB", flush=True)
     return server.memory() - before
 
 
 def random_runs(root: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
-    """Two runs of random weights with the family's tokenizer. Returns words that are one token each, and layers
-    and heads of each run."""
+    """Runs of random weights with the family's tokenizer. Returns words that are one token each, and layers
+    and heads by run."""
     import workbench as wb
     from workbench.data.tokenizer import tokenizer_hash
     from workbench.model.presets import preset
@@ -240,7 +197,11 @@ def random_runs(root: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
     shapes = {"eight": narrow, "base": preset("base", d_vocab=len(words)),
               "base-eight": preset("base", n_layers=LAYERS, d_vocab=len(words))}  # fmt: skip
     for name, config in shapes.items():
-        settings = {"model": config.to_dict(), "data": {"source": None}, "train": {"seed": 0, "dtype": "float32"}}
+        settings = {
+            "model": config.to_dict(),
+            "data": {"source": None},
+            "train": {"seed": 0, "dtype": "float32"},
+        }
         create_run(root / name, settings, words, {"name": "embedded stories"})
         state = {"step": 1, "tokens_seen": 0, "seconds_trained": 0.0, "seed": 0,
                  "tokenizer": tokenizer_hash(words), "flags": []}  # fmt: skip
@@ -270,7 +231,7 @@ def run(times: int, many: int, out: Path | None) -> Table:
         folder = Path(scratch)
         words, shapes = random_runs(folder / "made")
         first_views(browser, complaints, folder, times, table)
-        with _served(folder / "family") as server:
+        with Server(folder / "family") as server:
             reader = Reader(browser, complaints, server)
             reader.open()
             reader.rest()
@@ -284,9 +245,11 @@ def run(times: int, many: int, out: Path | None) -> Table:
             grown = Row(f"memory of the server over {many} interactions", GROWTH, "MB")
             grown.values.append(interactions(reader, server, many, layers, heads))
             reader.close()
-        with _served(folder / "random", "--runs", str(folder / "made")) as server:
+        with Server(folder / "random", ["--runs", str(folder / "made")]) as server:
             reader = Reader(browser, complaints, server)
-            table.add(patching_map(reader, Row(f"patching map {LAYERS} x {POSITIONS}", 1.5), times, words, "eight"))
+            table.add(
+                patching_map(reader, Row(f"patching map {LAYERS} x {POSITIONS}", 1.5), times, words, "eight")
+            )
             reader.open("?run=base")
             reader.rest()
             table.add(another_pair(reader, Row("another pair, base", 1.4), times))
@@ -308,20 +271,6 @@ def run(times: int, many: int, out: Path | None) -> Table:
         table.save(out, **about)
         print(f"# written to {out}")
     return table
-
-
-class _served:  # noqa: N801
-    """A server for a while."""
-
-    def __init__(self, folder: Path, *words: str) -> None:
-        self.folder, self.words = folder, words
-
-    def __enter__(self) -> Server:
-        self.server = Server(self.folder, self.words)
-        return self.server
-
-    def __exit__(self, *_: object) -> None:
-        self.server.stop()
 
 
 def main() -> None:

@@ -58,6 +58,12 @@ class Server:
 
         return psutil.Process(self.process.pid).memory_info().rss / 1e6
 
+    def __enter__(self) -> "Server":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def stop(self) -> None:
         """End it."""
         self.process.terminate()
@@ -78,7 +84,9 @@ class Complaints:
         """Hear everything of this page."""
         page.on("request", lambda request: _OWN.match(request.url) or self.strangers.append(request.url))
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
+        page.on(
+            "console", lambda message: self.errors.append(message.text) if message.type == "error" else None
+        )
 
 
 class Reader:
@@ -118,7 +126,8 @@ class Reader:
     def changed(self, selectors: Sequence[str], before: Sequence[str]) -> None:
         """Wait until each of these has other words."""
         self.page.wait_for_function(
-            "([selectors, before]) => selectors.every((one, at) => { const found = document.querySelector(one);"
+            "([selectors, before]) => selectors.every((one, at) => {"
+            " const found = document.querySelector(one);"
             " return found && found.innerText !== before[at]; })",
             arg=[list(selectors), list(before)],
         )
@@ -129,7 +138,9 @@ class Reader:
             "words => document.querySelector('[data-testid=stMain]').innerText.includes(words)", arg=words
         )
 
-    def cell(self, layers: int, heads: int, layer: int, head: int | None, chart: int = 0) -> tuple[float, float]:
+    def cell(
+        self, layers: int, heads: int, layer: int, head: int | None, chart: int = 0
+    ) -> tuple[float, float]:
         """Where a cell of a component map is on the screen; `head` None is the MLP."""
         place = self.page.locator("[data-testid=stVegaLiteChart]").nth(chart)
         place.scroll_into_view_if_needed()

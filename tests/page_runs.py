@@ -27,7 +27,9 @@ def tokenizer():
     return train_tokenizer(stories(300), 700)
 
 
-def make_run(path: Path, words, steps: tuple[int, ...] = (0, 8), **fields) -> Path:
+def make_run(
+    path: Path, words, steps: tuple[int, ...] = (0, 8), flags: tuple[str, ...] = (), **fields
+) -> Path:
     """A run with random weights, a little different at each checkpoint."""
     shape = {name: value for name, value in SHAPE.items() if name != "n_layers" or "layout" not in fields}
     config = ModelConfig(**shape | {"d_vocab": len(words)} | fields)
@@ -37,7 +39,7 @@ def make_run(path: Path, words, steps: tuple[int, ...] = (0, 8), **fields) -> Pa
         model = HookedTransformer(dataclasses.replace(config, seed=step, init_std=0.2), words)
         state = {
             "step": step, "tokens_seen": 1000 * step, "seconds_trained": 1.0 * step, "seed": 0,
-            "tokenizer": tokenizer_hash(words), "flags": [],
+            "tokenizer": tokenizer_hash(words), "flags": list(flags),
         }  # fmt: skip
         save_checkpoint(path, model, {}, state)
     row = {"kind": "eval", "step": 8, "loss": 2.5, "bits_per_byte": 0.9, "perplexity": 12.2, "accuracy": 0.4}

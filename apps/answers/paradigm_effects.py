@@ -13,6 +13,7 @@ from apps.answers.catalogue import Opened
 from apps.answers.sources import Source, pair_set, protocol_of
 from apps.answers.summaries import table
 from workbench.data.pairs import PairSet
+from workbench.errors import InputError
 from workbench.interp.components.matrix import component_matrix
 from workbench.interp.components.matrix_result import ComponentMatrix
 from workbench.interp.texts import STORIES
@@ -120,8 +121,17 @@ def is_measured(opened: Opened, source: Source, paradigm: str, method: str, limi
 def measure(
     opened: Opened, source: Source, paradigms: Sequence[str], method: str, limit: int | None = None
 ) -> None:
-    """Measure some paradigms in one go; see `measured`."""
+    """Measure some paradigms in one go; see `measured`.
+
+    Raises:
+        InputError: the set of pairs has no paradigm of that name: the saved result was made on other ones.
+    """
     whole = pair_set(source)
+    if lacking := [name for name in paradigms if name not in whole.paradigms]:
+        raise InputError(
+            f"{source.label} has no paradigm {lacking[0][:80]}, which the saved result names; score the run "
+            "again with `workbench blimp`."
+        )
     some = PairSet(
         whole.name, whole.source, {name: whole.paradigms[name][: limit or FEW] for name in paradigms}
     )

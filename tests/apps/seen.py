@@ -1,5 +1,6 @@
 """What an AppTest shows, and what the address can say: shared by the tests that go over every page."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -8,9 +9,6 @@ from apps.frame.told import FAILED
 APPS = Path(__file__).resolve().parents[2] / "apps"
 WORDS = ("html", "markdown", "caption", "error", "warning", "info", "success", "title", "header", "subheader",
          "text", "code", "metric", "toast")  # fmt: skip
-_KEYS = re.compile(
-    r'address\.(?:choice|words|switch|forget)\(\s*"(\w+)"|query_params(?:\.get\(|\[)\s*"(\w+)"|write\(((?:\w+=[^()]*)+)'
-)
 
 
 def bodies(block, *kinds: str) -> list[str]:
@@ -48,10 +46,15 @@ def said_html_free(block) -> str:
 def address_keys() -> list[str]:
     """Every parameter that the explorer reads from its address or writes there."""
     found = {"page"}
-    for file in APPS.rglob("*.py"):
-        if file.parent.name == "verbs":
-            continue
-        for one, other, several in _KEYS.findall(file.read_text()):
-            found |= {one, other} - {""}
-            found |= set(re.findall(r"(\w+)=", several))
+    for room in ("frame", "pages"):
+        for file in (APPS / room).rglob("*.py"):
+            for call in ast.walk(ast.parse(file.read_text())):
+                if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+                    continue
+                owner = ast.unparse(call.func.value)
+                first = call.args[0] if call.args else None
+                if owner in ("address", "st.query_params") and isinstance(first, ast.Constant):
+                    found.add(str(first.value))
+                if owner == "address" and call.func.attr == "write":
+                    found |= {each.arg for each in call.keywords if each.arg}
     return sorted(found)

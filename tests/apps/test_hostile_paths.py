@@ -125,6 +125,15 @@ def test_paths_in_the_address(page, root, opened, key):
         _try(page, root, opened, query | {"page": key})
 
 
+@pytest.mark.parametrize(
+    "value", ["L0N" + "9" * 5000, "L0." + "9" * 5000, "9" * 5000], ids=["neuron", "cell", "number"]
+)
+@pytest.mark.parametrize("key", PAGES)
+def test_numbers_beyond_all_measure(page, root, opened, key, value):
+    """Python refuses to read integers of more than 4300 digits; nobody may stumble over that."""
+    _try(page, root, opened, dict.fromkeys(address_keys(), value) | {"page": key})
+
+
 @pytest.mark.parametrize("look", ["sentences", "text"])
 def test_paths_beside_a_choice(page, root, opened, look):
     """Where the subject is chosen rightly, the others still are paths."""

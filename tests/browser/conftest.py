@@ -57,7 +57,7 @@ def server(runs) -> Iterator[str]:
 
 
 def _wait(address: str, process: subprocess.Popen) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while time.monotonic() < end and process.poll() is None:
         try:
             with urllib.request.urlopen(f"{address}/_stcore/health", timeout=2):
@@ -87,6 +87,7 @@ class Seen:
 
     def __init__(self, page) -> None:
         self.page = page
+        page.set_default_timeout(120_000)  # for busy machines
         self.requests: list[str] = []
         self.errors: list[str] = []
         page.on("request", lambda request: self.requests.append(request.url))
@@ -99,7 +100,8 @@ class Seen:
     def settle(self) -> None:
         """Wait until the script has run and the charts and frames are drawn."""
         self.page.wait_for_selector(
-            ".wb-verdict, [data-testid=stAlert], [data-testid=stHeading], [data-testid=stMetric]", timeout=120_000
+            ".wb-verdict, [data-testid=stAlert], [data-testid=stHeading], [data-testid=stMetric]",
+            timeout=120_000,
         )
         self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=120_000)
         self.page.wait_for_timeout(300)

@@ -32,14 +32,14 @@ def main(seen) -> str:
 
 def says(seen, words: str) -> None:
     seen.page.wait_for_function(
-        f"words => document.querySelector('{MAIN}').innerText.includes(words)", arg=words, timeout=60_000
+        f"words => document.querySelector('{MAIN}').innerText.includes(words)", arg=words
     )
     seen.settle()
 
 
 def go(seen, key: str) -> None:
     """To another page, by the menu."""
-    seen.page.get_by_role("radiogroup").first.get_by_text(PAGES[key].title, exact=True).click()
+    seen.page.get_by_test_id("stButtonGroup").first.get_by_text(PAGES[key].title, exact=True).click()
     seen.page.wait_for_function("key => location.search.includes(`page=${key}`)", arg=key)
     seen.settle()
 
@@ -99,7 +99,7 @@ def copied(visit, seen) -> None:
     """The address, opened by somebody else, shows the same."""
     other = visit(seen.page.url, fresh=True)
     other.page.wait_for_function(
-        f"words => document.querySelector('{MAIN}').innerText === words", arg=main(seen), timeout=60_000
+        f"words => document.querySelector('{MAIN}').innerText === words", arg=main(seen)
     )
     for place in (".wb-verdict", ".wb-where"):
         assert other.page.inner_text(place) == seen.page.inner_text(place)

@@ -10,7 +10,7 @@ from workbench.interp.patching.sites import SITES
 _SITES = {"head": SITES["z"], "mlp": SITES["mlp_out"], "neuron": SITES["neuron"]}
 """Kind of part -> where its output passes; the third axis of the first and last is the unit."""
 
-_NAME = re.compile(r"L(\d+)(?:H(\d+)|N(\d+)|\s*(MLP))", re.IGNORECASE)
+_NAME = re.compile(r"L(\d{1,9})(?:H(\d{1,9})|N(\d{1,9})|\s*(MLP))", re.IGNORECASE)
 
 
 class Part(NamedTuple):

@@ -114,7 +114,7 @@ def _cell(about: str, result: "PatchResult", rows: list[dict[str, Any]]) -> tupl
         picked = (state[1], state[2])
         address.write(cell=f"{picked[0]}.{picked[1]}")
         return picked
-    layer, _, position = st.query_params.get("cell", "").partition(".")
+    layer, _, position = st.query_params.get("cell", "")[:20].partition(".")
     if state is None and position.isdecimal() and (layer, int(position)) in there:
         st.session_state[CELL] = (about, layer, int(position))
         return layer, int(position)
