@@ -54,12 +54,12 @@ def by_phenomenon(frame: "pd.DataFrame", phenomena: dict[str, str]) -> "pd.DataF
     """
     import pandas as pd
 
-    frame = frame.assign(phenomenon=frame.paradigm.map(phenomena), reach=((frame.high - frame.low) / 2) ** 2)
+    frame = frame.assign(
+        phenomenon=frame.paradigm.map(phenomena), reach=((frame.high - frame.low) / 2) ** 2
+    )
     keys = ["phenomenon", "component", "kind", "layer", "head"]
     grouped = frame.groupby(keys, sort=False, dropna=False)
-    found = grouped.agg(
-        n=("n", "sum"), effect=("effect", "mean"), reach=("reach", "sum"), count=("n", "size")
-    )
+    found = grouped.agg(n=("n", "sum"), effect=("effect", "mean"), reach=("reach", "sum"), count=("n", "size"))
     found = found.reset_index()
     reach = np.sqrt(found.reach) / found["count"]
     found = found.assign(low=found.effect - reach, high=found.effect + reach)

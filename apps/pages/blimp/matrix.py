@@ -101,9 +101,7 @@ def _chart(board: Board, table: Any, by: str, method: str) -> None:
     )
     ends = [(palette.good, "helps the grammatical sentences"), (palette.bad, "helps the ungrammatical ones")]
     limit = float(table.effect.abs().max())
-    note = (
-        f"Strongest colour: {limit:.2f} nats, mean over the first pairs of each. Pale: the interval holds 0."
-    )
+    note = f"Strongest colour: {limit:.2f} nats, mean over the first pairs of each. Pale: the interval holds 0."
     st.html(markup.key(ends, note))
     downloads(f"{board.frame.opened.name}-components-{method}-{by}", table)
 
@@ -135,9 +133,7 @@ def _measure(board: Board, source: Source, lacking: list[str], count: int, metho
         )
         return
     done = count - len(left)
-    st.progress(
-        done / count, f"{done} of {count} paradigms, the first {few} pairs of each; about {took} left"
-    )
+    st.progress(done / count, f"{done} of {count} paradigms, the first {few} pairs of each; about {took} left")
     st.button("Cancel", on_click=lambda: state.pop(UNDERWAY, None), key="measure-cancel")
     one = max(0.05, matrix_rows.seconds(opened, method, 1))
     paradigm_effects.measure(opened, source, left[: max(1, int(CHUNK / one))], method)

@@ -52,9 +52,7 @@ def show(side: Side, view: View, parts: list[str], wanted: Wanted | None) -> lis
 
 def _contribution(side: Side, view: View, label: str) -> None:
     value = float(view.values[[each.label for each in side.subject.components].index(label)])
-    helps = (
-        (side.subject.helps if value > 0 else side.subject.hurts).removesuffix(" one").removeprefix("the ")
-    )
+    helps = (side.subject.helps if value > 0 else side.subject.hurts).removesuffix(" one").removeprefix("the ")
     st.metric(
         f"{label} directly",
         f"{markup.number(value)} nats",
