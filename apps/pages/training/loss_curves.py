@@ -34,6 +34,6 @@ def show(opened: Opened, palette: Palette) -> None:
     objective = " of hidden tokens" if opened.model.config.objective == "mlm" else ""
     st.caption(markup.plain(
         f"{here}Cross-entropy{objective}. Training: the batch of that update; validation: text never trained "
-        f"on. {len(frame):,} values; a click on one that has a checkpoint goes there."
+        f"on. {len(frame):,} values written down; a click on one that has a checkpoint goes there."
     ))  # fmt: skip
     downloads(f"{run.name}-loss", frame, chart)
