@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apps.answers import checkpoints, sources
+from apps.answers import checkpoints, comparison, sources
 from apps.answers.catalogue import Opened
 from apps.answers.matching import token_rows
+from apps.answers.sources import Source
 from workbench.data.embedded.stories import stories
 from workbench.evals.blimp import blimp
 from workbench.evals.result import BlimpResult
@@ -20,9 +21,11 @@ from workbench.runs.folder import METRICS, read_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-ALL = "all (mean over paradigms)"
+ALL = "mean over paradigms"
 READING = 0.2
 """Seconds that opening a checkpoint takes, about."""
+PASSES = 12
+"""Passes through the model that attributing a sentence costs as much as, about."""
 STORIES, LONGEST, REPEATS = 12, 128, 16
 """Stories, tokens of each, rows of repeated random tokens: what heads are scored on at each checkpoint."""
 
@@ -38,6 +41,8 @@ class PairThen:
     components: tuple[Component, ...]
     whole: np.ndarray
     """Each component's part of `difference`, nats."""
+    pairs: int = 1
+    """What it is the mean over."""
 
 
 def losses(run: Path) -> "pd.DataFrame":
@@ -67,6 +72,15 @@ def pair_at(opened: Opened, step: int, good: str, bad: str, protocol: str, pll: 
     with then.lock:
         found = attribute_pair(then.model, then.tokenizer, good, bad, protocol=protocol, pll=pll)
     return PairThen(step, found.difference, found.difference_at_place, found.components, found.whole)
+
+
+def paradigm_at(opened: Opened, step: int, source: Source, paradigm: str) -> PairThen:
+    """The same as the mean over the first pairs of a paradigm; see `comparison.matrix_of`."""
+    protocol, pll = sources.protocol_of(source)
+    then = checkpoints.at_step(opened, step)
+    found = comparison.matrix_of(then, source, paradigm, protocol, pll)
+    margin = float(found.pairs.margin.mean())
+    return PairThen(step, margin, margin, found.components, found.effect("direct")[0], len(found.pairs))
 
 
 def heads_at(opened: Opened, step: int) -> "pd.DataFrame":
@@ -152,6 +166,11 @@ def scoring_seconds(opened: Opened) -> float:
     )
     masked = opened.model.config.objective == "mlm"
     return words * (8 if masked else 1) / checkpoints.tokens_a_second(opened) + READING
+
+
+def paradigm_seconds(opened: Opened) -> float:
+    """About how long a paradigm's pairs take at one checkpoint."""
+    return PASSES * comparison.PAIRS * 2 * 12 / checkpoints.tokens_a_second(opened) + READING
 
 
 def heads_seconds(opened: Opened) -> float:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apps.answers import paradigm_effects
+from apps.answers.background import Tick, Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.sources import Source
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KEPT = ["paradigm", "component", "kind", "layer", "head", "n", "effect", "low", "high"]
+CHUNK = 1.5
+"""Seconds of work between two looks at whether it is still wanted."""
 SECONDS = {"direct": 0.004, "ablate": 0.02}
 """Of a pair, before anything was measured: a tiny model's."""
 
@@ -44,6 +47,30 @@ def seconds(opened: Opened, method: str, paradigms: int) -> float:
     return rate * paradigms * paradigm_effects.FEW
 
 
+def begin(opened: Opened, source: Source, paradigms: Sequence[str], method: str) -> Work:
+    """Measure these paradigms beside the page, a few at a time; what was measured is kept."""
+
+    def answer(tick: Tick) -> None:
+        left = missing(opened, source, paradigms, method)
+        count = len(left)
+        while left:
+            some = max(1, int(CHUNK / max(0.05, seconds(opened, method, 1))))
+            paradigm_effects.measure(opened, source, left[:some], method)
+            left = left[some:]
+            tick(1 - len(left) / count)
+
+    return works().begin(_key(opened, source, paradigms, method), answer)
+
+
+def end(opened: Opened, source: Source, paradigms: Sequence[str], method: str) -> None:
+    """Stop measuring them, or forget that it is done."""
+    works().cancel(_key(opened, source, paradigms, method))
+
+
+def _key(opened: Opened, source: Source, paradigms: Sequence[str], method: str) -> tuple[str, ...]:
+    return "components", opened.key, source.key, method, *paradigms
+
+
 def by_phenomenon(frame: "pd.DataFrame", phenomena: dict[str, str]) -> "pd.DataFrame":
     """The mean over each phenomenon's paradigms, as `ComponentMatrix.phenomena` gives it: phenomenon,
     component, kind, layer, head, n, effect, low, high.
@@ -54,12 +81,12 @@ def by_phenomenon(frame: "pd.DataFrame", phenomena: dict[str, str]) -> "pd.DataF
     """
     import pandas as pd
 
-    frame = frame.assign(
-        phenomenon=frame.paradigm.map(phenomena), reach=((frame.high - frame.low) / 2) ** 2
-    )
+    frame = frame.assign(phenomenon=frame.paradigm.map(phenomena), reach=((frame.high - frame.low) / 2) ** 2)
     keys = ["phenomenon", "component", "kind", "layer", "head"]
     grouped = frame.groupby(keys, sort=False, dropna=False)
-    found = grouped.agg(n=("n", "sum"), effect=("effect", "mean"), reach=("reach", "sum"), count=("n", "size"))
+    found = grouped.agg(
+        n=("n", "sum"), effect=("effect", "mean"), reach=("reach", "sum"), count=("n", "size")
+    )
     found = found.reset_index()
     reach = np.sqrt(found.reach) / found["count"]
     found = found.assign(low=found.effect - reach, high=found.effect + reach)

@@ -64,7 +64,9 @@ def aggregate(opened: Opened, source: Source, paradigm: str, label: str) -> Aggr
     return Aggregate(float(first.effect), float(first.low), float(first.high), int(first.n))
 
 
-def at_hand(opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int | None = None) -> bool:
+def at_hand(
+    opened: Opened, source: Source, paradigm: str, method: str = "direct", limit: int | None = None
+) -> bool:
     """Whether this paradigm's effects take no time."""
     return is_measured(opened, source, paradigm, method, limit) or bool(
         len(_summarised(opened, source, paradigm, method))
@@ -130,7 +132,9 @@ def measure(
             f"{source.label} has no paradigm {lacking[0][:80]}, which the saved result names; score the run "
             "again with `workbench blimp`."
         )
-    some = PairSet(whole.name, whole.source, {name: whole.paradigms[name][: limit or FEW] for name in paradigms})
+    some = PairSet(
+        whole.name, whole.source, {name: whole.paradigms[name][: limit or FEW] for name in paradigms}
+    )
     protocol, pll = protocol_of(source)
     text = _stories() if method == "ablate" else None
     began = time.perf_counter()

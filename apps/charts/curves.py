@@ -10,7 +10,7 @@ from apps.charts.axes import NONE
 from apps.charts.series import series
 from apps.look.palette import Palette
 
-HEIGHT = 300
+HEIGHT = 320
 
 
 def curves(
@@ -94,7 +94,7 @@ def _legend(names: Sequence[str]) -> Any:
     if len(names) < 2:
         return None
     return alt.Legend(
-        title=None, orient="top", columns=3, labelLimit=220, symbolType="circle", symbolOpacity=1
+        title=None, orient="top", columns=2, labelLimit=150, symbolType="circle", symbolOpacity=1
     )
 
 

@@ -184,5 +184,8 @@ def test_shares_are_the_results_own(scored_runs, unchecked):
         overall = beside.overall(columns).set_index("model").loc[name]
         assert overall.accuracy == result.overall.paradigms.accuracy
         paradigm = result.paradigms.index[0]
-        assert beside.share(each, paradigm) == blimp(wb.load(scored_runs / name), paradigms=[paradigm]).overall.micro
+        assert (
+            beside.share(each, paradigm)
+            == blimp(wb.load(scored_runs / name), paradigms=[paradigm]).overall.micro
+        )
     assert beside.share(saved, "none of these") is None

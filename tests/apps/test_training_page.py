@@ -164,6 +164,19 @@ def test_the_past_of_a_pair_is_what_each_checkpoint_says(trained, opened):
         np.testing.assert_allclose(then.whole, found.whole, atol=1e-6)
 
 
+def test_the_past_of_a_paradigm_is_the_mean_over_its_pairs(trained, opened, monkeypatch):
+    monkeypatch.setattr(comparison, "PAIRS", 4)
+    paradigm, pairs = next(iter(wb.embedded_pairs().items()))
+    then = history.paradigm_at(opened["one"], 4, sources.sources([], 8)[0], paradigm)
+    run = wb.load(f"{trained / 'one'}@4")
+    found = [
+        attribute_pair(run.model, run.tokenizer, each.sentence_good, each.sentence_bad) for each in pairs[:4]
+    ]
+    assert then.pairs == 4
+    assert then.difference == pytest.approx(np.mean([each.difference for each in found]), abs=1e-5)
+    np.testing.assert_allclose(then.whole, np.mean([each.whole for each in found], axis=0), atol=1e-5)
+
+
 def test_scores_of_a_checkpoint_are_the_librarys(trained, opened, monkeypatch):
     few = open_pairs(None).select(None, 5)
     monkeypatch.setattr(sources, "embedded", lambda: few)
@@ -349,6 +362,21 @@ def test_scoring_the_checkpoints_waits_for_a_click_and_is_remembered(page, train
     again = page(trained, page="training", run="one", tscore="previous")
     assert not [each for each in again.button if str(each.key).startswith("start-")]
     assert again.selectbox(key="tscore").value == "previous"
+
+
+def test_the_paradigm_over_training_waits_for_a_click_and_for_this_model_only(page, trained, monkeypatch):
+    monkeypatch.setattr(comparison, "PAIRS", 3)
+    memory.clear()
+    test = page(trained, page="training", run="one", tview="training", tover="paradigm")
+    whole(test)
+    assert "mean difference" in words(test)
+    assert "3 pairs" in words(test)
+    next(each for each in test.button if each.key == "start-paradigm").click().run()
+    whole(test)
+    assert "mean of 3 pairs, 3 checkpoints" in words(test)
+    test.selectbox(key="run").set_value("two").run()
+    whole(test)
+    assert any(each.key == "start-paradigm" for each in test.button)
 
 
 def test_a_damaged_checkpoint_is_left_out_of_the_curves_with_a_word(page, trained, tmp_path):

@@ -3,7 +3,6 @@
 from typing import Any
 
 import streamlit as st
-from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from apps.answers import matrix_rows, paradigm_effects, sources
 from apps.answers.sources import Source
@@ -14,11 +13,10 @@ from apps.frame.told import fragment
 from apps.look import markup
 from apps.pages.blimp import pairs
 from apps.pages.blimp.board import NO_SENTENCES, Board, shown
+from apps.pages.heads import waiting
 
 ROWS = {"paradigms": "Paradigms of the phenomenon", "every": "All paradigms", "phenomena": "Phenomena"}
 UNDERWAY = "paradigms that are being measured"
-CHUNK = 3.0
-"""Seconds of work between two looks at the Cancel button."""
 
 
 @fragment
@@ -48,17 +46,18 @@ def show(board: Board) -> None:
         name for name, kind in phenomena.items() if rows != "paradigms" or kind == st.session_state["phen"]
     ]
     source = board.source or _without_sentences(board)
-    if board.source is not None and method == "direct" and not _underway():
-        if not paradigm_effects.at_hand(opened, source, paradigm):
-            with st.spinner(f"Measuring the components on {paradigm} …", show_time=True):
-                paradigm_effects.measured(opened, source, paradigm)
+    measuring = board.source is not None and _wait(board, source, method)
+    alone = board.source is not None and method == "direct" and not measuring
+    if alone and not paradigm_effects.at_hand(opened, source, paradigm):
+        with st.spinner(f"Measuring the components on {shown(paradigm)} …", show_time=True):
+            paradigm_effects.measured(opened, source, paradigm)
     frame = matrix_rows.known(opened, source, wanted, method)
     lacking = matrix_rows.missing(opened, source, wanted, method)
     if board.source is None and frame.empty:
         st.caption(f"{NO_SENTENCES} The components need the sentences too.")
         return
     place = st.container()
-    if lacking:
+    if lacking and not measuring:
         _measure(board, source, lacking, len(wanted), method)
     if frame.empty:
         return
@@ -101,44 +100,50 @@ def _chart(board: Board, table: Any, by: str, method: str) -> None:
     )
     ends = [(palette.good, "helps the grammatical sentences"), (palette.bad, "helps the ungrammatical ones")]
     limit = float(table.effect.abs().max())
-    note = f"Strongest colour: {limit:.2f} nats, mean over the first pairs of each. Pale: the interval holds 0."
+    note = (
+        f"Strongest colour: {limit:.2f} nats, mean over the first pairs of each. Pale: the interval holds 0."
+    )
     st.html(markup.key(ends, note))
     downloads(f"{board.frame.opened.name}-components-{method}-{by}", table)
 
 
-def _underway() -> list[str]:
-    return st.session_state.get(UNDERWAY, [])
+def _wait(board: Board, source: Source, method: str) -> bool:
+    """Whether paradigms are being measured; then their progress is drawn, with a way to end it."""
+    opened, state = board.frame.opened, st.session_state
+    key, names = state.get(UNDERWAY, (None, ()))
+    if key != (opened.key, source.key, method):
+        return False
+
+    def end() -> None:
+        state.pop(UNDERWAY, None)
+        matrix_rows.end(opened, source, names, method)
+
+    work = matrix_rows.begin(opened, source, names, method)
+    what = f"Measuring {len(names)} paradigms, the first {paradigm_effects.FEW} pairs of each"
+    if not waiting.waited(work, what, end, "measure-cancel"):
+        return True
+    end()
+    return False
 
 
 def _measure(board: Board, source: Source, lacking: list[str], count: int, method: str) -> None:
-    """The button that measures the rest; while it does, a bar and a way to stop. What is done is kept."""
+    """The button that measures the rest."""
     if board.source is None:
         st.caption(f"{len(lacking)} of {count} rows are missing. {NO_SENTENCES}")
         return
-    opened, state = board.frame.opened, st.session_state
-    few = paradigm_effects.FEW
-    left = [name for name in _underway() if name in lacking]
-    took = markup.duration(matrix_rows.seconds(opened, method, len(left or lacking)))
-    if not left:
-        state.pop(UNDERWAY, None)
+    opened = board.frame.opened
+    took = markup.duration(matrix_rows.seconds(opened, method, len(lacking)))
 
-        def begin() -> None:
-            state[UNDERWAY] = lacking
+    def begin() -> None:
+        st.session_state[UNDERWAY] = (opened.key, source.key, method), tuple(lacking)
 
-        st.button(
-            f"Measure {len(lacking)} more paradigm{'s' if len(lacking) > 1 else ''} (about {took})",
-            on_click=begin,
-            key="measure-rest",
-            help=f"The first {few} pairs of each. What was measured is kept while the explorer runs.",
-        )
-        return
-    done = count - len(left)
-    st.progress(done / count, f"{done} of {count} paradigms, the first {few} pairs of each; about {took} left")
-    st.button("Cancel", on_click=lambda: state.pop(UNDERWAY, None), key="measure-cancel")
-    one = max(0.05, matrix_rows.seconds(opened, method, 1))
-    paradigm_effects.measure(opened, source, left[: max(1, int(CHUNK / one))], method)
-    context = get_script_run_ctx()
-    st.rerun(scope="fragment" if context is not None and context.fragment_ids_this_run else "app")
+    st.button(
+        f"Measure {len(lacking)} more paradigm{'s' if len(lacking) > 1 else ''} (about {took})",
+        on_click=begin,
+        key="measure-rest",
+        help=f"The first {paradigm_effects.FEW} pairs of each. What was measured is kept while the explorer "
+        "runs.",
+    )
 
 
 def _explained(board: Board, source: Source, frame: Any, method: str) -> None:

@@ -21,9 +21,7 @@ from workbench.runs.shipped import shown_name
 def show(frame: Frame) -> None:
     """Draw the page, or say how to get a result."""
     opened = frame.opened
-    st.subheader(
-        f"How often {markup.plain(opened.name)} prefers the grammatical sentence", anchor=False
-    )
+    st.subheader(f"How often {markup.plain(opened.name)} prefers the grammatical sentence", anchor=False)
     results = sources.saved_results(opened.run.path)
     if not results:
         _empty(opened)

@@ -74,8 +74,8 @@ def _overall(board: Board) -> None:
             st.metric(
                 markup.plain(row["model"]),
                 f"{row['accuracy']:.1%} right",
-                help=f"Mean over {row['paradigms']} paradigms, {row['n']:,} pairs, {row['ties']:,} ties; 95 % "
-                "interval about drawing other pairs. Chance is 50 %.",
+                help=f"Mean over {row['paradigms']} paradigms, {row['n']:,} pairs, {row['ties']:,} ties; "
+                "95 % interval about drawing other pairs. Chance is 50 %.",
                 delta=f"{row['low']:.1%} – {row['high']:.1%} · {step}",
                 delta_color="off",
                 delta_arrow="off",

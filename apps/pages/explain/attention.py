@@ -64,9 +64,7 @@ def show(side: Side, component: Component, palette: Palette) -> None:
         _layer(opened, subject, component.layer, palette)
 
 
-def _map(
-    side: Side, reading: Reading, pattern: np.ndarray, palette: Palette, top: float, hide: bool
-) -> None:
+def _map(side: Side, reading: Reading, pattern: np.ndarray, palette: Palette, top: float, hide: bool) -> None:
     opened = side.opened
     start = _window(side, reading)
     part = slice(start, start + LARGEST)

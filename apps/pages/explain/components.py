@@ -62,7 +62,9 @@ def show(sides: tuple[Side, ...], palette: Palette, explanation: str, wanted: Wa
     for fill in later:
         fill()
     for side, view, row in zip(sides, views, values, strict=True):
-        _table(side, len(sides) > 1, explanation, {} if how == "direct" else {f"{HOWS[how]}: {view.label}": row})
+        _table(
+            side, len(sides) > 1, explanation, {} if how == "direct" else {f"{HOWS[how]}: {view.label}": row}
+        )
 
 
 def _chosen(

@@ -1,4 +1,4 @@
-"""The chosen component: what it adds directly, what becomes of the pair without it, what it does elsewhere."""
+"""The chosen component: what it adds directly, what is left without it, what it does elsewhere."""
 
 from collections.abc import Callable
 from typing import Any
@@ -52,12 +52,13 @@ def show(side: Side, view: View, parts: list[str], wanted: Wanted | None) -> lis
 
 def _contribution(side: Side, view: View, label: str) -> None:
     value = float(view.values[[each.label for each in side.subject.components].index(label)])
-    helps = (side.subject.helps if value > 0 else side.subject.hurts).removesuffix(" one").removeprefix("the ")
+    helps = side.subject.helps if value > 0 else side.subject.hurts
+    helps = helps.removesuffix(" one").removeprefix("the ")
     st.metric(
         f"{label} directly",
         f"{markup.number(value)} nats",
-        help="Its direct contribution: what it writes for the readout, with the norms on the way frozen. What "
-        "it does through later components is not in it.",
+        help="Its direct contribution: what it writes for the readout, with the norms on the way frozen. "
+        "What it does through later components is not in it.",
         delta=f"for {helps}",
         width=CARD_WIDTH,
         **CARD,
@@ -73,8 +74,8 @@ def _filler(place: Any, side: Side, view: View, label: str, how: str) -> Callabl
             st.metric(
                 "Switched off" if how == "mean" else "Set to zero",
                 f"{markup.number(found.without)} nats",
-                help=f"The {view.total_name} when what {label} writes at every position is replaced by {what}, "
-                f"and all later components react to that; with it, it is {markup.number(view.total)} nats. "
+                help=f"The {view.total_name} when what {label} writes at every position is replaced by "
+                f"{what}, and all later components react to that; with it, it is {markup.number(view.total)} nats. "
                 "Its effect is the difference of the two: above 0, it helps as a positive contribution does.",
                 delta=f"effect {markup.number(found.effect)}",
                 **CARD,
@@ -96,8 +97,8 @@ def _aggregate(place: Any, side: Side, wanted: Wanted, label: str) -> Callable[[
             st.metric(
                 f"Over {found.n:,} pairs",
                 f"{markup.number(found.effect)} nats",
-                help=f"{label}: its mean direct contribution to log p(good) − log p(bad) of whole sentences over "
-                f"{found.n:,} pairs of {uid}, with the 95 % interval (Student's) about drawing other pairs. "
+                help=f"{label}: its mean direct contribution to log p(good) − log p(bad) of whole sentences "
+                f"over {found.n:,} pairs of {uid}, with the 95 % interval (Student's) about drawing other pairs. "
                 "One pair is an anecdote; this is the aggregate beside it.",
                 delta=f"{markup.number(found.low)} to {markup.number(found.high)}",
                 **CARD,

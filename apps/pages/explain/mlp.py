@@ -29,7 +29,7 @@ def show(side: Side, view: View, component: Component) -> None:
                 "contribution, nats",
                 format="%+.3f",
                 width=130,
-                help="Its activation times its row of W_out, as far as the readout sees it: direct contribution.",
+                help="Its activation times its row of W_out, as far as the readout sees it, frozen norms.",
             ),
             "promotes": st.column_config.TextColumn(
                 "promotes", help="Tokens whose logits an active neuron raises most, by its weights alone."

@@ -27,7 +27,7 @@ EXPLANATION = (
 
 
 def show(frame: Frame, wanted: Wanted) -> None:
-    """Draw the verdict, the sentences, the components and the figures, of one model or of two."""
+    """Draw the verdict, the sentences, the components and the figures, of one model or two."""
     opened, palette = frame.opened, frame.palette
     names = explain.OWN if wanted.paradigm is None else explain.MINIMAL
     asked = (wanted.good, wanted.bad, wanted.protocol, wanted.pll)
@@ -43,7 +43,10 @@ def show(frame: Frame, wanted: Wanted) -> None:
     _tokens(found, palette, names, opened.name if other is not None else "")
     if frame.beside is not None and other is not None:
         _tokens(other, palette, names, frame.beside.name)
-    colours = [(palette.good, f"speaks for the {names[0]} sentence"), (palette.bad, f"for the {names[1]} one")]
+    colours = [
+        (palette.good, f"speaks for the {names[0]} sentence"),
+        (palette.bad, f"for the {names[1]} one"),
+    ]
     note = "Small: log-probability of the token in nats. Framed: where the sentences first differ."
     st.html(markup.key(colours, note))
     sides = [side.first(opened, _subject(opened, found, wanted, names))]
@@ -57,7 +60,9 @@ def show(frame: Frame, wanted: Wanted) -> None:
 
 def _verdict(opened: Opened, found: PairAttribution, wanted: Wanted, names: tuple[str, str]) -> None:
     wrong = "wrong" if wanted.paradigm is not None else names[1]
-    st.html(markup.verdict(opened.name, found.difference, f"the {wrong} sentence", f"the {names[0]} sentence"))
+    st.html(
+        markup.verdict(opened.name, found.difference, f"the {wrong} sentence", f"the {names[0]} sentence")
+    )
 
 
 def _tokens(found: PairAttribution, palette: Palette, names: tuple[str, str], who: str) -> None:

@@ -8,15 +8,13 @@ from apps.answers.catalogue import Opened
 from apps.answers.comparison import Parts
 from apps.charts.cumulative import cumulative
 from apps.charts.depth_map import depth_map
-from apps.frame import address, journey
+from apps.frame import journey
 from apps.frame.downloads import downloads
 from apps.frame.frame import Frame, Wanted
 from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.look.palette import Palette
-from apps.pages.training import matched
-
-OVER = {"pair": "This pair", "paradigm": "Mean of the paradigm"}
+from apps.pages.training import matched, over
 
 
 def show(frame: Frame) -> None:
@@ -25,7 +23,7 @@ def show(frame: Frame) -> None:
         _choose(frame)
         return
     names = comparison.names(frame.opened, frame.beside)
-    st.subheader(f"{markup.plain(names[0])} beside {markup.plain(names[1])}", anchor=False)
+    st.html(markup.headline(f"{names[0]} beside {names[1]}"))
     with told():
         _facts(frame.opened, frame.beside, names)
     with told():
@@ -35,7 +33,7 @@ def show(frame: Frame) -> None:
 
 
 def _choose(frame: Frame) -> None:
-    st.subheader("Choose a second model", anchor=False)
+    st.html(markup.headline("Choose a second model"))
     runs = catalogue.find_runs(frame.asked.root, frame.asked.family)
     others = [name for name, path in runs.items() if path != frame.opened.run.path]
     if not others:
@@ -96,8 +94,7 @@ def components(
     if wanted is None:
         st.markdown("Choose *Pair* or *Sentences* in the sidebar: contributions are of two sentences.")
         return
-    over = _over(wanted)
-    if over == "paradigm":
+    if over.choose(wanted) == "paradigm":
         assert wanted.source is not None
         assert wanted.uid is not None
         with st.spinner("Attributing the paradigm's pairs …"):
@@ -114,19 +111,6 @@ def components(
     _subject(wanted, both, beside)
     _maps(both, palette, f"{opened.key}-{beside.key}")
     _ranked(both, palette)
-
-
-def _over(wanted: Wanted) -> str:
-    if wanted.uid is None or wanted.source is None:
-        return "pair"
-    address.choice("tover", list(OVER), "pair")
-    chosen = st.segmented_control(
-        "Over", list(OVER), key="tover", format_func=lambda key: OVER[key], required=True,
-        label_visibility="collapsed",
-        help=f"One pair, or the mean over the first {comparison.PAIRS} pairs of its paradigm.",
-    )  # fmt: skip
-    address.write(tover=None if chosen == "pair" else chosen)
-    return chosen or "pair"
 
 
 def _subject(wanted: Wanted, both: list[Parts], beside: Opened) -> None:

@@ -18,7 +18,7 @@ SETS = {"blimp": "BLiMP", "embedded": sources.NAMES["embedded"]}
 @fragment
 def show(frame: Frame) -> None:
     """Draw the family, or say what it lacks."""
-    st.subheader("All runs: what size, compute and data bring", anchor=False)
+    st.html(markup.headline("All runs: what size, compute and data bring"))
     runs = catalogue.find_runs(frame.asked.root, frame.asked.family)
     known = catalogue.summaries(str(frame.asked.root), tuple(runs), frame.asked.family)
     x, y, pairs, kind = _choices(frame)

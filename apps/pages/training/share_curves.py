@@ -17,7 +17,7 @@ from apps.pages.training.pick import curve
 from apps.pages.training.stepwise import each
 from workbench.runs.shipped import shown_name
 
-COLOURED = 6
+COLOURED, MOST = 6, 7
 
 
 def show(opened: Opened, steps: tuple[int, ...], palette: Palette) -> None:
@@ -60,10 +60,14 @@ def phenomena(
     names = [name for name in frame.phenomenon.unique() if name != history.ALL]
     start = frame[frame.step == frame.step.min()].set_index("phenomenon").accuracy
     gained = sorted(names, key=lambda name: -abs(float(last.get(name, 0) - start.get(name, 0))))
+    first = gained[: COLOURED - 1]
+    asked = st.session_state.get("tphen", st.query_params.get("tphen", "").split("|"))
+    st.session_state["tphen"] = [name for name in asked if name in names][:MOST] or first
     picked = st.multiselect(
-        "In colour", names, gained[: COLOURED - 1], key=f"tphen-{opened.run.name}-{chosen}",
-        max_selections=7, help="At first those that changed most over training; the others are grey.",
+        "In colour", names, key="tphen",
+        max_selections=MOST, help="At first those that changed most over training; the others are grey.",
     )  # fmt: skip
+    address.write(tphen=None if picked == first else "|".join(picked))
     _draw(opened, frame, [history.ALL, *picked], steps, palette, of)
 
 

@@ -41,27 +41,27 @@ def each(
         live: do not wait for a click.
     """
     store, found = memory(), dict(known or {})
+    failed: dict[Hashable, WorkbenchError] = st.session_state.setdefault(f"failed {name}", {})
     missing = []
     for step, key in keys.items():
         if step not in found:
             answer = store.get((name, key))
-            if answer is None:
-                missing.append(step)
-            elif not isinstance(answer, WorkbenchError):
+            if answer is not None:
                 found[step] = answer
-    if missing and (live or st.session_state.get(_flag(name))):
-        found |= _work(name, keys, make, what, missing, seconds, not live)
+            elif key not in failed:
+                missing.append(step)
+    if missing and (live or st.session_state.get(_flag(name)) == [*keys.values()]):
+        found |= _work(name, keys, make, what, missing, seconds, not live, failed)
     elif missing:
-        _offer(name, what, missing, len(keys), seconds)
-    failed = {
-        step: answer for step in keys if isinstance(answer := store.get((name, keys[step])), WorkbenchError)
-    }
-    for step, error in failed.items():
-        st.warning(markup.plain(f"Checkpoint {step:,} is left out: {error}"))
+        _offer(name, what, missing, [*keys.values()], seconds)
+    for step, key in keys.items():
+        if key in failed:
+            st.warning(markup.plain(f"Checkpoint {step:,} is left out: {failed[key]} Reload to try again."))
     return dict(sorted(found.items()))
 
 
-def _offer(name: str, what: str, missing: Sequence[int], count: int, seconds: float) -> None:
+def _offer(name: str, what: str, missing: Sequence[int], keys: list[Hashable], seconds: float) -> None:
+    count = len(keys)
     part = (
         f"{len(missing)} of {count} checkpoints are missing"
         if len(missing) < count
@@ -69,20 +69,20 @@ def _offer(name: str, what: str, missing: Sequence[int], count: int, seconds: fl
     )
     st.button(
         f"{what}: {part}, about {duration(seconds * len(missing))}",
-        key=f"start-{name}", on_click=_set, args=(name, True), icon=":material/play_arrow:",
+        key=f"start-{name}", on_click=_set, args=(name, keys), icon=":material/play_arrow:",
         help="Goes checkpoint by checkpoint; it can be cancelled, and what is done is kept.",
     )  # fmt: skip
 
 
 def _work(
     name: str, keys: dict[int, Hashable], make: Callable[[int], Any], what: str, missing: Sequence[int],
-    seconds: float, cancel: bool,
+    seconds: float, cancel: bool, failed: dict[Hashable, WorkbenchError],
 ) -> dict[int, Any]:  # fmt: skip
     store, found = memory(), {}
     place, button = st.empty(), st.empty()
     bar = place.progress(0.0, text=what) if seconds * len(missing) > LONG or cancel else None
     if cancel:
-        button.button("Cancel", key=f"cancel-{name}", on_click=_set, args=(name, False))
+        button.button("Cancel", key=f"cancel-{name}", on_click=_set, args=(name, None))
     began, done = time.perf_counter(), len(keys) - len(missing)
     for index, step in enumerate(missing):
         spent = time.perf_counter() - began
@@ -91,13 +91,11 @@ def _work(
             words = f"{what}: checkpoint {step:,}, {done + index + 1} of {len(keys)}, {duration(rest)} left"
             bar.progress((done + index) / len(keys), text=markup.plain(words))
         try:
-            answer = make(step)
+            found[step] = make(step)
+            store.put((name, keys[step]), found[step])
         except WorkbenchError as error:
-            answer = error
-        store.put((name, keys[step]), answer)
-        if not isinstance(answer, WorkbenchError):
-            found[step] = answer
-    _set(name, False)
+            failed[keys[step]] = error
+    _set(name, None)
     place.empty()
     button.empty()
     return found
@@ -107,7 +105,8 @@ def _flag(name: str) -> str:
     return f"work {name}"
 
 
-def _set(name: str, value: bool) -> None:
+def _set(name: str, value: list[Hashable] | None) -> None:
+    """Begin the work on these keys (those of another model or pair do not go on by themselves), or end it."""
     st.session_state[_flag(name)] = value
 
 
