@@ -244,7 +244,8 @@ def _ranking(
             + ", ".join(f"{count} {markup.plain(kind)}" for kind, count in counts.items())
             + ".",
             help="A head is called by the score that is furthest above both what uniform attention gives and "
-            "the upper end of an untrained copy's interval, as a share of what those leave over; under 0.1 it "
+            "the upper end of an untrained copy's interval, as a share of what those leave over; under 0.1 "
+            "it "
             "is called other.",
         )
 
