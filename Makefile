@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
-.PHONY: demo test check bench bench-quality app laws torture clean
+.PHONY: demo test check bench bench-quality bench-app app laws torture clean
 
 demo: $(VENV)/.app
 	$(BIN)/workbench demo --out runs/demo $(if $(filter 0,$(SERVE)),--no-serve)
@@ -29,6 +29,9 @@ bench: $(VENV)/.dev
 
 bench-quality: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.quality
+
+bench-app: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.app
 
 app: $(VENV)/.app
 	$(BIN)/workbench app

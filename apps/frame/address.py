@@ -29,6 +29,15 @@ def words(key: str, default: str) -> None:
         st.session_state[key] = st.query_params.get(key, default)[:LONGEST]
 
 
+def whole(key: str, default: int, low: int, high: int) -> None:
+    """The same for a whole number between two limits."""
+    if isinstance(known := st.session_state.get(key), int) and low <= known <= high:
+        return
+    text = st.query_params.get(key, "")[:12]
+    found = int(text) if text.isascii() and text.removeprefix("-").isdecimal() else default
+    st.session_state[key] = found if low <= found <= high else default
+
+
 def switch(key: str, default: bool = False) -> None:
     """The same for a toggle."""
     if key not in st.session_state:

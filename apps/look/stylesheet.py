@@ -34,6 +34,14 @@ _RULES = """
 }
 .wb-names .wb-sum { padding-top: 0.25rem; }
 
+.wb-written {
+  font-size: 1.05rem; line-height: 1.95; margin: 0.2rem 0 0; overflow-wrap: anywhere; white-space: pre-wrap;
+}
+.wb-written .wb-given { color: var(--wb-muted); }
+.wb-written .wb-token { border-radius: 4px; padding: 0.16rem 0; border: 1.5px solid transparent; }
+.wb-written .wb-token.here { border-color: var(--wb-ink); }
+.wb-written .dot { opacity: 0.45; }
+
 .wb-key { color: var(--wb-muted); font-size: 0.8rem; margin: 0; }
 .wb-key i {
   display: inline-block; width: 0.75rem; height: 0.75rem; border-radius: 3px;

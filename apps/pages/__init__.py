@@ -24,5 +24,6 @@ PAGES = {
         Page("heads", "Heads and neurons", "apps.pages.heads.page"),
         Page("patch", "Ablate and patch", "apps.pages.patch.page"),
         Page("training", "Compare and training", "apps.pages.training.page"),
+        Page("generate", "Generate", "apps.pages.generate.page"),
     )
 }

@@ -98,7 +98,9 @@ class Seen:
 
     def settle(self) -> None:
         """Wait until the script has run and the charts and frames are drawn."""
-        self.page.wait_for_selector(".wb-verdict, [data-testid=stAlert]", timeout=120_000)
+        self.page.wait_for_selector(
+            ".wb-verdict, [data-testid=stAlert], [data-testid=stHeading], [data-testid=stMetric]", timeout=120_000
+        )
         self.page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]", timeout=120_000)
         self.page.wait_for_timeout(300)
 

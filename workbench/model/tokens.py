@@ -189,9 +189,21 @@ def sample(
     generator: torch.Generator,
 ) -> Int[Tensor, " batch"]:
     """Draw one token a row after temperature, top-k and top-p, in that order."""
-    logits = logits.float()
+    logits = narrowed(logits, temperature, top_k, top_p)
     if temperature == 0:
         return logits.argmax(-1)
+    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+
+
+def narrowed(
+    logits: Float[Tensor, "batch d_vocab"], temperature: float, top_k: int | None, top_p: float | None
+) -> Float[Tensor, "batch d_vocab"]:
+    """The logits that are drawn from: after temperature, top-k and top-p; -inf where nothing is drawn. At
+    temperature 0 only the largest is left."""
+    logits = logits.float()
+    if temperature == 0:
+        best = logits.argmax(-1, keepdim=True)
+        return torch.full_like(logits, float("-inf")).scatter(-1, best, 0.0)
     logits = logits / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         least = logits.topk(top_k).values[:, -1:]
@@ -201,4 +213,4 @@ def sample(
         probabilities = ordered.softmax(-1)
         beyond = probabilities.cumsum(-1) - probabilities >= top_p
         logits = logits.scatter(-1, order, ordered.masked_fill(beyond, float("-inf")))
-    return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    return logits

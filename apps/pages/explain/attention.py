@@ -11,10 +11,8 @@ from apps.frame import address
 from apps.look import markup
 from apps.look.bundle import bundle, bundle_url
 from apps.look.palette import Palette
-from apps.pages.explain.side import PICKED, Side
+from apps.pages.explain.side import Side
 from workbench.interp.direct.writers import Component
-
-__all__ = ["PICKED"]
 
 MOST_HEADS, MOST_TOKENS = 16, 32
 """What CircuitsVis paints in a second or two."""

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import streamlit as st
+
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Subject, View
 
@@ -9,6 +11,11 @@ PICKED = "head picked by the reader"
 """True where the reader chose model A's component: another pair then keeps it."""
 HOWS = {"direct": "Direct", "mean": "Switched off", "zero": "Set to zero"}
 """What the map can show of each component."""
+
+
+def pick() -> None:
+    """Remember that the reader chose model A's component."""
+    st.session_state[PICKED] = True
 
 
 @dataclass(frozen=True)

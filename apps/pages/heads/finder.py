@@ -17,7 +17,7 @@ from apps.frame.frame import Frame, Wanted
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.pages.explain import attention
-from apps.pages.explain.side import PICKED
+from apps.pages.explain.side import PICKED, pick
 from apps.pages.heads import head, waiting
 
 if TYPE_CHECKING:
@@ -79,11 +79,6 @@ def _finder(frame: Frame) -> None:
     )
     address.write(head=chosen if st.session_state.get(PICKED) else None)
     head.show(frame, chosen, known, heads.whole_scores(opened, stories))
-
-
-def pick() -> None:
-    """Remember that the reader chose the head: another pair or score keeps it."""
-    st.session_state[PICKED] = True
 
 
 def _stories() -> int:

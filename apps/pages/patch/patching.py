@@ -20,7 +20,7 @@ from apps.frame.told import fragment
 from apps.look import markup
 from apps.look.palette import Palette
 from apps.look.tokens import bare
-from apps.pages.explain.attention import pick
+from apps.pages.explain.side import pick
 
 if TYPE_CHECKING:
     from workbench.interp.patching.result import PatchResult

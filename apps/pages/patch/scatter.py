@@ -17,7 +17,7 @@ from apps.frame.frame import Frame, Wanted
 from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.look.palette import Palette
-from apps.pages.explain.attention import pick
+from apps.pages.explain.side import pick
 from apps.pages.patch.patching import explain_heads, link_to_head
 from apps.pages.patch.work import controls, go_on, work
 

@@ -77,7 +77,7 @@ def _map(
 ) -> tuple[Any, pd.DataFrame]:
     """The map that is clicked on; returns it and its table."""
     view = subject.views[-1]  # whole sentences: what the figures below are about
-    rows = explain.cells(subject, view)
+    rows = explain.cells(subject, view.values)
     here = [label for label in off if label in names]
     about = hashlib.sha256(f"{subject.key}|{palette.name}".encode()).hexdigest()[:12]
     about, base, key = _same_map(about, here)

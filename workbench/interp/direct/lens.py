@@ -93,7 +93,10 @@ def logit_lens(
         tokens=tuple(words[token] for token in said.tolist()),
         targets=tuple(words[token] if token != IGNORED else None for token in targets.tolist()),
         top_tokens=np.vectorize(words.get, otypes=[object])(found["top"]),
-        **{name: found[name] for name in ("top", "top_prob", "target_log_prob", "entropy", "kl")},
+        **{
+            name: found[name]
+            for name in ("top", "top_prob", "target_log_prob", "target_rank", "entropy", "kl")
+        },
     )
 
 
@@ -186,7 +189,8 @@ def measured(
     places: Int[Tensor, " read"],
     targets: Int[Tensor, " read"],
 ) -> Iterator[Mapping[str, Tensor]]:
-    """Top token, its probability, log p(target), entropy and KL at each point [point read], part by part.
+    """Top token, its probability, log p(target), the target's rank, entropy and KL at each point
+    [point read], part by part.
 
     Args:
         model: in eval mode.
@@ -231,6 +235,7 @@ def _measure(
                 "top": top,
                 "top_prob": likely.exp(),
                 "target_log_prob": hit.where(wanted[:, 0] != IGNORED, torch.nan),
+                "target_rank": ((mine > hit[:, None]).sum(-1) + 1).where(wanted[:, 0] != IGNORED, 0),
                 "entropy": -(mine.exp() * mine).sum(-1),
                 "kl": (final.exp() * (final - mine)).sum(-1).clamp(min=0),  # rounding goes below
             }

@@ -33,6 +33,8 @@ class LensReading:
     """Its probability."""
     target_log_prob: Float[np.ndarray, "point pos"]
     """log p(target), nats; NaN where there is none."""
+    target_rank: Int[np.ndarray, "point pos"]
+    """1 where no token is likelier than the target, 2 where one is, ...; 0 where there is none."""
     entropy: Float[np.ndarray, "point pos"]
     """Nats."""
     kl: Float[np.ndarray, "point pos"]
@@ -40,7 +42,7 @@ class LensReading:
 
     def to_frame(self) -> "pd.DataFrame":
         """One row a point and position: point, pos, token, target, top (as text), top_prob, target_log_prob,
-        entropy, kl."""
+        target_rank, entropy, kl."""
         import pandas as pd
 
         points, places = self.top.shape
@@ -53,7 +55,7 @@ class LensReading:
                 "top": self.top_tokens.ravel(),
                 **{
                     name: getattr(self, name).ravel()
-                    for name in ("top_prob", "target_log_prob", "entropy", "kl")
+                    for name in ("top_prob", "target_log_prob", "target_rank", "entropy", "kl")
                 },
             }
         )

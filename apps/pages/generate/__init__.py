@@ -1,0 +1,1 @@
+"""The page "Generate": a continuation, token by token."""

@@ -1,0 +1,173 @@
+"""Many readers at once, and one for a long time: nobody sees another's hooks, and memory stays."""
+
+import gc
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import streamlit as st
+import torch
+from seen import bodies, check
+from streamlit.testing.v1 import AppTest
+
+import workbench as wb
+from apps.answers import catalogue
+from apps.pages import PAGES
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+EXPLORER = Path(__file__).resolve().parents[2] / "apps" / "explorer.py"
+SESSIONS = 8
+GROWTH = 100.0
+"""Megabytes that memory may grow by."""
+
+
+def view(query: dict[str, str]) -> list[str]:
+    """What a new session shows."""
+    test = AppTest.from_file(str(EXPLORER), default_timeout=120)
+    test.query_params |= query
+    test.run()
+    check(test)
+    return shown(test)
+
+
+def shown(test: AppTest) -> list[str]:
+    """All text; but for times, which differ from run to run."""
+    return [re.sub(r"\b[\d.,]+ ?(?:s|ms|seconds?|minutes?)\b", "…", body) for body in bodies(test)]
+
+
+def numbers(texts: list[str]) -> list[str]:
+    return re.findall(r"[+−-]?\d+\.\d+", "\n".join(text for text in texts if not text.startswith("<style")))
+
+
+@pytest.fixture
+def started(runs, monkeypatch) -> Path:
+    monkeypatch.setattr(sys, "argv", ["explorer.py", "--runs", str(runs)])
+    return runs
+
+
+def test_eight_sessions_at_once_see_what_each_sees_alone(started):
+    """Each another page, text or pair; on two models that all of them share."""
+    keys = list(PAGES)
+    queries = [
+        {"page": keys[at % len(keys)], "run": ("scored", "plain")[at % 2], "look": "text",
+         "text": f"The {('cat', 'dog', 'girl', 'boy')[at % 4]} was very {('happy', 'sad')[at // 4]}."}
+        for at in range(SESSIONS)
+    ]  # fmt: skip
+    together: dict[int, list[str]] = {}
+
+    def session(at: int) -> None:
+        together[at] = view(queries[at])
+
+    threads = [threading.Thread(target=session, args=(at,)) for at in range(SESSIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert sorted(together) == list(range(SESSIONS)), "a session failed"
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    for at, query in enumerate(queries):
+        assert numbers(together[at]) == numbers(view(query)), query
+    for name in ("scored", "plain"):
+        assert not catalogue.open_checkpoint(started / name, None).model.has_listeners()
+
+
+def test_one_readers_ablation_is_not_anothers(started):
+    """While one reader keeps switching all of a layer off, seven read the same model and see it whole."""
+    opened = catalogue.open_checkpoint(started / "scored", None)
+    queries = [{"run": "scored", "look": "text", "text": f"A dog and {n} cats ran home."} for n in range(7)]
+    ended, ablated = threading.Event(), []
+    ids = torch.tensor([opened.tokenizer.encode("A dog and 3 cats ran home.")])
+
+    def zero(value: torch.Tensor, hook: object) -> torch.Tensor:
+        return torch.zeros_like(value)
+
+    def ablate() -> None:
+        while not ended.is_set():
+            with opened.lock, torch.inference_mode():
+                logits = opened.model.run_with_hooks(ids, fwd_hooks=[("blocks.0.hook_attn_out", zero)])
+                ablated.append(float(logits.sum()))
+            time.sleep(0.001)
+
+    other = threading.Thread(target=ablate)
+    other.start()
+    seen: dict[int, list[str]] = {}
+    readers = [threading.Thread(target=lambda at=at: seen.update({at: view(queries[at])})) for at in range(7)]
+    try:
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(120)
+    finally:
+        ended.set()
+        other.join()
+    assert sorted(seen) == list(range(7)), "a session failed"
+    assert len(ablated) > 3
+    assert len(set(ablated)) == 1
+    with torch.inference_mode():
+        assert float(opened.model(ids).sum()) != ablated[0], "the ablation does nothing"
+    st.cache_resource.clear()
+    st.cache_data.clear()
+    for at, query in enumerate(queries):
+        assert numbers(seen[at]) == numbers(view(query))
+        assert any("wb-text" in text for text in seen[at])
+    assert not opened.model.has_listeners()
+
+
+def memory() -> float:
+    """Megabytes of this process that are in memory."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def _reruns(count: int) -> tuple[float, int]:
+    """Megabytes grown over so many runs of a session that goes over all pages, pairs and texts; and how many
+    different views there were. The first runs, which fill the bounded memories, come before."""
+    test = AppTest.from_file(str(EXPLORER), default_timeout=120)
+    test.query_params |= {"run": "scored"}
+    views: set[str] = set()
+
+    def one(at: int) -> None:
+        test.session_state["page"] = list(PAGES)[at % len(PAGES)]
+        test.session_state["look"] = "text" if at % 3 else "pair"
+        if at % 3:
+            test.session_state["text"] = f"Once there were {at} cats, and {at * 7} dogs."
+        elif test.selectbox and "pair" in [box.key for box in test.selectbox]:
+            test.selectbox(key="pair").set_value(_nth(test, at))
+        test.run()
+        check(test)
+        views.add("\n".join(shown(test)))
+
+    test.run()
+    for at in range(10):
+        one(at)
+    before = memory()
+    for at in range(10, 10 + count):
+        one(at)
+    return memory() - before, len(views)
+
+
+def _nth(test: AppTest, at: int) -> object:
+    """Another pair of the paradigm, by its number."""
+    pairs = list(wb.embedded_pairs()[test.selectbox(key="paradigm").value])
+    return pairs[at % len(pairs)].pair_id
+
+
+def test_thirty_reruns_grow_little(started):
+    grown, views = _reruns(30)
+    assert views >= 20
+    assert grown < GROWTH / 2, f"{grown:.0f} MB in 30 reruns"
+
+
+@pytest.mark.torture
+@pytest.mark.timeout(1800)
+def test_three_hundred_reruns_grow_under_a_hundred_megabytes(started):
+    grown, views = _reruns(300)
+    print(f"{grown:.1f} MB in 300 reruns")
+    assert views >= 200
+    assert grown < GROWTH, f"{grown:.0f} MB in 300 reruns"

@@ -1,0 +1,133 @@
+"""The whole story in a real Chromium: from the first page to a head, to the model without it, to a shared link.
+And every page of the menu: in light and dark, on a telephone, silent on the network and in the console."""
+
+import re
+
+import pytest
+
+from apps.frame.told import FAILED
+from apps.pages import PAGES
+
+pytestmark = pytest.mark.browser
+
+NATS = re.compile(r"[+−]?\d+\.\d\d nats")
+LAYERS, HEADS = 2, 4
+"""Of the run `scored`."""
+MAIN = "[data-testid=stMain]"
+SIDEWAYS = f"(() => {{ const main = document.querySelector('{MAIN}'); return main.scrollWidth - main.clientWidth; }})()"
+
+
+def cell(seen, layer: int, head: int, chart: int = 0) -> tuple[float, float]:
+    """Where a head of the component map is on the screen; four heads, a gap and the MLP stand in a row."""
+    place = seen.page.locator("[data-testid=stVegaLiteChart]").nth(chart)
+    place.scroll_into_view_if_needed()
+    box = place.bounding_box()
+    across = 20 + (box["width"] - 20) * (head + 0.475) / (HEADS + 1.25)
+    return box["x"] + across, box["y"] + box["height"] * (layer + 1.5) / (LAYERS + 1)
+
+
+def main(seen) -> str:
+    return seen.page.inner_text(MAIN)
+
+
+def says(seen, words: str) -> None:
+    seen.page.wait_for_function(
+        f"words => document.querySelector('{MAIN}').innerText.includes(words)", arg=words, timeout=60_000
+    )
+    seen.settle()
+
+
+def go(seen, key: str) -> None:
+    """To another page, by the menu."""
+    seen.page.get_by_role("radiogroup").first.get_by_text(PAGES[key].title, exact=True).click()
+    seen.page.wait_for_function("key => location.search.includes(`page=${key}`)", arg=key)
+    seen.settle()
+
+
+def figures(seen) -> dict[str, str]:
+    """The figures in boxes, by their names."""
+    boxes = seen.page.locator("[data-testid=stMetric]").all()
+    return {box.inner_text().split("\n")[0]: box.inner_text() for box in boxes}
+
+
+def test_from_a_failing_pair_to_a_head_to_an_ablation_to_a_shared_link(visit):
+    seen = visit()
+    assert "prefers the wrong sentence by" in seen.page.inner_text(".wb-verdict")
+
+    first = seen.page.inner_text(".wb-where")
+    seen.page.get_by_role("combobox", name="Pair").last.click()
+    option = seen.page.get_by_role("option").nth(2)
+    assert "✗" in option.inner_text()
+    option.click()
+    seen.page.wait_for_function("text => document.querySelector('.wb-where').innerText !== text", arg=first)
+    seen.settle()
+    assert "prefers the wrong sentence by" in seen.page.inner_text(".wb-verdict")
+
+    label = "L1H3" if "L1H3 on the" not in main(seen) else "L1H2"
+    head = int(label[-1])
+    seen.page.mouse.click(*cell(seen, 1, head))
+    says(seen, f"{label} on the grammatical sentence")
+    assert f"{label} on the ungrammatical sentence" in main(seen)
+    assert f"head={label}" in seen.page.url
+    seen.page.get_by_text("Whole sentences", exact=True).first.click()
+    seen.page.wait_for_function("location.search.includes('at=sentence')")
+    seen.settle()
+    effect = figures(seen)
+    assert re.search(r"effect [+−]?\d+\.\d\d", effect["Set to zero"])
+    alone = NATS.search(effect["Set to zero"]).group()
+    copied(visit, seen)
+
+    go(seen, "patch")
+    whole = seen.page.inner_text(".wb-verdict")
+    seen.page.mouse.click(*cell(seen, 1, head))
+    says(seen, f"without {label} prefers")
+    assert seen.page.inner_text(".wb-verdict") != whole
+    assert f"off={label}" in seen.page.url
+    now = figures(seen)
+    assert NATS.search(now["Now"]).group() == alone, "both pages say what is left without the head"
+    assert alone != NATS.search(now["Everything on"]).group()
+    assert seen.page.inner_text(".wb-where") != first
+    copied(visit, seen)
+
+    go(seen, "explain")
+    assert f"{label} on the grammatical sentence" in main(seen)
+    assert seen.errors == []
+    assert seen.strangers() == set()
+
+
+def copied(visit, seen) -> None:
+    """The address, opened by somebody else, shows the same."""
+    other = visit(seen.page.url, fresh=True)
+    other.page.wait_for_function(
+        f"words => document.querySelector('{MAIN}').innerText === words", arg=main(seen), timeout=60_000
+    )
+    for place in (".wb-verdict", ".wb-where"):
+        assert other.page.inner_text(place) == seen.page.inner_text(place)
+    assert figures(other) == figures(seen)
+    assert other.errors == []
+    assert other.strangers() == set()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("key", PAGES)
+def test_every_page(visit, key, scheme):
+    seen = visit(f"?page={key}&beside=plain" if scheme == "dark" else f"?page={key}", scheme=scheme)
+    seen.page.wait_for_timeout(700)
+    seen.settle()
+    words = main(seen)
+    assert FAILED not in words
+    assert len(words.split()) > 30
+    seen.shot(f"page-{key}-{scheme}")
+    assert seen.page.evaluate(SIDEWAYS) <= 1
+    assert seen.errors == []
+    assert seen.strangers() == set()
+
+
+@pytest.mark.parametrize("key", PAGES)
+def test_every_page_on_a_telephone(visit, key):
+    seen = visit(f"?page={key}", width=420, height=900)
+    seen.page.wait_for_timeout(700)
+    seen.settle()
+    seen.shot(f"page-{key}-420")
+    assert seen.page.evaluate(SIDEWAYS) <= 1, "the page scrolls sideways"
+    assert seen.errors == []
