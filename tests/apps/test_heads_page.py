@@ -399,3 +399,17 @@ def test_the_charts_are_vega_lite(signed, count):
 def test_no_figure_of_a_run_is_mixed_with_another(runs):
     one, other = (catalogue.open_checkpoint(Path(runs) / "scored", step) for step in (0, 8))
     assert not heads.circuits(one, "L0H0").equals(heads.circuits(other, "L0H0"))
+
+
+def test_files_of_runs_with_long_names_keep_apart():
+    from streamlit.testing.v1 import AppTest
+
+    def script():
+        import pandas as pd
+
+        from apps.frame.downloads import downloads
+
+        for end in ("scores", "circuits"):
+            downloads("a" * 200 + end, pd.DataFrame({"a": [1]}))
+
+    assert not AppTest.from_function(script).run().exception

@@ -14,7 +14,7 @@ from apps.frame import address
 from apps.frame.downloads import downloads
 from apps.frame.drawn import drawn
 from apps.frame.frame import Frame, Wanted
-from apps.frame.told import fragment
+from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, pick
@@ -66,7 +66,8 @@ def _finder(frame: Frame) -> None:
     with right:
         _ranking(score, values, called, known)
     if known is None:
-        _wait(opened, stories)
+        with told():
+            _wait(opened, stories)
     else:
         _table(opened, known, values, score, stories)
     chosen = st.selectbox(

@@ -1,5 +1,6 @@
 """The neurons that matter, by a measure of the reader's choice; a click on a row opens one below."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -142,7 +143,8 @@ def _named(opened: Opened, frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def _table(opened: Opened, kind: str, shown: "pd.DataFrame", whole: "pd.DataFrame") -> None:
     """Rows to choose from."""
-    key = f"neurons-{kind}-{abs(hash((opened.key, tuple(shown.neuron))))}"
+    rows_shown = hashlib.sha256(f"{opened.key}{list(shown.neuron)}".encode()).hexdigest()[:12]
+    key = f"neurons-{kind}-{rows_shown}"
     labels = list(shown.neuron)
 
     def picked() -> None:
