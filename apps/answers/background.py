@@ -17,7 +17,7 @@ import streamlit as st
 from workbench.errors import WorkbenchError
 
 Tick = Callable[[float], None]
-MOST = 24
+MOST = 16
 """Results kept; the one that was asked for longest ago goes first."""
 
 

@@ -51,11 +51,14 @@ SCORES = {
         "On ‹bos› r r with random r: attention from a token of the second r to the one that followed it in "
         "the first.",
     ),
-    "duplicate_unigram": Score("Duplicate, frequent tokens", "Duplicate token, with r drawn from the stories' tokens."),
-    "induction_unigram": Score("Induction, frequent tokens", "Induction, with r drawn from the stories' tokens."),
+    "duplicate_unigram": Score("Duplicate, frequent tokens", "Duplicate token, with r drawn from the "
+    "stories' tokens."),
+    "induction_unigram": Score("Induction, frequent tokens", "Induction, with r drawn from the stories' "
+    "tokens."),
     "copying": Score(
         "Copying",
-        "Of the weights alone: sum of the OV circuit's eigenvalues over the sum of their sizes. 1 raises what "
+        "Of the weights alone: sum of the OV circuit's eigenvalues over the sum of their sizes. 1 raises "
+        "what "
         "is attended to, −1 lowers it.",
         True,
     ),
@@ -87,7 +90,8 @@ SCORES = {
     ),
     "phenomenon_off": Score(
         "Ablation effect on the phenomenon",
-        "What log p(first) − log p(second) loses on average over the paradigms of the chosen one's phenomenon "
+        "What log p(first) − log p(second) loses on average over the paradigms of the chosen one's "
+        "phenomenon "
         "when the head's output is replaced by its mean over stories.",
         True,
         "nats",

@@ -17,7 +17,9 @@ def downloads(name: str, table: "pd.DataFrame | None" = None, chart: Any = None)
         table: offered as CSV and JSON (a list of rows).
         chart: an Altair chart, offered as SVG and PNG.
     """
-    file = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[:80]
+    file = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[
+        -80:
+    ]  # ends differ
     with st.popover("Download", icon=":material/download:"):
         if table is not None:
             _button("Table as CSV", lambda: table.to_csv(index=False), f"{file}.csv", "text/csv")

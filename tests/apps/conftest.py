@@ -40,7 +40,7 @@ def page(monkeypatch) -> Callable[..., AppTest]:
 
     def opened(root: Path, **query: str) -> AppTest:
         monkeypatch.setattr(sys, "argv", ["explorer.py", "--runs", str(root)])
-        test = AppTest.from_file(str(PAGE), default_timeout=60)
+        test = AppTest.from_file(str(PAGE), default_timeout=300)
         for key, value in query.items():
             test.query_params[key] = value
         test.run()

@@ -123,7 +123,10 @@ def test_effects_on_the_paradigm(opened, runs):
     some = Wanted(frame[0].sentence_good, frame[0].sentence_bad, source=source, uid=uid)
     found = heads.effects(opened, some, "paradigm")
     pairs = frame[: heads.paradigm_effects.FEW]
-    each = [attribute_pair(opened.model, opened.tokenizer, one.sentence_good, one.sentence_bad) for one in pairs[:3]]
+    each = [
+        attribute_pair(opened.model, opened.tokenizer, one.sentence_good, one.sentence_bad)
+        for one in pairs[:3]
+    ]
     assert set(found) == set(heads.head_labels(opened.model.config))
     if len(pairs) <= 3:
         at = [part.label for part in each[0].components].index("L0H0")
@@ -142,7 +145,9 @@ def test_the_phenomenon_comes_from_the_summary(opened, runs, monkeypatch):
             "n": 5, "effect": [1.0, 2.0, 4.0, 8.0, 16.0], "pairs": source.key,
         }
     )  # fmt: skip
-    monkeypatch.setattr(heads.summaries, "table", lambda opened, name: frame if name == "components" else None)
+    monkeypatch.setattr(
+        heads.summaries, "table", lambda opened, name: frame if name == "components" else None
+    )
     some = Wanted(GOOD, BAD, source=source, uid="q")
     assert heads.effects(opened, some, "phenomenon") == {"L0H0": 1.5}
     assert heads.phenomenon_rows(opened, some, "phenomenon_off") is None  # q was not measured so
@@ -157,7 +162,9 @@ def test_circuits_and_attention(opened, wanted):
     among = np.flatnonzero(unigram_counts(rows, opened.model.config.d_vocab) >= 5)
     found = heads.circuits(opened, "L1H0")
     for name, circuit in (("OV", ov_circuit), ("QK", qk_circuit)):
-        want = top_pairs(circuit(opened.model, 1, 0), heads.PAIRS_SHOWN, among=among, tokenizer=opened.tokenizer)
+        want = top_pairs(
+            circuit(opened.model, 1, 0), heads.PAIRS_SHOWN, among=among, tokenizer=opened.tokenizer
+        )
         assert found[found.circuit == name]["value"].tolist() == want.values.tolist()
         assert found[found.circuit == name].row_token.tolist() == list(want.row_labels)
     assert heads.copying(opened)["L1H2"] == copying_scores(opened.model)[1, 2]
@@ -249,13 +256,18 @@ def test_the_finder_without_a_click(page, runs):
     assert shown[f"{label} is called"] == want.classes[layer, head]
     assert shown["Copying"] == markup.number(float(want.copying[layer, head]))
     for name in want.names:
-        assert name in test.selectbox(key="score").options or heads.SCORES[name].title in test.selectbox(key="score").options
+        assert (
+            name in test.selectbox(key="score").options
+            or heads.SCORES[name].title in test.selectbox(key="score").options
+        )
     test.selectbox(key="score").set_value("previous").run()
     check(test)
     values = want.of("previous")
     layer, head = np.unravel_index(values.argmax(), values.shape)
     assert test.selectbox(key="head").value == f"L{layer}H{head}"
-    assert f"reach {want.scores.untrained_high[want.index('previous')].max():.3f}" in said(test).replace("\\", "")
+    assert f"reach {want.scores.untrained_high[want.index('previous')].max():.3f}" in said(test).replace(
+        "\\", ""
+    )
 
 
 def test_the_address_brings_the_head_back(page, runs):
@@ -357,7 +369,11 @@ def test_work_goes_on_beside_the_page_and_can_be_ended():
 
 def test_passages_stay_text():
     lines = [Shown(HOSTILE_TEXT, [HOSTILE_TEXT, " <b>", "\n", ""], [1.0, -2.0, float("nan"), 0.0], 0)]
-    page = passages(lines, 1.0, LIGHT) + words([(HOSTILE_TEXT, 1.0)]) + markup.amounts([(HOSTILE_TEXT, 0.5, "<i>")])
+    page = (
+        passages(lines, 1.0, LIGHT)
+        + words([(HOSTILE_TEXT, 1.0)])
+        + markup.amounts([(HOSTILE_TEXT, 0.5, "<i>")])
+    )
     for tag in ("<img", "<b>", "<i>", "</script"):
         assert tag not in page
     assert passages([], 0.0, LIGHT)
@@ -383,3 +399,17 @@ def test_the_charts_are_vega_lite(signed, count):
 def test_no_figure_of_a_run_is_mixed_with_another(runs):
     one, other = (catalogue.open_checkpoint(Path(runs) / "scored", step) for step in (0, 8))
     assert not heads.circuits(one, "L0H0").equals(heads.circuits(other, "L0H0"))
+
+
+def test_files_of_runs_with_long_names_keep_apart():
+    from streamlit.testing.v1 import AppTest
+
+    def script():
+        import pandas as pd
+
+        from apps.frame.downloads import downloads
+
+        for end in ("scores", "circuits"):
+            downloads("a" * 200 + end, pd.DataFrame({"a": [1]}))
+
+    assert not AppTest.from_function(script).run().exception

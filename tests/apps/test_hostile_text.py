@@ -17,7 +17,7 @@ from hostile import MARK, STRINGS
 from markdown_it import MarkdownIt
 from seen import APPS, address_keys, check
 
-from apps.look import changes, markup, passages
+from apps.look import changes, markup, passages, written
 from apps.look.palette import LIGHT
 from apps.look.tokens import Column, visible
 from apps.pages import PAGES
@@ -80,6 +80,7 @@ CALLS: dict[str, Callable[[str], str]] = {
     "changes.changes": lambda text: changes.changes(_changed(text), _changed(f"{text}s"), 0, LIGHT, text, text),
     "passages.passages": lambda text: passages.passages([passages.Shown(text, [text, "end"], [1.0, 0.0], 0)], 1.0, LIGHT),
     "passages.words": lambda text: passages.words([(text, 1.0)]),
+    "written.written": lambda text: written.written([text, visible(text)], [1], [0.5], 0, LIGHT),
 }  # fmt: skip
 """Every function that makes HTML, with the text in each of its places."""
 NO_HTML = {

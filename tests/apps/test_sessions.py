@@ -26,11 +26,18 @@ GROWTH = 100.0
 
 
 def view(query: dict[str, str]) -> list[str]:
-    """What a new session shows."""
-    test = AppTest.from_file(str(EXPLORER), default_timeout=120)
+    """What a new session shows, once nothing comes any more: some figures are worked out behind the page."""
+    test = AppTest.from_file(str(EXPLORER), default_timeout=300)
     test.query_params |= query
     test.run()
     check(test)
+    for _ in range(40):
+        before = shown(test)
+        time.sleep(0.1)
+        test.run()
+        check(test)
+        if shown(test) == before:
+            break
     return shown(test)
 
 
@@ -64,7 +71,7 @@ def test_eight_sessions_at_once_see_what_each_sees_alone(started):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(240)
+        thread.join(600)
     assert sorted(together) == list(range(len(queries))), "a session failed"
     st.cache_resource.clear()
     st.cache_data.clear()
@@ -100,7 +107,7 @@ def test_one_readers_ablation_is_not_anothers(started):
         for reader in readers:
             reader.start()
         for reader in readers:
-            reader.join(120)
+            reader.join(600)
     finally:
         ended.set()
         other.join()
@@ -127,7 +134,7 @@ def memory() -> float:
 def _reruns(count: int) -> tuple[float, int]:
     """Megabytes grown over so many runs of a session that goes over all pages, pairs and texts; and how many
     different views there were. The first runs, which fill the bounded memories, come before."""
-    test = AppTest.from_file(str(EXPLORER), default_timeout=120)
+    test = AppTest.from_file(str(EXPLORER), default_timeout=300)
     test.query_params |= {"run": "scored"}
     views: set[str] = set()
 

@@ -127,9 +127,9 @@ def find_run(name: str | os.PathLike[str]) -> tuple[Path, int | None]:
         text, _, tail = text.rpartition("@")
         best = tail == "best"
         if not best and tail != "latest":
-            if not tail.isdecimal():
+            if not tail.isdecimal() or len(tail) > 15:
                 raise RunError(
-                    f"{name}: a checkpoint is named by its step, such as {text}@512; found {tail!r}. "
+                    f"{name}: a checkpoint is named by its step, such as {text}@512; found {tail[:40]!r}. "
                     "Also understood: @best and @latest."
                 )
             step = int(tail)

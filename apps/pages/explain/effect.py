@@ -75,7 +75,8 @@ def _filler(place: Any, side: Side, view: View, label: str, how: str) -> Callabl
                 "Switched off" if how == "mean" else "Set to zero",
                 f"{markup.number(found.without)} nats",
                 help=f"The {view.total_name} when what {label} writes at every position is replaced by "
-                f"{what}, and all later components react to that; with it, it is {markup.number(view.total)} nats. "
+                f"{what}, and all later components react to that; with it, it is "
+                f"{markup.number(view.total)} nats. "
                 "Its effect is the difference of the two: above 0, it helps as a positive contribution does.",
                 delta=f"effect {markup.number(found.effect)}",
                 **CARD,
@@ -98,8 +99,8 @@ def _aggregate(place: Any, side: Side, wanted: Wanted, label: str) -> Callable[[
                 f"Over {found.n:,} pairs",
                 f"{markup.number(found.effect)} nats",
                 help=f"{label}: its mean direct contribution to log p(good) − log p(bad) of whole sentences "
-                f"over {found.n:,} pairs of {uid}, with the 95 % interval (Student's) about drawing other pairs. "
-                "One pair is an anecdote; this is the aggregate beside it.",
+                f"over {found.n:,} pairs of {uid}, with the 95 % interval (Student's) about drawing other "
+                "pairs. One pair is an anecdote; this is the aggregate beside it.",
                 delta=f"{markup.number(found.low)} to {markup.number(found.high)}",
                 **CARD,
             )

@@ -14,7 +14,7 @@ from apps.frame import address
 from apps.frame.downloads import downloads
 from apps.frame.drawn import drawn
 from apps.frame.frame import Frame, Wanted
-from apps.frame.told import fragment
+from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, pick
@@ -66,7 +66,8 @@ def _finder(frame: Frame) -> None:
     with right:
         _ranking(score, values, called, known)
     if known is None:
-        _wait(opened, stories)
+        with told():
+            _wait(opened, stories)
     else:
         _table(opened, known, values, score, stories)
     chosen = st.selectbox(
@@ -239,7 +240,8 @@ def _ranking(
             + ", ".join(f"{count} {markup.plain(kind)}" for kind, count in counts.items())
             + ".",
             help="A head is called by the score that is furthest above both what uniform attention gives and "
-            "the upper end of an untrained copy's interval, as a share of what those leave over; under 0.1 it "
+            "the upper end of an untrained copy's interval, as a share of what those leave over; under 0.1 "
+            "it "
             "is called other.",
         )
 

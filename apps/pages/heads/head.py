@@ -55,7 +55,7 @@ def show(frame: Frame, label: str, known: "pd.DataFrame | None", whole: "HeadSco
 
 
 def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> Callable[[], None] | None:
-    """Class, effect on the pair, effect on its paradigm; returns what fills the last if that takes a second."""
+    """Class, effect on the pair and on its paradigm; returns what fills the last if that takes a second."""
     opened, wanted = frame.opened, frame.wanted
     with st.container(horizontal=True), told():
         if known is not None:
@@ -64,7 +64,8 @@ def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> Callable
             st.metric(
                 f"{label} is called",
                 heads.classes(known)[label],
-                help="The score that is furthest above both what uniform attention gives and the upper end of "
+                help="The score that is furthest above both what uniform attention gives and the upper end "
+                "of "
                 "an untrained copy's interval, as a share of what those leave over; under 0.1: other.",
                 delta=f"{best.score} {best.value:.2f}, baseline {best.baseline:.2f}",
                 **CARD,
@@ -182,7 +183,8 @@ def _scores(
     chart = score_intervals(shown, palette)
     st.altair_chart(chart, alt=f"Scores of {label} with intervals, uniform attention and an untrained copy")
     ends = [
-        (palette.good, "above the baseline"), (palette.muted, "not above it"), (palette.line, "uniform attention"),
+        (palette.good, "above the baseline"), (palette.muted, "not above it"), (palette.line, "uniform "
+        "attention"),
         (palette.bad, "baseline"),
     ]  # fmt: skip
     st.html(markup.key(ends))
@@ -195,8 +197,10 @@ def _scores(
                 ("high", "to", "End of the 95 % bootstrap interval over stories."),
                 ("uniform", "uniform", "What equal attention to all keys that the mask allows gives."),
                 ("untrained", "untrained", "The same head of an untrained copy."),
-                ("baseline", "baseline", "The larger of uniform attention and the upper end of the untrained copy's interval, the largest of its layer."),
-                ("excess", "excess", "(score − baseline) / (1 − baseline); 0 where the interval reaches the baseline."),
+                ("baseline", "baseline", "The larger of uniform attention and the upper end of the "
+                "untrained copy's interval, the largest of its layer."),
+                ("excess", "excess", "(score − baseline) / (1 − baseline); 0 where the interval reaches the "
+                "baseline."),
             )
         }  # fmt: skip
         st.dataframe(mine, hide_index=True, column_config=columns)
@@ -221,8 +225,10 @@ def _circuits(opened: Opened, label: str) -> None:
         more = f" {heads.POSITIONS.get(positions, '')}" if name == "QK" else ""
         st.markdown(
             f"**{title}**",
-            help=f"{meaning} From the weights alone, embedding to unembedding; norms without their denominators, "
-            f"biases left out (Elhage et al. 2021).{more} Only tokens that occur five times in the stories read.",
+            help=f"{meaning} From the weights alone, embedding to unembedding; norms without their "
+            "denominators, "
+            f"biases left out (Elhage et al. 2021).{more} Only tokens that occur five times in the stories "
+            "read.",
         )
         pairs = pd.DataFrame(
             {
@@ -246,8 +252,10 @@ def _partners(opened: Opened, label: str) -> None:
     part = heads.part_of(opened.model.config, label)
     st.markdown(
         "**Composition**",
-        help="How much of what an earlier head writes a later one reads, by its queries (Q), keys (K) or values "
-        "(V): the norm of the product of the two heads' matrices over the product of their norms (Elhage et al. "
+        help="How much of what an earlier head writes a later one reads, by its queries (Q), keys (K) or "
+        "values "
+        "(V): the norm of the product of the two heads' matrices over the product of their norms (Elhage et "
+        "al. "
         "2021). Only what is above 97.5 % of random heads of the same widths.",
     )
     work, cancel = heads.begin_composition(opened), lambda: heads.cancel_composition(opened)

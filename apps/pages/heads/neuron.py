@@ -80,7 +80,8 @@ def _figures(frame: Frame, label: str, found: "NeuronExamples | None") -> None:
             st.metric(
                 "Set to zero",
                 f"{markup.number(off.without, 3)} nats",
-                help="The difference of the two sentences with the neuron at zero at every position; all later "
+                help="The difference of the two sentences with the neuron at zero at every position; all "
+                "later "
                 "components react to that.",
                 delta=f"effect {markup.number(off.effect, 3)}, from {markup.number(total, 3)}",
                 **CARD,
@@ -90,7 +91,8 @@ def _figures(frame: Frame, label: str, found: "NeuronExamples | None") -> None:
             st.metric(
                 "Above 0",
                 f"{mine.active:.1%}",
-                help=f"Share of the {mine.tokens:,} tokens of embedded stories that were searched; under it its "
+                help=f"Share of the {mine.tokens:,} tokens of embedded stories that were searched; under it "
+                "its "
                 "largest activation, mean and standard deviation there.",
                 delta=f"max {mine.max:.2f}, mean {markup.number(mine.mean)}, s.d. {mine.std:.2f}",
                 **CARD,
@@ -106,10 +108,13 @@ def _loss(opened: Opened, label: str) -> None:
         st.metric(
             "Loss without it",
             f"{markup.number(change.mean, 5)} nats",
-            help=f"How much the loss a token rises on {neurons.HELD_OUT} validation stories when the neuron is "
-            f"replaced by its mean over {neurons.REFERENCE} training stories; 95 % interval about drawing other "
+            help=f"How much the loss a token rises on {neurons.HELD_OUT} validation stories when the neuron "
+            "is "
+            f"replaced by its mean over {neurons.REFERENCE} training stories; 95 % interval about drawing "
+            "other "
             "stories.",
-            delta=f"{markup.number(change.low, 5)} to {markup.number(change.high, 5)}, n = {neurons.HELD_OUT}",
+            delta=f"{markup.number(change.low, 5)} to {markup.number(change.high, 5)}, n = "
+            f"{neurons.HELD_OUT}",
             **CARD,
         )
         return
@@ -174,7 +179,8 @@ def _examples(
     st.markdown(
         "**Where it fires**",
         help="Passages of embedded stories; in front the activation at the framed token. Strongest passages "
-        "alone mislead (Bolukbasi et al. 2021), so random tokens and some of every strength stand beside them.",
+        "alone mislead (Bolukbasi et al. 2021), so random tokens and some of every strength stand beside "
+        "them.",
     )
     if found is None:
         _search(opened, layer, tokens)

@@ -1,5 +1,6 @@
 """The neurons that matter, by a measure of the reader's choice; a click on a row opens one below."""
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -24,9 +25,14 @@ SORTS = {
     "label": "Label",
 }
 MEANINGS = {
-    "pair": "What a neuron writes for log p(first) − log p(second) of whole sentences (of a text: for its log-probability): its activation times its row of W_out as the readout sees it, norms frozen. All layers.",
-    "peak": "Its largest activation in standard deviations above its mean, over the stories searched: how sharply it picks its passages. One layer.",
-    "label": "A word, a part of speech or a place that it fires on: chosen on half of the stories, tested on the others against two untrained copies. AUC is the chance that it is more active on a token with the label than on one without. One layer.",
+    "pair": "What a neuron writes for log p(first) − log p(second) of whole sentences (of a text: for its "
+    "log-probability): its activation times its row of W_out as the readout sees it, norms frozen. All "
+    "layers.",
+    "peak": "Its largest activation in standard deviations above its mean, over the stories searched: how "
+    "sharply it picks its passages. One layer.",
+    "label": "A word, a part of speech or a place that it fires on: chosen on half of the stories, tested "
+    "on the others against two untrained copies. AUC is the chance that it is more active on a token with "
+    "the label than on one without. One layer.",
 }  # fmt: skip
 
 
@@ -34,7 +40,8 @@ def show(frame: Frame) -> None:
     """Draw the finder and the neuron's page, or say why there is none."""
     if not neurons.mlp_layers(frame.opened.model.config):
         st.markdown(
-            "This model has no MLPs, so it has no neurons: all it does between tokens and logits, its heads do. "
+            "This model has no MLPs, so it has no neurons: all it does between tokens and logits, its heads "
+            "do. "
             "Look at those, or choose a model with MLPs on the left."
         )
         return
@@ -84,7 +91,8 @@ def _preselect(opened: Opened, found: "pd.DataFrame | None") -> str:
         layers = ", ".join(f"L{layer}" for layer in neurons.mlp_layers(config))
         asked = str(state["neuron"])[:30]
         st.info(markup.plain(
-            f"There is no neuron {asked} here; they are called L1N37 and run from N0 to N{width - 1} in {layers}."
+            f"There is no neuron {asked} here; they are called L1N37 and run from N0 to N{width - 1} in "
+            f"{layers}."
         ))  # fmt: skip
     if part is None or not state.get("neuron picked"):
         first = f"L{neurons.mlp_layers(config)[0]}N0"
@@ -135,7 +143,8 @@ def _named(opened: Opened, frame: "pd.DataFrame") -> "pd.DataFrame":
 
 def _table(opened: Opened, kind: str, shown: "pd.DataFrame", whole: "pd.DataFrame") -> None:
     """Rows to choose from."""
-    key = f"neurons-{kind}-{abs(hash((opened.key, tuple(shown.neuron))))}"
+    rows_shown = hashlib.sha256(f"{opened.key}{list(shown.neuron)}".encode()).hexdigest()[:12]
+    key = f"neurons-{kind}-{rows_shown}"
     labels = list(shown.neuron)
 
     def picked() -> None:
@@ -146,17 +155,20 @@ def _table(opened: Opened, kind: str, shown: "pd.DataFrame", whole: "pd.DataFram
     columns = {
         "neuron": st.column_config.TextColumn("neuron", width=80),
         "whole": st.column_config.NumberColumn("nats", format="%+.3f", help=MEANINGS["pair"]),
-        "here": st.column_config.NumberColumn("at the difference, nats", format="%+.3f", help="At the first token that differs."),
+        "here": st.column_config.NumberColumn("at the difference, nats", format="%+.3f", help="At the first "
+        "token that differs."),
         "peak": st.column_config.NumberColumn("sharpness", format="%.1f", help=MEANINGS["peak"]),
         "largest": st.column_config.NumberColumn("largest", format="%.2f", help="Its largest activation."),
         "active": st.column_config.NumberColumn("above 0", format="percent", help="Share of tokens."),
         "auc": st.column_config.NumberColumn("AUC", format="%.3f", help=MEANINGS["label"]),
         "low": st.column_config.NumberColumn("from", format="%.3f", help="95 % interval."),
         "high": st.column_config.NumberColumn("to", format="%.3f", help="95 % interval."),
-        "precision": st.column_config.NumberColumn("precision", format="%.2f", help="Share that have the label of its strongest tokens, as many as have it."),
+        "precision": st.column_config.NumberColumn("precision", format="%.2f", help="Share that have the "
+        "label of its strongest tokens, as many as have it."),
         "label": st.column_config.TextColumn("label", help="None where none holds on held-out stories."),
         "best": st.column_config.TextColumn("best", help="The best one, whether it holds or not."),
-        "promotes": st.column_config.TextColumn("promotes", help="Tokens whose logits an active neuron raises most, by its weights alone."),
+        "promotes": st.column_config.TextColumn("promotes", help="Tokens whose logits an active neuron "
+        "raises most, by its weights alone."),
         "suppresses": st.column_config.TextColumn("suppresses", help="Those that it lowers most."),
     }  # fmt: skip
     st.dataframe(

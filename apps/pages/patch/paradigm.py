@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.data.pairs import Pair
+PIECES = 50
+"""At most so many of a paradigm: each has the page's own time too."""
 
 
 def show(frame: Frame, off: tuple[str, ...], how: str) -> None:
@@ -55,7 +57,7 @@ def _run(opened: Opened, wanted: Wanted, off: tuple[str, ...], how: str, key: st
         some: tuple[Pair, ...] = pairs[first:last]
         return answers.measure(opened, some, off, how, wanted.protocol, wanted.pll)
 
-    go_on(mine, rate, step)
+    go_on(mine, rate, step, fewest=max(1, len(pairs) // PIECES))
 
 
 def _result(opened: Opened, wanted: Wanted, mine: Work, name: str, key: str) -> None:

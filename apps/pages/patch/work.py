@@ -63,6 +63,8 @@ def controls(mine: Work, name: str, rate: float, what: str, key: str) -> None:
         key: of the widgets.
     """
 
+    place = st.empty().container()  # replaced as a whole: while work goes on, nothing old is cleared away
+
     def start() -> None:
         mine.running = True
 
@@ -70,7 +72,7 @@ def controls(mine: Work, name: str, rate: float, what: str, key: str) -> None:
         mine.running = False
 
     if mine.running:
-        bar, cancel = st.columns([4, 1], vertical_alignment="bottom")
+        bar, cancel = place.columns([4, 1], vertical_alignment="bottom")
         bar.progress(
             mine.done / mine.total,
             f"{mine.done:,} of {mine.total:,} {what} · {clock(mine.left(rate))} left",
@@ -80,7 +82,7 @@ def controls(mine: Work, name: str, rate: float, what: str, key: str) -> None:
     elif not mine.finished:
         left = mine.total - mine.done
         label = name if not mine.done else "Go on"
-        st.button(
+        place.button(
             f"{label} ({left:,} {what}, about {clock(mine.left(rate))})",
             key=f"{key}-start",
             on_click=start,
