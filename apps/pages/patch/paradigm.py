@@ -47,7 +47,7 @@ def _run(opened: Opened, wanted: Wanted, off: tuple[str, ...], how: str, key: st
     rate = answers.seconds_a_pair(opened, pairs, how, wanted.protocol, wanted.pll)
     place = wanted.source.key if wanted.source is not None else ""
     about = [opened.key, ",".join(off), how, place, str(wanted.uid), wanted.protocol, wanted.pll]
-    mine = work("|".join(about), len(pairs))
+    mine = work("|".join(about), len(pairs), key)
     st.markdown(f"**{markup.plain(opened.name)}** without {markup.plain(', '.join(off))}")
     controls(mine, "Run on the paradigm", rate, "pairs", f"paradigm-{key}")
     if mine.pieces:

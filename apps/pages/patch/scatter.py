@@ -63,7 +63,7 @@ def _paradigm(opened: Opened, wanted: Wanted, how: str, palette: Palette) -> Non
     rate = once * (2 + OVERHEAD * parts * draws)
     place = wanted.source.key if wanted.source is not None else ""
     about = "|".join(["scatter", opened.key, how, place, str(wanted.uid), wanted.protocol, wanted.pll])
-    mine = work(about, len(pairs))
+    mine = work(about, len(pairs), "scatter")
     controls(mine, "Run on the paradigm", rate, "pairs", "scatter")
     if mine.pieces:
         if not mine.finished:

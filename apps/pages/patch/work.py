@@ -29,6 +29,8 @@ class Work:
     done: int = 0
     seconds: float = 0.0
     running: bool = False
+    slot: str = ""
+    """The part of the page that does it: it does one work at a time."""
 
     @property
     def finished(self) -> bool:
@@ -40,13 +42,14 @@ class Work:
         return (self.total - self.done) * (self.seconds / self.done if self.done else rate)
 
 
-def work(key: str, total: int) -> Work:
-    """The work of this name in this session; a new one where there is none."""
+def work(key: str, total: int, slot: str) -> Work:
+    """The work of this name in this session; a new one where there is none. Another one of the same slot that
+    was running stops."""
     works: dict[str, Work] = st.session_state.setdefault(_WORKS, {})
-    found = works.pop(key, None) or Work(total)
+    found = works.pop(key, None) or Work(total, slot=slot)
     works[key] = found  # the last one used is the last to be forgotten
     for other in list(works.values())[:-1]:
-        other.running = False
+        other.running = other.running and other.slot != slot
     while len(works) > KEPT:
         works.pop(next(iter(works)))
     return found
