@@ -22,3 +22,13 @@ def drawn(chart: Any, key: str, on_select: Callable[[], None], selection: str, a
     st.vega_lite_chart(
         chart.to_dict(validate=False), key=key, on_select=on_select, selection_mode=selection, alt=alt
     )
+
+
+def still(chart: Any, alt: str) -> None:
+    """Draw a chart without selections.
+
+    Args:
+        chart: an Altair chart.
+        alt: what it shows, for readers who do not see it.
+    """
+    st.vega_lite_chart(chart.to_dict(validate=False), alt=alt)

@@ -8,6 +8,7 @@ from apps.answers.catalogue import Opened
 from apps.answers.explain import Reading, Subject
 from apps.charts.attention_map import LARGEST, attention_map
 from apps.frame import address
+from apps.frame.drawn import still
 from apps.look import markup
 from apps.look.bundle import bundle, bundle_url
 from apps.look.palette import Palette
@@ -70,7 +71,7 @@ def _map(side: Side, reading: Reading, pattern: np.ndarray, palette: Palette, to
     part = slice(start, start + LARGEST)
     shown = explain.read_tokens(opened, reading.ids[part])
     chart = attention_map(shown, pattern[part, part], palette, reading.place - start, top, hide and not start)
-    st.altair_chart(chart, alt=f"Attention on the {reading.label}")
+    still(chart, f"Attention on the {reading.label}")
 
 
 def _window(side: Side, reading: Reading) -> int:

@@ -11,6 +11,7 @@ from apps.answers.catalogue import Opened
 from apps.charts.score_intervals import score_intervals
 from apps.frame import address
 from apps.frame.downloads import downloads
+from apps.frame.drawn import still
 from apps.frame.frame import Frame, Wanted
 from apps.frame.sidebar import TEXT
 from apps.frame.told import told
@@ -181,7 +182,7 @@ def _scores(
         ]
     )
     chart = score_intervals(shown, palette)
-    st.altair_chart(chart, alt=f"Scores of {label} with intervals, uniform attention and an untrained copy")
+    still(chart, f"Scores of {label} with intervals, uniform attention and an untrained copy")
     ends = [
         (palette.good, "above the baseline"), (palette.muted, "not above it"), (palette.line, "uniform "
         "attention"),

@@ -10,6 +10,7 @@ from apps.answers.heads import pair_subject, text_readings
 from apps.charts.histogram import histogram
 from apps.frame import address
 from apps.frame.downloads import downloads
+from apps.frame.drawn import still
 from apps.frame.frame import Frame
 from apps.frame.told import told
 from apps.look import markup
@@ -210,7 +211,7 @@ def _examples(
     with st.expander("How often it is how active"):
         bins = neurons.histogram(found, label)
         chart = histogram(bins, palette)
-        st.altair_chart(chart, alt=f"Histogram of the activations of {label}")
+        still(chart, f"Histogram of the activations of {label}")
         downloads(f"{opened.name}-{label}-histogram", bins, chart)
 
 
