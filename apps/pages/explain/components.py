@@ -32,7 +32,8 @@ CHOICE = {
 def show(sides: tuple[Side, ...], palette: Palette, explanation: str, wanted: Wanted | None = None) -> None:
     """Draw everything about the components of one subject, of one model or of two side by side."""
     title, quantity, measure = st.columns([3, 4, 3], vertical_alignment="center")
-    several = len(sides[0].subject.views) > 1
+    subject = sides[0].subject
+    several = len(subject.views) > 1
     with title:
         st.subheader("What speaks for which" if several else "What made it likely", anchor=False)
     with quantity:
@@ -53,7 +54,6 @@ def show(sides: tuple[Side, ...], palette: Palette, explanation: str, wanted: Wa
     if len(sides) == 1:
         with places[1]:
             st.html(markup.ranking(_top(sides[0], values[0])))
-    subject = sides[0].subject
     ends = [(palette.good, f"helps {subject.helps}"), (palette.bad, f"helps {subject.hurts}")]
     st.html(markup.key(ends, "Nats. Click a head or an MLP."))
     later: list[Callable[[], None]] = []
