@@ -33,8 +33,6 @@ class Opened:
     """One checkpoint in memory, shared by all sessions. Listen to the model only while holding the lock."""
 
     run: Run
-    model: "HookedTransformer"
-    tokenizer: Any
     key: str
     """Changes with the checkpoint's content."""
     notes: tuple[str, ...] = ()
@@ -45,6 +43,28 @@ class Opened:
     def name(self) -> str:
         """The run's name."""
         return self.run.name
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory."""
+        return "model" in vars(self.run)
+
+    @property
+    def model(self) -> "HookedTransformer":
+        """Read when it is first asked for: what is said before needs neither it nor torch.
+
+        Raises:
+            WorkbenchError: the weights do not fit, or the tokenizer is another.
+        """
+        if not self.is_loaded:
+            with self.lock:
+                _ = self.run.model.requires_grad_(False)
+        return self.run.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The run's tokenizer."""
+        return self.run.tokenizer
 
 
 @dataclass(frozen=True)
@@ -153,11 +173,10 @@ def fingerprint(path: Path, step: int | None) -> str:
     return digest.hexdigest()[:20]
 
 
-@st.cache_resource(max_entries=4, show_spinner="Reading the model …")
+@st.cache_resource(max_entries=4, show_spinner=False)
 def _opened(path: str, step: int | None, digest: str) -> Opened:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DamagedCheckpoint)
         run = Run(Path(path), good_checkpoint(Path(path), step))
     notes = [str(one.message) for one in caught if issubclass(one.category, DamagedCheckpoint)]
-    model = run.model.requires_grad_(False)
-    return Opened(run, model, run.tokenizer, f"{digest}@{run.step}", tuple(notes))
+    return Opened(run, f"{digest}@{run.step}", tuple(notes))

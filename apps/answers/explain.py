@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import streamlit as st
@@ -12,8 +12,10 @@ from apps.answers.catalogue import Opened
 from apps.answers.sources import Source, protocol_of, scored_pairs
 from apps.answers.summaries import table
 from apps.look.tokens import Column, bare, side_by_side, visible
-from workbench.interp.direct.pair import PairAttribution, TextAttribution, attribute_pair, attribute_text
-from workbench.interp.direct.writers import Component
+
+if TYPE_CHECKING:  # the first view's sidebar needs no model, and torch takes two seconds
+    from workbench.interp.direct.contributions import PairAttribution, TextAttribution
+    from workbench.interp.direct.writers import Component
 
 MINIMAL = ("grammatical", "ungrammatical")
 """What the sentences of a minimal pair are called."""
@@ -56,19 +58,19 @@ class Subject:
     """What the component map and the attention views are about."""
 
     key: str
-    components: tuple[Component, ...]
+    components: "tuple[Component, ...]"
     views: tuple[View, ...]
     readings: tuple[Reading, ...]
     helps: str
     """What a positive contribution helps."""
     hurts: str
-    sides: tuple[TextAttribution, ...] = ()
+    sides: "tuple[TextAttribution, ...]" = ()
     """The sentence that counts, and the one that is taken off it, if there is one."""
     asked: tuple[str, ...] = ()
     """A pair's sentences, protocol and pseudo-log-likelihood, or a text."""
 
 
-def explain_pair(opened: Opened, good: str, bad: str, protocol: str, pll: str) -> PairAttribution:
+def explain_pair(opened: Opened, good: str, bad: str, protocol: str, pll: str) -> "PairAttribution":
     """`attribute_pair`, remembered."""
     return _pair(opened, opened.key, good, bad, protocol, pll)
 
@@ -99,26 +101,30 @@ def _opening(_opened: Opened, key: str, modified: int, _source: Source) -> tuple
 
     protocol, pll = protocol_of(_source)
 
-    def attribute(good: str, bad: str) -> PairAttribution:
+    def attribute(good: str, bad: str) -> "PairAttribution":
         return explain_pair(_opened, good, bad, protocol, pll)
 
     found = choose(_opened.model, _opened.tokenizer, scored_pairs(_source), protocol, pll, attribute)
     return None if found is None else (found.paradigm, found.pair_id)
 
 
-def explain_text(opened: Opened, text: str) -> TextAttribution:
+def explain_text(opened: Opened, text: str) -> "TextAttribution":
     """`attribute_text`, remembered."""
     return _text(opened, opened.key, text)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll: str) -> PairAttribution:
+def _pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll: str) -> "PairAttribution":
+    from workbench.interp.direct.pair import attribute_pair
+
     with _opened.lock:
         return attribute_pair(_opened.model, _opened.tokenizer, good, bad, protocol=protocol, pll=pll)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
-def _text(_opened: Opened, key: str, text: str) -> TextAttribution:
+def _text(_opened: Opened, key: str, text: str) -> "TextAttribution":
+    from workbench.interp.direct.pair import attribute_text
+
     with _opened.lock:
         return attribute_text(_opened.model, _opened.tokenizer, text)
 
@@ -138,7 +144,7 @@ def _attention(_opened: Opened, key: str, ids: tuple[int, ...], layer: int) -> n
     return cache[name][0].float().numpy()
 
 
-def columns(pair: PairAttribution) -> list[Column]:
+def columns(pair: "PairAttribution") -> list[Column]:
     """The two sentences, token by token."""
     good, bad = (
         list(zip(side.ids.tolist(), side.tokens, side.log_probs.tolist(), strict=True))
@@ -148,7 +154,7 @@ def columns(pair: PairAttribution) -> list[Column]:
 
 
 def pair_subject(
-    pair: PairAttribution,
+    pair: "PairAttribution",
     key: str,
     names: tuple[str, str] = MINIMAL,
     protocol: str = "native",
@@ -175,7 +181,7 @@ def pair_subject(
     )  # fmt: skip
 
 
-def text_subject(text: TextAttribution, place: int, key: str) -> Subject:
+def text_subject(text: "TextAttribution", place: int, key: str) -> Subject:
     """One token of a text for the component map."""
     view = View(
         "token", f"‘{bare(text.tokens[place])}’", float(text.log_probs[place]), "log-probability",
@@ -187,7 +193,7 @@ def text_subject(text: TextAttribution, place: int, key: str) -> Subject:
     )  # fmt: skip
 
 
-def reading(text: TextAttribution, place: int, label: str) -> Reading:
+def reading(text: "TextAttribution", place: int, label: str) -> Reading:
     """The row in which a scored token was read off. A causal model never reads the last token; here it
     is added where the context has room, so that the sentence is seen whole."""
     row = text.contexts[text.rows[place]].tolist()
@@ -196,7 +202,7 @@ def reading(text: TextAttribution, place: int, label: str) -> Reading:
     return Reading(label, tuple(row), int(text.places[place]))
 
 
-def contrast(pair: PairAttribution, names: tuple[str, str] = MINIMAL) -> str:
+def contrast(pair: "PairAttribution", names: tuple[str, str] = MINIMAL) -> str:
     """The two tokens at the shown position, in words."""
     good, bad = (None if token is None else f"‘{bare(token)}’" for token in (pair.token_good, pair.token_bad))
     if good is None or bad is None:
@@ -217,7 +223,7 @@ def groups(subject: Subject, view: View) -> list[tuple[str, float]]:
     return found
 
 
-def strongest_head(components: Sequence[Component], values: np.ndarray) -> str:
+def strongest_head(components: "Sequence[Component]", values: np.ndarray) -> str:
     """The label of the head with the largest contribution of either sign, or of the MLP with it where there
     are no heads; there must be one of them."""
     kinds = {component.kind for component in components}
@@ -226,22 +232,22 @@ def strongest_head(components: Sequence[Component], values: np.ndarray) -> str:
     return components[max(some, key=lambda index: (abs(values[index]), -index))].label
 
 
-def head_labels(components: Sequence[Component]) -> list[str]:
+def head_labels(components: "Sequence[Component]") -> list[str]:
     """All heads, in order."""
     return [component.label for component in components if component.kind == "head"]
 
 
-def part_labels(components: Sequence[Component]) -> list[str]:
+def part_labels(components: "Sequence[Component]") -> list[str]:
     """All heads and MLPs, block by block: what can be chosen on the map and switched off."""
     return [component.label for component in components if component.kind in ("head", "mlp")]
 
 
-def find(components: Sequence[Component], label: str) -> Component:
+def find(components: "Sequence[Component]", label: str) -> "Component":
     """The component of that label."""
     return next(component for component in components if component.label == label)
 
 
-def describe(component: Component) -> str:
+def describe(component: "Component") -> str:
     """A component in words."""
     if component.kind == "head":
         return f"head {component.head} of layer {component.layer}"

@@ -1,21 +1,42 @@
 """Minimal pairs on this machine, for results that ship without sentences; remembered."""
 
+from pathlib import Path
+
 import streamlit as st
 
 from workbench.data.pairs import PairSet
-from workbench.data.pairs_at_hand import fitting, places
+from workbench.data.pairs_at_hand import fitting, holds, places
 
 
-def pairs_at_hand(name: str, source: str, fingerprint: str, data: str | None = None) -> PairSet | None:
-    """`workbench.data.pairs_at_hand.find_pairs`, remembered place by place."""
+def place_of(name: str, source: str, fingerprint: str, data: str | None = None) -> str | None:
+    """Where on this machine the set lies, see `workbench.data.pairs_at_hand.find_pairs`; None if it does not.
+    `embedded` for the pairs that come with the package."""
     if source == "embedded":
-        return _opened(None, fingerprint)
+        return "embedded" if holds(None, fingerprint) else None
     for place in dict.fromkeys(map(str, places(name, data))):
-        if (found := _opened(place, fingerprint)) is not None:
-            return found
+        if _holds(place, fingerprint, _changed(place)):
+            return place
     return None
 
 
-@st.cache_resource(max_entries=16, show_spinner="Looking for the pairs …")
-def _opened(place: str | None, fingerprint: str) -> PairSet | None:
-    return fitting(place, fingerprint)
+def pairs_at_hand(name: str, source: str, fingerprint: str, data: str | None = None) -> PairSet | None:
+    """All pairs of the set, remembered; see `place_of`."""
+    place = place_of(name, source, fingerprint, data)
+    return None if place is None else _opened(place, fingerprint)
+
+
+def _changed(place: str) -> int:
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+@st.cache_data(max_entries=64, show_spinner="Looking for the pairs …")
+def _holds(place: str, fingerprint: str, changed: int) -> bool:
+    return holds(place, fingerprint)
+
+
+@st.cache_resource(max_entries=16, show_spinner="Reading the pairs …")
+def _opened(place: str, fingerprint: str) -> PairSet | None:
+    return fitting(None if place == "embedded" else place, fingerprint)

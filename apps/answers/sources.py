@@ -1,17 +1,17 @@
 """Where the minimal pairs of the page come from, and what the model made of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
 from apps.answers.catalogue import Opened
-from apps.answers.pairs_at_hand import pairs_at_hand
+from apps.answers.pairs_at_hand import pairs_at_hand, place_of
 from workbench.data.pairs import Pair, PairSet, open_pairs
+from workbench.data.pairs_at_hand import paradigm_of
 from workbench.errors import WorkbenchError
-from workbench.evals.blimp import blimp
-from workbench.evals.compact import has_sentences, with_sentences
+from workbench.evals.compact import has_sentences, one_paradigm, with_sentences
 from workbench.evals.result import BlimpResult
 from workbench.files import read_json
 from workbench.runs.folder import tokenizer_file
@@ -35,6 +35,8 @@ class Saved:
     protocol: str
     pll: str | None
     fingerprint: str = ""
+    sentences: bool = True
+    """Whether they were saved with it; what ships comes without."""
 
     @property
     def label(self) -> str:
@@ -74,6 +76,7 @@ def _head(path: str, modified: int) -> dict[str, Any] | None:
             "protocol": str(value["protocol"]["name"]),
             "pll": value["pll"],
             "fingerprint": str(value.get("fingerprint", "")),
+            "sentences": value.get("sentences") is not False,
         }
     except (WorkbenchError, KeyError, TypeError):
         return None
@@ -123,9 +126,14 @@ def sources(results: list[Saved], step: int, data: str | None = None) -> list[So
 
 
 def readable(source: Source) -> bool:
-    """Whether the sentences are there: in the results, or in a folder of the same pairs on this machine."""
-    known = [saved for saved in (source.saved, source.other) if saved is not None]
-    return all(has_sentences(_whole(saved, source.data).per_pair) for saved in known)
+    """Whether the sentences are there: in the results, or in a folder of the same pairs on this machine.
+    No sentence is read for it."""
+    known = {saved for saved in (source.saved, source.other) if saved is not None}
+    return all(saved.sentences or _place(saved, source.data) is not None for saved in known)
+
+
+def _place(saved: Saved, data: str | None) -> str | None:
+    return place_of(saved.pairs, saved.source, saved.fingerprint, data)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -217,10 +225,12 @@ def scored(opened: Opened, source: Source, paradigm: str) -> BlimpResult:
 
 @st.cache_resource(max_entries=32, show_spinner=False)
 def _part(path: str, modified: int, paradigm: str, _source: Source) -> BlimpResult:
-    from dataclasses import replace
-
-    assert _source.saved is not None
-    whole = _whole(_source.saved, _source.data)
+    saved = _source.saved
+    assert saved is not None
+    if not saved.sentences and (place := _place(saved, _source.data)) is not None:
+        pairs = paradigm_of(None if place == "embedded" else place, paradigm)
+        return one_paradigm(read_result(saved), paradigm, pairs, tokenizer_file(saved.path.parents[1]))
+    whole = _whole(saved, _source.data)
     frame = whole.per_pair[whole.per_pair.paradigm == paradigm].reset_index(drop=True)
     return replace(whole, per_pair=frame)
 
@@ -229,6 +239,8 @@ def _part(path: str, modified: int, paradigm: str, _source: Source) -> BlimpResu
 def _score(
     _opened: Opened, key: str, pairs: str, paradigm: str, protocol: str, pll: str, _source: Source
 ) -> BlimpResult:
+    from workbench.evals.blimp import blimp
+
     pairs_of = pair_set(_source)
     with _opened.lock:
         return blimp(

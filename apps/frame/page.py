@@ -6,7 +6,7 @@ from importlib import import_module
 import streamlit as st
 
 from apps.answers import catalogue
-from apps.frame import address, journey, sidebar, start
+from apps.frame import address, early, journey, sidebar, start
 from apps.frame.frame import Frame, Wanted
 from apps.frame.told import told
 from apps.look import markup
@@ -30,7 +30,10 @@ def show(arguments: Sequence[str]) -> None:
             beside = sidebar.choose_beside(asked.root, asked.family, opened)
             what = sidebar.choose_subject()
         wanted: Wanted | str | None = None
-        with told(), st.sidebar:  # told in the middle of the page: on a telephone the sidebar is closed
+        with (
+            told() as said,
+            st.sidebar,
+        ):  # told in the middle of the page: on a telephone the sidebar is closed
             if what == "pair":
                 wanted = sidebar.choose_pair(opened, asked.data)
             elif what == "sentences":
@@ -43,7 +46,8 @@ def show(arguments: Sequence[str]) -> None:
             st.warning(markup.plain(note))
         pair = wanted if isinstance(wanted, Wanted) else None
         text = wanted if isinstance(wanted, str) else None
-        with told():
+        with told(said):
+            early.until_loaded(PAGES[chosen], opened, pair)
             import_module(PAGES[chosen].module).show(Frame(asked, opened, beside, pair, text, colours))
 
 

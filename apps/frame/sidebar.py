@@ -67,7 +67,7 @@ def choose_model(root: Path, family: bool = False) -> Opened:
     address.write(run=name, checkpoint=None if step == LAST else step)
     opened = catalogue.open_checkpoint(runs[name], None if step == LAST else int(step))
     with st.expander("Architecture"):
-        st.caption(markup.plain(in_words(opened.model.config)))
+        st.caption(markup.plain(in_words(opened.run.checkpoint.config)))
     return opened
 
 

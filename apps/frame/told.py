@@ -2,7 +2,7 @@
 
 import functools
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +17,22 @@ FAILED = "This part of the page failed"
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Show a user's error as one box, and a mistake of ours too, with its traceback in the terminal."""
+def told(before: Sequence[str] = ()) -> Iterator[list[str]]:
+    """Show a user's error as one box, and a mistake of ours too, with its traceback in the terminal.
+
+    Args:
+        before: what was told already, and is not told again.
+
+    Yields:
+        A list that will hold the user's error.
+    """
+    said: list[str] = []
     try:
-        yield
+        yield said
     except WorkbenchError as error:
-        st.error(markup.plain(error))
+        said.append(str(error))
+        if str(error) not in before:
+            st.error(markup.plain(error))
     except FileNotFoundError as error:
         st.error(markup.plain(f"{error.filename} is gone; was the run deleted? Reload, or choose another."))
     except Exception as error:

@@ -72,6 +72,17 @@ def where(parts: Sequence[str]) -> str:
     return f'<p class="wb-where">{" · ".join(map(html, parts))}</p>'
 
 
+def sentences(good: str, bad: str) -> str:
+    """Two sentences above each other, before their tokens are known."""
+    rows = "".join(f"<p><b>{mark}</b> {html(text)}</p>" for mark, text in (("✓", good), ("✗", bad)))
+    return f'<div class="wb-early">{rows}</div>'
+
+
+def bars(what: str) -> str:
+    """Grey bars where something will stand, and what is being waited for."""
+    return f'<div class="wb-bars" role="status">{"<i></i>" * 4}<small>{html(what)}</small></div>'
+
+
 def pair(columns: Sequence[Column], palette: Palette, first: str, second: str) -> str:
     """Two sentences above each other: each token with its log-probability, below it the difference.
 

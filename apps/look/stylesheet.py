@@ -34,6 +34,15 @@ _RULES = """
 }
 .wb-names .wb-sum { padding-top: 0.25rem; }
 
+.wb-early p { font-size: 1.1rem; margin: 0.4rem 0; overflow-wrap: anywhere; }
+.wb-early b { color: var(--wb-muted); font-weight: 400; margin-right: 0.3rem; }
+.wb-bars i { display: block; height: 1.6rem; border-radius: 5px; background: var(--wb-line); opacity: 0.45;
+  margin: 0.7rem 0; animation: wb-wait 1.6s ease-in-out infinite; }
+.wb-bars i:nth-child(2n) { width: 72%; }
+.wb-bars small { color: var(--wb-muted); }
+@keyframes wb-wait { 50% { opacity: 0.2; } }
+@media (prefers-reduced-motion: reduce) { .wb-bars i { animation: none; } }
+
 .wb-written {
   font-size: 1.05rem; line-height: 1.95; margin: 0.2rem 0 0; overflow-wrap: anywhere; white-space: pre-wrap;
 }

@@ -2,13 +2,17 @@
 
 import dataclasses
 
+import pandas as pd
 import pytest
 from small_family import SECRET, recipe_of
 
 from training.zoo.__main__ import parser
 from training.zoo.__main__ import run as zoo
 from training.zoo.make import make_family
-from workbench.errors import ConfigError
+from workbench.data.tokenizer import load_tokenizer
+from workbench.errors import ConfigError, DataError
+from workbench.evals.compact import one_paradigm, with_sentences
+from workbench.evals.result import BlimpResult
 from workbench.interp.summary.saved import read_table
 from workbench.runs.shipped import PLACE
 from workbench.zoo.family_files import check_manifest
@@ -41,3 +45,17 @@ def test_the_option(tmp_path):
     assert parser().parse_args(["runs", "--explain", "50"]).explain == 50
     with pytest.raises(ConfigError, match="--explain must be 0 or more; found -1"):
         zoo([str(tmp_path), "--explain", "-1"])
+
+
+def test_one_paradigm_with_its_sentences_is_a_part_of_the_whole(family, recipe):
+    pairs = recipe.sets.embedded
+    file = next((family / "mid" / "blimp").glob("*-embedded.json"))
+    result = BlimpResult.read(file)
+    words = load_tokenizer(family / "tokenizer.json")
+    whole = with_sentences(result, pairs, words).per_pair
+    uid = list(pairs.paradigms)[3]
+    part = one_paradigm(result, uid, pairs.paradigms[uid], family / "tokenizer.json").per_pair
+    own = whole[whole.paradigm == uid].reset_index(drop=True)
+    pd.testing.assert_frame_equal(part, own[list(part.columns)], check_dtype=False)
+    with pytest.raises(DataError, match="found 1 sentences"):
+        one_paradigm(result, uid, pairs.paradigms[uid][:1])

@@ -1,5 +1,6 @@
 """Minimal pairs in parquet and .jsonl files, local or of the hub; `pairs.open_pairs` is the door."""
 
+import glob
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -22,11 +23,11 @@ def read_pairs(source: str) -> tuple[str, Iterable[Pair]]:
     """A short name and the pairs of a local folder, a .jsonl file, or a hub name (see `pairs.open_pairs`)."""
     path = Path(source).expanduser()
     if path.is_dir():
-        return path.resolve().name, _read_folder(path)
+        return path.resolve().name, read_folder(path)
     if path.is_file():
         return path.stem, _read_jsonl(path)
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not source.endswith("/"):
-        return source.split("/")[1], _read_folder(_fetch(source))
+        return source.split("/")[1], read_folder(_fetch(source))
     raise DataError(
         f"No pairs at {source!r}: no such folder. {nearest(source, ['embedded', 'nyu-mll/blimp'])} "
         "A folder of parquet or .jsonl files does as well."
@@ -53,8 +54,16 @@ def _fetch(name: str) -> Path:
         ) from None
 
 
-def _read_folder(folder: Path) -> Iterator[Pair]:
+def read_folder(folder: Path, paradigm: str | None = None) -> Iterator[Pair]:
+    """The pairs of a folder, file by file.
+
+    Args:
+        folder: in hub layout, or of .jsonl files.
+        paradigm: only the files of its folder, in hub layout.
+    """
     for pattern in _PATTERNS:
+        if paradigm is not None:
+            pattern = pattern.replace("*/", f"{glob.escape(paradigm)}/")
         if files := sorted(folder.glob(pattern)):
             for file in files:
                 yield from _read_jsonl(file) if file.suffix == ".jsonl" else _read_parquet(file)

@@ -1,10 +1,11 @@
 """Minimal pairs on this machine, for results that came without their sentences. Nothing is downloaded."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from workbench.data.pairs import PairSet, open_pairs
+from workbench.data.pairs import Pair, PairSet, open_pairs
 from workbench.errors import WorkbenchError
 
 HERE = Path(__file__).resolve().parents[2]
@@ -43,8 +44,59 @@ def places(name: str, data: str | None = None) -> Iterator[Path]:
         yield from sorted((hub / HUB[name] / "snapshots").glob("*"))
 
 
+def holds(place: str | None, fingerprint: str) -> bool:
+    """Whether a place has the pairs of this fingerprint (None: the embedded ones). BLiMP's folder takes a
+    quarter of a second; the pairs themselves are not made."""
+    if place is None:
+        from workbench.data.embedded.pairs import FINGERPRINT
+
+        return fingerprint == FINGERPRINT
+    found = _hub_fingerprint(Path(place))
+    return found == fingerprint if found else fitting(place, fingerprint) is not None
+
+
+def paradigm_of(place: str | None, paradigm: str) -> list[Pair]:
+    """The pairs of one paradigm of a place; of a folder in hub layout no other file is read.
+
+    Raises:
+        DataError: they cannot be read, or there are none.
+    """
+    from workbench.data.pair_files import read_folder
+
+    if place is not None and (Path(place) / paradigm).is_dir():
+        found = [pair for pair in read_folder(Path(place), paradigm) if pair.uid == paradigm]
+        if found:
+            return found
+    return list(open_pairs(place).select([paradigm]).paradigms[paradigm])
+
+
+def _hub_fingerprint(folder: Path) -> str | None:
+    """`PairSet.fingerprint` of a folder in hub layout; None where it is another folder, or has files of
+    several paradigms."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    files = sorted(folder.glob("*/train*.parquet"))
+    wanted = ["UID", "sentence_good", "sentence_bad"]
+    rows: dict[str, list[str]] = {}
+    try:
+        for file in files:
+            table = pq.ParquetFile(file).read(wanted)
+            uids, good, bad = (table.column(name).to_pylist() for name in wanted)
+            if len(set(uids)) != 1:
+                return None
+            lines = rows.setdefault(uids[0], [])
+            lines += [f"{uids[0]}\0{one}\0{other}\0" for one, other in zip(good, bad, strict=True)]
+    except (pa.ArrowException, OSError, KeyError, TypeError):
+        return None
+    digest = hashlib.sha256("".join("".join(rows[uid]) for uid in sorted(rows)).encode())
+    return digest.hexdigest()[:16] if rows else None
+
+
 def fitting(place: str | None, fingerprint: str) -> PairSet | None:
     """The pairs of one place (None: the embedded ones), if they can be read and have the fingerprint."""
+    if place is None and not holds(None, fingerprint):
+        return None
     try:
         found = open_pairs(place)
     except (WorkbenchError, OSError):

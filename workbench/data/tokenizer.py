@@ -20,7 +20,7 @@ import numpy as np
 
 from workbench.data.cache import cache_root, disk_errors, locked
 from workbench.errors import ConfigError, DataError
-from workbench.files import read_plain, write_text
+from workbench.files import read_json, read_plain, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -187,6 +187,24 @@ def plain_encoder(tokenizer: "PreTrainedTokenizerFast") -> "Tokenizer":
     from tokenizers import Tokenizer
 
     encoder = Tokenizer.from_str(json.dumps(_essence(tokenizer)))
+    encoder.encode_special_tokens = True
+    return encoder
+
+
+def plain_encoder_of(path: Path) -> "Tokenizer":
+    """The same of a tokenizer.json, without the `transformers` library.
+
+    Raises:
+        DataError: the file is missing, or no tokenizer.
+    """
+    from tokenizers import Tokenizer
+
+    value = read_json(Path(path))
+    try:
+        encoder = Tokenizer.from_str(json.dumps(value | {"post_processor": None, "truncation": None,
+                                                         "padding": None}))  # fmt: skip
+    except Exception as error:  # tokenizers raises bare Exception
+        raise DataError(f"{path} is not a tokenizer.json ({' '.join(str(error).split())[:200]}).") from None
     encoder.encode_special_tokens = True
     return encoder
 

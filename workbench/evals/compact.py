@@ -17,9 +17,11 @@ from workbench.evals.protocols import PROTOCOLS
 from workbench.files import write_bytes, write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
 
-    from workbench.data.pairs import PairSet
+    from workbench.data.pairs import Pair, PairSet
     from workbench.evals.result import BlimpResult
 
 SENTENCES = ["sentence_good", "sentence_bad"]
@@ -145,6 +147,37 @@ def with_sentences(result: "BlimpResult", pairs: "PairSet", tokenizer: Any = Non
 
         counts = causal_rows(tokenizer, sentences, PROTOCOLS["native"], str).lengths - 1
         columns |= {"tokens_good": counts[0::2], "tokens_bad": counts[1::2]}
+    return dataclasses.replace(result, per_pair=frame.assign(**columns))
+
+
+def one_paradigm(
+    result: "BlimpResult", paradigm: str, pairs: "Sequence[Pair]", tokenizer: Path | None = None
+) -> "BlimpResult":
+    """The part of a compact result that is of one paradigm, with its sentences.
+
+    Args:
+        result: one that was kept without sentences.
+        paradigm: its UID.
+        pairs: the paradigm's, of the set that the result was made with; that it is the same set (by its
+            fingerprint) is for the caller to know.
+        tokenizer: a tokenizer.json, by which tokens are counted as `with_sentences` counts them; nothing but
+            the `tokenizers` library is needed.
+
+    Raises:
+        DataError: another number of pairs.
+    """
+    frame = result.per_pair[result.per_pair.paradigm == paradigm].reset_index(drop=True)
+    if len(frame) != len(pairs):
+        raise DataError(f"{result.title} has {len(frame)} pairs of {paradigm}; found {len(pairs)} sentences.")
+    good, bad = ([getattr(pair, name) for pair in pairs] for name in SENTENCES)
+    columns: dict[str, Any] = {"sentence_good": good, "sentence_bad": bad}
+    if tokenizer is not None:
+        from workbench.data.tokenizer import plain_encoder_of
+
+        encoder = plain_encoder_of(tokenizer)
+        for name, sentences in (("tokens_good", good), ("tokens_bad", bad)):
+            found = encoder.encode_batch_fast(sentences, add_special_tokens=False)
+            columns[name] = [len(one.ids) for one in found]
     return dataclasses.replace(result, per_pair=frame.assign(**columns))
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
 
 CONFIDENCE = 0.95
 
@@ -24,6 +23,8 @@ def summary(
         `lost` and `gained`, decisions that would turn wrong and right without the effect; `q`, two-sided p
         corrected over all cells (Benjamini & Hochberg 1995); `found`, whether the interval excludes 0.
     """
+    from scipy import stats
+
     after = np.where(np.isnan(effect), margin[:, None], margin[:, None] - effect)
     before = margin[:, None] > 0
     turns = {"lost": before & (after <= 0), "gained": ~before & (after > 0)}
@@ -56,6 +57,8 @@ def welch(
     right: Float[np.ndarray, "right component"], wrong: Float[np.ndarray, "wrong component"]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Welch's interval of the difference of means; NaN where a side has fewer than two pairs."""
+    from scipy import stats
+
     if min(len(right), len(wrong)) < 2:
         return np.full(right.shape[1], np.nan), np.full(right.shape[1], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
