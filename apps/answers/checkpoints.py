@@ -44,7 +44,7 @@ def _kept(path: str, step: int, digest: str) -> Opened:
 
 def _read(path: str, step: int, digest: str) -> Opened:
     run = Run(Path(path), good_checkpoint(Path(path), step))
-    return Opened(run, run.model.requires_grad_(False), run.tokenizer, f"{digest}@{step}")
+    return Opened(run, f"{digest}@{step}")
 
 
 def tokens_a_second(opened: Opened) -> float:

@@ -79,7 +79,8 @@ def outside(opened: list[str], root: Path) -> list[str]:
             found.append(line)
             continue
         path = Path(os.path.realpath(name))
-        code = path.is_relative_to(ROOT) and (path.suffix in OWN or path.is_dir())
+        facts = path.parent.suffix in (".egg-info", ".dist-info")  # of this package, installed from here
+        code = path.is_relative_to(ROOT) and (path.suffix in OWN or path.is_dir() or facts)
         system = any(path.is_relative_to(place) for place in SYSTEM if place != ROOT)
         if not (path.is_relative_to(root.resolve()) or code or system):
             found.append(line)

@@ -68,6 +68,8 @@ CALLS: dict[str, Callable[[str], str]] = {
     "markup.verdict": lambda text: markup.verdict(text, -1.0, text, text),
     "markup.headline": markup.headline,
     "markup.where": lambda text: markup.where([text, text]),
+    "markup.sentences": lambda text: markup.sentences(text, text),
+    "markup.bars": lambda text: markup.bars(text),
     "markup.pair": lambda text: markup.pair([Column(visible(text), -1.0, visible(text), -2.0, True)], LIGHT, text, text),
     "markup.tokens": lambda text: markup.tokens([visible(text)], [-1.0], 0, LIGHT),
     "markup.key": lambda text: markup.key([("#fff", text)], text),

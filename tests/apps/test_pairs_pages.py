@@ -170,7 +170,7 @@ def test_results_without_sentences_say_so(page, scored_runs, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(scored_runs / "a", root / "a")
     for file in (root / "a" / "blimp").glob("*.json"):
-        value = json.loads(file.read_text()) | {"pairs": "elsewhere", "source": "folder"}
+        value = json.loads(file.read_text()) | {"pairs": "elsewhere", "source": "folder", "sentences": False}
         file.write_text(json.dumps(value))
         table = file.with_suffix(".parquet")
         frame = pd.read_parquet(table)[["paradigm", "phenomenon", "pair_id", "margin"]]

@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import streamlit as st
 import torch
 from seen import bodies, check
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.util import patch_config_options
 
 import workbench as wb
 from apps.answers import catalogue
@@ -51,9 +53,11 @@ def numbers(texts: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def started(runs, monkeypatch) -> Path:
+def started(runs, monkeypatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "argv", ["explorer.py", "--runs", str(runs)])
-    return runs
+    # Each run of an AppTest sets this option and puts it back: back too early for those beside it.
+    with patch_config_options({"global.appTest": True}):
+        yield runs
 
 
 def test_eight_sessions_at_once_see_what_each_sees_alone(started):

@@ -25,7 +25,7 @@ def show(side: Side, view: View, parts: list[str], wanted: Wanted | None) -> lis
 
     with st.container(horizontal=True, vertical_alignment="center"):
         label = st.selectbox(
-            "Head or MLP" if side.state == "head" else f"… of {side.opened.name}",
+            "Head or MLP" if side.state == "head" else f"… of {markup.plain(side.opened.name)}",
             parts,
             key=side.state,
             on_change=pick,

@@ -60,9 +60,8 @@ def show(frame: Frame, wanted: Wanted) -> None:
 
 def _verdict(opened: Opened, found: PairAttribution, wanted: Wanted, names: tuple[str, str]) -> None:
     wrong = "wrong" if wanted.paradigm is not None else names[1]
-    st.html(
-        markup.verdict(opened.name, found.difference, f"the {wrong} sentence", f"the {names[0]} sentence")
-    )
+    kinds = f"the {wrong} sentence", f"the {names[0]} sentence"
+    st.html(markup.verdict(opened.name, found.difference, *kinds))
 
 
 def _tokens(found: PairAttribution, palette: Palette, names: tuple[str, str], who: str) -> None:
