@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 
 from benchmarks.bounds import Row, Table
@@ -209,7 +209,8 @@ def random_runs(root: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
     single = [
         text
         for token in range(300, len(words))
-        if (text := words.decode([token])).strip().isalpha() and text.startswith(" ") and text.islower()
+        if (text := cast("str", words.decode([token]))).strip().isalpha()
+        and text.startswith(" ") and text.islower()
         and words.encode(text, add_special_tokens=False) == [token]
     ]  # fmt: skip
     kept = single[: 2 * POSITIONS + 60]

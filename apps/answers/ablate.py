@@ -121,7 +121,7 @@ def _said(
     if good == bad:
         raise InputError("the two sentences are equal; change a word in one of them.")
     model, tokenizer = _opened.model, _opened.tokenizer
-    chosen = find_protocol(protocol, model.config.objective, pll)
+    chosen = find_protocol(protocol, model.config.objective or "clm", pll)
     given = replacements(_opened, off, how)
     with _opened.lock, ready(model) as network:
         read = [

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from apps.answers import sources
 from apps.answers.sources import Saved
@@ -91,9 +91,10 @@ def shares(columns: Sequence[Column], by: str, phenomenon: str | None = None) ->
         frame = (result.paradigms if by == "paradigm" else result.phenomena).reset_index()
         if phenomenon is not None and "phenomenon" in frame and by == "paradigm":
             frame = frame[frame.phenomenon == phenomenon]
-        frames.append(frame[[by, "accuracy", "low", "high", "n", "ties"]].assign(model=name))
+        kept = cast("pd.DataFrame", frame[[by, "accuracy", "low", "high", "n", "ties"]])
+        frames.append(kept.assign(model=name))
     whole = pd.concat(frames, ignore_index=True)
-    return whole[["model", by, "accuracy", "low", "high", "n", "ties"]]
+    return cast("pd.DataFrame", whole[["model", by, "accuracy", "low", "high", "n", "ties"]])
 
 
 def pairs_of(first: Saved, second: Saved | None, paradigm: str, data: str | None) -> "pd.DataFrame":
@@ -110,10 +111,10 @@ def pairs_of(first: Saved, second: Saved | None, paradigm: str, data: str | None
     frame = frame[frame.paradigm == paradigm]
     kept = ["paradigm", "pair_id", "margin", "correct"]
     kept += [name for name in ("sentence_good", "sentence_bad") if name in frame.columns]
-    frame = frame[kept]
+    frame = cast("pd.DataFrame", frame[kept])
     if second is not None:
         other = sources.read_result(second).per_pair
-        other = other[other.paradigm == paradigm][["paradigm", "pair_id", "margin", "correct"]]
+        other = other.loc[other.paradigm == paradigm, ["paradigm", "pair_id", "margin", "correct"]]
         frame = frame.merge(other, on=["paradigm", "pair_id"], suffixes=("", "_b"), validate="one_to_one")
     return frame.sort_values(["margin", "pair_id"], kind="stable").reset_index(drop=True)
 
@@ -123,7 +124,7 @@ def chosen(frame: "pd.DataFrame", which: str) -> "pd.DataFrame":
     wrong."""
     wrong, right = frame.correct < 0.5, frame.correct > 0.5
     if which == "turned":
-        return frame[wrong & (frame.correct_b > 0.5)].reset_index(drop=True)
+        return frame.loc[wrong & (frame.correct_b > 0.5)].reset_index(drop=True)
     if which == "lost":
-        return frame[right & (frame.correct_b < 0.5)].reset_index(drop=True)
-    return (frame[wrong] if which == "wrong" else frame).reset_index(drop=True)
+        return frame.loc[right & (frame.correct_b < 0.5)].reset_index(drop=True)
+    return (frame.loc[wrong] if which == "wrong" else frame).reset_index(drop=True)

@@ -88,10 +88,10 @@ def _known_opening(opened: Opened, source: Source) -> tuple[str, int] | None:
     frame, saved = table(opened, "opening"), source.saved
     if frame is None:
         return None
-    rows = frame[frame.pairs == source.key]
+    rows = frame.loc[frame.pairs == source.key]
     if saved is not None:
-        rows = rows[(rows.fingerprint == saved.fingerprint) & (rows.protocol == saved.protocol)]
-        rows = rows[rows.pll.isna()] if saved.pll is None else rows[rows.pll == saved.pll]
+        rows = rows.loc[(rows.fingerprint == saved.fingerprint) & (rows.protocol == saved.protocol)]
+        rows = rows.loc[rows.pll.isna() if saved.pll is None else rows.pll == saved.pll]
     return None if rows.empty else (str(rows.paradigm.iloc[0]), int(rows.pair_id.iloc[0]))
 
 

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import streamlit as st
@@ -181,7 +181,7 @@ def _grammar(points: "pd.DataFrame", x: str) -> Law:
     protocols = sorted(set(points.protocol))
     if len(protocols) > 1:
         return Law(f"the runs were scored by different protocols ({', '.join(protocols)}).")
-    shares = points[["accuracy", "low", "high", "n"]].to_dict("records")
+    shares = cast("pd.DataFrame", points[["accuracy", "low", "high", "n"]]).to_dict("records")
     scored = points[["run", "tokens", "accuracy"]].assign(
         n=points.parameters, phenomenon="mean", pairs=[pairs_worth(share) for share in shares]
     )
@@ -204,7 +204,7 @@ def _curve(x: Any, y: Any, low: Any, high: Any) -> "pd.DataFrame":
     import pandas as pd
 
     step = max(1, len(x) // 120)
-    return pd.DataFrame({"x": x, "y": y, "low": low, "high": high})[::step]
+    return pd.DataFrame({"x": x, "y": y, "low": low, "high": high}).iloc[::step]
 
 
 def _points(share: float) -> str:

@@ -1,8 +1,8 @@
 """Scores, circuits and effects of all heads, as the library has them; no widget in here."""
 
 import copy
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import streamlit as st
@@ -186,8 +186,9 @@ def _rows(opened: Opened, stories: int) -> tuple[list[str], list[list[int]]]:
 
 def score_values(frame: "pd.DataFrame", name: str) -> dict[str, float]:
     """Head -> value of one score."""
-    mine = frame[frame.score == name]
-    return {f"L{row.layer}H{row.head}": float(row.value) for row in mine.itertuples()}
+    mine = frame.loc[frame.score == name]
+    rows = zip(mine["layer"], mine["head"], mine["value"], strict=True)
+    return {f"L{layer}H{head}": float(value) for layer, head, value in rows}
 
 
 def classes(frame: "pd.DataFrame") -> dict[str, str]:
@@ -196,13 +197,13 @@ def classes(frame: "pd.DataFrame") -> dict[str, str]:
     return {f"L{row['layer']}H{row['head']}": str(row["class"]) for row in first.to_dict("records")}
 
 
-def baselines(frame: "pd.DataFrame", positions: str) -> "pd.Series[float]":
+def baselines(frame: "pd.DataFrame", positions: str) -> "pd.Series":
     """`HeadScores.baseline` of each row: uniform attention, or the upper end of the untrained copy's interval
     (the largest of its layer, but for ALiBi, whose heads differ by their slopes)."""
     copy_high = frame.untrained_high
     if positions != "alibi":
         copy_high = frame.groupby(["score", "layer"]).untrained_high.transform("max")
-    return np.fmax(frame.uniform, copy_high)  # type: ignore[return-value]
+    return cast("pd.Series", np.fmax(frame.uniform, copy_high))
 
 
 def card(frame: "pd.DataFrame", config: Any, label: str) -> "pd.DataFrame":
@@ -212,9 +213,9 @@ def card(frame: "pd.DataFrame", config: Any, label: str) -> "pd.DataFrame":
     frame = frame.assign(baseline=baselines(frame, config.positions))
     copying = frame.score == "copying"
     frame.loc[copying, "baseline"] = frame[copying].untrained.max()
-    mine = frame[(frame.layer == part.layer) & (frame["head"] == part.unit)]
+    mine = frame.loc[(frame.layer == part.layer) & (frame["head"] == part.unit)]
     columns = ["score", "value", "low", "high", "uniform", "untrained", "baseline", "excess", "queries"]
-    return mine[columns].reset_index(drop=True)
+    return cast("pd.DataFrame", mine[columns]).reset_index(drop=True)
 
 
 def phenomenon_rows(opened: Opened, wanted: Wanted | None, name: str) -> "pd.DataFrame | None":
@@ -223,11 +224,11 @@ def phenomenon_rows(opened: Opened, wanted: Wanted | None, name: str) -> "pd.Dat
     if wanted is None or wanted.source is None or wanted.uid is None:
         return None
     frame = summaries.table(opened, "components")
-    if frame is None or wanted.source.key not in set(frame.get("pairs", [])):
+    if frame is None or wanted.source.key not in set(cast("Iterable[str]", frame.get("pairs", []))):
         return None
-    mine = frame[(frame.method == OF_PHENOMENON[name]) & (frame.kind == "head")]
+    mine = frame.loc[(frame.method == OF_PHENOMENON[name]) & (frame.kind == "head")]
     own = mine.phenomenon[mine.paradigm == wanted.uid]
-    return None if own.empty else mine[mine.phenomenon == own.iloc[0]]
+    return None if own.empty else mine.loc[mine.phenomenon == own.iloc[0]]
 
 
 def copying(opened: Opened) -> dict[str, float]:
@@ -339,7 +340,7 @@ def attention_frame(opened: Opened, readings: tuple[Reading, ...], label: str) -
             )
         )  # fmt: skip
     frame = pd.concat(frames, ignore_index=True)
-    return frame[frame.attention > 0] if opened.model.config.attention == "causal" else frame
+    return frame.loc[frame.attention > 0] if opened.model.config.attention == "causal" else frame
 
 
 def circuits(opened: Opened, label: str) -> "pd.DataFrame":

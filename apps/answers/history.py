@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def heads_at(opened: Opened, step: int) -> "pd.DataFrame":
     frame = found.to_frame()
     labels = [f"L{layer}H{head}" for layer, head in zip(frame.layer, frame["head"], strict=True)]
     kept = ["step", "component", "score", "value", "low", "high", "uniform"]
-    return frame.assign(step=step, component=labels)[kept]
+    return cast("pd.DataFrame", frame.assign(step=step, component=labels)[kept])
 
 
 def score_at(opened: Opened, step: int) -> "pd.DataFrame":

@@ -33,7 +33,7 @@ def known(opened: Opened, source: Source, paradigms: Sequence[str], method: str)
     if not frames:
         return pd.DataFrame(columns=KEPT)
     whole = pd.concat([frame.reindex(columns=KEPT) for frame in frames], ignore_index=True)
-    return whole[whole.kind.isin(["head", "mlp"])].reset_index(drop=True)
+    return whole.loc[whole.kind.isin(["head", "mlp"])].reset_index(drop=True)
 
 
 def missing(opened: Opened, source: Source, paradigms: Sequence[str], method: str) -> list[str]:
@@ -95,7 +95,7 @@ def by_phenomenon(frame: "pd.DataFrame", phenomena: dict[str, str]) -> "pd.DataF
 
 def strongest(frame: "pd.DataFrame", paradigm: str) -> str | None:
     """The head (or MLP, where there are none) with the largest mean effect on a paradigm, either sign."""
-    mine = frame[frame.paradigm == paradigm]
-    heads = mine[mine.kind == "head"]
+    mine = frame.loc[frame.paradigm == paradigm]
+    heads = mine.loc[mine.kind == "head"]
     some = heads if len(heads) else mine
     return None if some.empty else str(some.component.iloc[int(np.argmax(some.effect.abs().to_numpy()))])

@@ -1,7 +1,7 @@
 """What neurons are worth on the chosen pair, fire on and write, as the library has it; no widget in here."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import streamlit as st
@@ -200,8 +200,10 @@ class Figures(NamedTuple):
 def figures(found: "NeuronExamples", label: str) -> Figures:
     """Its statistics."""
     at = found.part(label)
-    numbers = (float(table[at]) for table in (found.mean, found.std, found.active, found.max))
-    return Figures(*numbers, found.tokens)
+    mean, std, active, largest = (
+        float(table[at]) for table in (found.mean, found.std, found.active, found.max)
+    )
+    return Figures(mean, std, active, largest, found.tokens)
 
 
 def histogram(found: "NeuronExamples", label: str) -> "pd.DataFrame":
@@ -312,7 +314,8 @@ def sharpest(found: "NeuronExamples") -> "pd.DataFrame":
     moving = frame["std"] > 0
     frame["peak"] = ((frame.largest - frame["mean"]) / frame["std"].where(moving)).fillna(0.0)
     columns = ["neuron", "peak", "largest", "active", "mean", "std"]
-    return frame.sort_values("peak", ascending=False, kind="stable")[columns].reset_index(drop=True)
+    frame = frame.sort_values("peak", ascending=False, kind="stable")
+    return cast("pd.DataFrame", frame[columns]).reset_index(drop=True)
 
 
 def labelled(found: "NeuronLabels") -> "pd.DataFrame":
@@ -323,4 +326,4 @@ def labelled(found: "NeuronLabels") -> "pd.DataFrame":
         ["held", "excess"], ascending=False, kind="stable"
     )
     columns = ["neuron", "label", "best", "auc", "low", "high", "precision", "p", "excess"]
-    return frame[columns].reset_index(drop=True)
+    return cast("pd.DataFrame", frame[columns]).reset_index(drop=True)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import streamlit as st
 
@@ -103,7 +103,7 @@ def turned(frame: "pd.DataFrame") -> "pd.DataFrame":
         ["turn", "size", "pair_id"], ascending=[False, True, True], kind="stable"
     )
     columns = ["turn", "pair_id", "margin", "margin_now", "change", "sentence_good", "sentence_bad"]
-    return moved[columns].reset_index(drop=True)
+    return cast("pd.DataFrame", moved[columns]).reset_index(drop=True)
 
 
 def seconds_a_pair(opened: Opened, pairs: Sequence[Pair], how: str, protocol: str, pll: str) -> float:

@@ -5,7 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import streamlit as st
 
@@ -90,7 +90,8 @@ def _summarised(opened: Opened, source: Source, paradigm: str, method: str) -> "
     if frame is None:
         return pd.DataFrame()
     mine = (frame["pairs"] == source.key) & (frame.protocol == protocol_of(source)[0])
-    return frame[mine & (frame.paradigm == paradigm) & (frame.method == method)]
+    rows = frame[mine & (frame.paradigm == paradigm) & (frame.method == method)]
+    return cast("pd.DataFrame", rows)
 
 
 def measured(

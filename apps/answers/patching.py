@@ -86,9 +86,11 @@ def _readouts(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll
     if good == bad:
         raise InputError("the two sentences are equal; change a word in one of them.")
     model, tokenizer = _opened.model, _opened.tokenizer
-    masked = model.config.objective == "mlm"
+    objective = model.config.objective
+    assert objective is not None  # a config without one takes that of its attention
+    masked = objective == "mlm"
     # One mask a row, so that there is one place to read: the original pseudo-log-likelihood.
-    chosen = find_protocol(protocol, model.config.objective, "original" if masked else pll)
+    chosen = find_protocol(protocol, objective, "original" if masked else pll)
     with _opened.lock, ready(model) as network, torch.inference_mode():
         sides, tables = [], []
         for text, name in ((good, "first"), (bad, "second")):
@@ -106,10 +108,23 @@ def _readouts(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll
         if right == theirs:
             order = tables[1][b].argsort(descending=True)[:2].tolist()
             wrong = order[0] if order[0] != right else order[1]
-        words = [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in (right, wrong)]
-        prompts = [_prompt(side, at, masked) for side, at in ((one, a), (other, b))]
-        difference = float(tables[0][a, right] - tables[1][b, theirs])
-        found.append(Readout(str(a), *prompts, right, wrong, *words, right != theirs, difference))
+        right_text, wrong_text = (
+            tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in (right, wrong)
+        )
+        good_prompt, bad_prompt = (_prompt(side, at, masked) for side, at in ((one, a), (other, b)))
+        found.append(
+            Readout(
+                key=str(a),
+                good_prompt=good_prompt,
+                bad_prompt=bad_prompt,
+                right=right,
+                wrong=wrong,
+                right_text=right_text,
+                wrong_text=wrong_text,
+                contrast=right != theirs,
+                difference=float(tables[0][a, right] - tables[1][b, theirs]),
+            )
+        )
     return tuple(found)
 
 

@@ -1,7 +1,7 @@
 """Layer by head, coloured by any score; a click selects a head."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import pandas as pd
@@ -30,7 +30,7 @@ def head_map(
     """
     frame = pd.DataFrame(rows)
     limit = limit or 1.0
-    count = int(frame["head"].max()) + 1
+    count = int(cast("pd.Series", frame["head"]).max()) + 1
     layers = list(dict.fromkeys(frame.layer))
     shares = frame.value / limit
     paint = palette.between if signed else palette.amount

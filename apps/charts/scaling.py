@@ -1,6 +1,6 @@
 """Runs as points over size, compute or tokens; seeds as intervals; the law where there is one."""
 
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import numpy as np
@@ -32,8 +32,9 @@ def scaling(
         chance: a dashed line there.
     """
     blue, orange = series(palette, 2)
-    spread = points[x[0]].max() / max(points[x[0]].min(), 1e-300)
-    room = [points[x[0]].min() / 1.25, points[x[0]].max() * (1.6 if spread < 50 else 2.5)]
+    places, heights = cast("pd.Series", points[x[0]]), cast("pd.Series", points[y[0]])
+    first, last = float(places.min()), float(places.max())
+    room = [first / 1.25, last * (1.6 if last / max(first, 1e-300) < 50 else 2.5)]
     across = alt.X(f"{x[0]}:Q", title=x[1], scale=alt.Scale(type="log", domain=room, nice=False))
     across = across.axis(format="~s", tickCount=6, grid=False, labelOverlap=True)
     share = y[0] == "blimp"
@@ -78,7 +79,7 @@ def scaling(
             )
         )
     layers.append(base.mark_circle(size=80, opacity=1, color=blue).encode(y=down))
-    placed = points.assign(at=_spread(points[x[0]], points[y[0]], room, ends))
+    placed = points.assign(at=_spread(places, heights, room, ends))
     label = alt.Chart(placed).encode(x=across, y=alt.Y("at:Q", title=y[1], scale=scale))
     leader = label.mark_rule(color=palette.muted, opacity=0.5, xOffset=9, x2Offset=9, tooltip=False)
     layers.append(leader.encode(y2=f"{y[0]}:Q"))
@@ -119,4 +120,4 @@ def _spread(x: pd.Series, y: pd.Series, room: list[float], ends: list[float]) ->
                     moved = True
         if not moved:
             break
-    return placed.clip(*ends)
+    return placed.clip(ends[0], ends[1])

@@ -1,6 +1,6 @@
 """Accuracies of several models side by side, with their intervals and the line of chance."""
 
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import pandas as pd
@@ -35,7 +35,7 @@ def shares(
         chance: what guessing gives.
     """
     models = list(dict.fromkeys(frame.model))
-    first = frame[frame.model == models[0]].sort_values("accuracy", ascending=False)
+    first = cast("pd.DataFrame", frame[frame.model == models[0]]).sort_values("accuracy", ascending=False)
     order = [*first[name], *sorted(set(frame[name]) - set(first[name]))]
     numbered = len(models) <= NUMBERED
     band = BANDS[numbered]

@@ -26,11 +26,11 @@ def similarity(
         names: of the models.
         selected: the pair that is framed, such as `L0H1-L1H0`.
     """
-    row, column = (index.ravel() for index in np.indices(values.shape))
+    row, column = (index.ravel().tolist() for index in np.indices(values.shape))
     matched = set(pairs)
     frame = pd.DataFrame({
         "a": [first[i] for i in row], "b": [second[j] for j in column], "cosine": values.ravel(),
-        "matched": [(int(i), int(j)) in matched for i, j in zip(row, column, strict=True)],
+        "matched": [(i, j) in matched for i, j in zip(row, column, strict=True)],
     })  # fmt: skip
     frame["pair"] = frame.a + "-" + frame.b
     frame["ink"] = [palette.on(palette.between(value)) for value in frame.cosine]

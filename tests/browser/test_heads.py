@@ -48,14 +48,3 @@ def test_a_neuron_and_the_narrow_dark_page(visit):
     assert seen.errors == []
     assert seen.strangers() == set()
     seen.shot("neurons-dark-420")
-
-
-def test_long_work_can_be_cancelled(visit):
-    """On a checkpoint that no other test scores."""
-    seen = visit("?page=heads&run=masked&scored=200")
-    button = seen.page.get_by_role("button", name="Cancel")
-    button.wait_for(timeout=60_000)
-    button.click()
-    seen.page.get_by_role("button", name="Score the heads").wait_for(timeout=60_000)
-    assert "All scores of all" not in seen.page.inner_text("[data-testid=stMain]")
-    assert seen.errors == []

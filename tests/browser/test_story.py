@@ -39,7 +39,9 @@ def says(seen, words: str) -> None:
 
 def go(seen, key: str) -> None:
     """To another page, by the menu."""
-    seen.page.get_by_test_id("stButtonGroup").first.get_by_text(PAGES[key].title, exact=True).click()
+    seen.page.get_by_test_id("stMain").get_by_test_id("stButtonGroup").first.get_by_text(
+        PAGES[key].title, exact=True
+    ).click()
     seen.page.wait_for_function("key => location.search.includes(`page=${key}`)", arg=key)
     seen.settle()
 

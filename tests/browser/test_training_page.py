@@ -20,7 +20,8 @@ def test_the_slider_drives_all_pages_and_the_link_brings_it_back(visit):
     after = verdict(seen)
     again = visit(seen.page.url, fresh=True)
     assert verdict(again) == after
-    again.page.get_by_text("Explain", exact=True).first.click()
+    menu = again.page.get_by_test_id("stMain").get_by_test_id("stButtonGroup").first
+    menu.get_by_text("Explain", exact=True).click()
     again.page.wait_for_function("() => document.body.innerText.includes('Carried by that position')")
     again.settle()
     assert "checkpoint 0" in again.page.inner_text("[data-testid=stMain]")

@@ -1,6 +1,6 @@
 """Which components decide which paradigms, and the pairs that one of them explains."""
 
-from typing import Any
+from typing import Any, cast
 
 import streamlit as st
 
@@ -90,7 +90,7 @@ def _chart(board: Board, table: Any, by: str, method: str) -> None:
             else:
                 state["mrow"], state["mcol"] = row, component
 
-    mine = (state.get("mrow"), state.get("mcol"))
+    mine = cast("tuple[str, str]", (state.get("mrow"), state.get("mcol")))
     st.altair_chart(
         component_matrix(table, by, palette, mine if by == "paradigm" and mine in known else None),
         key=key,
@@ -157,6 +157,8 @@ def _explained(board: Board, source: Source, frame: Any, method: str) -> None:
     left, right, _ = st.columns([4, 2, 3])
     row = left.selectbox("Pairs of", names, key="mrow", format_func=shown, help="Or click a cell above.")
     component = right.selectbox("explained by", heads, key="mcol", help="Or click a cell above.")
+    assert row is not None
+    assert component is not None
     address.write(mrow=row, mcol=component)
     if not paradigm_effects.is_measured(opened, source, row, method):
         seconds = markup.duration(matrix_rows.seconds(opened, method, 1))

@@ -1,6 +1,6 @@
 """Phenomena x models, and the paradigms of the chosen one, with intervals and the line of chance."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import streamlit as st
 
@@ -26,7 +26,7 @@ def show(board: Board) -> None:
     left, right = st.columns([1, 1], gap="large")
     with left:
         kinds = beside.shares(board.columns, "phenomenon")
-        mine = kinds[kinds.model == board.columns[0][0]]
+        mine = cast("pd.DataFrame", kinds[kinds.model == board.columns[0][0]])
         worst_first = list(mine.sort_values("accuracy").phenomenon)
         address.choice("phen", worst_first, worst_first[0])
         phenomenon = st.selectbox(
@@ -38,16 +38,18 @@ def show(board: Board) -> None:
             args=("para",),
             help="A click on a row of the chart chooses it too. Worst first.",
         )
+        assert phenomenon is not None
         _chart(board, kinds, "phenomenon", "phen", phenomenon)
     with right:
         each = beside.shares(board.columns, "paradigm", phenomenon)
-        mine = each[each.model == board.columns[0][0]]
+        mine = cast("pd.DataFrame", each[each.model == board.columns[0][0]])
         names = list(mine.sort_values("accuracy").paradigm)
         address.choice("para", names, names[0])
         paradigm = st.selectbox(
             "Paradigm", names, key="para", format_func=shown,
             help="A click on a row of the chart chooses it too. Its pairs stand below.",
         )  # fmt: skip
+        assert paradigm is not None
         _chart(board, each, "paradigm", "para", paradigm)
     address.write(phen=phenomenon, para=paradigm)
     ends = [("good", "above chance"), ("bad", "below chance"), ("muted", "interval contains chance")]

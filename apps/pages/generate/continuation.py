@@ -143,7 +143,7 @@ def _lens(
     first = max(1, min(place - WINDOW // 2, len(found) - WINDOW + 1))
     last = min(len(found), first + WINDOW - 1)
     whole = found.lens_frame()
-    frame = whole[(whole.place >= first) & (whole.place <= last)]
+    frame = whole.loc[(whole.place >= first) & (whole.place <= last)]
     chart = lens_map(frame, palette, value or "probability", place, vocabulary)
     text = f"{opened.key}|{value}|{first}|{found.ids}|{palette.name}"
     chart_key = f"lens-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -1,7 +1,7 @@
 """All about one head: what it is called, what it looks at, what its weights say."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import streamlit as st
@@ -222,7 +222,7 @@ def _circuits(opened: Opened, label: str) -> None:
     frame = heads.circuits(opened, label)
     positions = opened.model.config.positions
     for name, (title, row, column, meaning) in CIRCUITS.items():
-        part = frame[frame.circuit == name]
+        part = cast("pd.DataFrame", frame[frame.circuit == name])
         more = f" {heads.POSITIONS.get(positions, '')}" if name == "QK" else ""
         st.markdown(
             f"**{title}**",
@@ -265,7 +265,10 @@ def _partners(opened: Opened, label: str) -> None:
     whole = work.result.to_frame()
     for words, mine in heads.partners(whole, part).items():
         told = ", ".join(
-            f"{row.head} ({row.kind} {row.value:.2f}, random {row.random:.2f})" for row in mine.itertuples()
+            f"{head} ({kind} {value:.2f}, random {random:.2f})"
+            for head, kind, value, random in zip(
+                mine["head"], mine["kind"], mine["value"], mine["random"], strict=True
+            )
         )
         st.caption(markup.plain(f"{words}: {told or 'nothing above chance'}"))
     downloads(f"{opened.name}-composition", whole)

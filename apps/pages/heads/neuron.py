@@ -125,11 +125,13 @@ def _loss(opened: Opened, label: str) -> None:
         speed = neurons.rate(opened, part.layer)
         amount = (2 * neurons.HELD_OUT + neurons.REFERENCE) * neurons.A_STORY
         seconds = "" if speed is None else f" (about {max(1, round(amount / speed))} s)"
+
+        def begin() -> None:
+            neurons.begin_loss(opened, label)
+
         with st.container(border=True, width=230):
             st.caption("Loss without it")
-            st.button(
-                f"Measure{seconds}", on_click=lambda: neurons.begin_loss(opened, label), key="measure-loss"
-            )
+            st.button(f"Measure{seconds}", on_click=begin, key="measure-loss")
         return
     with st.container(width=330):
         waiting.waited(work, "Measuring the loss", lambda: neurons.cancel_loss(opened, label), "cancel-loss")

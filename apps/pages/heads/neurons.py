@@ -201,9 +201,13 @@ def _labelled(opened: Opened, layer: int) -> None:
         speed = neurons.rate(opened, layer)
         reading = 3 * neurons.LABELLED * neurons.A_STORY
         told = "" if speed is None else f", over {max(1, round(reading / speed))} s"
+
+        def begin() -> None:
+            neurons.begin_labels(opened, layer)
+
         st.button(
             f"Look for labels of layer {layer}{told}",
-            on_click=lambda: neurons.begin_labels(opened, layer),
+            on_click=begin,
             help=f"{neurons.LABELLED} stories through the model and two untrained copies, and a test of each "
             "neuron against each label.",
         )

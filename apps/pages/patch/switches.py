@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import streamlit as st
@@ -93,7 +93,7 @@ def _map(
     drawn(chart, key, clicked, "switch", "Heads and MLPs by layer; a click switches one off or on")
     ends = [(palette.good, f"writes for {subject.helps}"), (palette.bad, f"for {subject.hurts}")]
     st.html(markup.key(ends, "Nats, whole sentences, everything on. Click switches off and on."))
-    return chart, pd.DataFrame(rows)[["component", "what", "nats"]]
+    return chart, cast("pd.DataFrame", pd.DataFrame(rows)[["component", "what", "nats"]])
 
 
 def _same_map(about: str, here: Sequence[str]) -> tuple[str, tuple[str, ...], str]:

@@ -1,6 +1,7 @@
 """What heads look at, over training."""
 
 from collections.abc import Hashable
+from typing import cast
 
 import pandas as pd
 import streamlit as st
@@ -56,7 +57,7 @@ def chosen_score(opened: Opened, frame: pd.DataFrame, steps: tuple[int, ...], pa
         help="Mean attention to what the name says, over the queries for which there is such a token.",
     )  # fmt: skip
     address.write(tscore=None if chosen == first else chosen)
-    part = frame[frame.score == chosen]
+    part = cast("pd.DataFrame", frame[frame.score == chosen])
     _draw(opened, part, str(chosen), steps, palette)
 
 

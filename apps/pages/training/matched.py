@@ -97,17 +97,17 @@ def _table(found: Matching, names: tuple[str, str], chosen: str) -> None:
         if rows and rows[0] < len(found.pairs):
             st.session_state["tmatch"] = _label(found, found.pairs[rows[0]])
 
-    digits = {"format": "%.3f"}
+    digits = "%.3f"
     st.dataframe(
         frame, hide_index=True, key=key, on_select=picked, selection_mode="single-row",
         height=min(35 * (len(frame) + 1) + 3, 420),
         column_config={
             "a": st.column_config.TextColumn(names[0]), "b": st.column_config.TextColumn(names[1]),
-            "similarity": st.column_config.NumberColumn("cosine", help="Over all texts.", **digits),
-            "low": st.column_config.NumberColumn("from", help="95 %, bootstrap over texts.", **digits),
-            "high": st.column_config.NumberColumn("to", **digits),
+            "similarity": st.column_config.NumberColumn("cosine", help="Over all texts.", format=digits),
+            "low": st.column_config.NumberColumn("from", help="95 %, bootstrap over texts.", format=digits),
+            "high": st.column_config.NumberColumn("to", format=digits),
             "others": st.column_config.NumberColumn(
-                "others", help="Mean cosine of A's head with all other heads of B.", **digits
+                "others", help="Mean cosine of A's head with all other heads of B.", format=digits
             ),
         },
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """Model A beside model B: facts, component maps by relative depth, ranked shares, matched heads."""
 
+from typing import Any
+
 import pandas as pd
 import streamlit as st
 
@@ -151,7 +153,7 @@ def _maps(both: list[Parts], palette: Palette, key: str) -> None:
     st.html(markup.key(ends, note))
 
 
-def _clickable(chart: object, key: str, role: str, name: str) -> None:
+def _clickable(chart: Any, key: str, role: str, name: str) -> None:
     def picked() -> None:
         cells = st.session_state[key]["selection"].get("cell", [])
         label = cells[0].get("component") if cells else None

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import streamlit as st
@@ -132,7 +132,7 @@ def _map(
     ends = [(palette.good, f"helps the {names[0]} one"), (palette.bad, f"the {names[1]} one")]
     several = "Same colours at all checkpoints. " if len(then) > 1 else ""
     st.html(markup.key(ends, f"{several}Click a head."))
-    table = pd.DataFrame(rows)[["component", "what", "nats"]]
+    table = cast("pd.DataFrame", pd.DataFrame(rows)[["component", "what", "nats"]])
     downloads(f"{opened.name}-{now.step}-contributions", table, chart)
 
 

@@ -1,5 +1,7 @@
 """All runs: minimal pairs and loss against parameters, compute and tokens, with the law if there is one."""
 
+from typing import cast
+
 import pandas as pd
 import streamlit as st
 
@@ -23,9 +25,9 @@ def show(frame: Frame) -> None:
     known = catalogue.summaries(str(frame.asked.root), tuple(runs), frame.asked.family)
     x, y, pairs, kind = _choices(frame)
     points = family.table(known, pairs)
-    points = points[points.objective == kind]
-    missing = points[points[y].isna()]
-    shown = points[points[y].notna()].reset_index(drop=True)
+    points = cast("pd.DataFrame", points[points.objective == kind])
+    missing = cast("pd.DataFrame", points[points[y].isna()])
+    shown = cast("pd.DataFrame", points[points[y].notna()]).reset_index(drop=True)
     if shown.empty:
         _empty(kind, y, pairs)
         return
@@ -54,7 +56,7 @@ def show(frame: Frame) -> None:
         "low",
         "high",
     ]
-    table = shown.sort_values(x)[[*columns, "n", "seed"]]
+    table = cast("pd.DataFrame", shown.sort_values(x)[[*columns, "n", "seed"]])
     with st.expander("The same as a table"):
         _table(table)
     downloads("scaling", table, chart)
@@ -122,7 +124,6 @@ def _remarks(shown: pd.DataFrame, missing: pd.DataFrame, spread: pd.DataFrame, y
 
 
 def _table(table: pd.DataFrame) -> None:
-    percent = {"format": "percent"}
     st.dataframe(
         table, hide_index=True,
         column_config={
@@ -131,9 +132,9 @@ def _table(table: pd.DataFrame) -> None:
             "tokens": st.column_config.NumberColumn(format="localized"),
             "loss": st.column_config.NumberColumn("loss, nats", format="%.4f"),
             "bits_per_byte": st.column_config.NumberColumn("bits a byte", format="%.4f"),
-            "blimp": st.column_config.NumberColumn("pairs right", **percent),
-            "low": st.column_config.NumberColumn("from", **percent),
-            "high": st.column_config.NumberColumn("to", **percent),
+            "blimp": st.column_config.NumberColumn("pairs right", format="percent"),
+            "low": st.column_config.NumberColumn("from", format="percent"),
+            "high": st.column_config.NumberColumn("to", format="percent"),
             "n": st.column_config.NumberColumn("pairs", format="localized"),
         },
     )  # fmt: skip

@@ -168,8 +168,9 @@ def pairs_of(result: BlimpResult) -> PairSet:
     """The pairs of a result with sentences."""
     columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
     paradigms: dict[str, list[Pair]] = {}
-    for row in result.per_pair[columns].itertuples(index=False, name=None):
-        paradigms.setdefault(str(row[2]), []).append(Pair(*row[:4], int(row[4])))
+    rows = result.per_pair[columns].itertuples(index=False, name=None)
+    for good, bad, paradigm, phenomenon, number in rows:
+        paradigms.setdefault(str(paradigm), []).append(Pair(good, bad, paradigm, phenomenon, int(number)))
     return PairSet(result.pairs, result.source, paradigms)
 
 
