@@ -26,7 +26,7 @@ GROWTH = 100.0
 """Megabytes that memory may grow by."""
 
 
-def view(query: dict[str, str]) -> list[str]:
+def _view(query: dict[str, str]) -> list[str]:
     """What a new session shows, once nothing comes any more: some figures are worked out behind the page."""
     test = AppTest.from_file(str(EXPLORER), default_timeout=300)
     test.query_params |= query
@@ -49,6 +49,14 @@ def shown(test: AppTest) -> list[str]:
 
 def numbers(texts: list[str]) -> list[str]:
     return re.findall(r"[+−-]?\d+\.\d+", "\n".join(text for text in texts if not text.startswith("<style")))
+
+
+def view(query: dict[str, str]) -> list[str]:
+    """`_view`, again where another run changed AppTest's option of the whole process under its feet."""
+    for _ in range(8):
+        with contextlib.suppress(KeyError):
+            return _view(query)
+    return _view(query)
 
 
 @pytest.fixture
