@@ -6,14 +6,10 @@ from typing import Any, cast
 import altair as alt
 import pandas as pd
 
-from apps.charts.axes import BARE, NONE
+from apps.charts.axes import layered
+from apps.charts.cells import cells
 from apps.look.markup import number
 from apps.look.palette import Palette
-
-FEWEST = 4
-"""Columns that there is room for at least."""
-MOST_NUMBERS = 13
-"""Columns up to which a cell has room for its number."""
 
 
 def head_map(
@@ -31,48 +27,30 @@ def head_map(
     frame = pd.DataFrame(rows)
     limit = limit or 1.0
     count = int(cast("pd.Series", frame["head"]).max()) + 1
-    layers = list(dict.fromkeys(frame.layer))
     shares = frame.value / limit
     paint = palette.between if signed else palette.amount
     frame["ink"] = [palette.on(paint(share if share == share else 0.0)) for share in shares]
     frame["text"] = [_written(value, signed) for value in frame.value]
-    frame["left"], frame["right"] = frame["head"].astype(float), frame["head"] + 0.95
-    frame["middle"] = frame["head"] + 0.475
-    names = pd.DataFrame(
-        {
-            "text": [f"H{head}" for head in range(count)],
-            "middle": [head + 0.475 for head in range(count)],
-            "layer": "",
-        }
-    )
-    x = alt.Scale(domain=[0, max(count, FEWEST)], nice=False)
-    bands = alt.Scale(domain=["", *layers], paddingInner=0.1)
-    y = alt.Y("layer:N", sort=["", *layers], scale=bands, title=None).axis(labelPadding=6, **BARE)
-    middle = alt.X("middle:Q", scale=x, axis=None)
+    frame["column"] = [f"H{head}" for head in frame["head"]]
+    grid = cells(frame, [f"H{head}" for head in range(count)], palette, 0.0)
     span = list(palette.diverging if signed else palette.sequential)
     colours = alt.Scale(domain=[-limit if signed else 0, limit], range=span, clamp=True, interpolate="rgb")
-    base = alt.Chart(frame).encode(y=y, x=alt.X("left:Q", scale=x, axis=None), x2="right:Q")
     tooltip = [
         alt.Tooltip("component:N", title="head"),
         alt.Tooltip("text:N", title="score"),
         alt.Tooltip("kind:N", title="called"),
     ]
-    cells = base.mark_rect(cornerRadius=4, cursor="pointer").encode(
+    painted = grid.base.mark_rect(cornerRadius=4, cursor="pointer").encode(
         color=alt.Color("value:Q", scale=colours, legend=None), tooltip=tooltip
     )
-    ring = base.mark_rect(cornerRadius=4, filled=False, stroke=palette.ink, strokeWidth=2.5)
-    heading = alt.Chart(names).mark_text(color=palette.muted, fontSize=12, baseline="bottom", dy=12)
-    layered = [
-        cells.add_params(alt.selection_point(name="cell", fields=["component"], on="click", clear=False)),
-        ring.transform_filter(alt.FieldEqualPredicate(field="component", equal=selected or "")),
-        heading.encode(y=y, x=middle, text="text:N"),
+    layers = [
+        painted.add_params(alt.selection_point(name="cell", fields=["component"], on="click", clear=False)),
+        grid.framed(palette, selected),
+        grid.names,
+        *([] if grid.numbers is None else [grid.numbers]),
     ]
-    if count <= MOST_NUMBERS:
-        text = alt.Chart(frame).mark_text(fontSize=12.5, tooltip=False)
-        layered.append(text.encode(y=y, x=middle, text="text:N", color=alt.Color("ink:N", scale=None)))
-    row = 36 if len(layers) <= 8 else 24
-    chart = alt.layer(*layered).properties(height=row * (len(layers) + 1), padding=NONE)
-    return chart.resolve_scale(color="independent").configure_view(strokeWidth=0)
+    row = 36 if grid.rows <= 9 else 24
+    return layered(*layers, height=row * grid.rows, apart=True)
 
 
 def _written(value: float, signed: bool) -> str:

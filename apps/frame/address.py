@@ -4,8 +4,8 @@ Streamlit's own `bind="query-params"` writes a widget's label into the URL; labe
 and margins, so short values are written instead.
 """
 
-from collections.abc import Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeVar
 
 import streamlit as st
 
@@ -21,6 +21,44 @@ def choice(key: str, options: Sequence[T], default: T) -> None:
         return
     named = {str(option): option for option in options}
     st.session_state[key] = named.get(st.query_params.get(key, ""), default)
+
+
+def one_of(
+    key: str,
+    label: str,
+    options: Mapping[str, str],
+    default: str | None = None,
+    *,
+    shown: bool = False,
+    help: str | None = None,
+    width: Literal["content", "stretch"] = "content",
+) -> str:
+    """Buttons in a row, of which one is pressed. The choice stands in the URL unless it is the default.
+
+    Args:
+        key: of the widget and the parameter.
+        label: what is chosen.
+        options: each choice with its words.
+        default: the first one, if not given.
+        shown: whether the label stands above the buttons.
+        help: what the choices mean.
+        width: as wide as the words, or as the place.
+    """
+    usual = next(iter(options)) if default is None else default
+    choice(key, list(options), usual)
+    pressed = st.segmented_control(
+        label,
+        list(options),
+        key=key,
+        format_func=lambda one: options[one],
+        required=True,
+        help=help,
+        label_visibility="visible" if shown else "collapsed",
+        width=width,
+    )
+    chosen = pressed or usual
+    write(**{key: None if chosen == usual else chosen})
+    return chosen
 
 
 def words(key: str, default: str) -> None:

@@ -53,15 +53,4 @@ def show(arguments: Sequence[str]) -> None:
 
 def menu() -> str:
     """The page to show; it stands in the address, unless it is the first."""
-    first = next(iter(PAGES))
-    address.choice("page", list(PAGES), first)
-    chosen = st.segmented_control(
-        "Page",
-        list(PAGES),
-        key="page",
-        format_func=lambda key: PAGES[key].title,
-        required=True,
-        label_visibility="collapsed",
-    )
-    address.write(page=None if chosen == first else chosen)
-    return chosen or first
+    return address.one_of("page", "Page", {key: page.title for key, page in PAGES.items()})

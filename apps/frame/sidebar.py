@@ -104,18 +104,14 @@ def default_run(known: dict[str, catalogue.RunSummary], names: list[str]) -> str
 
 def choose_subject() -> str:
     """A pair of a set, two sentences of one's own, or one text."""
-    address.choice("look", list(SUBJECTS), "pair")
-    look = st.segmented_control(
+    return address.one_of(
+        "look",
         "Explain",
-        list(SUBJECTS),
-        key="look",
-        format_func=lambda key: SUBJECTS[key],
-        required=True,
+        SUBJECTS,
+        shown=True,
         width="stretch",
         help="A minimal pair of a set, two sentences of your own, or one text of your own.",
     )
-    address.write(look=None if look == "pair" else look)
-    return look or "pair"
 
 
 def choose_pair(opened: Opened, data: str | None = None) -> Wanted:

@@ -24,22 +24,15 @@ def show(board: Board) -> None:
     """Draw the matrix of what is known, the way to the rest, and the chosen cell's pairs."""
     opened = board.frame.opened
     st.subheader(f"Which components of {markup.plain(opened.name)} decide which paradigms", anchor=False)
-    left = right = st.container(horizontal=True)
-    address.choice("rows", list(ROWS), "paradigms")
-    rows = left.segmented_control(
-        "Rows", list(ROWS), key="rows", format_func=lambda key: ROWS[key], required=True,
-        label_visibility="collapsed",
-    )  # fmt: skip
-    methods = paradigm_effects.METHODS
-    address.choice("method", list(methods), "direct")
-    method = right.segmented_control(
-        "Method", list(methods), key="method", format_func=lambda key: methods[key], required=True,
-        label_visibility="collapsed",
-        help="Direct contribution: what a component writes for the readout. Switched off: what the margin "
-        "loses when its output is replaced by its mean over embedded stories.",
-    )  # fmt: skip
-    rows, method = rows or "paradigms", method or "direct"
-    address.write(rows=None if rows == "paradigms" else rows, method=None if method == "direct" else method)
+    with st.container(horizontal=True):
+        rows = address.one_of("rows", "Rows", ROWS)
+        method = address.one_of(
+            "method",
+            "Method",
+            paradigm_effects.METHODS,
+            help="Direct contribution: what a component writes for the readout. Switched off: what the "
+            "margin loses when its output is replaced by its mean over embedded stories.",
+        )
     phenomena = dict(sources.read_result(board.saved).paradigms.phenomenon.items())
     paradigm = st.session_state["para"]
     wanted = [

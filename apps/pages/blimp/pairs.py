@@ -26,19 +26,16 @@ def show(board: Board) -> None:
     filters = {"wrong": f"{names[0]} wrong", "all": "All pairs"}
     if board.second is not None:
         filters = {key: label.format(*names) for key, label in beside.FILTERS.items()}
-    address.choice("which", list(filters), "wrong")
-    which = st.segmented_control(
+    parts = {key: beside.chosen(frame, key) for key in filters}
+    which = address.one_of(
+        "which",
         "Which",
-        list(filters),
-        key="which",
-        format_func=lambda key: f"{filters[key]} ({len(beside.chosen(frame, key)):,})",
-        required=True,
-        label_visibility="collapsed",
+        {key: f"{words} ({len(parts[key]):,})" for key, words in filters.items()},
+        "wrong",
         help="Failing: the model finds the ungrammatical sentence more probable. Of two models: joined by "
         "paradigm and pair.",
     )
-    address.write(which=None if which == "wrong" else which)
-    some = beside.chosen(frame, which or "wrong")
+    some = parts[which]
     if some.empty:
         st.markdown("There is no such pair in this paradigm. Choose another filter, or another paradigm.")
         return

@@ -114,33 +114,16 @@ def _choose_view(side: Side) -> str:
     first = side.subject.views[0].key
     if len(views) == 1:
         return first
-    address.choice("at", list(views), first)
-    chosen = st.segmented_control(
+    return address.one_of(
+        "at",
         "Quantity",
-        list(views),
-        key="at",
-        format_func=lambda key: views[key].label,
-        required=True,
-        label_visibility="collapsed",
+        {key: view.label for key, view in views.items()},
         help="The difference at the first token that differs, or over the whole sentences.",
     )
-    address.write(at=None if chosen == first else chosen)
-    return chosen or first
 
 
 def _choose_measure(explanation: str) -> str:
-    address.choice("measure", list(HOWS), "direct")
-    how = st.segmented_control(
-        "Measure",
-        list(HOWS),
-        key="measure",
-        format_func=lambda key: HOWS[key],
-        required=True,
-        label_visibility="collapsed",
-        help=f"{explanation}\n\nSwitched off: {CHOICE['mean']}",
-    )
-    address.write(measure=None if how == "direct" else how)
-    return how or "direct"
+    return address.one_of("measure", "Measure", HOWS, help=f"{explanation}\n\nSwitched off: {CHOICE['mean']}")
 
 
 def _values(side: Side, view: View, how: str) -> np.ndarray:

@@ -134,17 +134,18 @@ def _lens(
 ) -> None:
     st.subheader("Logit lens under each token", anchor=False, help=LENS)
     value_key = f"glens{name}".removesuffix("A")
-    address.choice(value_key, list(VALUES), "probability")
-    value = st.segmented_control(
-        "Colour", list(VALUES), key=value_key, format_func=lambda one: VALUES[one], required=True,
+    value = address.one_of(
+        value_key,
+        "Colour",
+        VALUES,
+        shown=True,
         help="Of the written token at each layer. Rank 1: the layer would have written it.",
-    )  # fmt: skip
-    address.write(**{value_key: None if value == "probability" else value})
+    )
     first = max(1, min(place - WINDOW // 2, len(found) - WINDOW + 1))
     last = min(len(found), first + WINDOW - 1)
     whole = found.lens_frame()
     frame = whole.loc[(whole.place >= first) & (whole.place <= last)]
-    chart = lens_map(frame, palette, value or "probability", place, vocabulary)
+    chart = lens_map(frame, palette, value, place, vocabulary)
     text = f"{opened.key}|{value}|{first}|{found.ids}|{palette.name}"
     chart_key = f"lens-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 

@@ -139,17 +139,8 @@ def _attention(frame: Frame, label: str) -> None:
     options = ["text"]
     if frame.wanted is not None or frame.text is not None:
         options.insert(0, "pair" if frame.wanted is not None else "left")
-    address.choice("headon", options, options[0])
     with choose:
-        on = st.segmented_control(
-            "Attention on",
-            options,
-            key="headon",
-            format_func=lambda key: ON[key],
-            required=True,
-            label_visibility="collapsed",
-        )
-    address.write(headon=None if on == options[0] else on)
+        on = address.one_of("headon", "Attention on", {key: ON[key] for key in options})
     if on == "pair" and frame.wanted is not None:
         readings = heads.pair_subject(opened, frame.wanted).readings
     elif on == "left" and frame.text is not None:

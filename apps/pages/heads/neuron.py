@@ -189,12 +189,7 @@ def _examples(
         _search(opened, layer, tokens)
         return
     everything = neurons.passages(opened, label, tokens)
-    address.choice("nkind", list(KINDS), "top")
-    kind = st.segmented_control(
-        "Which passages", list(KINDS), key="nkind", format_func=lambda key: KINDS[key], required=True,
-        label_visibility="collapsed",
-    )  # fmt: skip
-    address.write(nkind=None if kind == "top" else kind)
+    kind = address.one_of("nkind", "Which passages", KINDS)
     largest = neurons.figures(found, label).max
     groups: dict[str, list[Shown]] = {}
     for one in everything:

@@ -55,19 +55,14 @@ def _finder(frame: Frame) -> None:
     chosen = _preselect(opened, found)
     title, choose = st.columns([3, 2], vertical_alignment="center")
     title.subheader("Neuron finder", anchor=False)
-    options = [key for key in SORTS if key != "pair" or found is not None]
-    address.choice("nsort", options, options[0])
+    options = {key: words for key, words in SORTS.items() if key != "pair" or found is not None}
     with choose:
-        by = st.segmented_control(
+        by = address.one_of(
+            "nsort",
             "Sorted by",
             options,
-            key="nsort",
-            format_func=lambda key: SORTS[key],
-            required=True,
-            label_visibility="collapsed",
-            help="\n\n".join(f"**{SORTS[key]}**: {MEANINGS[key]}" for key in options),
+            help="\n\n".join(f"**{words}**: {MEANINGS[key]}" for key, words in options.items()),
         )
-    address.write(nsort=None if by == options[0] else by)
     layer = _choose(opened, chosen)
     if by == "pair":
         assert found is not None

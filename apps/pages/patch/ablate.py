@@ -59,17 +59,13 @@ def without(off: tuple[str, ...], most: int = 6) -> str:
 
 def choose_how() -> str:
     """What goes in for the parts that are off."""
-    address.choice("how", list(ablate.HOWS), "zero")
-    chosen = st.segmented_control(
+    return address.one_of(
+        "how",
         "What goes in instead",
-        list(ablate.HOWS),
-        key="how",
-        format_func=lambda key: ablate.HOWS[key],
-        required=True,
+        ablate.HOWS,
+        shown=True,
         help="Zeros; the mean over embedded stories; or what was written in another of these stories.",
     )
-    address.write(how=None if chosen == "zero" else chosen)
-    return chosen or "zero"
 
 
 def _say(opened: Opened, wanted: Wanted, off: tuple[str, ...], how: str) -> Said:

@@ -40,31 +40,32 @@ def choose_setting(opened: Opened) -> Setting:
     sites = [
         name for name, needs in (("resid_pre", ""), ("attn_out", "a"), ("mlp_out", "m")) if needs in blocks
     ]
-    for key, options in (("site", sites), ("metric", list(METRICS)), ("way", list(WAYS))):
-        address.choice(key, options, options[0])
+    address.choice("metric", list(METRICS), next(iter(METRICS)))
     left, middle, right = st.columns([5, 3, 3], vertical_alignment="bottom")
-    site = left.segmented_control(
-        "What is patched", sites, key="site", format_func=lambda key: SITES[key], required=True,
-        help="The residual stream before each layer, or what its attention or its MLP writes.",
-    )  # fmt: skip
+    with left:
+        site = address.one_of(
+            "site",
+            "What is patched",
+            {name: SITES[name] for name in sites},
+            shown=True,
+            help="The residual stream before each layer, or what its attention or its MLP writes.",
+        )
     metric = middle.selectbox(
         "Judged by", list(METRICS), key="metric", format_func=lambda key: METRICS[key],
         help="Logit of the right token minus that of the wrong one; log-probability of the right one; or KL "
         "divergence from the clean run's prediction.",
     )  # fmt: skip
-    way = right.segmented_control(
-        "Direction", list(WAYS), key="way", format_func=lambda key: WAYS[key], required=True,
-        help="Denoise puts the first sentence's values into the second one's run and asks what suffices; "
-        "noise does the reverse and asks what is needed.",
-    )  # fmt: skip
-    chosen = Setting(site or sites[0], metric, way or "denoise")
-    usual = Setting()
-    address.write(
-        site=None if chosen.site == usual.site else chosen.site,
-        metric=None if chosen.metric == usual.metric else chosen.metric,
-        way=None if chosen.way == usual.way else chosen.way,
-    )
-    return chosen
+    with right:
+        way = address.one_of(
+            "way",
+            "Direction",
+            WAYS,
+            shown=True,
+            help="Denoise puts the first sentence's values into the second one's run and asks what suffices; "
+            "noise does the reverse and asks what is needed.",
+        )
+    address.write(metric=None if metric == Setting().metric else metric)
+    return Setting(site, metric, way)
 
 
 def against(opened: Opened, wanted: Wanted, readout: Readout) -> tuple[Readout, str]:

@@ -33,18 +33,13 @@ def show(frame: Frame) -> None:
 
 @fragment
 def _parts(frame: Frame) -> None:
-    address.choice("do", list(PARTS), "ablate")
-    chosen = st.segmented_control(
+    chosen = address.one_of(
+        "do",
         "What to do",
-        list(PARTS),
-        key="do",
-        format_func=lambda key: PARTS[key],
-        required=True,
-        label_visibility="collapsed",
+        PARTS,
         help="Take parts out; exchange activations of the two sentences; hold contributions against effects.",
     )
-    address.write(do=None if chosen == "ablate" else chosen)
-    _SHOW[chosen or "ablate"](frame)
+    _SHOW[chosen](frame)
 
 
 def names(frame: Frame) -> tuple[str, str]:
