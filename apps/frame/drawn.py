@@ -1,6 +1,6 @@
 """A chart on the page, without the check against Vega-Lite's schema that Altair makes each time.
 
-The check takes four fifths of the time that a chart takes; the tests make it.
+The check takes about a third of the time that a chart takes; the tests make it.
 """
 
 from collections.abc import Callable

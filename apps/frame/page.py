@@ -21,13 +21,14 @@ def show(arguments: Sequence[str]) -> None:
     st.html(markup.style(colours))
     with told():
         asked = catalogue.asked(arguments)
-        if not catalogue.find_runs(asked.root, asked.family):
+        runs = catalogue.find_runs(asked.root, asked.family)
+        if not runs:
             start.show(asked.root)
             return
         chosen = menu()
         with st.sidebar:
-            opened = sidebar.choose_model(asked.root, asked.family)
-            beside = sidebar.choose_beside(asked.root, asked.family, opened)
+            opened = sidebar.choose_model(asked, runs)
+            beside = sidebar.choose_beside(runs, opened)
             what = sidebar.choose_subject()
         wanted: Wanted | str | None = None
         with (

@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from apps.answers import catalogue, sources
-from apps.answers.catalogue import LAST, Opened
+from apps.answers.catalogue import LAST, Asked, Opened
 from apps.answers.explain import opening_pair
 from apps.frame import address
 from apps.frame.frame import Wanted
@@ -20,18 +20,21 @@ GOOD, BAD = "The cats near the tree like the ball.", "The cats near the tree lik
 TEXT = "Once upon a time there was a little girl named Lily. Lily had a dog. The dog liked Lily."
 
 
-def choose_model(root: Path, family: bool = False) -> Opened:
-    """Run and checkpoint; returns the opened model. `family`: of those that ship too.
+def choose_model(asked: Asked, runs: dict[str, Path]) -> Opened:
+    """Run and checkpoint; returns the opened model.
+
+    Args:
+        asked: what the explorer was started on.
+        runs: what was found there, `catalogue.find_runs`.
 
     Raises:
         WorkbenchError: the checkpoint cannot be opened.
     """
-    runs = catalogue.find_runs(root, family)
     names = list(runs)
-    asked = st.query_params.get("run")
-    if "run" not in st.session_state and asked is not None and asked not in runs:
-        st.warning(markup.plain(f"there is no run {asked[:60]!r} here; {names[0]} is shown."))
-    known = catalogue.summaries(str(root), tuple(names), family)
+    named = st.query_params.get("run")
+    if "run" not in st.session_state and named is not None and named not in runs:
+        st.warning(markup.plain(f"there is no run {named[:60]!r} here; {names[0]} is shown."))
+    known = catalogue.summaries(str(asked.root), tuple(names), asked.family)
     address.choice("run", names, default_run(known, names))
     name = st.selectbox(
         "Model",
@@ -71,9 +74,8 @@ def choose_model(root: Path, family: bool = False) -> Opened:
     return opened
 
 
-def choose_beside(root: Path, family: bool, opened: Opened) -> Opened | None:
+def choose_beside(runs: dict[str, Path], opened: Opened) -> Opened | None:
     """The model to compare with, at its last checkpoint; None where none is wanted."""
-    runs = catalogue.find_runs(root, family)
     options = ["", *(name for name in runs if runs[name] != opened.run.path)]
     address.choice("beside", options, "")
     name = st.selectbox(

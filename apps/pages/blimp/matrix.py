@@ -7,13 +7,12 @@ import streamlit as st
 from apps.answers import matrix_rows, paradigm_effects, sources
 from apps.answers.sources import Source
 from apps.charts.component_matrix import component_matrix
-from apps.frame import address
+from apps.frame import address, waiting
 from apps.frame.downloads import downloads
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.pages.blimp import pairs
 from apps.pages.blimp.board import NO_SENTENCES, Board, shown
-from apps.pages.heads import waiting
 
 ROWS = {"paradigms": "Paradigms of the phenomenon", "every": "All paradigms", "phenomena": "Phenomena"}
 UNDERWAY = "paradigms that are being measured"

@@ -10,7 +10,7 @@ import streamlit as st
 from apps.answers import heads, paradigm_effects
 from apps.answers.catalogue import Opened
 from apps.charts.head_map import head_map
-from apps.frame import address
+from apps.frame import address, waiting
 from apps.frame.downloads import downloads
 from apps.frame.drawn import drawn
 from apps.frame.frame import Frame, Wanted
@@ -18,7 +18,7 @@ from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, pick
-from apps.pages.heads import head, waiting
+from apps.pages.heads import head
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette

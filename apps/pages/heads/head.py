@@ -9,7 +9,7 @@ import streamlit as st
 from apps.answers import explain, heads, paradigm_effects, switched_off
 from apps.answers.catalogue import Opened
 from apps.charts.score_intervals import score_intervals
-from apps.frame import address
+from apps.frame import address, waiting
 from apps.frame.downloads import downloads
 from apps.frame.drawn import still
 from apps.frame.frame import Frame, Wanted
@@ -19,7 +19,6 @@ from apps.look import markup
 from apps.look.tokens import visible
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, Side
-from apps.pages.heads import waiting
 from workbench.interp.direct.writers import Component
 
 if TYPE_CHECKING:

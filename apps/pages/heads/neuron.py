@@ -8,14 +8,13 @@ from apps.answers import neurons
 from apps.answers.catalogue import Opened
 from apps.answers.heads import pair_subject, text_readings
 from apps.charts.histogram import histogram
-from apps.frame import address
+from apps.frame import address, waiting
 from apps.frame.downloads import downloads
 from apps.frame.drawn import still
 from apps.frame.frame import Frame
 from apps.frame.told import told
 from apps.look import markup
 from apps.look.passages import Shown, passages, words
-from apps.pages.heads import waiting
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette

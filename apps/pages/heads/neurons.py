@@ -7,13 +7,13 @@ import streamlit as st
 
 from apps.answers import neurons
 from apps.answers.catalogue import Opened
-from apps.frame import address
+from apps.frame import address, waiting
 from apps.frame.downloads import downloads
 from apps.frame.frame import Frame
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.look.tokens import visible
-from apps.pages.heads import neuron, waiting
+from apps.pages.heads import neuron
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from workbench.interp.components.matrix_result import ComponentMatrix
     from workbench.interp.heads.result import HeadScores
 
-TABLES = ("head_scores", "components", "opening")
-
 
 @dataclasses.dataclass(frozen=True)
 class SetOpening:

@@ -7,6 +7,7 @@ all of that fits. Nothing heavy is imported here.
 
 import hashlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,14 +96,8 @@ def read_card(place: Path, step: int, weights: str) -> dict[str, Any] | None:
 
 def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
     """Whether a whole summary of this checkpoint is there; `wish` is what `summary.make.wanted` gives."""
-    try:
-        weights = weights_of(checkpoint_folder(run, step))
-    except DataError:
-        return False
-    for place in places_of(run):
-        card = read_card(place, step, weights)
-        if card is not None and card["wish"] == wish:
-            folder = summary_folder(place, step)
+    for folder, card in _summaries(run, step):
+        if card["wish"] == wish:
             return all(_bytes(folder / name, digest) is not None for name, digest in card["files"].items())
     return False
 
@@ -120,20 +115,25 @@ def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
     """
     from workbench.interp.summary.pack import unpacked
 
-    try:
-        weights = weights_of(checkpoint_folder(run, step))
-    except DataError:
-        return None
-    for place in places_of(run):
-        card = read_card(place, step, weights)
-        file = f"{name}.parquet"
-        if card is None or file not in card["files"]:
-            continue
-        data = _bytes(summary_folder(place, step) / file, card["files"][file])
+    file = f"{name}.parquet"
+    for folder, card in _summaries(run, step):
+        data = _bytes(folder / file, card["files"][file]) if file in card["files"] else None
         frame = None if data is None else unpacked(io.BytesIO(data))
         if frame is not None:
             return frame
     return None
+
+
+def _summaries(run: Path, step: int) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and card of each summary of a checkpoint's weights, in the order in which they are looked at."""
+    try:
+        weights = weights_of(checkpoint_folder(run, step))
+    except DataError:
+        return
+    for place in places_of(run):
+        card = read_card(place, step, weights)
+        if card is not None:
+            yield summary_folder(place, step), card
 
 
 def _bytes(file: Path, digest: Any) -> bytes | None:
