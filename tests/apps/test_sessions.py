@@ -7,12 +7,20 @@ import sys
 import threading
 import time
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import streamlit as st
 import torch
 from seen import bodies, check
-from streamlit.testing.v1 import AppTest
+from streamlit import config
+from streamlit.components.v2.component_manager import BidiComponentManager
+from streamlit.runtime import Runtime
+from streamlit.runtime.caching.storage.dummy_cache_storage import MemoryCacheStorageManager
+from streamlit.runtime.dataframe_source_manager import DataframeSourceManager
+from streamlit.runtime.media_file_manager import MediaFileManager
+from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
+from streamlit.testing.v1 import AppTest, app_test
 
 import workbench as wb
 from apps.answers import catalogue
@@ -26,7 +34,7 @@ GROWTH = 100.0
 """Megabytes that memory may grow by."""
 
 
-def _view(query: dict[str, str]) -> list[str]:
+def view(query: dict[str, str]) -> list[str]:
     """What a new session shows, once nothing comes any more: some figures are worked out behind the page."""
     test = AppTest.from_file(str(EXPLORER), default_timeout=300)
     test.query_params |= query
@@ -51,16 +59,19 @@ def numbers(texts: list[str]) -> list[str]:
     return re.findall(r"[+−-]?\d+\.\d+", "\n".join(text for text in texts if not text.startswith("<style")))
 
 
-def view(query: dict[str, str]) -> list[str]:
-    """`_view`, again where another run changed AppTest's option of the whole process under its feet."""
-    for _ in range(8):
-        with contextlib.suppress(KeyError):
-            return _view(query)
-    return _view(query)
-
-
 @pytest.fixture
 def started(runs, monkeypatch) -> Path:
+    """The explorer on the runs, in as many threads as like: AppTest sets the process's runtime and one of its
+    options before each run and takes them away after it, under the feet of the others. Here they are set once."""
+    option, runtime = config.get_option, MagicMock(spec=Runtime)
+    runtime.media_file_mgr = MediaFileManager(MemoryMediaFileStorage("/mock/media"))
+    runtime.dataframe_source_mgr = DataframeSourceManager()
+    runtime.cache_storage_manager = MemoryCacheStorageManager()
+    runtime.bidi_component_registry = BidiComponentManager()
+    monkeypatch.setattr(Runtime, "_instance", runtime)
+    monkeypatch.setattr(app_test, "Runtime", type("Unset", (Runtime,), {}))
+    monkeypatch.setattr(config, "get_option", lambda name: name == "global.appTest" or option(name))
+    monkeypatch.setattr(app_test, "patch_config_options", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(sys, "argv", ["explorer.py", "--runs", str(runs)])
     return runs
 
@@ -74,12 +85,7 @@ def test_eight_sessions_at_once_see_what_each_sees_alone(started):
     together: dict[int, list[str]] = {}
 
     def session(at: int) -> None:
-        for _ in range(
-            5
-        ):  # a run of an AppTest changes an option of the process, now and then under another's feet
-            with contextlib.suppress(KeyError):
-                together[at] = view(queries[at])
-                return
+        together[at] = view(queries[at])
 
     threads = [threading.Thread(target=session, args=(at,)) for at in range(len(queries))]
     for thread in threads:

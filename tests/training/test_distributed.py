@@ -149,7 +149,7 @@ def test_the_command_starts_and_stops_its_processes(tmp_path):
     run = tmp_path / "run"
     words = [sys.executable, "-m", "training", str(config), "--out", str(run), "--quiet", "--processes"]
     child = subprocess.Popen([*words, "2"], stderr=subprocess.PIPE, text=True)
-    while not checkpoint_steps(run) and child.poll() is None:
+    while not any(checkpoint_steps(run)) and child.poll() is None:
         time.sleep(0.05)
     child.send_signal(signal.SIGTERM)
     said = child.communicate(timeout=60)[1]
