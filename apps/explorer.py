@@ -11,6 +11,6 @@ import streamlit as st  # noqa: E402
 
 st.set_page_config(page_title="Workbench explorer", page_icon="🔎", layout="wide")
 
-from apps.frame import page  # noqa: E402
+from apps.entry import page  # noqa: E402
 
 page.show(sys.argv[1:])

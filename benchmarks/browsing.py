@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+EXPLORER = Path(__file__).resolve().parents[1] / "apps" / "explorer.py"
 FLAGS = [
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync",
     "--disable-component-update", "--disable-default-apps", "--disable-extensions", "--no-first-run",
@@ -27,14 +27,14 @@ AXIS, GAP = 20, 0.3
 class Server:
     """`streamlit run apps/explorer.py`, in a folder without runs of its own."""
 
-    def __init__(self, folder: Path, words: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, words: Sequence[str] = (), script: Path = EXPLORER) -> None:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.address = f"http://localhost:{port}"
-        command = [sys.executable, "-m", "streamlit", "run", str(ROOT / "apps" / "explorer.py")]
-        command += ["--server.port", str(port), "--", *words]
+        command = [sys.executable, "-m", "streamlit", "run", str(script), "--server.port", str(port)]
+        command += ["--server.headless", "true", "--browser.gatherUsageStats", "false", "--", *words]
         self.log = folder / "server.log"
         with open(self.log, "w") as log:
             self.process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
@@ -96,20 +96,27 @@ class Reader:
         self.context = browser.new_context(viewport={"width": 1400, "height": 1000})
         self.page = self.context.new_page()
         self.page.set_default_timeout(120_000)
-        self.server = server
+        self.server, self.complaints = server, complaints
         complaints.listen(self.page)
+
+    def another_tab(self) -> None:
+        """The same browser, with the page's files at hand."""
+        self.page.close()
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(120_000)
+        self.complaints.listen(self.page)
 
     def close(self) -> None:
         """Close the browser context."""
         self.context.close()
 
     def open(self, query: str = "") -> float:
-        """Go there; returns seconds until the verdict and the first chart are drawn."""
+        """Go there; returns seconds until the verdict and the first map are drawn."""
         began = time.perf_counter()
         self.page.goto(f"{self.server.address}/{query}")
         self.page.wait_for_function(
-            "() => document.querySelector('.wb-verdict') && document.querySelector("
-            "'[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg')"
+            "() => document.querySelector('.wb-verdict') && document.querySelector('.wb-map button, "
+            "[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg')"
         )
         return time.perf_counter() - began
 

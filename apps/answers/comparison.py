@@ -12,7 +12,7 @@ from apps.answers.catalogue import Opened
 from apps.answers.sources import Source
 from workbench.interp.components.matrix import component_matrix
 from workbench.interp.components.matrix_result import ComponentMatrix
-from workbench.interp.direct.writers import Component
+from workbench.interp.direct.component import Component
 from workbench.runs.catalogue import Run
 from workbench.runs.folder import METRICS, read_rows
 

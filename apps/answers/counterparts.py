@@ -9,7 +9,7 @@ import streamlit as st
 
 from apps.answers.catalogue import Opened
 from apps.answers.patching import Readout
-from apps.frame.frame import Wanted
+from apps.answers.wanted import Wanted
 from workbench.evals.encoding import causal_rows
 from workbench.evals.protocols import find_protocol
 from workbench.interp.direct.pair import first_difference

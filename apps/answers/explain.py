@@ -9,13 +9,11 @@ import numpy as np
 import streamlit as st
 
 from apps.answers.catalogue import Opened
-from apps.answers.sources import Source, protocol_of, scored_pairs
-from apps.answers.summaries import table
 from apps.look.tokens import Column, bare, side_by_side, visible
 
 if TYPE_CHECKING:  # the first view's sidebar needs no model, and torch takes two seconds
+    from workbench.interp.direct.component import Component
     from workbench.interp.direct.contributions import PairAttribution, TextAttribution
-    from workbench.interp.direct.writers import Component
 
 MINIMAL = ("grammatical", "ungrammatical")
 """What the sentences of a minimal pair are called."""
@@ -73,39 +71,6 @@ class Subject:
 def explain_pair(opened: Opened, good: str, bad: str, protocol: str, pll: str) -> "PairAttribution":
     """`attribute_pair`, remembered."""
     return _pair(opened, opened.key, good, bad, protocol, pll)
-
-
-def opening_pair(opened: Opened, source: Source) -> tuple[str, int] | None:
-    """Paradigm and pair to open on, see `workbench.interp.summary.opening`: as the run's summary has it, else
-    chosen now; None without either a summary or a saved result."""
-    known = _known_opening(opened, source)
-    if known is not None or source.saved is None:
-        return known
-    return _opening(opened, opened.key, source.saved.modified, source)
-
-
-def _known_opening(opened: Opened, source: Source) -> tuple[str, int] | None:
-    frame, saved = table(opened, "opening"), source.saved
-    if frame is None:
-        return None
-    rows = frame.loc[frame.pairs == source.key]
-    if saved is not None:
-        rows = rows.loc[(rows.fingerprint == saved.fingerprint) & (rows.protocol == saved.protocol)]
-        rows = rows.loc[rows.pll.isna() if saved.pll is None else rows.pll == saved.pll]
-    return None if rows.empty else (str(rows.paradigm.iloc[0]), int(rows.pair_id.iloc[0]))
-
-
-@st.cache_resource(max_entries=32, show_spinner="Looking for a telling pair …")
-def _opening(_opened: Opened, key: str, modified: int, _source: Source) -> tuple[str, int] | None:
-    from workbench.interp.summary.opening import opening_pair as choose
-
-    protocol, pll = protocol_of(_source)
-
-    def attribute(good: str, bad: str) -> "PairAttribution":
-        return explain_pair(_opened, good, bad, protocol, pll)
-
-    found = choose(_opened.model, _opened.tokenizer, scored_pairs(_source), protocol, pll, attribute)
-    return None if found is None else (found.paradigm, found.pair_id)
 
 
 def explain_text(opened: Opened, text: str) -> "TextAttribution":

@@ -11,7 +11,7 @@ from apps.answers import explain, paradigm_effects, summaries, switched_off
 from apps.answers.background import Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Reading, Subject
-from apps.frame.frame import Wanted
+from apps.answers.wanted import Wanted
 from workbench.interp.heads.result import HeadScores
 from workbench.interp.parts import Part, all_parts, find_parts
 

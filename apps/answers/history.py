@@ -13,8 +13,8 @@ from apps.answers.sources import Source
 from workbench.data.embedded.stories import stories
 from workbench.evals.blimp import blimp
 from workbench.evals.result import BlimpResult
+from workbench.interp.direct.component import Component
 from workbench.interp.direct.pair import attribute_pair
-from workbench.interp.direct.writers import Component
 from workbench.interp.heads.scores import head_scores
 from workbench.runs.folder import METRICS, read_rows
 

@@ -10,7 +10,7 @@ from apps.answers import explain, switched_off
 from apps.answers.background import Tick, Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.heads import own_copy, pair_subject
-from apps.frame.frame import Wanted
+from apps.answers.wanted import Wanted
 from workbench.interp.neurons.tokens import NeuronTokens
 from workbench.interp.parts import Part, find_parts
 

@@ -9,7 +9,7 @@ import streamlit as st
 
 from apps.answers.ablate import replacements
 from apps.answers.catalogue import Opened
-from apps.frame.frame import Wanted
+from apps.answers.wanted import Wanted
 from workbench.data.pairs import Pair, PairSet
 from workbench.evals.blimp import blimp
 from workbench.evals.intervals import Share, weighted_share

@@ -15,7 +15,7 @@ def downloads(name: str, table: "pd.DataFrame | None" = None, chart: Any = None)
     Args:
         name: of the files, and of the buttons' keys: one of its kind on a page.
         table: offered as CSV and JSON (a list of rows).
-        chart: an Altair chart, offered as SVG and PNG.
+        chart: an Altair chart or what makes one, offered as SVG and PNG.
     """
     file = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in name)[
         -80:
@@ -38,7 +38,8 @@ def _drawn(chart: Any, kind: str) -> str | bytes:
     """The chart as a file, on white; sizes that the page would fill are set."""
     import vl_convert
 
-    spec = json.loads(chart.to_json()) | {"background": "white"}
+    made: Any = chart if hasattr(chart, "to_json") else chart()
+    spec = json.loads(made.to_json()) | {"background": "white"}
     if spec.get("width", "container") == "container":
         spec["width"] = 760
     if kind == "svg":

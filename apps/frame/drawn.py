@@ -3,10 +3,14 @@
 The check takes about a third of the time that a chart takes; the tests make it.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
+
+PAINT = 0.5
+"""Seconds that a browser takes for the first view."""
 
 
 def drawn(chart: Any, key: str, on_select: Callable[[], None], selection: str, alt: str) -> None:
@@ -32,3 +36,11 @@ def still(chart: Any, alt: str) -> None:
         alt: what it shows, for readers who do not see it.
     """
     st.vega_lite_chart(chart.to_dict(validate=False), alt=alt)
+
+
+def painted() -> None:
+    """Once a session, when its first view has been sent: wait until the browser has drawn it. What comes
+    behind it (charts, whose library is large) would be loaded before."""
+    if not st.session_state.get("painted"):
+        st.session_state["painted"] = True
+        time.sleep(PAINT)

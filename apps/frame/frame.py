@@ -3,27 +3,8 @@
 from dataclasses import dataclass
 
 from apps.answers.catalogue import Asked, Opened
-from apps.answers.sources import Source
+from apps.answers.wanted import Wanted
 from apps.look.palette import Palette
-from workbench.evals.result import BlimpResult
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Two sentences to compare, and where they come from."""
-
-    good: str
-    bad: str
-    protocol: str = "native"
-    pll: str = "original"
-    origin: tuple[str, ...] = ()
-    paradigm: BlimpResult | None = None
-    """The decisions on the pair's whole paradigm; None for sentences of the reader's own."""
-    source: Source | None = None
-    """The set that the pair is of."""
-    uid: str | None = None
-    """The paradigm's name."""
-    pair_id: int | None = None
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import streamlit as st
 
 from apps.answers import catalogue, sources
 from apps.answers.catalogue import LAST, Asked, Opened
-from apps.answers.explain import opening_pair
+from apps.answers.opening import opening_pair
+from apps.answers.wanted import Wanted
 from apps.frame import address
-from apps.frame.frame import Wanted
 from apps.look import markup
 from workbench.errors import InputError, RunError
 from workbench.runs.architecture import in_words

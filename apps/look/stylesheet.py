@@ -58,6 +58,18 @@ _RULES = """
 }
 .wb-key i:first-child { margin-left: 0; }
 
+.wb-map { display: grid; gap: 3px; align-items: stretch; margin: 0.1rem 0 0; }
+.wb-map b {
+  color: var(--wb-muted); font-size: 0.78rem; font-weight: 400; align-self: center; text-align: center;
+}
+.wb-map button {
+  height: 2.05rem; min-width: 0; padding: 0; border: 0; border-radius: 4px; cursor: pointer; overflow: hidden;
+  font: inherit; font-size: 0.8rem; font-variant-numeric: tabular-nums; white-space: nowrap;
+}
+.wb-map button[aria-pressed="true"] { box-shadow: 0 0 0 2.5px var(--wb-ink); }
+.wb-map button:focus-visible { outline: 2.5px solid var(--wb-good); outline-offset: 1px; }
+[class*="st-key-picks-"] { display: none; }
+
 .wb-equation {
   display: flex; flex-wrap: wrap; gap: 0.3rem 0.55rem; align-items: baseline; margin: 0.2rem 0 0;
   font-variant-numeric: tabular-nums;

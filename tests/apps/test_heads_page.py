@@ -14,10 +14,10 @@ from seen import check, said
 
 import workbench as wb
 from apps.answers import background, catalogue, heads, neurons, sources
+from apps.answers.wanted import Wanted
 from apps.charts.head_map import head_map
 from apps.charts.histogram import histogram
 from apps.charts.score_intervals import score_intervals
-from apps.frame.frame import Wanted
 from apps.look import markup
 from apps.look.palette import palette
 from apps.look.passages import Shown, passages, words

@@ -9,7 +9,6 @@ from hf_folders import make_folder
 import workbench as wb
 from apps.answers import explain
 from apps.charts.component_map import component_map
-from apps.look.palette import LIGHT
 from workbench.interp.direct.writers import components
 from workbench.runs.foreign import import_run
 
@@ -92,7 +91,7 @@ def test_the_map_leaves_missing_parts_empty(layout):
          "component": part.label, "what": "w", "nats": 0.5}
         for part in components(config) if part.layer is not None
     ]  # fmt: skip
-    spec = component_map(rows, LIGHT, None).to_dict()
+    spec = component_map(rows).to_dict()
     cells = next(data for data in spec["datasets"].values() if "component" in data[0])
     assert len(cells) == len(rows)
     names = next(data for data in spec["datasets"].values() if "component" not in data[0])

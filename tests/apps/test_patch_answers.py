@@ -11,7 +11,7 @@ from scipy import stats
 
 from apps.answers import ablate, catalogue, counterparts, effects, patching
 from apps.answers import paradigm_ablation as paradigms
-from apps.frame.frame import Wanted
+from apps.answers.wanted import Wanted
 from workbench.data.embedded.stories import stories
 from workbench.data.pairs import open_pairs
 from workbench.errors import InputError

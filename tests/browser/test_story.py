@@ -69,7 +69,7 @@ def test_from_a_failing_pair_to_a_head_to_an_ablation_to_a_shared_link(visit):
 
     label = "L1H3" if "L1H3 on the" not in main(seen) else "L1H2"
     head = int(label[-1])
-    seen.page.mouse.click(*cell(seen, 1, head))
+    seen.page.click(f"[data-wb-pick={label}]")
     says(seen, f"{label} on the grammatical sentence")
     assert f"{label} on the ungrammatical sentence" in main(seen)
     assert f"head={label}" in seen.page.url

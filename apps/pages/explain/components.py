@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,15 @@ import streamlit as st
 
 from apps.answers import explain, switched_off
 from apps.answers.explain import View
+from apps.answers.wanted import Wanted
 from apps.charts.component_map import component_map
 from apps.frame import address
 from apps.frame.downloads import downloads
-from apps.frame.frame import Wanted
+from apps.frame.drawn import painted
+from apps.frame.picks import picks
 from apps.frame.told import fragment
 from apps.look import markup
+from apps.look.grid import component_grid
 from apps.look.palette import Palette
 from apps.pages.explain import attention, effect, mlp
 from apps.pages.explain.side import HOWS, Side
@@ -56,15 +60,16 @@ def show(sides: tuple[Side, ...], palette: Palette, explanation: str, wanted: Wa
             st.html(markup.ranking(_top(sides[0], values[0])))
     ends = [(palette.good, f"helps {subject.helps}"), (palette.bad, f"helps {subject.hurts}")]
     st.html(markup.key(ends, "Nats. Click a head or an MLP."))
+    painted()
     later: list[Callable[[], None]] = []
     for side, view in zip(sides, views, strict=True):
         _chosen(side, view, palette, wanted, later, len(sides) > 1)
     for fill in later:
         fill()
     for side, view, row in zip(sides, views, values, strict=True):
-        _table(
-            side, len(sides) > 1, explanation, {} if how == "direct" else {f"{HOWS[how]}: {view.label}": row}
-        )
+        more = {} if how == "direct" else {f"{HOWS[how]}: {view.label}": row}
+        rows = explain.cells(side.subject, row)
+        _table(side, len(sides) > 1, explanation, more, lambda rows=rows: component_map(rows, limit))
 
 
 def _chosen(
@@ -150,32 +155,33 @@ def _map(side: Side, view: View, how: str, values: np.ndarray, limit: float, pal
         digest = hashlib.sha256(
             f"{side.state}|{subject.key}|{view.key}|{how}|{palette.name}".encode()
         ).hexdigest()[:12]
-        key = f"map-{digest}"
+        name = f"map-{digest}"
 
-        def picked() -> None:
-            cells = st.session_state[key]["selection"].get("cell", [])
-            label = cells[0].get("component") if cells else None
+        def picked(label: str) -> None:
             if label in parts:
                 st.session_state[side.state] = label
                 st.session_state[side.picked] = True
 
-        st.altair_chart(
-            component_map(rows, palette, st.session_state[side.state] if parts else None, limit),
-            key=key,
-            on_select=picked,
-            selection_mode="cell",
-            alt=f"{HOWS[how]}: nats of heads and MLPs by layer",
-        )
+        chosen = st.session_state[side.state] if parts else None
+        label = f"{HOWS[how]}: nats of heads and MLPs by layer"
+        st.html(component_grid(rows, palette, name, chosen, limit, label))
+        picks(name, picked)
     if how == "direct":
         st.html(markup.equation(explain.groups(subject, view), (view.total_name, view.total)))
     else:
         st.caption(f"{CHOICE[how]} Effects of single components do not sum to the whole.")
 
 
-def _table(side: Side, several: bool, explanation: str, more: dict[str, np.ndarray]) -> None:
+def _table(
+    side: Side, several: bool, explanation: str, more: dict[str, np.ndarray], figure: Callable[[], Any]
+) -> None:
+    """The contributions; the table is made once it is opened, for its library is large."""
     opened, subject = side.opened, side.subject
     who = f" of {markup.plain(opened.name)}" if several else ""
-    with st.expander(f"All {len(subject.components)} contributions{who} as a table"):
+    label = f"All {len(subject.components)} contributions{who} as a table"
+    with st.expander(label, key=f"contributions-{side.state}", on_change="rerun") as place:
+        if not place.open:
+            return
         st.caption(explanation)
         frame = pd.DataFrame({
             "component": [component.label for component in subject.components],
@@ -195,4 +201,5 @@ def _table(side: Side, several: bool, explanation: str, more: dict[str, np.ndarr
                 f"{each.label}: sum of contributions {markup.number(parts, 4)}{uniform} = {each.total_name} "
                 f"{markup.number(each.total, 4)}; rounding {each.rest:.1e}."
             ))  # fmt: skip
-        downloads(f"{opened.name}-{side.state}-contributions", frame)
+        chart = figure if explain.part_labels(subject.components) else None
+        downloads(f"{opened.name}-{side.state}-contributions", frame, chart)

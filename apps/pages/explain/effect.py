@@ -7,7 +7,7 @@ import streamlit as st
 
 from apps.answers import paradigm_effects, switched_off
 from apps.answers.explain import View
-from apps.frame.frame import Wanted
+from apps.answers.wanted import Wanted
 from apps.frame.told import told
 from apps.look import markup
 from apps.pages.explain.side import Side

@@ -8,7 +8,8 @@ import streamlit as st
 from apps.answers import beside, explain
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Subject
-from apps.frame.frame import Frame, Wanted
+from apps.answers.wanted import Wanted
+from apps.frame.frame import Frame
 from apps.frame.told import told
 from apps.look import markup
 from apps.look.palette import Palette

@@ -9,11 +9,12 @@ import streamlit as st
 
 from apps.answers import heads, paradigm_effects
 from apps.answers.catalogue import Opened
+from apps.answers.wanted import Wanted
 from apps.charts.head_map import head_map
 from apps.frame import address, waiting
 from apps.frame.downloads import downloads
 from apps.frame.drawn import drawn
-from apps.frame.frame import Frame, Wanted
+from apps.frame.frame import Frame
 from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.pages.explain import attention

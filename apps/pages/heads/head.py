@@ -8,18 +8,19 @@ import streamlit as st
 
 from apps.answers import explain, heads, paradigm_effects, switched_off
 from apps.answers.catalogue import Opened
+from apps.answers.wanted import Wanted
 from apps.charts.score_intervals import score_intervals
 from apps.frame import address, waiting
 from apps.frame.downloads import downloads
 from apps.frame.drawn import still
-from apps.frame.frame import Frame, Wanted
+from apps.frame.frame import Frame
 from apps.frame.sidebar import TEXT
 from apps.frame.told import told
 from apps.look import markup
 from apps.look.tokens import visible
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, Side
-from workbench.interp.direct.writers import Component
+from workbench.interp.direct.component import Component
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette

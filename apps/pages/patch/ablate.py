@@ -8,9 +8,10 @@ from apps.answers import ablate, explain
 from apps.answers.ablate import Said
 from apps.answers.catalogue import Opened
 from apps.answers.explain import MINIMAL, OWN
+from apps.answers.wanted import Wanted
 from apps.frame import address
 from apps.frame.downloads import downloads
-from apps.frame.frame import Frame, Wanted
+from apps.frame.frame import Frame
 from apps.frame.told import told
 from apps.look import markup
 from apps.look.changes import Changed, changes

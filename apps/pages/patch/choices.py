@@ -9,8 +9,8 @@ from apps.answers.ablate import story_count
 from apps.answers.catalogue import Opened
 from apps.answers.counterparts import counterpart
 from apps.answers.patching import METRICS, SITES, WAYS, Readout, Setting
+from apps.answers.wanted import Wanted
 from apps.frame import address
-from apps.frame.frame import Wanted
 from apps.look import markup
 from apps.look.tokens import bare
 

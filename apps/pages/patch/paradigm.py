@@ -7,9 +7,10 @@ import streamlit as st
 from apps.answers import ablate
 from apps.answers import paradigm_ablation as answers
 from apps.answers.catalogue import Opened
+from apps.answers.wanted import Wanted
 from apps.frame import journey
 from apps.frame.downloads import downloads
-from apps.frame.frame import Frame, Wanted
+from apps.frame.frame import Frame
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.pages.explain.pair import CARD

@@ -9,11 +9,12 @@ from apps.answers import ablate, effects
 from apps.answers import paradigm_ablation as paradigms
 from apps.answers.catalogue import Opened
 from apps.answers.effects import Effects
+from apps.answers.wanted import Wanted
 from apps.charts.effects import effects as effects_chart
 from apps.frame import address
 from apps.frame.downloads import downloads
 from apps.frame.drawn import drawn
-from apps.frame.frame import Frame, Wanted
+from apps.frame.frame import Frame
 from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.look.palette import Palette

@@ -5,11 +5,11 @@ import streamlit as st
 from apps.answers import explain, matching
 from apps.answers.catalogue import Opened
 from apps.answers.matching import Matching
+from apps.answers.wanted import Wanted
 from apps.charts.attention_map import LARGEST, attention_map
 from apps.charts.similarity import similarity
 from apps.frame import address
 from apps.frame.downloads import downloads
-from apps.frame.frame import Wanted
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.look.palette import Palette

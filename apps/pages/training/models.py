@@ -8,11 +8,12 @@ import streamlit as st
 from apps.answers import catalogue, comparison
 from apps.answers.catalogue import Opened
 from apps.answers.comparison import Parts
+from apps.answers.wanted import Wanted
 from apps.charts.cumulative import cumulative
 from apps.charts.depth_map import depth_map
 from apps.frame import journey
 from apps.frame.downloads import downloads
-from apps.frame.frame import Frame, Wanted
+from apps.frame.frame import Frame
 from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.look.palette import Palette

@@ -1,8 +1,8 @@
 """One pair, or the mean of its paradigm: a choice that both views share."""
 
 from apps.answers import comparison
+from apps.answers.wanted import Wanted
 from apps.frame import address
-from apps.frame.frame import Wanted
 
 OVER = {"pair": "This pair", "paradigm": "Mean of the paradigm"}
 

@@ -12,11 +12,11 @@ from apps.answers.catalogue import Opened
 from apps.answers.comparison import Parts
 from apps.answers.history import PairThen
 from apps.answers.remembered import memory
+from apps.answers.wanted import Wanted
 from apps.charts.curves import curves
 from apps.charts.depth_map import depth_map
 from apps.frame import journey
 from apps.frame.downloads import downloads
-from apps.frame.frame import Wanted
 from apps.frame.told import fragment
 from apps.look import markup
 from apps.look.palette import Palette

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from workbench.errors import DataError, InputError, nearest
 from workbench.files import read_json, write_bytes, write_json
 from workbench.interp.components.statistics import summary, welch
-from workbench.interp.direct.writers import Component
+from workbench.interp.direct.component import Component
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from workbench.evals.protocols import Protocol
-from workbench.interp.direct.writers import Component
+from workbench.interp.direct.component import Component
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,25 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.interp.direct.component import Component
 from workbench.interp.direct.paths import Path, from_readout
 
 TOKENS_PER_FORWARD = 4096
 
 EMBEDDINGS = {"embed": "hook_embed", "pos_embed": "hook_pos_embed", "token_type": "hook_token_type_embed"}
 """Kind of component -> hook point of what the embedding adds up."""
-
-
-class Component(NamedTuple):
-    """One writer into the residual stream."""
-
-    label: str
-    """`embed`, `pos_embed`, `token_type`, `L2H1`, `L2 MLP` or `biases`; if asked for `L2N17` instead of the
-    MLP, and `L2 b_O`, `L2 b_out`, `ln_final.b`, `b_U` ... instead of `biases`."""
-    kind: str
-    """`embed`, `pos_embed`, `token_type`, `head`, `mlp`, `neuron`, `bias` or `biases`."""
-    layer: int | None = None
-    head: int | None = None
-    neuron: int | None = None
 
 
 class Written(NamedTuple):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.interp.direct.writers import Component
+from workbench.interp.direct.component import Component
 from workbench.interp.patching.base_run import Base
 from workbench.interp.patching.path_ends import EMBED, Receiver, layer_of
 from workbench.interp.patching.rerun import before

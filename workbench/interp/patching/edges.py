@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from workbench.evals.scoring import ready
-from workbench.interp.direct.writers import Component
+from workbench.interp.direct.component import Component
 from workbench.interp.patching.attribution import GradientRun
 from workbench.interp.patching.base_run import Base
 from workbench.interp.patching.direct_paths import needed, walk

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from workbench.interp.direct.writers import Component
+from workbench.interp.direct.component import Component
 
 if TYPE_CHECKING:
     import pandas as pd

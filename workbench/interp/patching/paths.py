@@ -17,7 +17,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
-from workbench.interp.direct.writers import Component
+from workbench.interp.direct.component import Component
 from workbench.interp.patching.base_run import Base
 from workbench.interp.patching.direct_paths import answer, moving, needed, walk
 from workbench.interp.patching.metric_choice import choose_metric

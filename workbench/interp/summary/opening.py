@@ -1,14 +1,19 @@
-"""The pair to open on: a clear mistake whose components can be told."""
+"""The pair to open on: a clear mistake at one token, so that its components can be told."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from workbench.interp.direct.contributions import PairAttribution
 from workbench.interp.direct.pair import attribute_pair
 
 if TYPE_CHECKING:
     import pandas as pd
+
+LOOKED_AT = 2000
+"""Mistakes whose tokens are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,23 +26,40 @@ class Opening:
     """Over the whole sentences."""
     difference_at_place: float
     """At the first token that differs."""
+    pair: PairAttribution = dataclasses.field(repr=False, compare=False)
+    """What it is made of."""
 
 
-def candidates(frame: "pd.DataFrame", count: int = 6) -> "pd.DataFrame":
+def candidates(frame: "pd.DataFrame", tokenizer: Any = None, count: int = 6) -> "pd.DataFrame":
     """Mistakes to open on: the clearest one of each paradigm that the model mostly gets right (else of all),
-    of sentences with equally many tokens where there are any; clearest first.
+    of sentences that differ in one token where there are any, else of equally many; clearest first.
 
     Args:
         frame: as `BlimpResult.per_pair`, with sentences.
+        tokenizer: the model's; None: tokens are not looked at.
         count: at most so many.
     """
     accuracy = frame.groupby("paradigm").correct.transform("mean")
     even = frame.tokens_good == frame.tokens_bad
     wrong = frame.correct < 0.5
-    kinds = (wrong & even & (accuracy > 0.5), wrong & even, wrong, frame.correct >= 0)
+    single = _single(frame, wrong & even & (accuracy > 0.5), tokenizer)
+    kinds = (single, wrong & even & (accuracy > 0.5), wrong & even, wrong, frame.correct >= 0)
     chosen = next((frame[kind] for kind in kinds if kind.any()), frame)
     clearest = chosen.loc[chosen.groupby("paradigm").margin.idxmin()]
     return clearest.sort_values(["margin", "paradigm"], kind="stable").head(count)
+
+
+def _single(frame: "pd.DataFrame", among: "pd.Series", tokenizer: Any) -> np.ndarray:
+    """Which of the clearest of these pairs differ in one token only."""
+    found = np.zeros(len(frame), dtype=bool)
+    rows = np.flatnonzero(among.to_numpy())
+    if tokenizer is None or not len(rows):
+        return found
+    rows = rows[np.argsort(frame.margin.to_numpy()[rows], kind="stable")][:LOOKED_AT]
+    goods, bads = (frame[name].iloc[rows].tolist() for name in ("sentence_good", "sentence_bad"))
+    for row, good, bad in zip(rows, tokenizer(goods)["input_ids"], tokenizer(bads)["input_ids"], strict=True):
+        found[row] = len(good) == len(bad) and sum(a != b for a, b in zip(good, bad, strict=True)) == 1
+    return found
 
 
 def opening_pair(
@@ -64,10 +86,11 @@ def opening_pair(
         return attribute_pair(model, tokenizer, good, bad, protocol=protocol, pll=pll)
 
     found = []
-    for row in candidates(frame).to_dict("records"):
+    for row in candidates(frame, tokenizer).to_dict("records"):
         pair = (attribute or own)(row["sentence_good"], row["sentence_bad"])
         where = Opening(
-            str(row["paradigm"]), int(row["pair_id"]), float(pair.difference), float(pair.difference_at_place)
-        )
+            str(row["paradigm"]), int(row["pair_id"]), float(pair.difference),
+            float(pair.difference_at_place), pair,
+        )  # fmt: skip
         found.append((max(where.difference, where.difference_at_place), where.paradigm, where.pair_id, where))
     return min(found)[-1] if found else None

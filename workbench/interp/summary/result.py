@@ -1,4 +1,4 @@
-"""`Summary`: what is known of a run at a first look, as three tables."""
+"""`Summary`: what is known of a run at a first look, as tables."""
 
 import dataclasses
 from functools import cached_property
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from workbench.interp.components.matrix_result import ComponentMatrix
+    from workbench.interp.direct.contributions import TextAttribution
     from workbench.interp.heads.result import HeadScores
 
 
@@ -44,7 +45,9 @@ class Summary:
     @cached_property
     def tables(self) -> "dict[str, pd.DataFrame]":
         """By name: `head_scores` (`HeadScores.to_frame`), `components` (`ComponentMatrix.to_frame` and the
-        set of pairs), `opening` (one row for each set of pairs); one that cannot be made is left out."""
+        set of pairs), and of the pairs to open on `opening` (one row for each set of pairs), `opening_parts`
+        (`PairAttribution.to_frame`) and `opening_tokens` (sentence, id, token, log_prob), these two with the
+        set's name; one that cannot be made is left out."""
         import pandas as pd
 
         found: dict[str, pd.DataFrame] = {}
@@ -53,8 +56,17 @@ class Summary:
         about = {"pairs": self.components.name, "protocol": self.components.protocol}
         found["components"] = self.components.to_frame().drop(columns=["run", "step"]).assign(**about)
         if self.openings:
-            rows = [{**dataclasses.asdict(one), **dataclasses.asdict(one.opening)} for one in self.openings]
-            found["opening"] = pd.DataFrame(rows).drop(columns="opening")
+            found["opening"] = pd.DataFrame([_opening(one) for one in self.openings])
+            pairs = [(one.pairs, one.opening.pair) for one in self.openings]
+            found["opening_parts"] = pd.concat([pair.to_frame().assign(pairs=name) for name, pair in pairs])
+            sides = [
+                (name, side, of)
+                for name, pair in pairs
+                for side, of in (("good", pair.good), ("bad", pair.bad))
+            ]
+            found["opening_tokens"] = pd.concat(
+                [_tokens(of).assign(pairs=name, sentence=side) for name, side, of in sides]
+            )
         return found
 
     def to_frame(self) -> "pd.DataFrame":
@@ -64,3 +76,24 @@ class Summary:
     def plot(self) -> Any:
         """The component x paradigm matrix; needs matplotlib."""
         return self.components.plot()
+
+
+def _opening(one: SetOpening) -> dict[str, Any]:
+    row = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    pair = row.pop("opening").pair
+    names = (
+        "difference",
+        "difference_at_place",
+        "uniform_at_place",
+        "uniform_whole",
+        "place",
+        "same_context",
+    )
+    where = {"paradigm": one.opening.paradigm, "pair_id": one.opening.pair_id}
+    return row | where | {name: getattr(pair, name) for name in names}
+
+
+def _tokens(text: "TextAttribution") -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({"id": text.ids, "token": text.tokens, "log_prob": text.log_probs})

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from workbench.interp.summary.result import Summary
 
 FOLDER, CARD = "explain", "summary.json"
-FORMAT = 1
+FORMAT = 2
 """Of the tables; those of another format are made again."""
 LIMIT = 64_000_000
 """Bytes of a table that are read."""
@@ -52,7 +52,8 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
     Args:
         summary: what `make_summary` gave.
         place: the run's folder, or that of its results (`workbench.runs.shipped.results_folder`).
-        small: for a run that ships; see `workbench.interp.summary.pack.BITS`.
+        small: for a run that ships: numbers in few bits (`workbench.interp.summary.pack.BITS`), but for the
+            pairs to open on; and tokens of our own sentences only.
 
     Returns:
         The folder.
@@ -60,7 +61,15 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
     from workbench import __version__
     from workbench.interp.summary.pack import packed
 
-    files = {f"{name}.parquet": packed(frame, small) for name, frame in summary.tables.items()}
+    tables = dict(summary.tables)
+    if small and "opening" in tables:
+        opening, tokens = tables["opening"], tables["opening_tokens"]
+        ours = opening.pairs[opening.source == "embedded"]
+        tables["opening_tokens"] = tokens[tokens.pairs.isin(ours)]
+    files = {
+        f"{name}.parquet": packed(frame, small and not name.startswith("opening"))
+        for name, frame in tables.items()
+    }
     card = {
         "format": FORMAT,
         "workbench": __version__,
@@ -103,7 +112,7 @@ def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
 
 
 def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
-    """A table of a run's summary: `head_scores`, `components` or `opening`; see `Summary.tables`.
+    """A table of a run's summary: see `Summary.tables`.
 
     Args:
         run: the run's folder.

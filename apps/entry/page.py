@@ -6,8 +6,11 @@ from importlib import import_module
 import streamlit as st
 
 from apps.answers import catalogue
-from apps.frame import address, early, journey, sidebar, start
-from apps.frame.frame import Frame, Wanted
+from apps.answers.catalogue import Opened
+from apps.answers.wanted import Wanted
+from apps.entry import early, start
+from apps.frame import address, journey, sidebar
+from apps.frame.frame import Frame
 from apps.frame.told import told
 from apps.look import markup
 from apps.look.palette import palette
@@ -28,13 +31,12 @@ def show(arguments: Sequence[str]) -> None:
         chosen = menu()
         with st.sidebar:
             opened = sidebar.choose_model(asked, runs)
-            beside = sidebar.choose_beside(runs, opened)
-            what = sidebar.choose_subject()
+        beside: Opened | None = None
         wanted: Wanted | str | None = None
-        with (
-            told() as said,
-            st.sidebar,
-        ):  # told in the middle of the page: on a telephone the sidebar is closed
+        with told(), st.sidebar:  # told in the middle of the page: on a telephone the sidebar is closed
+            beside = sidebar.choose_beside(runs, opened)
+        with told() as said, st.sidebar:
+            what = sidebar.choose_subject()
             if what == "pair":
                 wanted = sidebar.choose_pair(opened, asked.data)
             elif what == "sentences":
@@ -48,7 +50,7 @@ def show(arguments: Sequence[str]) -> None:
         pair = wanted if isinstance(wanted, Wanted) else None
         text = wanted if isinstance(wanted, str) else None
         with told(said):
-            early.until_loaded(PAGES[chosen], opened, pair)
+            early.until_loaded(PAGES[chosen], opened, pair, colours)
             import_module(PAGES[chosen].module).show(Frame(asked, opened, beside, pair, text, colours))
 
 
