@@ -50,5 +50,6 @@ def _watch(work: Work, what: str, cancel: Callable[[], None], key: str) -> None:
     left = "" if work.left is None else f", about {max(1, round(work.left))} s to go"
     bar, button = st.columns([5, 1], vertical_alignment="center")
     bar.progress(min(1.0, work.share), text=markup.plain(f"{what}: {work.share:.0%}{left}"))
-    if button.button("Cancel", key=key, on_click=cancel):
+    help = "Ends it for everybody who waits for the same on this server."
+    if button.button("Cancel", key=key, on_click=cancel, help=help):
         st.rerun(scope="app")

@@ -180,9 +180,16 @@ def _table(
     who = f" of {markup.plain(opened.name)}" if several else ""
     label = f"All {len(subject.components)} contributions{who} as a table"
     with st.expander(label, key=f"contributions-{side.state}", on_change="rerun") as place:
+        st.caption(explanation)
+        for each in subject.views:
+            parts = float(each.values.sum())
+            uniform = f" + uniform {markup.number(each.uniform, 4)}" if each.uniform else ""
+            st.caption(markup.plain(
+                f"{each.label}: sum of contributions {markup.number(parts, 4)}{uniform} = {each.total_name} "
+                f"{markup.number(each.total, 4)}; rounding {each.rest:.1e}."
+            ))  # fmt: skip
         if not place.open:
             return
-        st.caption(explanation)
         frame = pd.DataFrame({
             "component": [component.label for component in subject.components],
             "what": [explain.describe(component) for component in subject.components],
@@ -194,12 +201,5 @@ def _table(
             for label in (*(each.label for each in subject.views), *more)
         }
         st.dataframe(frame, hide_index=True, column_config=numbers, height=320)
-        for each in subject.views:
-            parts = float(each.values.sum())
-            uniform = f" + uniform {markup.number(each.uniform, 4)}" if each.uniform else ""
-            st.caption(markup.plain(
-                f"{each.label}: sum of contributions {markup.number(parts, 4)}{uniform} = {each.total_name} "
-                f"{markup.number(each.total, 4)}; rounding {each.rest:.1e}."
-            ))  # fmt: skip
         chart = figure if explain.part_labels(subject.components) else None
         downloads(f"{opened.name}-{side.state}-contributions", frame, chart)
