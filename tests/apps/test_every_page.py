@@ -52,6 +52,8 @@ def test_a_damaged_model_beside(page, runs, key):
     test = page(runs, page=key, beside="damaged")
     check(test)
     assert "damaged has no whole checkpoint" in said(test.main, "error")
+    if key == "explain":
+        assert 'class="wb-verdict"' in said(test.main), "the page of model A stays"
 
 
 def test_a_run_deleted_while_open(page, runs, tmp_path, key):

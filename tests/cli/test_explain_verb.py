@@ -9,7 +9,7 @@ import pytest
 from apps.answers import catalogue, summaries
 from workbench.files import sha256
 from workbench.interp.components.matrix import component_matrix
-from workbench.interp.summary.saved import read_table
+from workbench.interp.summary.saved import FORMAT, read_table
 from workbench.runs.catalogue import load
 
 LITTLE = ("--limit", 1, "--stories", 2, "--methods", "direct", "--quiet")
@@ -64,7 +64,7 @@ def test_the_page_reads_it_or_nothing(workbench, root):
     assert read_table(root / "plain", 8, "opening") is None
     card = file.parent / "summary.json"
     text = card.read_text()
-    for damaged in ("", "[]", "{}", text.replace('"format": 1', '"format": 99'), text.replace(
+    for damaged in ("", "[]", "{}", text.replace(f'"format": {FORMAT}', '"format": 99'), text.replace(
         json.loads(text)["weights"], "0" * 64)):  # fmt: skip
         card.write_text(damaged)
         assert read_table(root / "plain", 8, "components") is None

@@ -25,7 +25,8 @@ def test_a_member_carries_its_summary(runs, tmp_path, monkeypatch, unchecked):
     assert check_manifest(family.path) > 5
     files = list((family.path / "two-heads" / "explain").rglob("*.*"))
     assert {file.name for file in files} == {
-        "head_scores.parquet", "components.parquet", "opening.parquet", "summary.json",
+        "head_scores.parquet", "components.parquet", "opening.parquet", "opening_parts.parquet",
+        "opening_tokens.parquet", "summary.json",
     }  # fmt: skip
     assert sum(file.stat().st_size for file in files) < 20_000
     assert not any(SECRET.encode()[:14] in file.read_bytes() for file in files)
@@ -35,6 +36,10 @@ def test_a_member_carries_its_summary(runs, tmp_path, monkeypatch, unchecked):
     step = int(files[0].parent.name.removeprefix("step-"))
     opening = read_table(member, step, "opening")
     assert list(opening.pairs) == ["blimp", "embedded"]
+    assert set(read_table(member, step, "opening_parts").pairs) == {"blimp", "embedded"}
+    assert set(read_table(member, step, "opening_tokens").pairs) == {"embedded"}, (
+        "tokens of others' sentences"
+    )
     table = read_table(member, step, "components")
     assert set(table.method) == {"direct", "ablate"}
     assert (table.n == 2).all()

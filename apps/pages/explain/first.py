@@ -24,10 +24,8 @@ def show(opened: Opened, wanted: Wanted, palette: Palette) -> None:
         kind = "neither sentence" if margin == 0 else f"the {'right' if margin > 0 else 'wrong'} sentence"
         st.html(markup.headline(f"{opened.name} prefers {kind}"))
     else:
-        names = explain.MINIMAL
-        st.html(
-            markup.verdict(opened.name, found.difference, "the wrong sentence", f"the {names[0]} sentence")
-        )
+        right = f"the {explain.MINIMAL[0]} sentence"
+        st.html(markup.verdict(opened.name, found.difference, "the wrong sentence", right))
     st.html(markup.where([*wanted.origin, f"checkpoint {opened.run.step:,}"]))
     if found is None or not found.columns:
         st.html(markup.sentences(wanted.good, wanted.bad))
