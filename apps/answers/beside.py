@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from apps.answers import sources
+from apps.answers.catalogue import Opened
 from apps.answers.sources import Saved
+from apps.answers.wanted import Wanted
 from workbench.evals.intervals import Share, weighted_share
 
 if TYPE_CHECKING:
@@ -47,6 +49,16 @@ def share(saved: Saved, paradigm: str) -> Share | None:
         return None
     row = frame.loc[paradigm]
     return weighted_share([row.accuracy], [int(row.n)], [1.0], int(row.ties))
+
+
+def of_paradigm(opened: Opened, wanted: Wanted, second: bool) -> Share | None:
+    """How a model fares on all pairs of the wanted paradigm: model A, or model B from its saved result; None
+    where that is not known."""
+    if wanted.paradigm is None or not second:
+        return None if wanted.paradigm is None else wanted.paradigm.overall.micro
+    saved = None if wanted.source is None else wanted.source.saved or wanted.source.other
+    mine = None if saved is None else matching(opened.run.path, saved, opened.run.step)
+    return None if mine is None or wanted.uid is None else share(mine, wanted.uid)
 
 
 def overall(columns: Sequence[Column]) -> "pd.DataFrame":

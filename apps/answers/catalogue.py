@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from apps.answers.libraries import libraries
 from workbench.errors import RunError, nearest
 from workbench.runs.catalogue import Run, RunSummary, summarise
 from workbench.runs.checkpoint import MANIFEST, checkpoint_folder, checkpoint_steps
@@ -57,6 +58,7 @@ class Opened:
             WorkbenchError: the weights do not fit, or the tokenizer is another.
         """
         if not self.is_loaded:
+            libraries()
             with self.lock:
                 _ = self.run.model.requires_grad_(False)
         return self.run.model
@@ -64,6 +66,7 @@ class Opened:
     @property
     def tokenizer(self) -> Any:
         """The run's tokenizer."""
+        libraries()
         return self.run.tokenizer
 
 

@@ -8,6 +8,7 @@ import streamlit as st
 
 from apps.answers.catalogue import Opened
 from apps.answers.explain import MINIMAL, Subject, View, explain_pair
+from apps.answers.libraries import libraries
 from apps.answers.sources import Source, protocol_of, scored_pairs
 from apps.answers.summaries import table
 from apps.look.tokens import Column, Scored, bare, side_by_side
@@ -92,6 +93,7 @@ def _scored(tokens: "pd.DataFrame | None", pairs: str, side: str) -> list[Scored
 
 @st.cache_resource(max_entries=32, show_spinner="Looking for a telling pair …")
 def _opening(_opened: Opened, key: str, modified: int, _source: Source) -> tuple[str, int] | None:
+    libraries()
     from workbench.interp.summary.opening import opening_pair as choose
 
     protocol, pll = protocol_of(_source)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from apps.answers.catalogue import Opened
+from apps.answers.libraries import libraries
 from apps.answers.pairs_at_hand import pairs_at_hand, place_of
 from workbench.data.pairs import Pair, PairSet, open_pairs
 from workbench.data.pairs_at_hand import paradigm_of
@@ -166,6 +167,7 @@ def whole(saved: Saved, data: str | None = None) -> BlimpResult:
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _joined(path: str, modified: int, fingerprint: str, _pairs: PairSet) -> BlimpResult:
+    libraries()
     from workbench.data.tokenizer import load_tokenizer
 
     result = _result(path, modified)
@@ -239,6 +241,7 @@ def _part(path: str, modified: int, paradigm: str, _source: Source) -> BlimpResu
 def _score(
     _opened: Opened, key: str, pairs: str, paradigm: str, protocol: str, pll: str, _source: Source
 ) -> BlimpResult:
+    libraries()
     from workbench.evals.blimp import blimp
 
     pairs_of = pair_set(_source)

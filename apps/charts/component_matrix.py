@@ -30,9 +30,7 @@ def component_matrix(
     y = alt.Y(f"{name}:N", sort=rows, title=None)
     y = y.axis(labelLimit=230, labelPadding=8, labelExpr=WORDS, **BARE)
     x = alt.X("component:N", sort=columns, title=None)
-    x = x.axis(
-        orient="top", labelAngle=-50 if len(columns) > 12 else 0, labelOverlap=len(columns) > 40, **BARE
-    )
+    x = x.axis(orient="top", labelAngle=-50 if len(columns) > 12 else 0, labelOverlap="greedy", **BARE)
     colours = alt.Scale(domain=[-limit, limit], range=list(palette.diverging), interpolate="rgb")
     base = alt.Chart(frame).encode(x=x, y=y)
     cells = base.mark_rect(cornerRadius=3, cursor="pointer").encode(

@@ -6,6 +6,7 @@ from importlib import import_module
 import streamlit as st
 
 from apps.answers.catalogue import Opened
+from apps.answers.libraries import libraries
 from apps.answers.wanted import Wanted
 from apps.frame.drawn import painted
 from apps.look import markup
@@ -29,6 +30,7 @@ def until_loaded(page: Page, opened: Opened, wanted: Wanted | None, palette: Pal
                 first.show(opened, wanted, palette)
             st.html(markup.bars(f"Reading {opened.name} …"))
         painted()
+        libraries()
         import_module(page.module)
         _ = opened.tokenizer, opened.model
     finally:

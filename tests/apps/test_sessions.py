@@ -1,29 +1,15 @@
-"""Many readers at once, and one for a long time: nobody sees another's hooks, and memory stays."""
+"""One reader for a long time: memory stays. (Many at once are in tests/browser/test_many_readers.py.)"""
 
-import contextlib
 import gc
 import re
 import sys
-import threading
-import time
 from pathlib import Path
-from unittest.mock import MagicMock
 
 import pytest
-import streamlit as st
-import torch
 from seen import bodies, check
-from streamlit import config
-from streamlit.components.v2.component_manager import BidiComponentManager
-from streamlit.runtime import Runtime
-from streamlit.runtime.caching.storage.dummy_cache_storage import MemoryCacheStorageManager
-from streamlit.runtime.dataframe_source_manager import DataframeSourceManager
-from streamlit.runtime.media_file_manager import MediaFileManager
-from streamlit.runtime.memory_media_file_storage import MemoryMediaFileStorage
-from streamlit.testing.v1 import AppTest, app_test
+from streamlit.testing.v1 import AppTest
 
 import workbench as wb
-from apps.answers import catalogue
 from apps.pages import PAGES
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -34,114 +20,15 @@ GROWTH = 100.0
 """Megabytes that memory may grow by."""
 
 
-def view(query: dict[str, str]) -> list[str]:
-    """What a new session shows, once nothing comes any more: some figures are worked out behind the page."""
-    test = AppTest.from_file(str(EXPLORER), default_timeout=300)
-    test.query_params |= query
-    test.run()
-    check(test)
-    for _ in range(40):
-        before = shown(test)
-        time.sleep(0.1)
-        test.run()
-        check(test)
-        if shown(test) == before:
-            break
-    return shown(test)
-
-
 def shown(test: AppTest) -> list[str]:
     """All text; but for times, which differ from run to run."""
     return [re.sub(r"\b[\d.,]+ ?(?:s|ms|seconds?|minutes?)\b", "…", body) for body in bodies(test)]
 
 
-def numbers(texts: list[str]) -> list[str]:
-    return re.findall(r"[+−-]?\d+\.\d+", "\n".join(text for text in texts if not text.startswith("<style")))
-
-
 @pytest.fixture
 def started(runs, monkeypatch) -> Path:
-    """The explorer on the runs, in as many threads as like: AppTest sets the process's runtime and one of its
-    options before each run and takes them away after it, under the feet of the others. Here they are set once."""
-    option, runtime = config.get_option, MagicMock(spec=Runtime)
-    runtime.media_file_mgr = MediaFileManager(MemoryMediaFileStorage("/mock/media"))
-    runtime.dataframe_source_mgr = DataframeSourceManager()
-    runtime.cache_storage_manager = MemoryCacheStorageManager()
-    runtime.bidi_component_registry = BidiComponentManager()
-    monkeypatch.setattr(Runtime, "_instance", runtime)
-    monkeypatch.setattr(app_test, "Runtime", type("Unset", (Runtime,), {}))
-    monkeypatch.setattr(config, "get_option", lambda name: name == "global.appTest" or option(name))
-    monkeypatch.setattr(app_test, "patch_config_options", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(sys, "argv", ["explorer.py", "--runs", str(runs)])
     return runs
-
-
-def test_eight_sessions_at_once_see_what_each_sees_alone(started):
-    """Each page, and the same pair with this or that switched off: all on one model, which all of them share."""
-    pair = {"run": "scored", "look": "sentences", "good": "The cat was happy.", "bad": "The cat were happy."}
-    queries = [pair | {"page": key} for key in PAGES]
-    queries += [pair | {"page": "patch", "off": off} for off in ("L0H0", "L1 MLP", "L1H2", "L0H3")]
-    queries = queries[:SESSIONS] if len(PAGES) <= 6 else queries
-    together: dict[int, list[str]] = {}
-
-    def session(at: int) -> None:
-        together[at] = view(queries[at])
-
-    threads = [threading.Thread(target=session, args=(at,)) for at in range(len(queries))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(600)
-    assert sorted(together) == list(range(len(queries))), "a session failed"
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    for at, query in enumerate(queries):
-        assert numbers(together[at]) == numbers(view(query)), query
-    off = [tuple(numbers(together[at])) for at, query in enumerate(queries) if query["page"] == "patch"]
-    assert len(set(off)) == len(off) >= 3, "what is off makes no difference"
-    assert not catalogue.open_checkpoint(started / "scored", None).model.has_listeners()
-
-
-def test_one_readers_ablation_is_not_anothers(started):
-    """While one reader keeps switching all of a layer off, seven read the same model and see it whole."""
-    opened = catalogue.open_checkpoint(started / "scored", None)
-    queries = [{"run": "scored", "look": "text", "text": f"A dog and {n} cats ran home."} for n in range(7)]
-    ended, ablated = threading.Event(), []
-    ids = torch.tensor([opened.tokenizer.encode("A dog and 3 cats ran home.")])
-
-    def zero(value: torch.Tensor, hook: object) -> torch.Tensor:
-        return torch.zeros_like(value)
-
-    def ablate() -> None:
-        while not ended.is_set():
-            with opened.lock, torch.inference_mode():
-                logits = opened.model.run_with_hooks(ids, fwd_hooks=[("blocks.0.hook_attn_out", zero)])
-                ablated.append(float(logits.sum()))
-            time.sleep(0.001)
-
-    other = threading.Thread(target=ablate)
-    other.start()
-    seen: dict[int, list[str]] = {}
-    readers = [threading.Thread(target=lambda at=at: seen.update({at: view(queries[at])})) for at in range(7)]
-    try:
-        for reader in readers:
-            reader.start()
-        for reader in readers:
-            reader.join(600)
-    finally:
-        ended.set()
-        other.join()
-    assert sorted(seen) == list(range(7)), "a session failed"
-    assert len(ablated) > 3
-    assert len(set(ablated)) == 1
-    with torch.inference_mode():
-        assert float(opened.model(ids).sum()) != ablated[0], "the ablation does nothing"
-    st.cache_resource.clear()
-    st.cache_data.clear()
-    for at, query in enumerate(queries):
-        assert numbers(seen[at]) == numbers(view(query))
-        assert any("wb-text" in text for text in seen[at])
-    assert not opened.model.has_listeners()
 
 
 def memory() -> float:

@@ -14,7 +14,6 @@ from apps.frame.told import told
 from apps.look import markup
 from apps.look.palette import Palette
 from apps.pages.explain import components, side
-from workbench.evals.intervals import Share
 from workbench.interp.direct.pair import PairAttribution
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
@@ -130,12 +129,7 @@ def _position(found: PairAttribution) -> None:
 
 def _paradigm(opened: Opened, wanted: Wanted, second: bool) -> None:
     """How the model fares on all pairs of the paradigm; of model B from its saved result, if there is one."""
-    assert wanted.paradigm is not None
-    mean: Share | None = wanted.paradigm.overall.micro
-    if second:
-        saved = None if wanted.source is None else wanted.source.saved or wanted.source.other
-        mine = None if saved is None else beside.matching(opened.run.path, saved, opened.run.step)
-        mean = None if mine is None or wanted.uid is None else beside.share(mine, wanted.uid)
+    mean = beside.of_paradigm(opened, wanted, second)
     if mean is None:
         return
     st.metric(

@@ -6,6 +6,7 @@ import streamlit as st
 
 from apps.answers import ablate, explain
 from apps.answers.ablate import Said
+from apps.answers.beside import of_paradigm
 from apps.answers.catalogue import Opened
 from apps.answers.explain import MINIMAL, OWN
 from apps.answers.wanted import Wanted
@@ -19,6 +20,7 @@ from apps.look.palette import Palette
 from apps.look.tokens import visible
 from apps.pages.explain.pair import CARD
 from apps.pages.patch import paradigm, switches
+from workbench.evals.intervals import Share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,10 +89,11 @@ def _change(
     how: str,
     names: tuple[str, str],
     palette: Palette,
+    other: bool = False,
 ) -> None:
     """One model with and without the parts: figures, and tokens."""
     before, now = _say(opened, wanted, (), how), _say(opened, wanted, off, how)
-    _figures(wanted, before, now)
+    _figures(of_paradigm(opened, wanted, other), before, now)
     first, second = names
     if not off:
         st.info("Everything is on. Click cells of the map: figures and tokens follow at once.")
@@ -106,7 +109,8 @@ def _change(
     downloads(f"{opened.name}-tokens", _table(before, now, names).assign(off=", ".join(off), how=how))
 
 
-def _figures(wanted: Wanted, before: Said, now: Said) -> None:
+def _figures(mean: Share | None, before: Said, now: Said) -> None:
+    """`mean`: how the model fares on all pairs of the paradigm."""
     with st.container(horizontal=True):
         st.metric(
             "Everything on",
@@ -131,8 +135,7 @@ def _figures(wanted: Wanted, before: Said, now: Said) -> None:
             delta=f"at the first difference {markup.number(now.at_place - before.at_place)}",
             **CARD,
         )
-        if wanted.paradigm is not None:
-            mean = wanted.paradigm.overall.micro
+        if mean is not None:
             st.metric(
                 "Whole paradigm, everything on",
                 f"{mean.accuracy:.1%} right",
@@ -170,4 +173,4 @@ def _beside(
     if lacking:
         gone = [label for label in off if label not in mine]
         st.caption(markup.plain(f"{beside.name} has no {without(tuple(gone))}; that stays as it is."))
-    _change(beside, wanted, mine, how, names, palette)
+    _change(beside, wanted, mine, how, names, palette, other=True)
