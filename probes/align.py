@@ -20,6 +20,8 @@ from workbench.errors import ConfigError, DataError, shown
 
 MOST_DROPPED = 0.01
 """Share of the labels that may fail to align before the task is refused."""
+COUNTS = ("labels", "dropped", "cut", "merged", "single")
+"""What `Aligned.counts` counts."""
 _BATCH = 1000
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\n+\s*")
@@ -39,7 +41,7 @@ class _Rows:
         self.position: list[int] = []
         self.groups: dict[str, int] = {}
         self.dropped: list[str] = []
-        self.counts = dict.fromkeys(("labels", "dropped", "cut", "merged", "single"), 0)
+        self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
 
 
 def align(

@@ -22,8 +22,8 @@ SHE = words_of(
 )
 HE = words_of(
     "Adam Alex Andy Ben Benny Bill Billy Bob Bobby Charlie Dan Danny David Ed Eddie Finn Frank Fred Freddy "
-    "George Harry Henry Jack Jacob Jake James Jim Jimmy Joe Joey John Johnny Jon Leo Luke Mark Mason Matt Max "
-    "Michael Mike Nick Noah Oliver Oscar Paul Peter Pete Rob Roy Sam Spencer Steve Ted Teddy Tim Timmy Toby "
+    "George Harry Henry Jack Jacob Jake James Jim Jimmy Joe Joey John Johnny Jon Leo Luke Mark Mason Matt "
+    "Max Michael Mike Nick Noah Oliver Oscar Paul Peter Pete Rob Roy Sam Spencer Steve Ted Teddy Tim Timmy Toby "
     "Tom Tommy Tony Will Dad Daddy Papa Grandpa Uncle"
 )
 """Names in children's stories, by the pronoun that mostly goes with them."""
