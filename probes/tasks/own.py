@@ -95,8 +95,8 @@ def _of_one_kind(documents: Iterable[Document], task: Task) -> Iterator[Document
             if _kind(item) != (task.kind, task.n_spans):
                 raise DataError(
                     f"{task.name}: label {shown(str(item.label))!r} of {shown(document.text)!r} is of "
-                    f"another kind than the first label ({task.kind}, spans: {task.n_spans}); a class is text, in "
-                    "quotation marks."
+                    f"another kind than the first label ({task.kind}, spans: {task.n_spans}); a class is "
+                    "text, in quotation marks."
                 )
         yield document
 
