@@ -24,7 +24,15 @@ from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import DataError
 
+SHAPES_ARE_CHECKED_IN = "test_dependency_depth_and_distance_agree"
 REAL = {"ud": "ud_english_ewt/en_ewt-ud-dev.conllu.gz", "stories": "TinyStories", "blimp": "blimp"}
+
+
+@pytest.fixture(autouse=True)
+def mostly_unchecked(request):
+    """Shape checks on every call of every word's functions take most of the time: one test keeps them."""
+    if request.node.name != SHAPES_ARE_CHECKED_IN:
+        request.getfixturevalue("unchecked")
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +65,10 @@ def test_every_task_runs_with_no_download(tokenizer, name):
     assert len(aligned.classes) != 1
     for part in split(aligned, 0):
         assert len(part)
-    again = align(found(name), tokenizer, 128)
-    assert again.fingerprint == aligned.fingerprint
-    assert (again.label == aligned.label).all()
-    other = found(name, seed=1)
-    assert [one.text for one in other] != [one.text for one in documents]
+    again = align(found(name, 20), tokenizer, 128)
+    assert again.tokens == aligned.tokens[: len(again.tokens)]
+    other = found(name, 20, seed=1)
+    assert [one.text for one in other] != [one.text for one in documents[:20]]
     for document in documents:
         assert all(item.word for item in document.items)
         assert all(document.text[slice(*span)].strip() for item in document.items for span in item.spans)
