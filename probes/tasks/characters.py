@@ -2,7 +2,7 @@
 
 Embedded stories know it by construction. In others names are capitalised words inside sentences that the same
 story never writes small; the protagonist is the name it has most often, the first of equals; its gender is
-that of a list of names, else of the pronouns when the story has those of one gender only.
+that of "a girl named", of a list of names, else of the pronouns when the story has those of one gender only.
 """
 
 import re
@@ -32,6 +32,10 @@ GENDERS = {"he": "masculine", "she": "feminine"}
 _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+\b")
 _CAPITALS = re.compile(r"\b[A-Z][a-z]+\b")
 _SMALL = re.compile(r"\b[a-z]+\b")
+_NAMED = {
+    "she": ["girl", "princess", "queen", "woman", "lady", "witch", "fairy", "hen", "cow"],
+    "he": ["boy", "prince", "king", "man", "wizard", "knight"],
+}
 _PRONOUNS = re.compile(r"\b(he|him|his|himself|she|her|hers|herself)\b", re.IGNORECASE)
 _NO_NAMES = words_of(
     "I Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July "
@@ -103,6 +107,10 @@ def _most_frequent(mentions: tuple[tuple[int, int, str], ...]) -> str:
 
 
 def _gender(hero: str, text: str) -> str:
+    named = re.search(rf"\b(\w+) (?:named|called) {hero}\b", text)
+    for pronoun, words in _NAMED.items():
+        if named and named[1] in words:
+            return GENDERS[pronoun]
     if (hero in SHE) != (hero in HE):
         return GENDERS["she" if hero in SHE else "he"]
     found = {match.lower()[0] == "s" or match.lower().startswith("her") for match in _PRONOUNS.findall(text)}

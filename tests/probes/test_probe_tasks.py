@@ -260,6 +260,22 @@ def test_names_are_not_what_is_also_written_small():
     assert [name for *_, name in find_mentions(text)] == ["Zork", "Zork", "Mom", "Zork"]
 
 
+@pytest.mark.parametrize(
+    ("text", "hero", "gender"),
+    [
+        ("A girl named Zork met Tom. Zork said he ran. Then Zork left.", "Zork", "feminine"),
+        ("One day Zork ran. He saw that Zork was fast. All saw Zork.", "Zork", "masculine"),
+        ("One day Zork ran. He saw her and Zork was glad. All saw Zork.", "Zork", ""),
+        ("Once upon a time Lily met Ben. Lily ran. He saw Lily.", "Lily", "feminine"),
+        ("It rained all day.", "", ""),
+    ],
+)
+def test_whose_story_it_is(tmp_path, text, hero, gender):
+    (tmp_path / "one.txt").write_text(text + "<|endoftext|>" + text + " Again.")
+    story = next(stories_with_characters(tmp_path / "one.txt", 1, 0))
+    assert (story.hero, story.gender) == (hero, gender)
+
+
 def test_sentiment_by_list():
     assert sentiment("She was happy and smiled.") == "positive"
     assert sentiment("He was sad. He cried.") == "negative"
