@@ -65,7 +65,7 @@ class LinearProbes:
             found.append(logits.logsumexp(1) - logits.gather(1, labels[:, None])[:, 0])
         return torch.stack(found)
 
-    def _each(self, x: Features):  # noqa: ANN202
+    def _each(self, x: Features):
         for W, b, s in zip(self.W, self.b, self.which, strict=True):
             yield torch.addmm(b, x[int(s)].to(W.dtype), W)
 

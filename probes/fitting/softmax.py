@@ -98,7 +98,7 @@ class Problem:
         W = point[:, : self.classes * self.d].view(-1, self.classes, self.d)
         return W, point[:, self.classes * self.d :]
 
-    def _chunks(self, probes: int):  # noqa: ANN202
+    def _chunks(self, probes: int):
         size = max(256, CELLS // (probes * self.classes))
         return (slice(at, at + size) for at in range(0, self.rows, size))
 
