@@ -1,0 +1,1 @@
+"""What a probe's score is worth: baselines without a model, random labels, description length, selectivity."""

@@ -1,0 +1,47 @@
+"""Texts for tasks that need no more than text: stories, or the sentences of a treebank."""
+
+import re
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+from probes.conllu import SUFFIXES, read_treebank
+from workbench.errors import DataError
+
+N_STORIES = 1000
+"""Stories when nobody says how many."""
+
+WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]")
+"""A word with its apostrophes, or one punctuation mark."""
+
+
+def texts(source: str | Path | None, limit: int | None, seed: int) -> Iterator[tuple[str, str]]:
+    """Names and texts: of whatever training reads (validation stories first, then training ones), or of a
+    treebank; embedded validation stories for None.
+
+    Raises:
+        DataError: as `open_corpus` and `read_treebank`; a limit below 1.
+    """
+    if limit is not None and limit < 1:
+        raise DataError(f"limit={limit}: at least 1 document.")
+    if source is None or str(source) == "embedded":
+        from workbench.data.embedded.stories import story
+
+        for index in range(N_STORIES if limit is None else limit):
+            yield f"embedded {seed}:{index}", story(index, seed, "validation")
+    elif _is_treebank(Path(source).expanduser()):
+        for sentence in read_treebank(source, limit):
+            yield sentence.name, sentence.text
+    else:
+        from workbench.data.corpus import open_corpus
+
+        corpus = open_corpus(source)
+        stories = chain(corpus.validation, corpus.train)
+        for index, text in enumerate(islice(stories, N_STORIES if limit is None else limit)):
+            yield f"{corpus.name}:{index}", text
+
+
+def _is_treebank(path: Path) -> bool:
+    if path.is_dir():
+        return any(file.name.endswith(SUFFIXES) for file in path.iterdir())
+    return path.name.endswith(SUFFIXES)
