@@ -1,22 +1,20 @@
 """Characters to tokens: which tokens hold an item's letters, exactly, by the fast tokenizer's offsets.
 
 A span's tokens are those that hold at least one of its characters. A leading space belongs to the token
-(byte-level tokenizers count it in, others leave it out; both come to the same). The tokens of an emoji that is
-split into bytes share one character, and all of them belong to its span. A token that holds letters of two
-words (` don` of "do" + "n't") belongs to both; of two words in one and the same token (`."`) the first stands.
+(byte-level tokenizers count it in, others leave it out; both come to the same). The tokens of an emoji that
+is split into bytes share one character, and all of them belong to its span. A token that holds letters of two
+words (` don` of "do" + "n't") belongs to both; of two words in the same token (`."`) the first stands.
 """
 
-import hashlib
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Num
 
+from probes.aligned import Aligned
 from probes.examples import Document, Item
 from workbench.errors import ConfigError, DataError, shown
 
@@ -25,60 +23,6 @@ MOST_DROPPED = 0.01
 _BATCH = 1000
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\n+\s*")
-
-
-@dataclass(frozen=True)
-class Aligned:
-    """Token ids, and rows that say what is predicted where. One row is one label.
-
-    Attributes:
-        tokens: the ids of each window, as the model reads it.
-        window: which window, int64 `[row]`.
-        first: position of each span's first token in its window, int64 `[row, n_spans]`.
-        last: position of its last token.
-        label: int64 class index, or float32 number, `[row]`.
-        classes: class names in alphabetical order; empty for numbers.
-        word: index into `words`, int64 `[row]`.
-        words: word types in alphabetical order.
-        group: index into `groups`, int64 `[row]`.
-        position: number of words and punctuation marks before the (first) span in its document, int64 `[row]`.
-        dropped: one line for each label that did not align, and for each that a report must mention: classes
-            of one member, labels past the context.
-        groups: names of the groups.
-        counts: `labels` seen, `dropped` (did not align), `cut` (past the context), `merged` (labels whose
-            tokens are all those of an earlier label, as in `."`: the earlier one stands), `single` (the one member of a class).
-    """
-
-    tokens: list[list[int]]
-    window: Int[np.ndarray, " row"]
-    first: Int[np.ndarray, "row n_spans"]
-    last: Int[np.ndarray, "row n_spans"]
-    label: Num[np.ndarray, " row"]
-    classes: tuple[str, ...]
-    word: Int[np.ndarray, " row"]
-    words: tuple[str, ...]
-    group: Int[np.ndarray, " row"]
-    position: Int[np.ndarray, " row"]
-    dropped: list[str]
-    groups: tuple[str, ...] = ()
-    counts: dict[str, int] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        """How many rows."""
-        return len(self.label)
-
-    def __repr__(self) -> str:
-        kind = f"{len(self.classes)} classes" if self.classes else "numbers"
-        return f"Aligned({len(self):,} rows of {kind}, {len(self.tokens):,} windows, {len(self.groups):,} groups)"
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hexadecimal digits of the windows and of the places read in them: what activations depend on."""
-        digest = hashlib.sha256()
-        lengths = np.fromiter(map(len, self.tokens), np.int64, len(self.tokens))
-        for part in (lengths, *self.tokens, self.window, self.first, self.last):
-            digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes())
-        return digest.hexdigest()[:16]
 
 
 class _Rows:
@@ -109,8 +53,8 @@ def align(
 ) -> Aligned:
     """Tokenize documents and find each item's tokens.
 
-    A document that does not fit is split at its sentences, and each window starts with BOS; labels of a single
-    sentence that is longer than the context, behind its end, are left out and counted as `cut`.
+    A document that does not fit is split at its sentences, and each window starts with BOS. Where a single
+    sentence is longer than the context, the labels past it are left out and counted as `cut`.
 
     Args:
         documents: read lazily, and no further than `max_rows` asks.
@@ -235,8 +179,8 @@ def _check(document: Document, n_spans: int) -> None:
         for start, end in item.spans:
             if not 0 <= start < end <= length:
                 raise DataError(
-                    f"{shown(document.group)}: span {start}:{end} of label {shown(str(item.label))!r} is not in "
-                    f"its text of {length} characters; spans are [start, end) in characters, from 0."
+                    f"{shown(document.group)}: span {start}:{end} of label {shown(str(item.label))!r} is not "
+                    f"in its text of {length} characters; spans are [start, end) in characters, from 0."
                 )
 
 
@@ -310,7 +254,7 @@ def _finished(rows: _Rows, max_dropped: float, n_ctx: int) -> Aligned:
 def _labels(
     rows: _Rows, counts: dict[str, int], dropped: list[str]
 ) -> tuple[tuple[str, ...], Num[np.ndarray, " row"], Int[np.ndarray, " row"]]:
-    """Class names, labels as numbers, and which rows are kept: a class of one member can be in one part only."""
+    """Class names, labels as numbers, and the rows kept: a class of one member can be in one part only."""
     everything = np.arange(len(rows.label))
     kinds = {isinstance(label, str) for label in rows.label}
     if kinds == {True, False}:

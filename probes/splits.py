@@ -8,13 +8,13 @@ cannot have been learned word by word (Hewitt & Liang 2019, section 2.3).
 import numpy as np
 from jaxtyping import Int
 
-from probes.align import Aligned
+from probes.aligned import Aligned
 from workbench.errors import ConfigError, DataError
 from workbench.seeds import generator
 
 Rows = Int[np.ndarray, " part"]
 MOST_HELD_OUT = 0.25
-"""Share of the word types that the development part, or the test part, gets at most when splitting by word."""
+"""Share of the word types that the development or the test part gets at most when splitting by word."""
 
 
 def split(
@@ -58,8 +58,8 @@ def split(
     for name, here in zip(("training", "development", "test"), found, strict=True):
         if not len(here):
             raise DataError(
-                f"The {name} part has no rows: {len(rows):,} rows in {len(np.unique(aligned.group)):,} groups "
-                f"are too few to split by {by} into {fractions}; give more documents or other shares."
+                f"The {name} part has no rows: {len(rows):,} rows in {len(np.unique(aligned.group)):,} "
+                f"groups are too few to split by {by} into {fractions}; give more documents or other shares."
             )
     return found  # type: ignore[return-value]
 

@@ -13,6 +13,12 @@ N_STORIES = 1000
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]")
 """A word with its apostrophes, or one punctuation mark."""
+_BOUNDARY = re.compile(r"[.!?…]+[\"”’)\]]*\s+|\s*\n\s*")
+
+
+def words_of(text: str) -> frozenset[str]:
+    """A list of words, written as a text."""
+    return frozenset(text.split())
 
 
 def texts(source: str | Path | None, limit: int | None, seed: int) -> Iterator[tuple[str, str]]:
@@ -45,3 +51,23 @@ def _is_treebank(path: Path) -> bool:
     if path.is_dir():
         return any(file.name.endswith(SUFFIXES) for file in path.iterdir())
     return path.name.endswith(SUFFIXES)
+
+
+def sentence_starts(text: str) -> list[int]:
+    """Where each sentence starts: at the text's first letter, after `.`, `!` or `?` and a space (with the
+    closing quotation mark between them), and on a new line."""
+    first = len(text) - len(text.lstrip())
+    ends = [match.end() for match in _BOUNDARY.finditer(text, first)]
+    return [first, *(end for end in ends if first < end < len(text))]
+
+
+def sentence_ends(text: str) -> list[tuple[int, int]]:
+    """The mark (`.`, `!`, `?`) that ends each sentence, as a span of one character; sentences without any are
+    passed over."""
+    starts = sentence_starts(text)
+    found = []
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        stripped = text[start:end].rstrip('"”’)] \n\t')
+        if stripped and stripped[-1] in ".!?…":
+            found.append((start + len(stripped) - 1, start + len(stripped)))
+    return found
