@@ -45,7 +45,7 @@ def probe(
 
     Args:
         runs: names (`runs/tiny`, `runs/tiny@512`) or opened runs; one or several.
-        task: a name of `probes.TASKS`, the name of a .jsonl file of your own, or a `Task`.
+        task: a name of `probes.TASKS`, a .jsonl file or a function of your own (see `load_task`), or a `Task`.
         data: what the task reads, or a folder that holds it; by default what comes with the package.
         hooks: hook points by name, pattern or short name; all of them in one pass. The embedding comes along.
         token: which of a word's tokens stand for it: `first`, `last`, `mean`.
@@ -63,15 +63,10 @@ def probe(
     Raises:
         ConfigError, InputError, DataError, RunError: what is asked for does not exist or does not fit.
     """
-    try:
-        from probes.tasks import load_task
-    except ImportError:
-        from probes.tasks import TASKS
-
-        load_task = TASKS.__getitem__
+    from probes.tasks import load_task
     from workbench.runs.catalogue import load
 
-    chosen = load_task(task) if isinstance(task, str) else task
+    chosen = load_task(task)
     opened = [load(one) if isinstance(one, str) else one for one in _listed(runs)]
     if not opened:
         raise ConfigError("no run was named; name at least one.")

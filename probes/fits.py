@@ -92,7 +92,9 @@ def find_probe(name: str | None, kind: str) -> str:
     if name not in known:
         raise ConfigError(f"no probe is called {name!r}. {nearest(name, known)}")
     if name not in able:
-        raise ConfigError(f"a {name} probe does not learn labels that are {_SAID[kind]}; take {' or '.join(able)}.")
+        raise ConfigError(
+            f"a {name} probe does not learn labels that are {_SAID[kind]}; take {' or '.join(able)}."
+        )
     return name
 
 

@@ -81,7 +81,9 @@ def measure(run: Any, material: Material, wish: Wish, tell: Tell | None = None) 
         told("fitting", number, len(sites))
         kinds = (TASK, SHUFFLED, CONTROL) if site.source == MODEL else (TASK,)
         x = _scaled(reads[site.source], site, material)
-        asks = [Ask(material.labels(kind, seed), *material.splits[seed]) for kind in kinds for seed in wish.seeds]
+        asks = [
+            Ask(material.labels(kind, seed), *material.splits[seed]) for kind in kinds for seed in wish.seeds
+        ]
         answers = FITS[wish.probe](x, asks, len(material.aligned.classes), reads[site.source].n_spans)
         for index, answer in enumerate(answers):
             kind, seed = kinds[index // len(wish.seeds)], wish.seeds[index % len(wish.seeds)]

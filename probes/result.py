@@ -175,7 +175,9 @@ class ProbeResult:
         if not len(mine):
             raise InputError(f"no probe of {part.title} has hook {shown(hook)}.")
         found = np.zeros((len(self.classes), len(self.classes)), np.int64)
-        np.add.at(found, (mine.actual.to_numpy(int), mine.predicted.to_numpy(int)), mine["count"].to_numpy(int))
+        np.add.at(
+            found, (mine.actual.to_numpy(int), mine.predicted.to_numpy(int)), mine["count"].to_numpy(int)
+        )
         return found
 
     def plot(self, ax: Any = None) -> Any:

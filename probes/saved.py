@@ -128,7 +128,18 @@ def _card(folder: Path) -> dict[str, Any] | None:
         card = read_json(folder / CARD)
     except DataError:
         return None
-    names = {"key", "head", "run", "step", "tokens_seen", "parameters", "weights", "corpus", "seconds", "files"}
+    names = {
+        "key",
+        "head",
+        "run",
+        "step",
+        "tokens_seen",
+        "parameters",
+        "weights",
+        "corpus",
+        "seconds",
+        "files",
+    }
     if not isinstance(card, dict) or not names <= card.keys() or not isinstance(card["files"], dict):
         return None
     key = card["key"]
