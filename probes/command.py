@@ -23,18 +23,19 @@ tasks:
 {tasks}
 
 what is measured:
-  A probe learns the task's labels from one layer's activations on 80 % of the sentences and is scored on other
-  sentences, for each of three seeds. Beside it, always: the commonest label (majority), each word's commonest
-  label, the label of the position, the embedding layer, an untrained copy of the model, shuffled labels, and a
-  control task that gives each word type a random label; selectivity is the score minus that one. Compression
-  is that of the labels by an online code. Intervals (95 %) are over other sentences, differences are paired.
+  A probe learns the task's labels from one layer's activations on 80 % of the sentences and is scored on
+  other ones, for each of three seeds. Beside it, always: the commonest label (majority), each word's
+  commonest label, the label of the position, the embedding layer, an untrained copy of the model, shuffled
+  labels, and a control task that gives each word type a random label; selectivity is the score minus that
+  one. Compression is that of the labels by an online code. Intervals (95 %) are over other sentences,
+  differences are paired; the best place is chosen on 10 % of the sentences that are not tested on.
 
 hooks (--hook), all layers in one pass:
   resid_pre resid_mid resid_post attn_out mlp_out z q k v neurons embed, full names, or patterns such as
   'blocks.*.mlp.hook_pre' and 'blocks.2.*'; several with commas. z, q, k, v are probed head by head.
 
-Activations are kept in float16 in the cache (--disk), results beside the run, in probes/ (of a model that ships,
-in the cache): what is there of the same weights, corpus and options is not measured again (--again does).
+Activations are kept in float16 in the cache (--disk), results beside the run in probes/ (of a model that
+ships, in the cache): what is there of the same weights, corpus and options is not measured again (--again).
 Ctrl-C loses nothing that is finished: runs, and shards of activations."""
 
 
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all arguments but the runs and the task."""
     parser.add_argument(
         "--data", metavar="CORPUS",
-        help="a treebank, stories or pairs, or a folder that holds them (default: what comes with the package)",
+        help="a treebank, stories or pairs, or a folder of them (default: what comes with the package)",
     )  # fmt: skip
     parser.add_argument(
         "--hook", action="append", metavar="NAME", help="which activations (default: resid_post)"

@@ -45,7 +45,7 @@ def probe(
 
     Args:
         runs: names (`runs/tiny`, `runs/tiny@512`) or opened runs; one or several.
-        task: a name of `probes.TASKS`, a .jsonl file or a function of your own (see `load_task`), or a `Task`.
+        task: a name of `probes.TASKS`, a .jsonl file or a function of your own (see `load_task`), a `Task`.
         data: what the task reads, or a folder that holds it; by default what comes with the package.
         hooks: hook points by name, pattern or short name; all of them in one pass. The embedding comes along.
         token: which of a word's tokens stand for it: `first`, `last`, `mean`.
@@ -56,7 +56,8 @@ def probe(
         untrained: also an untrained copy of each model.
         compression: also the online code's description length.
         budget: bytes on the disk for activations.
-        save: keep each run's result in its folder, and take what is kept of the same weights, corpus and settings.
+        save: keep each run's result in its folder, and take what is kept of the same weights, corpus and
+            settings.
         again: measure even what is kept.
         tell: progress.
 
@@ -166,7 +167,8 @@ def _notes(parts: Sequence[RunProbes]) -> list[str]:
         counts = part.corpus.get("counts", {})
         if counts.get("dropped"):
             found.append(
-                f"{part.title}: {counts['dropped']:,} of {counts['labels']:,} labels did not align and were left out."
+                f"{part.title}: {counts['dropped']:,} of {counts['labels']:,} labels did not align and were "
+                "left out."
             )
         if counts.get("cut"):
             found.append(f"{part.title}: {counts['cut']:,} labels lie past the context and were left out.")

@@ -26,9 +26,11 @@ class Ask:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """What one probe says of its test rows."""
+    """What one probe says of its test rows (`predicted`)."""
 
     predicted: np.ndarray
+    held: np.ndarray | None = None
+    """The same of its development rows, by which the best place is chosen."""
     penalty: float = float("nan")
     bits: float = float("nan")
     """Description length of the labels by the online code, in bits."""
@@ -61,8 +63,10 @@ def logistic(x: Float[Tensor, "row d"], asks: Sequence[Ask], n_classes: int, n_s
     )
     answers = []
     for W, b, ask in zip(found.W, found.b, asks, strict=True):
-        logits = torch.addmm(b, x[torch.from_numpy(ask.test)], W)
-        answers.append(Answer(logits.argmax(1).numpy(), penalty))
+        said = [
+            torch.addmm(b, x[torch.from_numpy(rows)], W).argmax(1).numpy() for rows in (ask.test, ask.dev)
+        ]
+        answers.append(Answer(*said, penalty))
     return answers
 
 

@@ -1,4 +1,4 @@
-"""What one tokenizer makes of a task's corpus: rows, splits, labels that mean something and labels that do not."""
+"""What one tokenizer makes of a task's corpus: rows, splits, true labels and meaningless ones."""
 
 import dataclasses
 import hashlib

@@ -21,7 +21,7 @@ from probes.material import Material
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED, RunProbes
 
 Tell = Callable[[str, int, int], None]
-"""Told what is going on (`reading`, `reading untrained`, `fitting`), how much is done, and how much there is."""
+"""Told what is going on (`reading`, `reading untrained`, `fitting`), how much is done, how much there is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +131,7 @@ class _Book:
     def add(self, site: Site, probe: str, labels: str, seed: int, answer: Answer, ask: Ask) -> None:
         """One probe's answers."""
         gained, of = self._sums(answer.predicted, ask)
+        held = np.nan if answer.held is None else self._score(answer.held, ask, ask.dev)
         self._gained.append(gained)
         self._of.append(of)
         total = of.sum(dtype=np.float64)
@@ -145,6 +146,7 @@ class _Book:
                 "seed": seed,
                 "n": len(ask.test),
                 "score": gained.sum(dtype=np.float64) / total if total else np.nan,
+                "held": held,
                 "penalty": answer.penalty,
                 "bits": answer.bits,
                 "compression": answer.compression,
@@ -158,15 +160,21 @@ class _Book:
     def _sums(self, predicted: np.ndarray, ask: Ask) -> tuple[np.ndarray, np.ndarray]:
         """For classes: labels that are right, and labels. For numbers: what is explained of the squares about
         the training rows' mean, and those squares."""
-        place, truth = self._place[ask.test], ask.labels[ask.test]
-        if not self._material.is_numeric:
-            gained, of = (predicted == truth).astype(np.float64), np.ones(len(truth))
-        else:
-            of = (truth - ask.labels[ask.train].mean(dtype=np.float64)) ** 2
-            gained = of - (truth - predicted.astype(np.float64)) ** 2
-        count = len(self._groups)
+        gained, of = self._gains(predicted, ask, ask.test)
+        place, count = self._place[ask.test], len(self._groups)
         sums = (np.bincount(place, weights, count).astype(np.float32) for weights in (gained, of))
         return tuple(sums)  # type: ignore[return-value]
+
+    def _score(self, predicted: np.ndarray, ask: Ask, rows: np.ndarray) -> float:
+        gained, of = self._gains(predicted, ask, rows)
+        return float(gained.sum() / of.sum()) if of.sum() else float("nan")
+
+    def _gains(self, predicted: np.ndarray, ask: Ask, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        truth = ask.labels[rows]
+        if not self._material.is_numeric:
+            return (predicted == truth).astype(np.float64), np.ones(len(truth))
+        of = (truth - ask.labels[ask.train].mean(dtype=np.float64)) ** 2
+        return of - (truth - predicted.astype(np.float64)) ** 2, of
 
     def finished(self, run: Any, seconds: dict[str, float]) -> RunProbes:
         """All of it."""

@@ -42,7 +42,7 @@ class RunProbes:
     of: Float[np.ndarray, "cell group"]
     """What could be gained; for classes, labels. A score is a ratio of sums of both."""
     confusion: "pd.DataFrame"
-    """hook, head, actual, predicted, count: over all seeds, of the probes of the model on the task's labels."""
+    """hook, head, actual, predicted, count: over all seeds, of the model's probes on the task's labels."""
     corpus: dict[str, Any]
     """What was read: tokens, labels, classes, groups, what was dropped; `digest` of the groups."""
     seconds: dict[str, float]
@@ -116,7 +116,8 @@ class ProbeResult:
         """A row for each run, checkpoint, hook, head and kind of control, over all seeds.
 
         Columns: `KEYS`, tokens_seen, `score` with `low` and `high` (95 %, bootstrap over groups) and `sd`
-        (over seeds), n (labels tested on, over all seeds), seeds; for the model's probes on the task's labels
+        (over seeds), n (labels tested on, over all seeds), seeds, `held` (score on the
+        development rows); for the model's probes on the task's labels
         also `selectivity` with its interval (score minus that on the control task), and `compression`.
         """
         import pandas as pd
@@ -142,18 +143,21 @@ class ProbeResult:
         first, second = (self.part(wish.get("title")) for wish in (one, other))
         if first.corpus["digest"] != second.corpus["digest"]:
             raise InputError(
-                f"{first.title} and {second.title} were not probed on the same {self.unit}s; no pairs can be made."
+                f"{first.title} and {second.title} were not probed on the same {self.unit}s; "
+                "they cannot be paired."
             )
         a, b = (part.sums(**_wish(wish)) for part, wish in ((first, one), (second, other)))
         _, i, j = np.intersect1d(first.groups, second.groups, return_indices=True)
         return paired(a[0][i], a[1][i], b[0][j], b[1][j])
 
     def best(self, title: str | None = None) -> dict[str, Any]:
-        """The row of `table` where the model's probes score highest."""
+        """The row of `table` of the best place: where the model's probes score highest on the development
+        rows, so that its score on the test rows is not chosen for being high."""
         part = self.part(title)
         mine = self.table[(self.table.run == part.run) & (self.table.step == part.step)]
         mine = mine[(mine.source == MODEL) & (mine.labels == TASK)]
-        return mine.loc[mine.score.idxmax()].to_dict()
+        by = "held" if mine.held.notna().any() else "score"
+        return mine.loc[mine[by].idxmax()].to_dict()
 
     def confusion_matrix(
         self, hook: str | None = None, head: int | None = None, title: str | None = None
@@ -223,6 +227,7 @@ def _table(part: RunProbes) -> "pd.DataFrame":
     by = cells.assign(which=which).groupby("which")
     frame["sd"], frame["seeds"] = by.score.std(), by.seed.nunique()
     frame["n"] = by.n.sum()
+    frame["held"] = by.held.mean()
     frame["compression"] = by.compression.mean()
     frame[["selectivity", "selectivity_low", "selectivity_high"]] = np.nan
     for name, index in order.items():

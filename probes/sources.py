@@ -4,7 +4,7 @@ from pathlib import Path
 
 from workbench.errors import DataError, shown
 
-_NAMES = {"ud": "a treebank (.conllu, .conllu.gz)", "stories": "stories", "blimp": "minimal pairs"}
+_NAMES = {"ud": "treebank (.conllu, .conllu.gz)", "stories": "stories", "blimp": "minimal pairs"}
 _FOLDERS = {"stories": ("tinystories", "stories"), "blimp": ("blimp",), "ud": ("ud",)}
 _TREEBANK = (".conllu", ".conllu.gz")
 

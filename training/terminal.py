@@ -7,5 +7,5 @@ from workbench import terminal
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """As `workbench.terminal.guarded`; the failure of a partner was told by that partner, and ends it with 2."""
+    """As `workbench.terminal.guarded`; a partner's failure was told by that partner, and ends it with 2."""
     return terminal.guarded(command, quiet=(PartnerFailedError,))

@@ -23,8 +23,8 @@ CAPTIONS = {
     "layers": "Scores by layer with 95 % intervals over {units}. Lines without a mark read no activation.",
     "heads": "The score of a probe on each head's vectors alone.",
     "training": "Scores of each layer over training.",
-    "confusion": "Each row is an actual class: the share of its labels that were predicted as each class, at the "
-    "best place.",
+    "confusion": "Each row is an actual class: the share of its labels that were predicted as each class, "
+    "at the best place.",
 }  # fmt: skip
 MOST_ROWS = 200
 
@@ -123,8 +123,8 @@ def _run(result: "ProbeResult", part: "RunProbes") -> str:
     ]  # fmt: skip
     return (
         f"<section><h2>{html(part.title)}</h2><p>{html(corpus_line(result, part))}.</p>"
-        f"{_table(head_line, body)}<h3>Baselines that read no activation</h3>{_table(['baseline', html(result.measure)], base)}"
-        "</section>"
+        f"{_table(head_line, body)}<h3>Baselines that read no activation</h3>"
+        f"{_table(['baseline', html(result.measure)], base)}</section>"
     )
 
 
@@ -138,7 +138,8 @@ def _mistakes(result: "ProbeResult") -> str:
     if not body:
         return ""
     head = ["actual", "predicted", "labels", "of the actual class"]
-    return f"<section><h2>Commonest mistakes</h2><p>At the best place of {html(result.titles[0])}.</p>{_table(head, body, 2)}</section>"
+    where = f"<p>At the best place of {html(result.titles[0])}.</p>"
+    return f"<section><h2>Commonest mistakes</h2>{where}{_table(head, body, 2)}</section>"
 
 
 def _about(result: "ProbeResult") -> str:
@@ -152,11 +153,13 @@ def _about(result: "ProbeResult") -> str:
         dropped = f"<h3>Labels left out, the first {len(lists)}</h3><ul>{shown}</ul>"
     words = (
         "Scores are means over seeds of the split, on test rows; intervals are 95 %, from a bootstrap over "
-        f"{plural(result.unit)}. Selectivity is the score minus that on a control task that gives each word type a "
-        "random label (Hewitt and Liang 2019). Compression is the uniform code's length over the online code's "
-        "(Voita and Titov 2020). An untrained copy has the same architecture and other random weights."
+        f"{plural(result.unit)}. The best place is chosen on development rows. Selectivity is the score "
+        "minus that on a control task that gives each word type a random label (Hewitt and Liang 2019). "
+        "Compression is the uniform code's length over the online code's (Voita and Titov 2020). An "
+        "untrained copy has the same architecture and other random weights."
     )
-    return f"<section><h2>How it was measured</h2><p>{html(words)}</p>{_table(['setting', 'value'], rows, 2)}{dropped}</section>"
+    settings = _table(["setting", "value"], rows, 2)
+    return f"<section><h2>How it was measured</h2><p>{html(words)}</p>{settings}{dropped}</section>"
 
 
 def _said(value: Any) -> str:
@@ -179,7 +182,8 @@ def _with(row: dict[str, Any] | None, classes: bool) -> str:
 
 def _points(found: Any, classes: bool) -> str:
     factor, digits = (100, 1) if classes else (1, 3)
-    text = f"{factor * found.value:+.{digits}f} [{factor * found.low:+.{digits}f}, {factor * found.high:+.{digits}f}]"
+    ends = f"[{factor * found.low:+.{digits}f}, {factor * found.high:+.{digits}f}]"
+    text = f"{factor * found.value:+.{digits}f} {ends}"
     text = html(text.replace("-", "−"))
     return f"<b>{text}</b>" if found.excludes_zero else text
 
@@ -193,7 +197,8 @@ def _table(head: "Sequence[str]", rows: "Sequence[Sequence[str]]", left: int = 1
         + "</tr>"
         for row in rows
     )
-    return f'<div class="wide" tabindex="0"><table><thead><tr>{first}</tr></thead><tbody>{body}</tbody></table></div>'
+    inside = f"<thead><tr>{first}</tr></thead><tbody>{body}</tbody>"
+    return f'<div class="wide" tabindex="0"><table>{inside}</table></div>'
 
 
 def _image(figure: Any, words: str) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def pictures(result: "ProbeResult") -> dict[str, Any]:
-    """Figures by name: `layers`, `heads`, `training`, `confusion`; those that there is something to show of."""
+    """Figures by name: `layers`, `heads`, `training`, `confusion`; if there is something to show."""
     found: dict[str, Any] = {}
     kinds = kinds_of(result.table)
     if any(not has_heads(result.table, kind) for kind in kinds):

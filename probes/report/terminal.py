@@ -88,9 +88,8 @@ def _one(result: "ProbeResult", part: "RunProbes") -> None:
 def _several(result: "ProbeResult") -> None:
     classes = bool(result.classes)
     print(f"{clean(result.task)}, {clean(result.description)}: {len(result.parts)} runs and checkpoints")
-    print(
-        f"{corpus_line(result, result.parts[0])}; {result.settings['token']} token, {result.settings['probe']} probe\n"
-    )
+    how = f"{result.settings['token']} token, {result.settings['probe']} probe"
+    print(f"{corpus_line(result, result.parts[0])}; {how}\n")
     first = result.parts[0]
     rows = []
     for part in result.parts:

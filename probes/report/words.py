@@ -103,7 +103,8 @@ def findings(result: "ProbeResult", title: str | None = None) -> list[str]:
     majority = rows.get((NOTHING, "majority"))
     if shuffled and majority and classes:
         told.append(
-            f"shuffled labels {score(shuffled['score'], classes)}, majority {score(majority['score'], classes)}"
+            f"shuffled labels {score(shuffled['score'], classes)}, "
+            f"majority {score(majority['score'], classes)}"
         )
     if best.get("compression") is not None and math.isfinite(best["compression"]):
         told.append(f"compression {best['compression']:.1f} x by the online code")
@@ -121,7 +122,8 @@ def corpus_line(result: "ProbeResult", part: "RunProbes") -> str:
     classes = f", {about['classes']} classes" if about.get("classes") else ""
     tested = int(part.cells.n.iloc[0]) if len(part.cells) else 0
     return (
-        f"{about['labels']:,} labels{classes} in {about['groups']:,} {plural(result.unit)} ({about['tokens']:,} tokens); "
+        f"{about['labels']:,} labels{classes} in {about['groups']:,} {plural(result.unit)} "
+        f"({about['tokens']:,} tokens); "
         f"{tested:,} labels tested on with each of {len(result.settings['seeds'])} seeds"
     )
 
