@@ -17,7 +17,7 @@ examples:
                                                           a family: best layers, paired differences
   {all}                             every checkpoint: what is learned when
   {own}                        your own labels, a line each:
-      {{"text": "Tom likes cats.", "start": 10, "end": 14, "label": "animal"}}
+      {{"text": "Tom likes cats.", "span": [10, 14], "label": "animal"}}
 
 tasks:
 {tasks}

@@ -65,7 +65,8 @@ class RunProbes:
         mine = np.ones(len(self.cells), bool)
         for name, value in chosen.items():
             column = self.cells[name]
-            mine &= (column.isna() if value is None else column == value).to_numpy()
+            alike = column.isna() if value is None else (column == value).fillna(False)
+            mine &= alike.to_numpy(bool)
         if not mine.any():
             about = ", ".join(f"{name} {value}" for name, value in chosen.items())
             raise InputError(f"no probe of {self.title} has {shown(about)}.")

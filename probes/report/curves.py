@@ -19,6 +19,8 @@ STYLES = {
     (MODEL, CONTROL): ("control task", (0, (1, 1.2)), "#cc79a7", "^"),
     (MODEL, SHUFFLED): ("shuffled labels", (0, (1, 2.5)), "0.6", "v"),
 }
+MOST_BANDS = 4
+"""Of more runs the intervals would hide each other; they stand in the tables."""
 DASHES = {"word": (0, (8, 3)), "position": (0, (4, 2, 1, 2)), "majority": (0, (2, 2))}
 
 
@@ -52,7 +54,7 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
         return plot_heads(result, ax)
     single = len(result.parts) == 1
     colours = _colours(result, pyplot)
-    markers = "oDPX*"
+    markers = "oDPXsv^*"
     low = []
     for number, part in enumerate(result.parts):
         mine = table[(table.run == part.run) & (table.step == part.step)]
@@ -60,7 +62,8 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
             line = curve(mine, kind, MODEL, TASK)
             label = _label(result, part, kind, len(layered) > 1)
             colour = COLOURS[index % len(COLOURS)] if single else colours[number]
-            _draw(ax, line, colour, label, "-", markers[index % len(markers)], True)
+            marker = markers[(index if single else number // 2) % len(markers)]
+            _draw(ax, line, colour, label, "-", marker, len(result.parts) <= MOST_BANDS)
             low.append(line.low.min())
             if single or number == 0:
                 for (source, labels), (name, dashes, grey, marker) in STYLES.items():
@@ -169,8 +172,7 @@ def short_title(result: "ProbeResult", part: Any) -> str:
 
 def _colours(result: "ProbeResult", pyplot: Any) -> list[Any]:
     count = len(result.parts)
-    ordered = len({part.run for part in result.parts}) == 1
-    if ordered or count > len(COLOURS):
+    if len({part.run for part in result.parts}) == 1 or count > 20:
         scale = pyplot.get_cmap("viridis")
         return [scale(0.9 * index / max(1, count - 1)) for index in range(count)]
-    return list(COLOURS[:count])
+    return list(COLOURS[:count]) if count <= len(COLOURS) else list(pyplot.get_cmap("tab20").colors)
