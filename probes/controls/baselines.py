@@ -48,7 +48,7 @@ def lookup(
     label: Labels,
     train: Int[np.ndarray, " seen"],
     test: Int[np.ndarray, " asked"],
-) -> Labels:
+) -> Int[np.ndarray, " asked"] | Float[np.ndarray, " asked"]:
     """The commonest label (or the mean) of the rows of `train` with the same key.
 
     Ties, and keys never seen, go to the label that is commoner over all. A mean is drawn towards that of

@@ -110,7 +110,8 @@ def _pieces(rows: int) -> list[slice]:
 def _refuse(x: Features, y: Tensor, which: Tensor, penalty: Tensor) -> None:
     if y.shape != (len(which), x[0].shape[0]) or not y.numel():
         raise InputError(
-            f"numbers have shape {tuple(y.shape)}; {len(which)} probes of {x[0].shape[0]} rows need that many."
+            f"numbers have shape {tuple(y.shape)}; {len(which)} probes of {x[0].shape[0]} rows "
+            "need that many."
         )
     if int(which.min()) < 0 or int(which.max()) >= len(x):
         raise InputError(f"a probe reads feature set {int(which.max())}; there are {len(x)}, counted from 0.")

@@ -35,8 +35,9 @@ class StructuralProbes:
 
     def predict(self, x: Features) -> Float[Tensor, "probe row"]:
         """The squared distance of each pair."""
-        return torch.cat([_distances(b[None], x[int(s)].float()[None]) for b, s in zip(self.B, self.which,
-        strict=True)])
+        return torch.cat(
+            [_distances(b[None], x[int(s)].float()[None]) for b, s in zip(self.B, self.which, strict=True)]
+        )
 
 
 def fit_structural(
@@ -138,8 +139,9 @@ def uuas(
         low, high = np.minimum(a, b), np.maximum(a, b)
         # Zero is no edge for scipy; a constant added to all changes no spanning tree.
         values = predicted[rows] - predicted[rows].min() + 1.0
-        tree = minimum_spanning_tree(coo_matrix((values, (low, high)), shape=(len(words),
-        len(words)))).tocoo() chosen = set(zip(tree.row.tolist(), tree.col.tolist(), strict=True))
+        matrix = coo_matrix((values, (low, high)), shape=(len(words), len(words)))
+        tree = minimum_spanning_tree(matrix).tocoo()
+        chosen = set(zip(tree.row.tolist(), tree.col.tolist(), strict=True))
         true = {(i, j) for i, j, g in zip(low.tolist(), high.tolist(), gold[rows], strict=True) if g == 1}
         right.append(len(chosen & true))
         edges.append(len(true))
@@ -152,7 +154,8 @@ def _by_group(group: np.ndarray) -> list[np.ndarray]:
     return np.split(order, cuts)
 
 
-def _distances(B: Float[Tensor, "probe half rank"], x: Float[Tensor, "probe row d"]) -> Float[Tensor, "probe
-row"]:
+def _distances(
+    B: Float[Tensor, "probe half rank"], x: Float[Tensor, "probe row d"]
+) -> Float[Tensor, "probe row"]:
     a, b = x.chunk(2, 2)
     return ((a - b) @ B).pow(2).sum(2)
