@@ -74,8 +74,8 @@ def online_code(
     n_classes: int,
     group: Int[np.ndarray, " row"] | None = None,
     seed: int = 0,
-    penalties: Sequence[float] = PENALTIES,
-    portions: Sequence[float] = PORTIONS,
+    penalties: Sequence[float | int] = PENALTIES,
+    portions: Sequence[float | int] = PORTIONS,
     progress: Callable[[int, int], None] | None = None,
 ) -> OnlineCode:
     """Send the labels of each probe, block by block; all probes and penalties of a block are fitted at once.
@@ -145,7 +145,7 @@ def _order(rows: int, group: np.ndarray | None, seed: int) -> np.ndarray:
     return np.argsort(random.permutation(len(found))[index], kind="stable")
 
 
-def _refuse(rows: int, n_classes: int, portions: Sequence[float], penalties: Sequence[float]) -> None:
+def _refuse(rows: int, n_classes: int, portions: Sequence[float | int], penalties: Sequence[float]) -> None:
     if n_classes < 2:
         raise InputError(f"the task has {n_classes} class; a code of labels needs two or more.")
     if not rows or not len(penalties):

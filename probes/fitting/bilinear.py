@@ -57,7 +57,7 @@ def fit_bilinear(
     *,
     n_classes: int,
     rank: int = 16,
-    penalty: Float[Tensor, " probe"] | float = 1.0,
+    penalty: Float[Tensor, " probe"] | float | int = 1.0,
     weight: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
     held: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
     schedule: Schedule | None = None,

@@ -77,7 +77,7 @@ def fit_logistic(
     which: Int[Tensor, " probe"],
     *,
     n_classes: int,
-    penalty: Float[Tensor, " probe"] | float = 1.0,
+    penalty: Float[Tensor, " probe"] | float | int = 1.0,
     weight: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
     tolerance: float = 1e-5,
     max_evaluations: int = 300,

@@ -54,7 +54,7 @@ def fit_mlp(
     *,
     n_classes: int | None,
     hidden: int = 64,
-    penalty: Float[Tensor, " probe"] | float = 1.0,
+    penalty: Float[Tensor, " probe"] | float | int = 1.0,
     weight: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
     held: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
     schedule: Schedule | None = None,

@@ -58,7 +58,7 @@ def choose_penalty(
     group: Int[np.ndarray, " row"],
     *,
     n_classes: int | None = None,
-    grid: Sequence[float] = GRID,
+    grid: Sequence[float | int] = GRID,
     folds: int = FOLDS,
     weight: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
     seed: int = 0,

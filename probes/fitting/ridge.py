@@ -50,7 +50,7 @@ def fit_ridge(
     y: Float[Tensor, "probe row"],
     which: Int[Tensor, " probe"],
     *,
-    penalty: Float[Tensor, " probe"] | float = 1.0,
+    penalty: Float[Tensor, " probe"] | float | int = 1.0,
     weight: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
 ) -> RidgeProbes:
     """Fit every probe. Probes with the same features and rows share one decomposition.

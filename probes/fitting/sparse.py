@@ -49,7 +49,7 @@ def fit_sparse(
     *,
     n_classes: int,
     ks: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
-    penalty: Float[Tensor, " probe"] | float = 1.0,
+    penalty: Float[Tensor, " probe"] | float | int = 1.0,
     weight: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[int, SparseProbes]:
