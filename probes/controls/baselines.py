@@ -51,8 +51,8 @@ def lookup(
 ) -> Int[np.ndarray, " asked"] | Float[np.ndarray, " asked"]:
     """The commonest label (or the mean) of the rows of `train` with the same key.
 
-    Ties, and keys never seen, go to the label that is commoner over all. A mean is drawn towards that of all rows
-    by one row's weight.
+    Ties, and keys never seen, go to the label that is commoner over all. A mean is drawn towards that of
+    all rows by one row's weight.
     """
     _, key = np.unique(key, return_inverse=True)
     keys, seen = int(key.max()) + 1, label[train]

@@ -1,6 +1,7 @@
 """Labels that mean nothing: shuffled ones, and the control task's (Hewitt & Liang 2019, section 2).
 
-A probe that learns them is strong enough to learn anything; what it scores on them is no knowledge of the model.
+A probe that learns them is strong enough to learn anything; what it scores on them is no knowledge of the
+model.
 """
 
 import numpy as np
@@ -42,4 +43,6 @@ def control_numbers(
 
 def _refuse(word: np.ndarray, label: np.ndarray) -> None:
     if not len(label) or len(word) != len(label):
-        raise InputError(f"a control task needs a word for each label; {len(word)} words, {len(label)} labels.")
+        raise InputError(
+            f"a control task needs a word for each label; {len(word)} words, {len(label)} labels."
+        )

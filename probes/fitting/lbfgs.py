@@ -1,8 +1,8 @@
 """L-BFGS for many problems at once (Nocedal 1980; Liu & Nocedal 1989), each with its own line search.
 
 Every problem keeps its own history, step and verdict. A round evaluates the trial points of all problems that
-are still at work in one call, so that one large product serves them all; a problem whose trial point is refused
-tries a shorter step in the next round while the others go on.
+are still at work in one call, so that one large product serves them all; a problem whose trial point is
+refused tries a shorter step in the next round while the others go on.
 """
 
 import dataclasses
@@ -25,6 +25,9 @@ REFUSALS = 25
 
 Evaluate = Callable[[Float[Tensor, "active size"], Int[Tensor, " active"]], tuple[Tensor, Tensor]]
 """Points and which problems they belong to -> objective [active] in float64, gradient [active size]."""
+Precondition = Callable[[Float[Tensor, "active size"], Int[Tensor, " active"]], Tensor]
+"""Vectors and which problems they belong to -> about the inverse of the Hessian times each; symmetric,
+positive."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Minimum:
 def minimise(
     evaluate: Evaluate,
     start: Float[Tensor, "problem size"],
-    scale: Float[Tensor, "problem size"] | None = None,
+    precondition: Precondition | None = None,
     *,
     tolerance: float = 1e-5,
     max_evaluations: int = 200,
@@ -55,7 +58,8 @@ def minimise(
     Args:
         evaluate: objective and gradient of the problems named, at the points given.
         start: where to begin.
-        scale: a guess of the inverse of the Hessian's diagonal; better guesses save evaluations.
+        precondition: a guess of the inverse of the Hessian, applied to vectors; better guesses save
+            evaluations.
         tolerance: a problem has converged when no entry of its gradient is larger.
         max_evaluations: of one problem.
         memory: pairs of steps and changes of gradient kept.
@@ -64,10 +68,10 @@ def minimise(
     problems, size = start.shape
     x = start.clone()
     f, g = evaluate(x, torch.arange(problems))
-    scaled = scale is not None
-    inverse = torch.ones_like(x) if scale is None else scale.to(x)
-    history = _History(problems, size, memory, x)
-    direction = -inverse * g
+    scaled = precondition is not None
+    inverse = precondition or (lambda vectors, which: vectors)
+    history = _History(problems, size, memory, x, inverse)
+    direction = -inverse(g, torch.arange(problems))
     step = torch.ones(problems, dtype=x.dtype)
     if not scaled:
         step = 1 / g.norm(dim=1).clamp_min(1e-12)
@@ -97,9 +101,9 @@ def minimise(
 
         taken = active[good]
         if len(taken):
-            history.push(taken, t[good, None] * d[good], g_new[good] - g[active][good], inverse[taken])
+            history.push(taken, t[good, None] * d[good], g_new[good] - g[active][good])
             x[taken], f[taken], g[taken] = trial[good], f_new[good], g_new[good]
-            direction[taken] = history.direction(taken, g[taken], inverse[taken])
+            direction[taken] = history.direction(taken, g[taken])
             step[taken] = 1.0
             refused[taken] = 0
             slope[taken] = (g[taken] * direction[taken]).sum(1)
@@ -119,7 +123,7 @@ def minimise(
         again = torch.nonzero(restart & ~given_up).flatten()
         if len(again):
             history.forget(again)
-            direction[again] = -inverse[again] * g[again]
+            direction[again] = -inverse(g[again], again)
             slope[again] = (g[again] * direction[again]).sum(1)
             step[again] = 1.0 if scaled else 1 / g[again].norm(dim=1).clamp_min(1.0)
             refused[again] = 0
@@ -130,7 +134,8 @@ def minimise(
 class _History:
     """The last steps and changes of gradient of every problem, in rings of their own."""
 
-    def __init__(self, problems: int, size: int, memory: int, like: Tensor) -> None:
+    def __init__(self, problems: int, size: int, memory: int, like: Tensor, inverse: Precondition) -> None:
+        self.inverse = inverse
         self.steps = like.new_zeros(memory, problems, size)
         self.changes = like.new_zeros(memory, problems, size)
         self.rho = like.new_zeros(memory, problems)
@@ -138,7 +143,7 @@ class _History:
         self.count = torch.zeros(problems, dtype=torch.long)
         self.memory = memory
 
-    def push(self, which: Tensor, step: Tensor, change: Tensor, inverse: Tensor) -> None:
+    def push(self, which: Tensor, step: Tensor, change: Tensor) -> None:
         """Keep a pair, if the curvature along it is positive beyond rounding."""
         curvature = (step * change).sum(1)
         enough = curvature > 1e-8 * step.norm(dim=1) * change.norm(dim=1)
@@ -146,14 +151,14 @@ class _History:
         slot = self.count[which] % self.memory
         self.steps[slot, which], self.changes[slot, which] = step, change
         self.rho[slot, which] = 1 / curvature
-        self.gamma[which] = curvature / (change * inverse[enough] * change).sum(1)
+        self.gamma[which] = curvature / (change * self.inverse(change, which)).sum(1)
         self.count[which] += 1
 
     def forget(self, which: Tensor) -> None:
         self.count[which], self.rho[:, which], self.gamma[which] = 0, 0.0, 1.0
 
-    def direction(self, which: Tensor, gradient: Tensor, inverse: Tensor) -> Tensor:
-        """The two-loop recursion (Nocedal & Wright 2006, algorithm 7.4), from a diagonal guess."""
+    def direction(self, which: Tensor, gradient: Tensor) -> Tensor:
+        """The two-loop recursion (Nocedal & Wright 2006, algorithm 7.4), from the guess."""
         q = -gradient
         count = self.count[which]
         deepest = int(count.clamp_max(self.memory).max())
@@ -164,7 +169,7 @@ class _History:
             alpha = rho * (self.steps[slot, which] * q).sum(1)
             q = q - alpha[:, None] * self.changes[slot, which]
             kept.append((slot, rho, alpha))
-        q = self.gamma[which][:, None] * inverse * q
+        q = self.gamma[which][:, None] * self.inverse(q, which)
         for slot, rho, alpha in reversed(kept):
             beta = rho * (self.changes[slot, which] * q).sum(1)
             q = q + (alpha - beta)[:, None] * self.steps[slot, which]

@@ -1,7 +1,8 @@
 """Multinomial logistic regression, all layers × seeds × controls at once.
 
 The objective is scikit-learn's: sum of weight × cross-entropy + penalty / 2 × |W|², the intercept free, with
-penalty = 1 / C. With two classes scikit-learn has one vector, w = W[:, 1] - W[:, 0], and so has the penalty here.
+penalty = 1 / C. With two classes scikit-learn has one vector, w = W[:, 1] - W[:, 0], and so has the penalty
+here.
 """
 
 import dataclasses
@@ -76,7 +77,7 @@ def fit_logistic(
     which: Int[Tensor, " probe"],
     *,
     n_classes: int,
-    penalty: Float[Tensor, " probe"] | float = 1.0,
+    penalty: Float[Tensor, " probe"] | float | int = 1.0,
     weight: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
     tolerance: float = 1e-5,
     max_evaluations: int = 300,
@@ -85,20 +86,21 @@ def fit_logistic(
     """Fit every probe to its minimum.
 
     Args:
-        x: feature sets, such as layers; float16 is computed in float32, float64 in float64. Standardise before:
-            the penalty looks at the scale. One set is copied at a time.
+        x: feature sets, such as layers; float16 is computed in float32, float64 in float64. Standardise
+            before: the penalty looks at the scale. One set is copied at a time.
         y: each probe's labels, 0 to n_classes - 1.
         which: the feature set each probe reads.
         n_classes: of all probes.
         penalty: λ = 1 / C of scikit-learn.
         weight: of each row in each probe; 0 leaves a row out, so that splits share the features.
-        tolerance: largest entry of the gradient of the objective divided by the sum of weights, on principal axes.
+        tolerance: largest entry of the gradient of the objective divided by the sum of weights, on
+            principal axes.
         max_evaluations: of one probe.
         progress: told the probes done, and all.
 
     Raises:
-        InputError: shapes that do not fit, a label outside the classes, a probe whose rows have one class only or
-            none, features that are not finite, a penalty that is not above 0.
+        InputError: shapes that do not fit, a label outside the classes, a probe whose rows have one class
+            only or none, features that are not finite, a penalty that is not above 0.
     """
     penalties = torch.as_tensor(penalty, dtype=torch.float64).expand(len(which))
     weights = (
@@ -132,13 +134,15 @@ def fit_logistic(
         start = problem.start()
         if problem.rows > 2 * ROWS_AT_FIRST:
             sample = problem.sample(ROWS_AT_FIRST)
-            rough = minimise(sample.evaluate, start, sample.scale(start), tolerance=1e-3, max_evaluations=60)
+            rough = minimise(
+                sample.evaluate, start, sample.diagonal(start), tolerance=1e-3, max_evaluations=60
+            )
             start = rough.point
-            scale = sample.scale(start)
+            guess = sample.blocks(start)
         else:
-            scale = problem.scale(start)
+            guess = problem.diagonal(start)
         found = minimise(
-            problem.evaluate, start, scale, tolerance=tolerance, max_evaluations=max_evaluations, tick=tick
+            problem.evaluate, start, guess, tolerance=tolerance, max_evaluations=max_evaluations, tick=tick
         )
         W[mine], b[mine] = problem.unpack(found.point)
         loss[mine], evaluations[mine], converged[mine] = found.value, found.evaluations, found.converged

@@ -32,7 +32,9 @@ def fit_scaler(x: Float[Tensor, "row d"], rows: Int[Tensor, " seen"] | None = No
     count = len(x) if rows is None else len(rows)
     total = torch.zeros(x.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
-    shift = (x[0] if rows is None else x[int(rows[0])]).double()  # near the mean, so that squares lose nothing
+    shift = (
+        x[0] if rows is None else x[int(rows[0])]
+    ).double()  # near the mean, so that squares lose nothing
     for at in range(0, count, CHUNK):
         piece = x[at : at + CHUNK] if rows is None else x[rows[at : at + CHUNK]]
         piece = piece.double() - shift

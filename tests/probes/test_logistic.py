@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from probes.fitting.logistic import fit_logistic
-from workbench.errors import InputError
 
 
-def data(classes: int, dtype: torch.dtype, rows: int = 1500, d: int = 12) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def data(
+    classes: int, dtype: torch.dtype, rows: int = 1500, d: int = 12
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Two correlated, off-centre feature sets, three probes' labels, and weights with rows left out."""
     random = torch.Generator().manual_seed(classes)
     mixed = torch.randn(2, d, d, generator=random)
@@ -31,9 +32,7 @@ def test_coefficients_are_scikit_learns(classes: int, dtype: torch.dtype, tolera
     from sklearn.linear_model import LogisticRegression
 
     x, y, weight = data(classes, dtype)
-    found = fit_logistic(
-        x, y, WHICH, n_classes=classes, penalty=PENALTY, weight=weight, tolerance=tolerance
-    )
+    found = fit_logistic(x, y, WHICH, n_classes=classes, penalty=PENALTY, weight=weight, tolerance=tolerance)
     assert bool(found.converged.all())
     for probe, (number, penalty) in enumerate(zip(WHICH.tolist(), PENALTY.tolist(), strict=True)):
         oracle = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000)
