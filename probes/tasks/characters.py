@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.tasks.texts import N_STORIES, sentence_starts, texts, words_of
+from probes.tasks.texts import N_STORIES, texts, words_of
 from workbench.errors import DataError
 
 SHE = words_of(
@@ -22,9 +22,9 @@ SHE = words_of(
 )
 HE = words_of(
     "Adam Alex Andy Ben Benny Bill Billy Bob Bobby Charlie Dan Danny David Ed Eddie Finn Frank Fred Freddy "
-    "George Harry Henry Jack Jacob Jake James Jim Jimmy Joe Joey John Johnny Jon Leo Luke Mark Mason Matt Max "
-    "Michael Mike Nick Noah Oliver Oscar Paul Peter Pete Rob Roy Sam Spencer Steve Ted Teddy Tim Timmy Toby "
-    "Tom Tommy Tony Will Dad Daddy Papa Grandpa Uncle"
+    "George Harry Henry Jack Jacob Jake James Jim Jimmy Joe Joey John Johnny Jon Leo Luke Mark Mason Matt "
+    "Max Michael Mike Nick Noah Oliver Oscar Paul Peter Pete Rob Roy Sam Spencer Steve Ted Teddy Tim Timmy "
+    "Toby Tom Tommy Tony Will Dad Daddy Papa Grandpa Uncle"
 )
 """Names in children's stories, by the pronoun that mostly goes with them."""
 
@@ -107,9 +107,3 @@ def _gender(hero: str, text: str) -> str:
         return GENDERS["she" if hero in SHE else "he"]
     found = {match.lower()[0] == "s" or match.lower().startswith("her") for match in _PRONOUNS.findall(text)}
     return GENDERS["she" if True in found else "he"] if len(found) == 1 else ""
-
-
-def ending_start(text: str, sentences: int = 2) -> int:
-    """Where the last sentences of a text begin."""
-    starts = sentence_starts(text)
-    return starts[-sentences] if len(starts) > sentences else 0
