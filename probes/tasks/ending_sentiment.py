@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from probes.examples import Document, Item, Task
-from probes.tasks.texts import sentence_ends, sentence_starts, texts, words_of
+from probes.tasks.texts import sentence_ends, sentence_starts, texts, word_before, words_of
 
 POSITIVE = words_of(
     "amazing beautiful best better brave calm careful celebrate celebrated cheer cheered comfort "
@@ -60,7 +60,7 @@ def documents(
         start = ending_start(text)
         label = sentiment(text[start:])
         items = tuple(
-            Item((place,), label, text[place[0] : place[1]])
+            Item((place,), label, word_before(text, place[0]))
             for place in sentence_ends(text)
             if place[1] <= start
         )

@@ -18,8 +18,8 @@ _SUBJECT = ("nsubj", "nsubj:pass")
 def documents(
     source: str | Path | None = None, *, limit: int | None = None, seed: int = 0
 ) -> Iterator[Document]:
-    """One item a subject of the third person that stands before its verb: the finite verb (the first auxiliary
-    or copula after the subject, else the predicate), labelled singular or plural."""
+    """One item a subject of the third person that stands before its verb: the finite verb (the first
+    auxiliary or copula after the subject, else the predicate), labelled singular or plural."""
     for sentence in sentences(source, limit, seed):
         items = []
         for word in sentence.words:
