@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probe", metavar="KIND",
         help="logistic, ridge, mlp, bilinear, structural, sparse (default: what fits the task's labels)",
     )  # fmt: skip
+    parser.add_argument("--k", type=int, default=16, metavar="N", help="neurons of a sparse probe (16)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="splits and draws of controls (3)")
     parser.add_argument(
         "--tokens",
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
             tokens=tokens,
             by=args.by,
             untrained=not args.no_untrained,
+            k=args.k,
             compression=not (args.no_compression or args.quick),
             budget=budget,
             again=args.again,

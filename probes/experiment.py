@@ -36,6 +36,7 @@ def probe(
     by: str = "group",
     untrained: bool = True,
     compression: bool = True,
+    k: int = 16,
     budget: int = BUDGET,
     save: bool = True,
     again: bool = False,
@@ -55,6 +56,7 @@ def probe(
         by: what no split parts: `group` (the sentence, story or pair), or besides the `word` type.
         untrained: also an untrained copy of each model.
         compression: also the online code's description length.
+        k: neurons of a sparse probe.
         budget: bytes on the disk for activations.
         save: keep each run's result in its folder, and take what is kept of the same weights, corpus and
             settings.
@@ -72,18 +74,22 @@ def probe(
     if not opened:
         raise ConfigError("no run was named; name at least one.")
     numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if k < 1:
+        raise ConfigError(f"k must be 1 or more neurons; found {k}.")
     if len(numbers) < LEAST_SEEDS or len(set(numbers)) != len(numbers):
         raise ConfigError(f"seeds must be 1 or more different ones; found {shown(seeds)}.")
     need_choice(token)
     wish = Wish(
         hooks=(hooks,) if isinstance(hooks, str) else tuple(hooks), token=token,
-        probe=find_probe(probe, chosen.kind), seeds=numbers, by=by, tokens=tokens, untrained=untrained,
-        compression=compression, budget=budget,
+        probe=find_probe(probe, chosen.kind, chosen.n_spans), seeds=numbers, by=by, tokens=tokens,
+        untrained=untrained,
+        compression=compression, k=k, budget=budget,
     )  # fmt: skip
     source = find_source(data, chosen.corpus)
     for run in opened:  # refused before anything long
         find_hooks(run.model, wish.hooks)
     cabinet: dict[Any, Material] = {}
+    known: dict[Any, Any] = {}
     parts: list[RunProbes] = []
     classes: tuple[str, ...] = ()
     settings = _settings(chosen, source, wish)
@@ -93,7 +99,7 @@ def probe(
         key = settings | {"fingerprint": material.aligned.fingerprint, "labels": labels_digest(material)}
         part = None if again or not save else kept(run, key)
         if part is None:
-            part = measure(run, material, wish, _told(tell, run))
+            part = measure(run, material, wish, _told(tell, run), known)
             if save:
                 keep(run, part, key, head(chosen, classes, settings))
         parts.append(part)
@@ -153,6 +159,8 @@ def _settings(task: Task, source: str | None, wish: Wish) -> dict[str, Any]:
 
     values = dataclasses.asdict(wish)
     del values["budget"]  # changes nothing that is measured
+    if wish.probe != "sparse":
+        del values["k"]
     values["hooks"], values["seeds"] = list(wish.hooks), list(wish.seeds)
     return {"format": FORMAT, "task": task.name, "data": source or "embedded", **values}
 

@@ -15,11 +15,12 @@ from probes.activations.features import Features
 from probes.activations.hooks import EMBEDDING, find_hooks, place_of
 from probes.activations.keys import weights_key
 from probes.activations.shards import BUDGET
-from probes.fits import FITS, Answer, Ask
+from probes.fits import FITS, Answer, Ask, Job, described
 from probes.fitting.scaling import fit_scaler
 from probes.material import Material
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED, RunProbes
 
+Known = dict[Any, list[Answer]]
 Tell = Callable[[str, int, int], None]
 """Told what is going on (`reading`, `reading untrained`, `fitting`), how much is done, how much there is."""
 
@@ -36,6 +37,8 @@ class Wish:
     tokens: int | None = None
     untrained: bool = True
     compression: bool = True
+    k: int = 16
+    """Neurons of a sparse probe."""
     budget: int = BUDGET
 
 
@@ -48,7 +51,9 @@ class Site:
     head: int | None
 
 
-def measure(run: Any, material: Material, wish: Wish, tell: Tell | None = None) -> RunProbes:
+def measure(
+    run: Any, material: Material, wish: Wish, tell: Tell | None = None, known: Known | None = None
+) -> RunProbes:
     """Read a corpus with a run, fit all probes, and score them on the test rows of each seed.
 
     Args:
@@ -56,6 +61,7 @@ def measure(run: Any, material: Material, wish: Wish, tell: Tell | None = None) 
         material: the corpus as the run's tokenizer has it.
         wish: what is to be measured.
         tell: progress.
+        known: answers of untrained copies, which all checkpoints of a run share: put in, and taken out.
 
     Raises:
         InputError, DataError: as `extract` and the fitting.
@@ -80,17 +86,32 @@ def measure(run: Any, material: Material, wish: Wish, tell: Tell | None = None) 
     for number, site in enumerate(sites):
         told("fitting", number, len(sites))
         kinds = (TASK, SHUFFLED, CONTROL) if site.source == MODEL else (TASK,)
-        x = _scaled(reads[site.source], site, material)
         asks = [
             Ask(material.labels(kind, seed), *material.splits[seed]) for kind in kinds for seed in wish.seeds
         ]
-        answers = FITS[wish.probe](x, asks, len(material.aligned.classes), reads[site.source].n_spans)
+        key = (reads[site.source].model, reads[site.source].corpus, site)
+        answers = (known or {}).get(key)
+        if answers is None:
+            answers = _fitted(_scaled(reads[site.source], site, material), asks, material, wish)
+        if known is not None and site.source == UNTRAINED:
+            known[key] = answers
         for index, answer in enumerate(answers):
             kind, seed = kinds[index // len(wish.seeds)], wish.seeds[index % len(wish.seeds)]
             book.add(site, wish.probe, kind, seed, answer, asks[index])
     told("fitting", len(sites), len(sites))
     seconds = {"reading": read - began, "fitting": time.perf_counter() - read}
     return book.finished(run, seconds)
+
+
+def _fitted(x: Float[Tensor, "row d"], asks: list[Ask], material: Material, wish: Wish) -> list[Answer]:
+    """All probes of one site; of the first seed's also the description length, but for shuffled labels."""
+    classes = None if material.is_numeric else len(material.aligned.classes)
+    job = Job(x, asks, classes, material.aligned.group, material.never_tested, wish.k)
+    answers = FITS[wish.probe](job)
+    if wish.compression and wish.probe == "logistic":
+        first = [0] if len(asks) == len(wish.seeds) else [0, 2 * len(wish.seeds)]
+        answers = described(job, answers, first, wish.seeds[0])
+    return answers
 
 
 def _sites(reads: dict[str, Features]) -> Iterator[Site]:

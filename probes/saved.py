@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from probes.result import ProbeResult, RunProbes
 
 FOLDER, CARD = "probes", "probe.json"
-FORMAT = 1
+FORMAT = 2
+"""Of the tables; those of another format are measured again."""
 LIMIT = 256_000_000
 """Bytes of a table that are read."""
 
