@@ -51,3 +51,40 @@ def _short(hook: str) -> str:
     parts = hook.split(".")
     name = parts[-1].removeprefix("hook_").replace("_", "\n", 1)
     return f"{parts[1]}\n{name}" if parts[0] == "blocks" else name
+
+
+def plot_steering(result: Any) -> Any:
+    """A row of panels for each hook: what the probe reads, divergence, loss and pairs over the strength."""
+    pyplot = need_pyplot()
+    frame = result.to_frame()
+    hooks = list(dict.fromkeys(frame.hook))
+    panels = [
+        ("read", f"read as {plain(result.target)}"),
+        ("kl", "divergence, nats"),
+        ("loss", "change of loss, nats"),
+    ]
+    if frame.pairs.notna().any():
+        panels.append(("pairs", "change of pairs decided rightly"))
+    size = (3.4 * len(panels), 2.6 * len(hooks) + 0.6)
+    figure, axes = pyplot.subplots(
+        len(hooks), len(panels), figsize=size, layout="constrained", squeeze=False, sharex=True
+    )
+    for row, hook in zip(axes, hooks, strict=True):
+        mine = frame[frame.hook == hook]
+        for direction, rows in mine.groupby("direction", sort=False):
+            rows = rows.sort_values("strength")
+            for axis, (name, _) in zip(row, panels, strict=True):
+                colour = COLOURS[str(direction)]
+                if f"{name}_low" in rows:
+                    ends = rows[f"{name}_low"], rows[f"{name}_high"]
+                    axis.fill_between(rows.strength, *ends, color=colour, alpha=0.15, linewidth=0)
+                axis.plot(rows.strength, rows[name], "o-", color=colour, label=direction, markersize=4)
+        for axis, (_, title) in zip(row, panels, strict=True):
+            axis.set_title(f"{hook}\n{title}" if axis is row[0] else title, fontsize=9)
+            axis.axvline(0, color="0.8", linewidth=0.8)
+            axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[-1]:
+        axis.set_xlabel("strength")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    figure.suptitle(f"{plain(result.run)}: {plain(result.source)} to {plain(result.target)}", fontsize=11)
+    return figure
