@@ -181,5 +181,7 @@ def _notes(parts: Sequence[RunProbes]) -> list[str]:
         if counts.get("cut"):
             found.append(f"{part.title}: {counts['cut']:,} labels lie past the context and were left out.")
         if counts.get("single"):
-            found.append(f"{part.title}: {counts['single']:,} classes of one member were left out.")
+            single = counts["single"]
+            words = "1 class of one member was" if single == 1 else f"{single:,} classes of one member were"
+            found.append(f"{part.title}: {words} left out.")
     return list(dict.fromkeys(found))

@@ -197,11 +197,11 @@ class ProbeResult:
 
         return plot_confusion(self, ax, **chosen)
 
-    def save(self, folder: Path | str) -> Path:
-        """Write tables, page and pictures; see `probes.saved.save_report`."""
+    def save(self, folder: Path | str, used: Sequence[Any] = ()) -> Path:
+        """Write tables, page and pictures, of erasures and steerings too; see `probes.saved.save_report`."""
         from probes.saved import save_report
 
-        return save_report(self, Path(folder))
+        return save_report(self, Path(folder), used)
 
 
 def _wish(wish: dict[str, Any]) -> dict[str, Any]:

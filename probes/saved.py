@@ -8,6 +8,7 @@ other weights, and nothing that is damaged. Nothing heavy is imported here.
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,8 +184,13 @@ def _read(folder: Path, card: dict[str, Any]) -> "RunProbes | None":
         return None
 
 
-def save_report(result: "ProbeResult", folder: Path) -> Path:
+def save_report(result: "ProbeResult", folder: Path, used: Sequence[Any] = ()) -> Path:
     """Write a result as table.parquet, cells.parquet, page.html, and curves as PNG and SVG.
+
+    Args:
+        result: what `probe` gave.
+        folder: made if it is not there.
+        used: erasures and steerings, which get a table and a picture each.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -192,6 +198,7 @@ def save_report(result: "ProbeResult", folder: Path) -> Path:
     from matplotlib import pyplot
 
     from probes.report.page import probe_page
+    from probes.used import causal_name
     from workbench.files import write_text
     from workbench.outputs import save_picture, save_table
     from workbench.plots.pyplot import need_pyplot
@@ -205,5 +212,11 @@ def save_report(result: "ProbeResult", folder: Path) -> Path:
         save_picture(folder / f"{name}.png", figure)
         write_text(folder / f"{name}.svg", svg(figure))
         pyplot.close(figure)
-    write_text(folder / "page.html", probe_page(result))
+    for one in used:
+        name = causal_name(one)
+        save_table(folder / f"{name}.parquet", one.to_frame())
+        figure = one.plot()
+        save_picture(folder / f"{name}.png", figure)
+        pyplot.close(figure)
+    write_text(folder / "page.html", probe_page(result, used))
     return folder

@@ -34,8 +34,13 @@ def html(text: object) -> str:
     return escape(str(text), quote=True)
 
 
-def probe_page(result: "ProbeResult") -> str:
-    """The whole document."""
+def probe_page(result: "ProbeResult", used: "Sequence[Any]" = ()) -> str:
+    """The whole document.
+
+    Args:
+        result: what `probe` gave.
+        used: erasures and steerings of the same task.
+    """
     from matplotlib import pyplot
 
     figures = pictures(result)
@@ -47,6 +52,7 @@ def probe_page(result: "ProbeResult") -> str:
         f"<header><h1>{html(result.task)}</h1><p>{html(result.description)}</p>{_short(result)}</header>",
         _figures(images, result),
         *(_run(result, part) for part in result.parts[:12]),
+        *(_used(one) for one in used),
         _mistakes(result),
         _about(result),
     ]
@@ -125,6 +131,19 @@ def _run(result: "ProbeResult", part: "RunProbes") -> str:
         f"<section><h2>{html(part.title)}</h2><p>{html(corpus_line(result, part))}.</p>"
         f"{_table(head_line, body)}<h3>Baselines that read no activation</h3>"
         f"{_table(['baseline', html(result.measure)], base)}</section>"
+    )
+
+
+def _used(found: Any) -> str:
+    """An erasure's or a steering's own words, and its picture."""
+    from matplotlib import pyplot
+
+    figure = found.plot()
+    image = _image(figure, "loss, minimal pairs and probe after each intervention")
+    pyplot.close(figure)
+    return (
+        f"<section><h2>Is it used? {html(found.run)}</h2><figure>{image}</figure>"
+        f'<div class="wide" tabindex="0"><pre>{html(found)}</pre></div></section>'
     )
 
 
