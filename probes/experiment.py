@@ -15,11 +15,12 @@ from probes.result import ProbeResult, RunProbes
 from probes.saved import keep, kept
 from probes.sources import find_source
 from workbench.errors import ConfigError, shown
+from workbench.files import FULL_DISK
 
 Tell = Callable[[str, str, int, int], None]
 """Told the run, what is going on, how much is done and how much there is."""
 LEAST_SEEDS = 1
-MEASURES = {"classes": "accuracy", "number": "R²", "distance": "R²"}
+MEASURES = {"classes": "accuracy", "number": "R²", "distance": "rank correlation"}
 QUICK_TOKENS = 20_000
 
 
@@ -90,6 +91,7 @@ def probe(
         find_hooks(run.model, wish.hooks)
     cabinet: dict[Any, Material] = {}
     known: dict[Any, Any] = {}
+    lost: list[str] = []
     parts: list[RunProbes] = []
     classes: tuple[str, ...] = ()
     settings = _settings(chosen, source, wish)
@@ -101,7 +103,7 @@ def probe(
         if part is None:
             part = measure(run, material, wish, _told(tell, run), known)
             if save:
-                keep(run, part, key, head(chosen, classes, settings))
+                lost += _kept_or_why(run, part, key, head(chosen, classes, settings))
         parts.append(part)
     return ProbeResult(
         task=chosen.name,
@@ -111,8 +113,19 @@ def probe(
         classes=classes,
         settings=settings,
         parts=tuple(parts),
-        notes=tuple(_notes(parts)),
+        notes=(*_notes(parts), *lost),
     )
+
+
+def _kept_or_why(run: Any, part: RunProbes, key: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """Keep a result; a folder that cannot be written costs the copy there, not the work."""
+    try:
+        keep(run, part, key, about)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        return [f"{part.title}: the result could not be kept in {run.results} ({error.strerror})."]
+    return []
 
 
 def head(task: Task, classes: tuple[str, ...], settings: dict[str, Any]) -> dict[str, Any]:

@@ -12,11 +12,14 @@ from probes.controls.online_code import online_code
 from probes.fitting.bilinear import fit_bilinear
 from probes.fitting.logistic import fit_logistic
 from probes.fitting.mlp import fit_mlp
-from probes.fitting.penalty import choose_penalty
+from probes.fitting.penalty import FOLDS, choose_penalty
 from probes.fitting.ridge import fit_ridge
 from probes.fitting.sparse import fit_sparse
 from probes.fitting.structural import fit_structural
-from workbench.errors import ConfigError, nearest
+from workbench.errors import ConfigError, InputError, nearest
+
+UNCHOSEN = 1.0
+"""The penalty where none can be chosen."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +81,17 @@ class Job:
 
     def penalty(self) -> float:
         """The cheapest penalty for the task's labels, by cross-validation on the rows that no ask tests on;
-        controls get the same (Hewitt & Liang 2019 give both tasks one probe)."""
+        controls get the same (Hewitt & Liang 2019 give both tasks one probe). `UNCHOSEN` where there are too
+        few rows of too few classes to choose."""
         free = torch.from_numpy(self.free)
-        found = choose_penalty(
-            self.x[free][None], self.labels[:1, free], self.which[:1], self.group[self.free],
-            n_classes=self.n_classes,
-        )  # fmt: skip
+        folds = min(FOLDS, len(np.unique(self.group[self.free])))
+        try:
+            found = choose_penalty(
+                self.x[free][None], self.labels[:1, free], self.which[:1], self.group[self.free],
+                n_classes=self.n_classes, folds=folds,
+            )  # fmt: skip
+        except InputError:  # too few groups, or a fold that lacks all classes but one
+            return UNCHOSEN
         return float(found.penalty[0])
 
 

@@ -17,6 +17,7 @@ from probes.activations.keys import weights_key
 from probes.activations.shards import BUDGET
 from probes.fits import FITS, Answer, Ask, Job, described
 from probes.fitting.scaling import fit_scaler
+from probes.fitting.structural import spearman_by_sentence
 from probes.material import Material
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED, RunProbes
 
@@ -106,12 +107,32 @@ def measure(
 def _fitted(x: Float[Tensor, "row d"], asks: list[Ask], material: Material, wish: Wish) -> list[Answer]:
     """All probes of one site; of the first seed's also the description length, but for shuffled labels."""
     classes = None if material.is_numeric else len(material.aligned.classes)
-    job = Job(x, asks, classes, material.aligned.group, material.never_tested, wish.k)
-    answers = FITS[wish.probe](job)
+    able = [index for index, ask in enumerate(asks) if classes is None or _has_two(ask)]
+    answers = [_constant(ask) for ask in asks]
+    if not able:
+        return answers
+    job = Job(
+        x, [asks[index] for index in able], classes, material.aligned.group, material.never_tested, wish.k
+    )
+    for index, answer in zip(able, FITS[wish.probe](job), strict=True):
+        answers[index] = answer
+    if len(able) < len(asks):
+        return answers
     if wish.compression and wish.probe == "logistic":
         first = [0] if len(asks) == len(wish.seeds) else [0, 2 * len(wish.seeds)]
         answers = described(job, answers, first, wish.seeds[0])
     return answers
+
+
+def _has_two(ask: Ask) -> bool:
+    labels = ask.labels[ask.train]
+    return bool((labels != labels[0]).any())
+
+
+def _constant(ask: Ask) -> Answer:
+    """What a probe says that has seen one class only, as the control task of one word type."""
+    only = ask.labels[ask.train[0]]
+    return Answer(np.full(len(ask.test), only), np.full(len(ask.dev), only))
 
 
 def _sites(reads: dict[str, Features]) -> Iterator[Site]:
@@ -128,6 +149,22 @@ def _scaled(features: Features, site: Site, material: Material) -> Float[Tensor,
     return fit_scaler(x, torch.from_numpy(material.never_tested))(x)
 
 
+def _correlations(
+    predicted: np.ndarray, gold: np.ndarray, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sentences, the rank correlation of distances in each, and 1 where it has one; predictions that are all
+    the same correlate with nothing."""
+    rho = spearman_by_sentence(predicted.astype(np.float64), gold.astype(np.float64), group)
+    able = ~np.isnan(spearman_by_sentence(gold.astype(np.float64), gold.astype(np.float64), group))
+    return np.unique(group), np.where(able, np.nan_to_num(rho), 0.0), able.astype(np.float64)
+
+
+def _filled(count: int, place: np.ndarray, values: np.ndarray) -> np.ndarray:
+    made = np.zeros(count, np.float32)
+    made[place] = values
+    return made
+
+
 class _Book:
     """Cells as they come."""
 
@@ -137,6 +174,8 @@ class _Book:
         self._groups, group = np.unique(material.aligned.group[tested], return_inverse=True)
         self._place = np.full(len(material.aligned), -1)
         self._place[tested] = group
+        self._group = material.aligned.group
+        self._distances = material.task.kind == "distance"
         self._cells: list[dict[str, Any]] = []
         self._gained: list[np.ndarray] = []
         self._of: list[np.ndarray] = []
@@ -180,14 +219,22 @@ class _Book:
 
     def _sums(self, predicted: np.ndarray, ask: Ask) -> tuple[np.ndarray, np.ndarray]:
         """For classes: labels that are right, and labels. For numbers: what is explained of the squares about
-        the training rows' mean, and those squares."""
+        the training rows' mean, and those squares. For distances: the rank correlation, and 1."""
+        count = len(self._groups)
+        if self._distances:
+            sentences, rho, able = _correlations(predicted, ask.labels[ask.test], self._group[ask.test])
+            place = np.searchsorted(self._groups, sentences)
+            return _filled(count, place, rho), _filled(count, place, able)
         gained, of = self._gains(predicted, ask, ask.test)
-        place, count = self._place[ask.test], len(self._groups)
+        place = self._place[ask.test]
         sums = (np.bincount(place, weights, count).astype(np.float32) for weights in (gained, of))
         return tuple(sums)  # type: ignore[return-value]
 
     def _score(self, predicted: np.ndarray, ask: Ask, rows: np.ndarray) -> float:
-        gained, of = self._gains(predicted, ask, rows)
+        if self._distances:
+            _, gained, of = _correlations(predicted, ask.labels[rows], self._group[rows])
+        else:
+            gained, of = self._gains(predicted, ask, rows)
         return float(gained.sum() / of.sum()) if of.sum() else float("nan")
 
     def _gains(self, predicted: np.ndarray, ask: Ask, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

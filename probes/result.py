@@ -80,7 +80,7 @@ class ProbeResult:
     task: str
     description: str
     measure: str
-    """What a score is: accuracy, R², or correlation of distances."""
+    """What a score is: accuracy, R², or the rank correlation of distances within each sentence."""
     unit: str
     """What intervals are over other ones of: sentences, stories, pairs."""
     classes: tuple[str, ...]

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import DataError
-from workbench.files import new_folder, read_json, read_plain, write_json
+from workbench.errors import ConfigError, DataError, shown
+from workbench.files import FULL_DISK, new_folder, read_json, read_plain, write_json, write_text
 from workbench.interp.summary.saved import places_of
 
 if TYPE_CHECKING:
@@ -199,7 +199,6 @@ def save_report(result: "ProbeResult", folder: Path, used: Sequence[Any] = ()) -
 
     from probes.report.page import probe_page
     from probes.used import causal_name
-    from workbench.files import write_text
     from workbench.outputs import save_picture, save_table
     from workbench.plots.pyplot import need_pyplot
 
@@ -210,7 +209,7 @@ def save_report(result: "ProbeResult", folder: Path, used: Sequence[Any] = ()) -
 
     for name, figure in pictures(result).items():
         save_picture(folder / f"{name}.png", figure)
-        write_text(folder / f"{name}.svg", svg(figure))
+        _write(folder / f"{name}.svg", svg(figure))
         pyplot.close(figure)
     for one in used:
         name = causal_name(one)
@@ -218,5 +217,14 @@ def save_report(result: "ProbeResult", folder: Path, used: Sequence[Any] = ()) -
         figure = one.plot()
         save_picture(folder / f"{name}.png", figure)
         pyplot.close(figure)
-    write_text(folder / "page.html", probe_page(result, used))
+    _write(folder / "page.html", probe_page(result, used))
     return folder
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise ConfigError(f"{shown(str(path))} cannot be written: {error.strerror}.") from None
