@@ -93,17 +93,17 @@ def test_a_change_reaches_the_logits_leaves_bos_alone_and_goes(model_run) -> Non
     tokens = torch.tensor([[network.tokenizer.bos_token_id, 5, 6, 7]])
     hook = "blocks.0.hook_resid_post"
     before = network(tokens)
-    seen = {}
+    seen, push = {}, torch.linspace(-1, 1, 32)  # the same everywhere would be lost in the layer norm
 
     def keep(x: torch.Tensor, hook: object) -> None:
         seen["x"] = x
 
-    with changed(network, hook, lambda x: x + 1):
+    with changed(network, hook, lambda x: x + push):
         network.hook_dict[hook].add_hook(keep)
         after = network(tokens)
     network.reset_hooks()
     _, cache = network.run_with_cache(tokens)
-    assert torch.allclose(seen["x"][:, 1:], cache[hook][:, 1:] + 1, atol=1e-5)
+    assert torch.allclose(seen["x"][:, 1:], cache[hook][:, 1:] + push, atol=1e-5)
     assert torch.allclose(seen["x"][:, 0], cache[hook][:, 0], atol=1e-5)
     assert not torch.allclose(after[:, 1:], before[:, 1:], atol=1e-3)
     assert torch.equal(network(tokens), before)
