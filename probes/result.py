@@ -155,8 +155,8 @@ class ProbeResult:
         """The row of `table` of the best place: where the model's probes score highest on the development
         rows, so that its score on the test rows is not chosen for being high."""
         part = self.part(title)
-        mine = self.table[(self.table.run == part.run) & (self.table.step == part.step)]
-        mine = mine[(mine.source == MODEL) & (mine.labels == TASK)]
+        mine: Any = self.table[(self.table.run == part.run) & (self.table.step == part.step)]
+        mine: Any = mine[(mine.source == MODEL) & (mine.labels == TASK)]
         by = "held" if mine.held.notna().any() else "score"
         return mine.loc[mine[by].idxmax()].to_dict()
 
@@ -175,8 +175,8 @@ class ProbeResult:
             best = self.best(title)
             hook = str(best["hook"])
             head = None if best["head"] != best["head"] or best["head"] is None else int(best["head"])
-        mine = part.confusion[part.confusion.hook == hook]
-        mine = mine[mine["head"].isna() if head is None else mine["head"] == head]
+        mine: Any = part.confusion[part.confusion.hook == hook]
+        mine: Any = mine[mine["head"].isna() if head is None else mine["head"] == head]
         if not len(mine):
             raise InputError(f"no probe of {part.title} has hook {shown(hook)}.")
         found = np.zeros((len(self.classes), len(self.classes)), np.int64)

@@ -51,17 +51,16 @@ def causal(
     pairs = pairs_of(data)
     found = []
     for run in runs:
-        told = None
-        if tell is not None:
-
-            def told(what: str, done: int, total: int, name: str = str(run)) -> None:
-                tell(name, what, done, total)
-
+        told = None if tell is None else _of_run(tell, str(run))
         if erase:
             found.append(take_out(run, task, data=data, pairs=pairs, tell=told, **options))
         if steer:
             found.append(push(run, task, *steer, data=data, pairs=pairs, tell=told, **options))
     return found
+
+
+def _of_run(tell: Tell, name: str) -> Callable[[str, int, int], None]:
+    return lambda what, done, total: tell(name, what, done, total)
 
 
 def pairs_of(data: str | None) -> str | None:

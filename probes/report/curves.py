@@ -57,7 +57,7 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
     markers = "oDPXsv^*"
     low = []
     for number, part in enumerate(result.parts):
-        mine = table[(table.run == part.run) & (table.step == part.step)]
+        mine: Any = table[(table.run == part.run) & (table.step == part.step)]
         for index, kind in enumerate(layered):
             line = curve(mine, kind, MODEL, TASK)
             label = _label(result, part, kind, len(layered) > 1)
@@ -98,7 +98,7 @@ def curve(table: "pd.DataFrame", kind: str, source: str, labels: str) -> "pd.Dat
     from probes.activations.hooks import EMBEDDING
 
     chosen = (table.source == source) & (table.labels == labels) & table["head"].isna()
-    mine = table[chosen & (_of_kind(table, kind) | (table.hook == EMBEDDING))]
+    mine: Any = table[chosen & (_of_kind(table, kind) | (table.hook == EMBEDDING))]
     return mine.drop_duplicates("layer").sort_values("layer")
 
 
@@ -128,7 +128,7 @@ def _draw(
 
 
 def _baselines(ax: Any, table: "pd.DataFrame", part: Any, low: list[float]) -> None:
-    mine = table[(table.source == NOTHING) & (table.run == part.run) & (table.step == part.step)]
+    mine: Any = table[(table.source == NOTHING) & (table.run == part.run) & (table.step == part.step)]
     for name, words in BASELINES.items():
         for score in mine[mine.probe == name].score:
             ax.axhline(score, color="0.25", linewidth=0.9, linestyle=DASHES[name], label=words, zorder=1)

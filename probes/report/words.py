@@ -62,7 +62,7 @@ def place_name(row: Any, several: bool = False) -> str:
 def lookup(result: "ProbeResult", part: "RunProbes") -> dict[tuple[Any, ...], dict[str, Any]]:
     """Rows of one run's table by (source, hook, head, labels); baselines by (source, name)."""
     table = result.table
-    mine = table[(table.run == part.run) & (table.step == part.step)]
+    mine: Any = table[(table.run == part.run) & (table.step == part.step)]
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in mine.astype(object).where(mine.notna(), None).to_dict("records"):
         if row["source"] == NOTHING:
