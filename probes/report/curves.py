@@ -65,15 +65,14 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
             marker = markers[(index if single else number // 2) % len(markers)]
             _draw(ax, line, colour, label, "-", marker, len(result.parts) <= MOST_BANDS)
             low.append(line.low.min())
-            if single or number == 0:
-                for (source, labels), (name, dashes, grey, marker) in STYLES.items():
-                    if not single and (source, labels) != (UNTRAINED, TASK):
-                        continue
-                    line = curve(mine, kind, source, labels)
-                    if len(line):
-                        first = index == 0
-                        _draw(ax, line, grey, name if first else None, dashes, marker, single)
-                        low.append(line.score.min())
+    mine: Any = table[(table.run == result.parts[0].run) & (table.step == result.parts[0].step)]
+    for index, kind in enumerate(layered):
+        for (source, labels), (name, dashes, grey, marker) in STYLES.items():
+            line = curve(mine, kind, source, labels)
+            if len(line) and (single or (source, labels) == (UNTRAINED, TASK)):
+                label = None if index else name if single else f"{name} of the first"
+                _draw(ax, line, grey, label, dashes, marker, single)
+                low.append(line.score.min())
     _baselines(ax, table, result.parts[0], low)
     _finish(ax, result, table, layered)
     return ax

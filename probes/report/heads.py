@@ -47,7 +47,8 @@ def plot_heads(result: "ProbeResult", ax: Any = None, title: str | None = None) 
     ax.set(xlabel=f"head ({kind}{about})", ylabel="layer")
     ax.set_title(plain(f"{result.task}, {part.title}"), fontsize=10, loc="left")
     ax.tick_params(labelsize=8, length=2)
-    bar = ax.figure.colorbar(image, ax=ax)
+    shown = (lambda value, _: f"{100 * value:.0f} %") if result.classes else None
+    bar = ax.figure.colorbar(image, ax=ax, format=shown)
     bar.set_label(result.measure, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return ax

@@ -26,7 +26,7 @@ CAPTIONS = {
     "confusion": "Each row is an actual class: the share of its labels that were predicted as each class, "
     "at the best place.",
 }  # fmt: skip
-MOST_ROWS = 200
+MOST_ROWS, MOST_RUNS = 200, 12
 
 
 def html(text: object) -> str:
@@ -51,7 +51,8 @@ def probe_page(result: "ProbeResult", used: "Sequence[Any]" = ()) -> str:
     parts = [
         f"<header><h1>{html(result.task)}</h1><p>{html(result.description)}</p>{_short(result)}</header>",
         _figures(images, result),
-        *(_run(result, part) for part in result.parts[:12]),
+        *(_run(result, part) for part in result.parts[:MOST_RUNS]),
+        _more(result),
         *(_used(one) for one in used),
         _mistakes(result),
         _about(result),
@@ -132,6 +133,13 @@ def _run(result: "ProbeResult", part: "RunProbes") -> str:
         f"{_table(head_line, body)}<h3>Baselines that read no activation</h3>"
         f"{_table(['baseline', html(result.measure)], base)}</section>"
     )
+
+
+def _more(result: "ProbeResult") -> str:
+    more = len(result.parts) - MOST_RUNS
+    if more < 1:
+        return ""
+    return f"<p>{more} more runs and checkpoints stand in the figures, and in table.parquet beside this page.</p>"
 
 
 def _used(found: Any) -> str:
