@@ -17,7 +17,9 @@ from probes.fitting.softmax import Problem
 from workbench.errors import InputError
 
 ROWS_AT_FIRST = 16_384
-"""Above twice as many rows the first steps are taken on a sample of so many."""
+"""Above twice as many rows the first steps are taken on a sample of so many, then of four times as many."""
+ROUGH = 2e-3
+"""Tolerance of the first steps."""
 Features = Float[Tensor, "set row d"] | Sequence[Float[Tensor, "row d"]]
 
 
@@ -131,16 +133,12 @@ def fit_logistic(
             def tick(done: int, _: int, base: int = base) -> None:
                 progress(base + done, probes)
 
-        start = problem.start()
-        if problem.rows > 2 * ROWS_AT_FIRST:
-            sample = problem.sample(ROWS_AT_FIRST)
-            rough = minimise(
-                sample.evaluate, start, sample.diagonal(start), tolerance=1e-3, max_evaluations=60
-            )
+        start, guess = problem.start(), problem.diagonal()
+        for rows in _stages(problem.rows):
+            sample = problem.sample(rows)
+            rough = minimise(sample.evaluate, start, guess, tolerance=ROUGH, max_evaluations=60)
             start = rough.point
             guess = sample.blocks(start)
-        else:
-            guess = problem.diagonal(start)
         found = minimise(
             problem.evaluate, start, guess, tolerance=tolerance, max_evaluations=max_evaluations, tick=tick
         )
@@ -148,6 +146,14 @@ def fit_logistic(
         loss[mine], evaluations[mine], converged[mine] = found.value, found.evaluations, found.converged
         finished += len(mine)
     return LinearProbes(W, b, which, penalties.to(dtype), loss, evaluations, converged)
+
+
+def _stages(rows: int) -> list[int]:
+    """Sizes of the samples that the first steps are taken on."""
+    sizes: list[int] = []
+    while (size := ROWS_AT_FIRST * 4 ** len(sizes)) * 2 < rows:
+        sizes.append(size)
+    return sizes
 
 
 def _refuse(

@@ -16,8 +16,9 @@ from workbench.errors import InputError
 CELLS = 1 << 18
 """Probabilities held at once: 1 MB, which stays in a core's cache."""
 
-SHRINK = 0.2
-"""Share of the spread over all classes in each block, so that a rare class has one too."""
+SHRINK = 0.1
+"""Share of the spread over all classes in each block: a rare class is flat where few rows are in doubt of it, and
+would be sent too far."""
 SAMPLE = 16_384
 """Rows that the Hessian is estimated on."""
 BLOCKS = 1 << 26
@@ -148,11 +149,12 @@ class Problem:
         gradient = slope.view(len(active), -1) * scale + ridge[:, None] * W.reshape(len(active), -1)
         return loss, torch.cat([gradient, free * scale], 1)
 
-    def diagonal(self, point: Float[Tensor, "probe size"]) -> Precondition:
-        """Divides by the Hessian's diagonal, estimated on a sample of rows."""
-        p, x, free, total = self._spread(point)
-        curved = (p.view(-1, p.shape[2]) @ (x * x)).view(self.probes, -1) / total + self.ridge[:, None]
-        inverse = 1 / torch.cat([curved, free], 1).clamp_min(1e-8)
+    def diagonal(self) -> Precondition:
+        """Divides by the features' variance times the root of each class's share: between the curvature at the
+        start, where rare classes look flat, and that of a class in doubt. For far from the minimum."""
+        bend = self.share.sqrt().to(self.x.dtype)
+        curved = bend[:, :, None] * self.x[:SAMPLE].square().mean(0) + self.ridge[:, None, None]
+        inverse = 1 / (torch.cat([curved.flatten(1), bend], 1) + 1e-6)
         return lambda vectors, which: self._balanced(inverse[which] * self._balanced(vectors))
 
     def blocks(self, point: Float[Tensor, "probe size"]) -> Precondition:
@@ -161,14 +163,14 @@ class Problem:
         Costs classes × d² numbers a probe; with more than `BLOCKS` of them the diagonal does.
         """
         if self.probes * self.classes * self.d**2 > BLOCKS:
-            return self.diagonal(point)
+            return self.diagonal()
         p, x, free, total = self._spread(point)
         inverse = torch.empty(self.probes, self.classes, self.d, self.d, dtype=x.dtype)
         eye = torch.eye(self.d, dtype=torch.float64)
         spread = (self.x[:SAMPLE].double() ** 2).mean(0)
         for probe, name in itertools.product(range(self.probes), range(self.classes)):
             block = ((x * p[probe, name, :, None]).T @ x).double() / total[probe].double()
-            pooled = torch.diag(spread * float(free[probe, name]))
+            pooled = torch.diag(0.3 * spread * float(free[probe, name]) ** 0.5)
             block = (1 - SHRINK) * block + SHRINK * pooled + eye * (float(self.ridge[probe]) + 1e-9)
             inverse[probe, name] = torch.linalg.inv(block).to(x.dtype)
         size = self.classes * self.d
