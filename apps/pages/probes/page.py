@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 import pandas as pd
 import streamlit as st
 
-from apps.answers import catalogue, probed
+from apps.answers import catalogue, comparison, probed
 from apps.charts.curves import curves
 from apps.charts.probe_layers import probe_layers
 from apps.frame import address
@@ -79,18 +79,21 @@ def chosen(frame: Frame, found: "dict[str, ProbeResult]") -> None:
 
 
 def _layers(frame: Frame, key: str, result: "ProbeResult") -> None:
+    from probes.report.curves import kinds_of
     from probes.report.words import corpus_line, findings, plural
 
     st.subheader(markup.plain(result.description), anchor=False)
-    lines = lines_of(result, frame.opened.name)
-    if frame.beside is not None:
-        other = probed.results(frame.beside).get(key)
-        if other is not None and frame.beside.key != frame.opened.key:
-            theirs = lines_of(other, frame.beside.name)
-            mine = lines.assign(line=lines.line.where(lines.what != "model", frame.opened.name))
-            lines = pd.concat([mine, theirs[theirs.what.isin(("model", "heads"))]], ignore_index=True)
+    beside = None if frame.beside is None else probed.results(frame.beside).get(key)
+    if frame.beside is None or beside is None:
+        lines = lines_of(result, frame.opened.name)
+    else:
+        mine, other = comparison.names(frame.opened, frame.beside)
+        theirs = lines_of(beside, other)
+        theirs = theirs[theirs.what.isin(("model", "heads"))]
+        lines = cast("pd.DataFrame", pd.concat([lines_of(result, mine), theirs], ignore_index=True))
     levels = levels_of(result)
-    chart = probe_layers(lines, levels, frame.palette, layer_names(lines), result.measure)
+    where = ", ".join(kinds_of(result.table))
+    chart = probe_layers(lines, levels, frame.palette, layer_names(lines), result.measure, where)
     st.altair_chart(chart, alt=f"{result.measure} of {result.task} by layer")
     part = result.part()
     st.markdown("\n".join(f"- {markup.plain(line)}" for line in findings(result)))
