@@ -111,6 +111,8 @@ def _layers(frame: Frame, key: str, result: "ProbeResult") -> None:
 
 
 def _training(frame: Frame, key: str, result: "ProbeResult") -> None:
+    from probes.activations.hooks import place_of
+    from probes.report.words import layer_name
     from probes.result import MODEL, TASK
 
     st.subheader("Over training", anchor=False)
@@ -125,9 +127,18 @@ def _training(frame: Frame, key: str, result: "ProbeResult") -> None:
         st.markdown("Heads were probed one by one; there is no line a layer to follow.")
         return
     rows = cast("pd.DataFrame", rows[["step", "hook", "score", "low", "high"]])
+    short = {hook: place_of(hook) for hook in rows.hook.unique()}
+    several = len({place.kind for place in short.values()}) > 2  # with the embedding
+    names = {
+        hook: "embedding" if place.depth < 0 else f"layer {layer_name(place.depth)}"
+        + (f" {place.kind.removeprefix('hook_')}" if several else "")
+        for hook, place in short.items()
+    }  # fmt: skip
+    rows = rows.assign(place=rows.hook.map(names))
     form = ".1%" if result.measure == "accuracy" else ".3f"
-    chart = curves(rows, frame.palette, y="score", title=result.measure, step=run.step, by="hook", form=form)
+    chart = curves(rows, frame.palette, y="score", title=result.measure, step=run.step, by="place", form=form)
     steps = tuple(catalogue.steps(run.path)[::-1])
-    curve(chart, f"probed-{frame.opened.key}-{key}-{frame.palette.name}", steps, "Probes over training")
+    widget = f"probed-{frame.opened.key}-{key}-{frame.palette.name}"
+    curve(chart, widget, steps, "Probes over training", "probes")
     st.caption("Each checkpoint's own probes; a click on a point goes there.")
     downloads(f"{frame.opened.name}-{result.task}-over-training", rows, chart)
