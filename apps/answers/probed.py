@@ -1,5 +1,6 @@
 """Results of probes that are kept beside a run, at the opened checkpoint and at the others."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
 
     from probes.result import ProbeResult
 
+_WORDS: dict[str, Callable[[Any], str]] = {
+    "data": lambda value: Path(str(value)).name,
+    "hooks": lambda value: " ".join(map(str, value or ())),
+    "token": lambda value: f"{value} token",
+    "probe": lambda value: f"{value} probe",
+    "by": lambda value: f"split by {value}",
+    "tokens": lambda value: "all tokens" if value is None else f"{value} tokens",
+    "seeds": lambda value: f"{len(value or ())} seeds",
+    "untrained": lambda value: "with untrained copy" if value else "without untrained copy",
+    "compression": lambda value: "with online code" if value else "without online code",
+}
+"""Settings by which results of one task are told apart, in words."""
 UNDER = "probes"
 """The folder beside a run that holds them."""
 
@@ -43,11 +56,11 @@ def title_of(result: "ProbeResult", others: "list[ProbeResult]") -> str:
     """The task, and of its settings those in which results of this task differ."""
     alike = [one for one in others if one.task == result.task]
     more = [
-        str(result.settings.get(name))
-        for name in ("data", "token", "probe", "by", "hooks", "tokens", "seeds")
-        if len({str(one.settings.get(name)) for one in alike}) > 1
+        words(result.settings.get(name))
+        for name, words in _WORDS.items()
+        if len({words(one.settings.get(name)) for one in alike}) > 1
     ]
-    return ", ".join([result.task, *(Path(one).name if "/" in one else one for one in more)])
+    return ", ".join([result.task, *more])
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, cast
 import pandas as pd
 import streamlit as st
 
-from apps.answers import catalogue, probed
+from apps.answers import catalogue, comparison, probed
 from apps.charts.curves import curves
 from apps.charts.probe_layers import probe_layers
 from apps.frame import address
@@ -79,18 +79,21 @@ def chosen(frame: Frame, found: "dict[str, ProbeResult]") -> None:
 
 
 def _layers(frame: Frame, key: str, result: "ProbeResult") -> None:
+    from probes.report.curves import kinds_of
     from probes.report.words import corpus_line, findings, plural
 
     st.subheader(markup.plain(result.description), anchor=False)
-    lines = lines_of(result, frame.opened.name)
-    if frame.beside is not None:
-        other = probed.results(frame.beside).get(key)
-        if other is not None and frame.beside.key != frame.opened.key:
-            theirs = lines_of(other, frame.beside.name)
-            mine = lines.assign(line=lines.line.where(lines.what != "model", frame.opened.name))
-            lines = pd.concat([mine, theirs[theirs.what.isin(("model", "heads"))]], ignore_index=True)
+    beside = None if frame.beside is None else probed.results(frame.beside).get(key)
+    if frame.beside is None or beside is None:
+        lines = lines_of(result, frame.opened.name)
+    else:
+        mine, other = comparison.names(frame.opened, frame.beside)
+        theirs = lines_of(beside, other)
+        theirs = theirs[theirs.what.isin(("model", "heads"))]
+        lines = cast("pd.DataFrame", pd.concat([lines_of(result, mine), theirs], ignore_index=True))
     levels = levels_of(result)
-    chart = probe_layers(lines, levels, frame.palette, layer_names(lines), result.measure)
+    where = ", ".join(kinds_of(result.table))
+    chart = probe_layers(lines, levels, frame.palette, layer_names(lines), result.measure, where)
     st.altair_chart(chart, alt=f"{result.measure} of {result.task} by layer")
     part = result.part()
     st.markdown("\n".join(f"- {markup.plain(line)}" for line in findings(result)))
@@ -108,6 +111,8 @@ def _layers(frame: Frame, key: str, result: "ProbeResult") -> None:
 
 
 def _training(frame: Frame, key: str, result: "ProbeResult") -> None:
+    from probes.activations.hooks import place_of
+    from probes.report.words import layer_name
     from probes.result import MODEL, TASK
 
     st.subheader("Over training", anchor=False)
@@ -122,9 +127,18 @@ def _training(frame: Frame, key: str, result: "ProbeResult") -> None:
         st.markdown("Heads were probed one by one; there is no line a layer to follow.")
         return
     rows = cast("pd.DataFrame", rows[["step", "hook", "score", "low", "high"]])
+    short = {hook: place_of(hook) for hook in rows.hook.unique()}
+    several = len({place.kind for place in short.values()}) > 2  # with the embedding
+    names = {
+        hook: "embedding" if place.depth < 0 else f"layer {layer_name(place.depth)}"
+        + (f" {place.kind.removeprefix('hook_')}" if several else "")
+        for hook, place in short.items()
+    }  # fmt: skip
+    rows = rows.assign(place=rows.hook.map(names))
     form = ".1%" if result.measure == "accuracy" else ".3f"
-    chart = curves(rows, frame.palette, y="score", title=result.measure, step=run.step, by="hook", form=form)
+    chart = curves(rows, frame.palette, y="score", title=result.measure, step=run.step, by="place", form=form)
     steps = tuple(catalogue.steps(run.path)[::-1])
-    curve(chart, f"probed-{frame.opened.key}-{key}-{frame.palette.name}", steps, "Probes over training")
+    widget = f"probed-{frame.opened.key}-{key}-{frame.palette.name}"
+    curve(chart, widget, steps, "Probes over training", "probes")
     st.caption("Each checkpoint's own probes; a click on a point goes there.")
     downloads(f"{frame.opened.name}-{result.task}-over-training", rows, chart)

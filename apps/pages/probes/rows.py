@@ -1,6 +1,6 @@
 """From a result's table to the rows of its figure."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pandas as pd
 
@@ -24,7 +24,7 @@ def lines_of(result: "ProbeResult", name: str) -> pd.DataFrame:
 
     table, kinds = result.table, kinds_of(result.table)
     rows = []
-    for row in table[table.hook.notna()].astype(object).to_dict("records"):
+    for row in cast("pd.DataFrame", table[table.hook.notna()]).astype(object).to_dict("records"):
         kind, head = place_of(row["hook"]).kind, row["head"]
         wanted = (row["source"], row["labels"])
         if wanted == (MODEL, TASK):
