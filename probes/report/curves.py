@@ -65,10 +65,10 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
             marker = markers[(index if single else number // 2) % len(markers)]
             _draw(ax, line, colour, label, "-", marker, len(result.parts) <= MOST_BANDS)
             low.append(line.low.min())
-    mine: Any = table[(table.run == result.parts[0].run) & (table.step == result.parts[0].step)]
+    first: Any = table[(table.run == result.parts[0].run) & (table.step == result.parts[0].step)]
     for index, kind in enumerate(layered):
         for (source, labels), (name, dashes, grey, marker) in STYLES.items():
-            line = curve(mine, kind, source, labels)
+            line = curve(first, kind, source, labels)
             if len(line) and (single or (source, labels) == (UNTRAINED, TASK)):
                 label = None if index else name if single else f"{name} of the first"
                 _draw(ax, line, grey, label, dashes, marker, single)

@@ -139,7 +139,8 @@ def _more(result: "ProbeResult") -> str:
     more = len(result.parts) - MOST_RUNS
     if more < 1:
         return ""
-    return f"<p>{more} more runs and checkpoints stand in the figures, and in table.parquet beside this page.</p>"
+    where = "in the figures, and in table.parquet beside this page"
+    return f"<p>{more} more runs and checkpoints stand {where}.</p>"
 
 
 def _used(found: Any) -> str:
