@@ -188,7 +188,7 @@ class Problem:
         penalty."""
         W, b = self._split(vectors)
         W, b = W - W.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
-        return torch.cat([W.reshape(len(W), -1), b], 1)
+        return torch.cat([W.flatten(1), b], 1)
 
     def _spread(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weight × p (1 - p) of a sample of rows, their features, its mean by class, the sum of weights."""
