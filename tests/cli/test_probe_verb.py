@@ -11,7 +11,13 @@ import pytest
 from probes.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-LITTLE = ("--tokens", "1200", "--seeds", "2", "--no-compression", "--quiet")
+LITTLE = ("--tokens", "900", "--seeds", "2", "--no-compression", "--quiet")
+
+
+@pytest.fixture(autouse=True)
+def one_penalty(monkeypatch):
+    """No cross-validation, which takes most of an experiment's time."""
+    monkeypatch.setattr("probes.fits.Job.penalty", lambda job: 10.0)
 
 
 @pytest.fixture(scope="module")
