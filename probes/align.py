@@ -20,6 +20,8 @@ from workbench.errors import ConfigError, DataError, shown
 
 MOST_DROPPED = 0.01
 """Share of the labels that may fail to align before the task is refused."""
+COUNTS = ("labels", "dropped", "cut", "merged", "single")
+"""What `Aligned.counts` counts."""
 _BATCH = 1000
 _WORD = re.compile(r"\w+|[^\w\s]")
 _SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\n+\s*")
@@ -39,7 +41,7 @@ class _Rows:
         self.position: list[int] = []
         self.groups: dict[str, int] = {}
         self.dropped: list[str] = []
-        self.counts = dict.fromkeys(("labels", "dropped", "cut", "merged", "single"), 0)
+        self.counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
 
 
 def align(
@@ -125,23 +127,18 @@ def _add(rows: _Rows, document: Document, one: Any, room: int, before: list[int]
     spans = np.array([item.spans for item in items], dtype=np.int64)
     first = np.searchsorted(places[:, 1], spans[..., 0], side="right")
     last = np.searchsorted(places[:, 0], spans[..., 1], side="left") - 1
-    held = (first <= last).all(-1)
+    held = np.all(first <= last, axis=-1).tolist()
     windows = _windows(document.text, places, room)
-    starts = np.array([low for low, _ in windows])
-    which = np.searchsorted(starts, first, side="right") - 1
-    base = len(rows.tokens)
-    if len(windows) == 1 and windows[0] == (0, len(one.ids)):
-        rows.tokens.append(before + one.ids + after)
-    else:
-        rows.tokens += [before + one.ids[low:high] + after for low, high in windows]
+    starts, ends = np.array(windows, dtype=np.int64).reshape(-1, 2).T
+    which = np.maximum(np.searchsorted(starts, first, side="right") - 1, 0)
+    fits = np.all((which == which[:, :1]) & (last < ends[which]), axis=-1).tolist()
+    shift = starts[which] - len(before)
+    base, ids = len(rows.tokens), one.ids
+    rows.tokens += [before + ids[low:high] + after for low, high in windows]
     group = rows.groups.setdefault(document.group, len(rows.groups))
     words = np.array([match.start() for match in _WORD.finditer(document.text)], dtype=np.int64)
     position = np.maximum(np.searchsorted(words, spans[:, 0, 0], side="right") - 1, 0).tolist()
-    shift = starts[np.maximum(which, 0)] - len(before)
-    ends = np.array([high for _, high in windows])[np.maximum(which, 0)]
-    fits = (which == which[:, :1]).all(-1) & (last < ends).all(-1)
-    held, fits, which = held.tolist(), fits.tolist(), which[:, 0].tolist()
-    first, last = (first - shift).tolist(), (last - shift).tolist()
+    window, firsts, lasts = which[:, 0].tolist(), (first - shift).tolist(), (last - shift).tolist()
     seen: set[tuple] = set()
     cut = 0
     for at, item in enumerate(items):
@@ -152,13 +149,13 @@ def _add(rows: _Rows, document: Document, one: Any, room: int, before: list[int]
         if not fits[at]:
             cut += 1
             continue
-        here = tuple(first[at]), tuple(last[at])
-        key = (which[at], *here)
+        here = tuple(firsts[at]), tuple(lasts[at])
+        key = (window[at], *here)
         if key in seen:
             rows.counts["merged"] += 1
             continue
         seen.add(key)
-        rows.window.append(base + which[at])
+        rows.window.append(base + window[at])
         rows.first.append(here[0])
         rows.last.append(here[1])
         rows.label.append(item.label)

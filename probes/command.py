@@ -16,8 +16,10 @@ examples:
   {many}
                                                           a family: best layers, paired differences
   {all}                             every checkpoint: what is learned when
+  {one} --erase                      is it used? the loss without the concept
+  {one} --steer NOUN VERB            what the model does when pushed along the probe
   {own}                        your own labels, a line each:
-      {{"text": "Tom likes cats.", "start": 10, "end": 14, "label": "animal"}}
+      {{"text": "Tom likes cats.", "span": [10, 14], "label": "animal"}}
 
 tasks:
 {tasks}
@@ -58,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--probe", metavar="KIND",
         help="logistic, ridge, mlp, bilinear, structural, sparse (default: what fits the task's labels)",
     )  # fmt: skip
+    parser.add_argument("--k", type=int, default=16, metavar="N", help="neurons of a sparse probe (16)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="splits and draws of controls (3)")
     parser.add_argument(
         "--tokens",
@@ -74,6 +77,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-compression", action="store_true", help="without the online code")
     parser.add_argument("--quick", action="store_true", help="a first look: 20k tokens, no online code")
     parser.add_argument(
+        "--erase", action="store_true",
+        help="erase the concept (LEACE) beside random subspaces and a control concept: loss, pairs, probe",
+    )  # fmt: skip
+    parser.add_argument(
+        "--steer", nargs=2, metavar=("FROM", "TO"), help="push activations from one class towards another"
+    )
+    parser.add_argument(
         "--disk", default="8G", metavar="BYTES", help="budget of activations on the disk (8G)"
     )
     parser.add_argument("--again", action="store_true", help="measure also what is there")
@@ -86,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     from probes.experiment import QUICK_TOKENS, probe
     from probes.report.terminal import print_result
     from probes.runs import open_runs
+    from probes.tasks import load_task
+    from probes.used import causal, refuse_causal
     from workbench.amounts import amount
     from workbench.errors import ConfigError
     from workbench.outputs import out_folder
@@ -98,10 +110,12 @@ def run(args: argparse.Namespace) -> int:
     tokens = usual if args.tokens is None else int(amount(args.tokens, "--tokens"))
     budget = int(amount(args.disk, "--disk"))
     opened = open_runs(args.runs, args.checkpoints)
+    task = load_task(args.task)
+    refuse_causal(task, args.erase, args.steer)
     with _Line(args.quiet, len(opened)) as line:
         result = probe(
             opened,
-            args.task,
+            task,
             data=args.data,
             hooks=args.hook or ["resid_post"],
             token=args.token,
@@ -110,18 +124,27 @@ def run(args: argparse.Namespace) -> int:
             tokens=tokens,
             by=args.by,
             untrained=not args.no_untrained,
+            k=args.k,
             compression=not (args.no_compression or args.quick),
             budget=budget,
             again=args.again,
             tell=line,
         )
+        used = causal(
+            opened, task, erase=args.erase, steer=args.steer, data=args.data, tell=line, tokens=tokens,
+            hooks=args.hook or ["resid_post"], token=args.token, budget=budget, limit=PAIRS[args.quick],
+        )  # fmt: skip
     print_result(result)
+    for one in used:
+        print(f"\n{one}")
     place = folder or _usual(opened[0], result)
-    result.save(place)
+    result.save(place, used)
     print(f"\nsaved: {clean(place / 'page.html')}, curves and tables beside it")
     return 0
 
 
+PAIRS = {False: 100, True: 20}
+"""Minimal pairs of each paradigm that erasing and steering are measured on; with --quick."""
 TOKENS = 100_000
 """Of a corpus, if nobody says how many."""
 
@@ -162,7 +185,7 @@ class _Line:
             return
         passed, moved = time.monotonic() - self._began, done - self._from
         left = f"{clock(passed * (total - done) / moved)} left" if moved else ""
-        unit = "tokens" if what.startswith("reading") else "sites"
+        unit = {"reading": "tokens", "reading untrained": "tokens", "fitting": "sites"}.get(what, "passes")
         rate = f"{moved / passed:,.0f} {unit}/s  " if moved and passed > 0 and unit == "tokens" else ""
         of = f"  run {len(self._seen)} of {self._runs}" if self._runs > 1 else ""
         self._line.update(done / total, f"{run}: {what} {done:,} of {total:,} {unit}  {rate}{left}{of}")

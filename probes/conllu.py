@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import Any, NamedTuple
 
 from workbench.errors import DataError, nearest, shown
 
@@ -172,9 +172,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path} cannot be read past line {number} ({reason}).") from None
 
 
-def _open(path: Path) -> IO[bytes]:
+def _open(path: Path) -> Any:
+    """A stream of bytes."""
     if path.name.endswith(".gz"):
-        return gzip.open(path, "rb")  # type: ignore[return-value]
+        return gzip.open(path, "rb")
     return open(path, "rb")
 
 

@@ -21,7 +21,8 @@ class Item:
         spans: one span (a word), or two (dependent and head; the two words of a distance); characters
             `[start, end)` of the document's text.
         label: text for a class, a number for a regression or a distance.
-        word: the word type, for the control task and for the baseline of each word's most frequent label.
+        word: the word type, for the control task and for the baseline of each word's most frequent label; of
+            an item that is read at a mark, the word before it.
     """
 
     spans: tuple[tuple[int, int], ...]

@@ -15,11 +15,12 @@ from probes.result import ProbeResult, RunProbes
 from probes.saved import keep, kept
 from probes.sources import find_source
 from workbench.errors import ConfigError, shown
+from workbench.files import FULL_DISK
 
 Tell = Callable[[str, str, int, int], None]
 """Told the run, what is going on, how much is done and how much there is."""
 LEAST_SEEDS = 1
-MEASURES = {"classes": "accuracy", "number": "R²", "distance": "R²"}
+MEASURES = {"classes": "accuracy", "number": "R²", "distance": "rank correlation"}
 QUICK_TOKENS = 20_000
 
 
@@ -36,6 +37,7 @@ def probe(
     by: str = "group",
     untrained: bool = True,
     compression: bool = True,
+    k: int = 16,
     budget: int = BUDGET,
     save: bool = True,
     again: bool = False,
@@ -55,6 +57,7 @@ def probe(
         by: what no split parts: `group` (the sentence, story or pair), or besides the `word` type.
         untrained: also an untrained copy of each model.
         compression: also the online code's description length.
+        k: neurons of a sparse probe.
         budget: bytes on the disk for activations.
         save: keep each run's result in its folder, and take what is kept of the same weights, corpus and
             settings.
@@ -72,18 +75,23 @@ def probe(
     if not opened:
         raise ConfigError("no run was named; name at least one.")
     numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if k < 1:
+        raise ConfigError(f"k must be 1 or more neurons; found {k}.")
     if len(numbers) < LEAST_SEEDS or len(set(numbers)) != len(numbers):
         raise ConfigError(f"seeds must be 1 or more different ones; found {shown(seeds)}.")
     need_choice(token)
     wish = Wish(
         hooks=(hooks,) if isinstance(hooks, str) else tuple(hooks), token=token,
-        probe=find_probe(probe, chosen.kind), seeds=numbers, by=by, tokens=tokens, untrained=untrained,
-        compression=compression, budget=budget,
+        probe=find_probe(probe, chosen.kind, chosen.n_spans), seeds=numbers, by=by, tokens=tokens,
+        untrained=untrained,
+        compression=compression, k=k, budget=budget,
     )  # fmt: skip
     source = find_source(data, chosen.corpus)
     for run in opened:  # refused before anything long
         find_hooks(run.model, wish.hooks)
     cabinet: dict[Any, Material] = {}
+    known: dict[Any, Any] = {}
+    lost: list[str] = []
     parts: list[RunProbes] = []
     classes: tuple[str, ...] = ()
     settings = _settings(chosen, source, wish)
@@ -93,9 +101,9 @@ def probe(
         key = settings | {"fingerprint": material.aligned.fingerprint, "labels": labels_digest(material)}
         part = None if again or not save else kept(run, key)
         if part is None:
-            part = measure(run, material, wish, _told(tell, run))
+            part = measure(run, material, wish, _told(tell, run), known)
             if save:
-                keep(run, part, key, head(chosen, classes, settings))
+                lost += _kept_or_why(run, part, key, head(chosen, classes, settings))
         parts.append(part)
     return ProbeResult(
         task=chosen.name,
@@ -105,8 +113,19 @@ def probe(
         classes=classes,
         settings=settings,
         parts=tuple(parts),
-        notes=tuple(_notes(parts)),
+        notes=(*_notes(parts), *lost),
     )
+
+
+def _kept_or_why(run: Any, part: RunProbes, key: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """Keep a result; a folder that cannot be written costs the copy there, not the work."""
+    try:
+        keep(run, part, key, about)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        return [f"{part.title}: the result could not be kept in {run.results} ({error.strerror})."]
+    return []
 
 
 def head(task: Task, classes: tuple[str, ...], settings: dict[str, Any]) -> dict[str, Any]:
@@ -153,6 +172,8 @@ def _settings(task: Task, source: str | None, wish: Wish) -> dict[str, Any]:
 
     values = dataclasses.asdict(wish)
     del values["budget"]  # changes nothing that is measured
+    if wish.probe != "sparse":
+        del values["k"]
     values["hooks"], values["seeds"] = list(wish.hooks), list(wish.seeds)
     return {"format": FORMAT, "task": task.name, "data": source or "embedded", **values}
 
@@ -173,5 +194,7 @@ def _notes(parts: Sequence[RunProbes]) -> list[str]:
         if counts.get("cut"):
             found.append(f"{part.title}: {counts['cut']:,} labels lie past the context and were left out.")
         if counts.get("single"):
-            found.append(f"{part.title}: {counts['single']:,} classes of one member were left out.")
+            single = counts["single"]
+            words = "1 class of one member was" if single == 1 else f"{single:,} classes of one member were"
+            found.append(f"{part.title}: {words} left out.")
     return list(dict.fromkeys(found))

@@ -15,11 +15,13 @@ from probes.activations.features import Features
 from probes.activations.hooks import EMBEDDING, find_hooks, place_of
 from probes.activations.keys import weights_key
 from probes.activations.shards import BUDGET
-from probes.fits import FITS, Answer, Ask
+from probes.fits import FITS, Answer, Ask, Job, described
 from probes.fitting.scaling import fit_scaler
+from probes.fitting.structural import spearman_by_sentence
 from probes.material import Material
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED, RunProbes
 
+Known = dict[Any, list[Answer]]
 Tell = Callable[[str, int, int], None]
 """Told what is going on (`reading`, `reading untrained`, `fitting`), how much is done, how much there is."""
 
@@ -36,6 +38,8 @@ class Wish:
     tokens: int | None = None
     untrained: bool = True
     compression: bool = True
+    k: int = 16
+    """Neurons of a sparse probe."""
     budget: int = BUDGET
 
 
@@ -48,7 +52,9 @@ class Site:
     head: int | None
 
 
-def measure(run: Any, material: Material, wish: Wish, tell: Tell | None = None) -> RunProbes:
+def measure(
+    run: Any, material: Material, wish: Wish, tell: Tell | None = None, known: Known | None = None
+) -> RunProbes:
     """Read a corpus with a run, fit all probes, and score them on the test rows of each seed.
 
     Args:
@@ -56,6 +62,7 @@ def measure(run: Any, material: Material, wish: Wish, tell: Tell | None = None) 
         material: the corpus as the run's tokenizer has it.
         wish: what is to be measured.
         tell: progress.
+        known: answers of untrained copies, which all checkpoints of a run share: put in, and taken out.
 
     Raises:
         InputError, DataError: as `extract` and the fitting.
@@ -80,17 +87,52 @@ def measure(run: Any, material: Material, wish: Wish, tell: Tell | None = None) 
     for number, site in enumerate(sites):
         told("fitting", number, len(sites))
         kinds = (TASK, SHUFFLED, CONTROL) if site.source == MODEL else (TASK,)
-        x = _scaled(reads[site.source], site, material)
         asks = [
             Ask(material.labels(kind, seed), *material.splits[seed]) for kind in kinds for seed in wish.seeds
         ]
-        answers = FITS[wish.probe](x, asks, len(material.aligned.classes), reads[site.source].n_spans)
+        key = (reads[site.source].model, reads[site.source].corpus, site)
+        answers = (known or {}).get(key)
+        if answers is None:
+            answers = _fitted(_scaled(reads[site.source], site, material), asks, material, wish)
+        if known is not None and site.source == UNTRAINED:
+            known[key] = answers
         for index, answer in enumerate(answers):
             kind, seed = kinds[index // len(wish.seeds)], wish.seeds[index % len(wish.seeds)]
             book.add(site, wish.probe, kind, seed, answer, asks[index])
     told("fitting", len(sites), len(sites))
     seconds = {"reading": read - began, "fitting": time.perf_counter() - read}
     return book.finished(run, seconds)
+
+
+def _fitted(x: Float[Tensor, "row d"], asks: list[Ask], material: Material, wish: Wish) -> list[Answer]:
+    """All probes of one site; of the first seed's also the description length, but for shuffled labels."""
+    classes = None if material.is_numeric else len(material.aligned.classes)
+    able = [index for index, ask in enumerate(asks) if classes is None or _has_two(ask)]
+    answers = [_constant(ask) for ask in asks]
+    if not able:
+        return answers
+    job = Job(
+        x, [asks[index] for index in able], classes, material.aligned.group, material.never_tested, wish.k
+    )
+    for index, answer in zip(able, FITS[wish.probe](job), strict=True):
+        answers[index] = answer
+    if len(able) < len(asks):
+        return answers
+    if wish.compression and wish.probe == "logistic":
+        first = [0] if len(asks) == len(wish.seeds) else [0, 2 * len(wish.seeds)]
+        answers = described(job, answers, first, wish.seeds[0])
+    return answers
+
+
+def _has_two(ask: Ask) -> bool:
+    labels = ask.labels[ask.train]
+    return bool((labels != labels[0]).any())
+
+
+def _constant(ask: Ask) -> Answer:
+    """What a probe says that has seen one class only, as the control task of one word type."""
+    only = ask.labels[ask.train[0]]
+    return Answer(np.full(len(ask.test), only), np.full(len(ask.dev), only))
 
 
 def _sites(reads: dict[str, Features]) -> Iterator[Site]:
@@ -107,6 +149,22 @@ def _scaled(features: Features, site: Site, material: Material) -> Float[Tensor,
     return fit_scaler(x, torch.from_numpy(material.never_tested))(x)
 
 
+def _correlations(
+    predicted: np.ndarray, gold: np.ndarray, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sentences, the rank correlation of distances in each, and 1 where it has one; predictions that are all
+    the same correlate with nothing."""
+    rho = spearman_by_sentence(predicted.astype(np.float64), gold.astype(np.float64), group)
+    able = ~np.isnan(spearman_by_sentence(gold.astype(np.float64), gold.astype(np.float64), group))
+    return np.unique(group), np.where(able, np.nan_to_num(rho), 0.0), able.astype(np.float64)
+
+
+def _filled(count: int, place: np.ndarray, values: np.ndarray) -> np.ndarray:
+    made = np.zeros(count, np.float32)
+    made[place] = values
+    return made
+
+
 class _Book:
     """Cells as they come."""
 
@@ -116,6 +174,8 @@ class _Book:
         self._groups, group = np.unique(material.aligned.group[tested], return_inverse=True)
         self._place = np.full(len(material.aligned), -1)
         self._place[tested] = group
+        self._group = material.aligned.group
+        self._distances = material.task.kind == "distance"
         self._cells: list[dict[str, Any]] = []
         self._gained: list[np.ndarray] = []
         self._of: list[np.ndarray] = []
@@ -159,14 +219,22 @@ class _Book:
 
     def _sums(self, predicted: np.ndarray, ask: Ask) -> tuple[np.ndarray, np.ndarray]:
         """For classes: labels that are right, and labels. For numbers: what is explained of the squares about
-        the training rows' mean, and those squares."""
+        the training rows' mean, and those squares. For distances: the rank correlation, and 1."""
+        count = len(self._groups)
+        if self._distances:
+            sentences, rho, able = _correlations(predicted, ask.labels[ask.test], self._group[ask.test])
+            place = np.searchsorted(self._groups, sentences)
+            return _filled(count, place, rho), _filled(count, place, able)
         gained, of = self._gains(predicted, ask, ask.test)
-        place, count = self._place[ask.test], len(self._groups)
+        place = self._place[ask.test]
         sums = (np.bincount(place, weights, count).astype(np.float32) for weights in (gained, of))
         return tuple(sums)  # type: ignore[return-value]
 
     def _score(self, predicted: np.ndarray, ask: Ask, rows: np.ndarray) -> float:
-        gained, of = self._gains(predicted, ask, rows)
+        if self._distances:
+            _, gained, of = _correlations(predicted, ask.labels[rows], self._group[rows])
+        else:
+            gained, of = self._gains(predicted, ask, rows)
         return float(gained.sum() / of.sum()) if of.sum() else float("nan")
 
     def _gains(self, predicted: np.ndarray, ask: Ask, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

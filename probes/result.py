@@ -65,7 +65,8 @@ class RunProbes:
         mine = np.ones(len(self.cells), bool)
         for name, value in chosen.items():
             column = self.cells[name]
-            mine &= (column.isna() if value is None else column == value).to_numpy()
+            alike = column.isna() if value is None else (column == value).fillna(False)
+            mine &= alike.to_numpy(bool)
         if not mine.any():
             about = ", ".join(f"{name} {value}" for name, value in chosen.items())
             raise InputError(f"no probe of {self.title} has {shown(about)}.")
@@ -79,7 +80,7 @@ class ProbeResult:
     task: str
     description: str
     measure: str
-    """What a score is: accuracy, R², or correlation of distances."""
+    """What a score is: accuracy, R², or the rank correlation of distances within each sentence."""
     unit: str
     """What intervals are over other ones of: sentences, stories, pairs."""
     classes: tuple[str, ...]
@@ -154,8 +155,8 @@ class ProbeResult:
         """The row of `table` of the best place: where the model's probes score highest on the development
         rows, so that its score on the test rows is not chosen for being high."""
         part = self.part(title)
-        mine = self.table[(self.table.run == part.run) & (self.table.step == part.step)]
-        mine = mine[(mine.source == MODEL) & (mine.labels == TASK)]
+        mine: Any = self.table[(self.table.run == part.run) & (self.table.step == part.step)]
+        mine: Any = mine[(mine.source == MODEL) & (mine.labels == TASK)]
         by = "held" if mine.held.notna().any() else "score"
         return mine.loc[mine[by].idxmax()].to_dict()
 
@@ -174,8 +175,8 @@ class ProbeResult:
             best = self.best(title)
             hook = str(best["hook"])
             head = None if best["head"] != best["head"] or best["head"] is None else int(best["head"])
-        mine = part.confusion[part.confusion.hook == hook]
-        mine = mine[mine["head"].isna() if head is None else mine["head"] == head]
+        mine: Any = part.confusion[part.confusion.hook == hook]
+        mine: Any = mine[mine["head"].isna() if head is None else mine["head"] == head]
         if not len(mine):
             raise InputError(f"no probe of {part.title} has hook {shown(hook)}.")
         found = np.zeros((len(self.classes), len(self.classes)), np.int64)
@@ -196,11 +197,11 @@ class ProbeResult:
 
         return plot_confusion(self, ax, **chosen)
 
-    def save(self, folder: Path | str) -> Path:
-        """Write tables, page and pictures; see `probes.saved.save_report`."""
+    def save(self, folder: Path | str, used: Sequence[Any] = ()) -> Path:
+        """Write tables, page and pictures, of erasures and steerings too; see `probes.saved.save_report`."""
         from probes.saved import save_report
 
-        return save_report(self, Path(folder))
+        return save_report(self, Path(folder), used)
 
 
 def _wish(wish: dict[str, Any]) -> dict[str, Any]:

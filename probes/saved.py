@@ -8,18 +8,20 @@ other weights, and nothing that is damaged. Nothing heavy is imported here.
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import DataError
-from workbench.files import new_folder, read_json, read_plain, write_json
+from workbench.errors import ConfigError, DataError, shown
+from workbench.files import FULL_DISK, new_folder, read_json, read_plain, write_json, write_text
 from workbench.interp.summary.saved import places_of
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult, RunProbes
 
 FOLDER, CARD = "probes", "probe.json"
-FORMAT = 1
+FORMAT = 2
+"""Of the tables; those of another format are measured again."""
 LIMIT = 256_000_000
 """Bytes of a table that are read."""
 
@@ -182,8 +184,13 @@ def _read(folder: Path, card: dict[str, Any]) -> "RunProbes | None":
         return None
 
 
-def save_report(result: "ProbeResult", folder: Path) -> Path:
+def save_report(result: "ProbeResult", folder: Path, used: Sequence[Any] = ()) -> Path:
     """Write a result as table.parquet, cells.parquet, page.html, and curves as PNG and SVG.
+
+    Args:
+        result: what `probe` gave.
+        folder: made if it is not there.
+        used: erasures and steerings, which get a table and a picture each.
 
     Raises:
         ConfigError: the folder cannot be written.
@@ -191,7 +198,7 @@ def save_report(result: "ProbeResult", folder: Path) -> Path:
     from matplotlib import pyplot
 
     from probes.report.page import probe_page
-    from workbench.files import write_text
+    from probes.used import causal_name
     from workbench.outputs import save_picture, save_table
     from workbench.plots.pyplot import need_pyplot
 
@@ -202,7 +209,22 @@ def save_report(result: "ProbeResult", folder: Path) -> Path:
 
     for name, figure in pictures(result).items():
         save_picture(folder / f"{name}.png", figure)
-        write_text(folder / f"{name}.svg", svg(figure))
+        _write(folder / f"{name}.svg", svg(figure))
         pyplot.close(figure)
-    write_text(folder / "page.html", probe_page(result))
+    for one in used:
+        name = causal_name(one)
+        save_table(folder / f"{name}.parquet", one.to_frame())
+        figure = one.plot()
+        save_picture(folder / f"{name}.png", figure)
+        pyplot.close(figure)
+    _write(folder / "page.html", probe_page(result, used))
     return folder
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        write_text(path, text)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        raise ConfigError(f"{shown(str(path))} cannot be written: {error.strerror}.") from None

@@ -22,7 +22,7 @@ def split(
     seed: int,
     *,
     by: str = "group",
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    fractions: tuple[float, ...] = (0.8, 0.1, 0.1),
 ) -> tuple[Int[np.ndarray, " train"], Int[np.ndarray, " dev"], Int[np.ndarray, " test"]]:
     """Row indices of the three parts, ascending; a function of the groups and the seed.
 

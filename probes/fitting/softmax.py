@@ -184,7 +184,7 @@ class Problem:
         W, b = self._split(vectors)
         W = (W - (W * there[:, :, None]).sum(1, keepdim=True) / count[:, :, None]) * there[:, :, None]
         b = (b - (b * there).sum(1, keepdim=True) / count) * there
-        return torch.cat([W.reshape(len(W), -1), b], 1)
+        return torch.cat([W.flatten(1), b], 1)
 
     def _spread(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Weight × p (1 - p) of a sample of rows, their features, its mean by class, the sum of weights."""

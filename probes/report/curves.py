@@ -19,6 +19,8 @@ STYLES = {
     (MODEL, CONTROL): ("control task", (0, (1, 1.2)), "#cc79a7", "^"),
     (MODEL, SHUFFLED): ("shuffled labels", (0, (1, 2.5)), "0.6", "v"),
 }
+MOST_BANDS = 4
+"""Of more runs the intervals would hide each other; they stand in the tables."""
 DASHES = {"word": (0, (8, 3)), "position": (0, (4, 2, 1, 2)), "majority": (0, (2, 2))}
 
 
@@ -52,25 +54,25 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
         return plot_heads(result, ax)
     single = len(result.parts) == 1
     colours = _colours(result, pyplot)
-    markers = "oDPX*"
+    markers = "oDPXsv^*"
     low = []
     for number, part in enumerate(result.parts):
-        mine = table[(table.run == part.run) & (table.step == part.step)]
+        mine: Any = table[(table.run == part.run) & (table.step == part.step)]
         for index, kind in enumerate(layered):
             line = curve(mine, kind, MODEL, TASK)
             label = _label(result, part, kind, len(layered) > 1)
             colour = COLOURS[index % len(COLOURS)] if single else colours[number]
-            _draw(ax, line, colour, label, "-", markers[index % len(markers)], True)
+            marker = markers[(index if single else number // 2) % len(markers)]
+            _draw(ax, line, colour, label, "-", marker, len(result.parts) <= MOST_BANDS)
             low.append(line.low.min())
-            if single or number == 0:
-                for (source, labels), (name, dashes, grey, marker) in STYLES.items():
-                    if not single and (source, labels) != (UNTRAINED, TASK):
-                        continue
-                    line = curve(mine, kind, source, labels)
-                    if len(line):
-                        first = index == 0
-                        _draw(ax, line, grey, name if first else None, dashes, marker, single)
-                        low.append(line.score.min())
+    first: Any = table[(table.run == result.parts[0].run) & (table.step == result.parts[0].step)]
+    for index, kind in enumerate(layered):
+        for (source, labels), (name, dashes, grey, marker) in STYLES.items():
+            line = curve(first, kind, source, labels)
+            if len(line) and (single or (source, labels) == (UNTRAINED, TASK)):
+                label = None if index else name if single else f"{name} of the first"
+                _draw(ax, line, grey, label, dashes, marker, single)
+                low.append(line.score.min())
     _baselines(ax, table, result.parts[0], low)
     _finish(ax, result, table, layered)
     return ax
@@ -95,7 +97,7 @@ def curve(table: "pd.DataFrame", kind: str, source: str, labels: str) -> "pd.Dat
     from probes.activations.hooks import EMBEDDING
 
     chosen = (table.source == source) & (table.labels == labels) & table["head"].isna()
-    mine = table[chosen & (_of_kind(table, kind) | (table.hook == EMBEDDING))]
+    mine: Any = table[chosen & (_of_kind(table, kind) | (table.hook == EMBEDDING))]
     return mine.drop_duplicates("layer").sort_values("layer")
 
 
@@ -125,7 +127,7 @@ def _draw(
 
 
 def _baselines(ax: Any, table: "pd.DataFrame", part: Any, low: list[float]) -> None:
-    mine = table[(table.source == NOTHING) & (table.run == part.run) & (table.step == part.step)]
+    mine: Any = table[(table.source == NOTHING) & (table.run == part.run) & (table.step == part.step)]
     for name, words in BASELINES.items():
         for score in mine[mine.probe == name].score:
             ax.axhline(score, color="0.25", linewidth=0.9, linestyle=DASHES[name], label=words, zorder=1)
@@ -169,8 +171,7 @@ def short_title(result: "ProbeResult", part: Any) -> str:
 
 def _colours(result: "ProbeResult", pyplot: Any) -> list[Any]:
     count = len(result.parts)
-    ordered = len({part.run for part in result.parts}) == 1
-    if ordered or count > len(COLOURS):
+    if len({part.run for part in result.parts}) == 1 or count > 20:
         scale = pyplot.get_cmap("viridis")
         return [scale(0.9 * index / max(1, count - 1)) for index in range(count)]
-    return list(COLOURS[:count])
+    return list(COLOURS[:count]) if count <= len(COLOURS) else list(pyplot.get_cmap("tab20").colors)

@@ -26,8 +26,8 @@ def plot_heads(result: "ProbeResult", ax: Any = None, title: str | None = None) 
     if ax is None:
         _, ax = pyplot.subplots(figsize=(5.6, 4.2), layout="constrained")
     part, table = result.part(title), result.table
-    mine = table[(table.run == part.run) & (table.step == part.step) & (table.labels == TASK)]
-    heads = mine[(mine.source == MODEL) & mine["head"].notna()]
+    mine: Any = table[(table.run == part.run) & (table.step == part.step) & (table.labels == TASK)]
+    heads: Any = mine[(mine.source == MODEL) & mine["head"].notna()]
     layers = np.unique(heads.layer.to_numpy(int))
     grid = np.full((len(layers), int(heads["head"].max()) + 1), np.nan)
     grid[np.searchsorted(layers, heads.layer.to_numpy(int)), heads["head"].to_numpy(int)] = heads.score
@@ -41,13 +41,14 @@ def plot_heads(result: "ProbeResult", ax: Any = None, title: str | None = None) 
                 ax.text(column, row, text, ha="center", va="center", fontsize=7.5, color=colour)
     ax.set_yticks(range(len(layers)), [str(layer) for layer in layers])
     ax.set_xticks(range(grid.shape[1]))
-    base = mine[(mine.source == NOTHING) & (mine.probe == "majority")].score
+    base: Any = mine[(mine.source == NOTHING) & (mine.probe == "majority")].score
     about = f"; majority {100 * base.iloc[0]:.0f} %" if result.classes and len(base) else ""
     kind = str(heads.hook.iloc[0]).split(".", 2)[-1]
     ax.set(xlabel=f"head ({kind}{about})", ylabel="layer")
     ax.set_title(plain(f"{result.task}, {part.title}"), fontsize=10, loc="left")
     ax.tick_params(labelsize=8, length=2)
-    bar = ax.figure.colorbar(image, ax=ax)
+    shown = (lambda value, _: f"{100 * value:.0f} %") if result.classes else None
+    bar = ax.figure.colorbar(image, ax=ax, format=shown)
     bar.set_label(result.measure, fontsize=8)
     bar.ax.tick_params(labelsize=7)
     return ax

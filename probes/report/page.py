@@ -26,7 +26,7 @@ CAPTIONS = {
     "confusion": "Each row is an actual class: the share of its labels that were predicted as each class, "
     "at the best place.",
 }  # fmt: skip
-MOST_ROWS = 200
+MOST_ROWS, MOST_RUNS = 200, 12
 
 
 def html(text: object) -> str:
@@ -34,8 +34,13 @@ def html(text: object) -> str:
     return escape(str(text), quote=True)
 
 
-def probe_page(result: "ProbeResult") -> str:
-    """The whole document."""
+def probe_page(result: "ProbeResult", used: "Sequence[Any]" = ()) -> str:
+    """The whole document.
+
+    Args:
+        result: what `probe` gave.
+        used: erasures and steerings of the same task.
+    """
     from matplotlib import pyplot
 
     figures = pictures(result)
@@ -46,7 +51,9 @@ def probe_page(result: "ProbeResult") -> str:
     parts = [
         f"<header><h1>{html(result.task)}</h1><p>{html(result.description)}</p>{_short(result)}</header>",
         _figures(images, result),
-        *(_run(result, part) for part in result.parts[:12]),
+        *(_run(result, part) for part in result.parts[:MOST_RUNS]),
+        _more(result),
+        *(_used(one) for one in used),
         _mistakes(result),
         _about(result),
     ]
@@ -125,6 +132,27 @@ def _run(result: "ProbeResult", part: "RunProbes") -> str:
         f"<section><h2>{html(part.title)}</h2><p>{html(corpus_line(result, part))}.</p>"
         f"{_table(head_line, body)}<h3>Baselines that read no activation</h3>"
         f"{_table(['baseline', html(result.measure)], base)}</section>"
+    )
+
+
+def _more(result: "ProbeResult") -> str:
+    more = len(result.parts) - MOST_RUNS
+    if more < 1:
+        return ""
+    where = "in the figures, and in table.parquet beside this page"
+    return f"<p>{more} more runs and checkpoints stand {where}.</p>"
+
+
+def _used(found: Any) -> str:
+    """An erasure's or a steering's own words, and its picture."""
+    from matplotlib import pyplot
+
+    figure = found.plot()
+    image = _image(figure, "loss, minimal pairs and probe after each intervention")
+    pyplot.close(figure)
+    return (
+        f"<section><h2>Is it used? {html(found.run)}</h2><figure>{image}</figure>"
+        f'<div class="wide" tabindex="0"><pre>{html(found)}</pre></div></section>'
     )
 
 

@@ -32,6 +32,7 @@ table { border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabu
 th, td { padding: 0.26rem 0.9rem 0.26rem 0; text-align: left; white-space: nowrap; }
 th { color: var(--muted); font-weight: 500; font-size: 0.8rem; }
 tbody tr { border-top: 1px solid var(--line); }
+pre { font-size: 0.8rem; line-height: 1.45; margin: 0; }
 .n { text-align: right; }
 @media print { .wide { overflow: visible; } table { font-size: 0.7rem; } tr, figure { break-inside: avoid; } }
 """

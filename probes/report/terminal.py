@@ -79,8 +79,8 @@ def _one(result: "ProbeResult", part: "RunProbes") -> None:
         mistakes = confused(result)
         if mistakes:
             told = (
-                f"{clean(actual)} for {clean(said)} {count:,} x ({100 * share:.0f} %)"
-                for said, actual, count, share in mistakes
+                f"{clean(actual)} for {clean(said)} {count:,} x ({100 * share:.0f} % of {clean(actual)})"
+                for actual, said, count, share in mistakes
             )
             print("  takes " + ", ".join(told))
 

@@ -33,7 +33,7 @@ def plot_training(result: "ProbeResult", ax: Any = None, run: str | None = None)
     if ax is None:
         _, ax = pyplot.subplots(figsize=(7.6, 4.2), layout="constrained")
     run = run or histories(result)[0]
-    table = result.table[result.table.run == run]
+    table: Any = result.table[result.table.run == run]
     kind = next((one for one in kinds_of(table) if not has_heads(table, one)), kinds_of(table)[0])
     mine = curve_of_all(table, kind)
     layers = np.unique(mine.layer.to_numpy(int))
@@ -44,7 +44,7 @@ def plot_training(result: "ProbeResult", ax: Any = None, run: str | None = None)
         label = "embed" if layer < 0 else f"layer {layer}" if layer < 1_000_000 else "final"
         ax.plot(line.step, line.score, color=colour, marker="o", markersize=3.5, linewidth=1.5, label=label)
         ax.fill_between(line.step, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
-    last = table[(table.source == NOTHING) & (table.step == table.step.max())]
+    last: Any = table[(table.source == NOTHING) & (table.step == table.step.max())]
     for name, words in BASELINES.items():
         for score in last[last.probe == name].score:
             ax.axhline(score, color="0.25", linewidth=0.9, linestyle=DASHES[name], label=words, zorder=1)

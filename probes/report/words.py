@@ -62,7 +62,7 @@ def place_name(row: Any, several: bool = False) -> str:
 def lookup(result: "ProbeResult", part: "RunProbes") -> dict[tuple[Any, ...], dict[str, Any]]:
     """Rows of one run's table by (source, hook, head, labels); baselines by (source, name)."""
     table = result.table
-    mine = table[(table.run == part.run) & (table.step == part.step)]
+    mine: Any = table[(table.run == part.run) & (table.step == part.step)]
     found: dict[tuple[Any, ...], dict[str, Any]] = {}
     for row in mine.astype(object).where(mine.notna(), None).to_dict("records"):
         if row["source"] == NOTHING:
@@ -92,7 +92,7 @@ def findings(result: "ProbeResult", title: str | None = None) -> list[str]:
         told.append(f"{_than('over the embedding layer', found, classes)}")
     if (UNTRAINED, hook, head, TASK) in rows:
         found = result.difference(here, here | {"source": UNTRAINED})
-        told.append(f"{_than('over the same place of an untrained copy', found, classes)}")
+        told.append(f"{_than('over an untrained copy at the same place', found, classes)}")
     if (NOTHING, "word") in rows:
         base = {"title": part.title, "source": NOTHING, "probe": "word"}
         told.append(_than("over each word's commonest label", result.difference(here, base), classes))

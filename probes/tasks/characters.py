@@ -2,7 +2,7 @@
 
 Embedded stories know it by construction. In others names are capitalised words inside sentences that the same
 story never writes small; the protagonist is the name it has most often, the first of equals; its gender is
-that of a list of names, else of the pronouns when the story has those of one gender only.
+that of "a girl named", of a list of names, else of the pronouns when the story has those of one gender only.
 """
 
 import re
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from probes.tasks.texts import N_STORIES, sentence_starts, texts, words_of
+from probes.tasks.texts import N_STORIES, texts, words_of
 from workbench.errors import DataError
 
 SHE = words_of(
@@ -22,9 +22,9 @@ SHE = words_of(
 )
 HE = words_of(
     "Adam Alex Andy Ben Benny Bill Billy Bob Bobby Charlie Dan Danny David Ed Eddie Finn Frank Fred Freddy "
-    "George Harry Henry Jack Jacob Jake James Jim Jimmy Joe Joey John Johnny Jon Leo Luke Mark Mason Matt Max "
-    "Michael Mike Nick Noah Oliver Oscar Paul Peter Pete Rob Roy Sam Spencer Steve Ted Teddy Tim Timmy Toby "
-    "Tom Tommy Tony Will Dad Daddy Papa Grandpa Uncle"
+    "George Harry Henry Jack Jacob Jake James Jim Jimmy Joe Joey John Johnny Jon Leo Luke Mark Mason Matt "
+    "Max Michael Mike Nick Noah Oliver Oscar Paul Peter Pete Rob Roy Sam Spencer Steve Ted Teddy Tim Timmy "
+    "Toby Tom Tommy Tony Will Dad Daddy Papa Grandpa Uncle"
 )
 """Names in children's stories, by the pronoun that mostly goes with them."""
 
@@ -32,6 +32,10 @@ GENDERS = {"he": "masculine", "she": "feminine"}
 _NAME = re.compile(r"(?<=[a-z,;] )[A-Z][a-z]+\b")
 _CAPITALS = re.compile(r"\b[A-Z][a-z]+\b")
 _SMALL = re.compile(r"\b[a-z]+\b")
+_NAMED = {
+    "she": ["girl", "princess", "queen", "woman", "lady", "witch", "fairy", "hen", "cow"],
+    "he": ["boy", "prince", "king", "man", "wizard", "knight"],
+}
 _PRONOUNS = re.compile(r"\b(he|him|his|himself|she|her|hers|herself)\b", re.IGNORECASE)
 _NO_NAMES = words_of(
     "I Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July "
@@ -103,13 +107,11 @@ def _most_frequent(mentions: tuple[tuple[int, int, str], ...]) -> str:
 
 
 def _gender(hero: str, text: str) -> str:
+    named = re.search(rf"\b(\w+) (?:named|called) {hero}\b", text)
+    for pronoun, words in _NAMED.items():
+        if named and named[1] in words:
+            return GENDERS[pronoun]
     if (hero in SHE) != (hero in HE):
         return GENDERS["she" if hero in SHE else "he"]
     found = {match.lower()[0] == "s" or match.lower().startswith("her") for match in _PRONOUNS.findall(text)}
     return GENDERS["she" if True in found else "he"] if len(found) == 1 else ""
-
-
-def ending_start(text: str, sentences: int = 2) -> int:
-    """Where the last sentences of a text begin."""
-    starts = sentence_starts(text)
-    return starts[-sentences] if len(starts) > sentences else 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from probes.examples import Document, Item, Task
 from probes.tasks.characters import Story, embedded_stories
-from probes.tasks.texts import sentence_ends
+from probes.tasks.texts import sentence_ends, word_before
 from workbench.errors import DataError, shown
 
 
@@ -32,7 +32,8 @@ def plots(source: str | Path | None = None, *, limit: int | None = None, seed: i
     """One item an end of a sentence: which plot the story follows."""
     for story in _stories(source, limit, seed, "plot"):
         items = tuple(
-            Item((place,), story.plot, story.text[place[0] : place[1]]) for place in sentence_ends(story.text)
+            Item((place,), story.plot, word_before(story.text, place[0]))
+            for place in sentence_ends(story.text)
         )
         yield Document(story.text, story.name, items)
 

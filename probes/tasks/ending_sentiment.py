@@ -1,4 +1,4 @@
-"""How will the story end? The sentiment of its last two sentences by a list of words, read before them.
+"""How will the story end? The sentiment of its last sentence by a list of words, read before it.
 
 The label says what the ending's words are, not what a reader feels: a count of words of two lists, those
 after a negation left out.
@@ -9,17 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from probes.examples import Document, Item, Task
-from probes.tasks.characters import ending_start
-from probes.tasks.texts import sentence_ends, texts, words_of
+from probes.tasks.texts import sentence_ends, sentence_starts, texts, word_before, words_of
 
 POSITIVE = words_of(
     "amazing beautiful best better brave calm careful celebrate celebrated cheer cheered comfort "
-    "comfortable cozy delicious delighted enjoy enjoyed excited fine forgave forgive free friend friends "
-    "friendly fun gentle giggled glad good grateful great happily happier happy healthy help helped "
-    "helpful hug hugged hugs joy joyful kind kindness kiss kissed laugh laughed laughing laughter love "
-    "loved lovely loves lucky nice peace peaceful perfect play played playing pleased praised proud "
-    "relieved safe safely saved share shared sharing smile smiled smiles smiling special strong sweet "
-    "thank thanked thanks together treasure welcome well wise won wonderful yay yummy"
+    "comfortable cozy delicious delighted enjoy enjoyed excited forgave forgive friendly fun gentle "
+    "giggled glad good grateful great happily happier happy healthy help helped helpful hug hugged hugs "
+    "joy joyful kind kindness kiss kissed laugh laughed laughing laughter love loved lovely loves lucky "
+    "nice peace peaceful perfect pleased praised proud relieved safe safely saved share shared sharing "
+    "smile smiled smiles smiling special strong sweet thank thanked thanks treasure welcome well wise won "
+    "wonderful yay yummy"
 )
 NEGATIVE = words_of(
     "afraid alone angry ashamed awful bad blamed bored broke broken cried cries cross cruel cry crying "
@@ -45,15 +44,23 @@ def sentiment(text: str) -> str:
     return "positive" if score > 0 else "negative" if score < 0 else "neutral"
 
 
+def ending_start(text: str) -> int:
+    """Where the last sentence begins, "The end." aside."""
+    starts = sentence_starts(text)
+    while len(starts) > 1 and text[starts[-1] :].strip().lower().startswith("the end"):
+        starts.pop()
+    return starts[-1]
+
+
 def documents(
     source: str | Path | None = None, *, limit: int | None = None, seed: int = 0
 ) -> Iterator[Document]:
-    """One item an end of a sentence before the last two sentences, labelled with their sentiment."""
+    """One item an end of a sentence before the last sentence, labelled with the sentiment of that."""
     for name, text in texts(source, limit, seed):
         start = ending_start(text)
         label = sentiment(text[start:])
         items = tuple(
-            Item((place,), label, text[place[0] : place[1]])
+            Item((place,), label, word_before(text, place[0]))
             for place in sentence_ends(text)
             if place[1] <= start
         )
@@ -62,7 +69,7 @@ def documents(
 
 TASK = Task(
     name="ending_sentiment",
-    description="sentiment of a story's last two sentences by word list, read where earlier ones end",
+    description="sentiment of a story's last sentence by word list, read where earlier ones end",
     kind="classes",
     corpus="stories",
     documents=documents,

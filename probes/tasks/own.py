@@ -94,9 +94,9 @@ def _of_one_kind(documents: Iterable[Document], task: Task) -> Iterator[Document
         for item in document.items:
             if _kind(item) != (task.kind, task.n_spans):
                 raise DataError(
-                    f"{task.name}: label {shown(str(item.label))!r} of {shown(document.text)!r} is of another "
-                    f"kind than the first label ({task.kind}, spans: {task.n_spans}); a class is text, in "
-                    "quotation marks."
+                    f"{task.name}: label {shown(str(item.label))!r} of {shown(document.text)!r} is of "
+                    f"another kind than the first label ({task.kind}, spans: {task.n_spans}); a class is "
+                    "text, in quotation marks."
                 )
         yield document
 

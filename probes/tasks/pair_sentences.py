@@ -7,6 +7,9 @@ from typing import NamedTuple
 from workbench.data.pairs import Pair, open_pairs
 from workbench.errors import DataError
 
+N_EMBEDDED = 200
+"""Embedded pairs of each paradigm when nobody says how many."""
+
 
 class Contrast(NamedTuple):
     """Where the two sentences of a pair differ: one word each, the rest is the same."""
@@ -35,7 +38,8 @@ def pairs(
     if source is None or str(source) == "embedded":
         from workbench.data.embedded.pairs import embedded_pairs
 
-        paradigms, name = embedded_pairs(seed=seed), "The embedded set"
+        n = N_EMBEDDED if limit is None else min(N_EMBEDDED, (limit + 1) // 2)
+        paradigms, name = embedded_pairs(n, seed), "The embedded set"
     else:
         found = open_pairs(str(source))
         paradigms, name = dict(found.paradigms), found.name

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from probes.examples import Document, Item, Task
 from probes.tasks.characters import stories_with_characters
-from probes.tasks.texts import sentence_ends
+from probes.tasks.texts import sentence_ends, word_before
 
 
 def documents(
@@ -16,7 +16,7 @@ def documents(
     for story in stories_with_characters(source, limit, seed):
         first = next((start for start, _, name in story.mentions if name == story.hero), len(story.text))
         items = tuple(
-            Item(((start, end),), story.gender, story.text[start:end])
+            Item(((start, end),), story.gender, word_before(story.text, start))
             for start, end in sentence_ends(story.text)
             if story.gender and start >= first
         )

@@ -18,14 +18,16 @@ _SUBJECT = ("nsubj", "nsubj:pass")
 def documents(
     source: str | Path | None = None, *, limit: int | None = None, seed: int = 0
 ) -> Iterator[Document]:
-    """One item a subject that stands before its verb: the finite verb (the first auxiliary or copula after
-    the subject, else the predicate), labelled singular or plural."""
+    """One item a subject of the third person that stands before its verb: the finite verb (the first
+    auxiliary or copula after the subject, else the predicate), labelled singular or plural."""
     for sentence in sentences(source, limit, seed):
         items = []
         for word in sentence.words:
             number = NAMES.get(word.feature("Number"))
             if word.deprel not in _SUBJECT or not number or not word.head:
                 continue
+            if word.feature("Person") in ("1", "2"):
+                continue  # "I have" and "you are" say nothing of number
             if any(other.head == word.index and other.deprel == "conj" for other in sentence.words):
                 continue  # "a cat and a dog are": the first word's number is not the subject's
             verb = _finite(sentence, word)

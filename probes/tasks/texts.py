@@ -13,6 +13,7 @@ N_STORIES = 1000
 
 WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*|[^\w\s]")
 """A word with its apostrophes, or one punctuation mark."""
+_WORDS = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _BOUNDARY = re.compile(r"[.!?…]+[\"”’)\]]*\s+|\s*\n\s*")
 
 
@@ -71,3 +72,10 @@ def sentence_ends(text: str) -> list[tuple[int, int]]:
         if stripped and stripped[-1] in ".!?…":
             found.append((start + len(stripped) - 1, start + len(stripped)))
     return found
+
+
+def word_before(text: str, place: int) -> str:
+    """The last word before a place, small: the word type of an item that is read at a mark. Marks are of
+    three types only, which any probe tells apart, so that a control task on them would say nothing."""
+    words = _WORDS.findall(text, max(0, place - 60), place)
+    return words[-1].lower() if words else text[place : place + 1]

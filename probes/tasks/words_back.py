@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 from probes.examples import Document, Item, Task
@@ -25,11 +26,11 @@ def words_back(
     """
     if back < 1:
         raise DataError(f"back={back}: at least one word back.")
-    counts: Counter[str] = Counter()
-    for _, text in texts(source, COUNTED if limit is None else min(limit, COUNTED), seed):
-        counts.update(match[0].lower() for match in WORD.finditer(text))
+    given = texts(source, limit, seed)
+    first = list(islice(given, COUNTED))
+    counts = Counter(match[0].lower() for _, text in first for match in WORD.finditer(text))
     frequent = {word for word, _ in counts.most_common(MOST_FREQUENT)}
-    for name, text in texts(source, limit, seed):
+    for name, text in chain(first, given):
         found = [(match.start(), match.end(), match[0].lower()) for match in WORD.finditer(text)]
         labels = [word if word in frequent else OTHER for *_, word in found]
         items = tuple(

@@ -70,7 +70,7 @@ def test_eight_sessions_at_once_see_what_each_sees_alone(started):
     pair = {"run": "scored", "look": "sentences", "good": "The cat was happy.", "bad": "The cat were happy."}
     queries = [pair | {"page": key} for key in PAGES]
     queries += [pair | {"page": "patch", "off": off} for off in ("L0H0", "L1 MLP", "L1H2", "L0H3")]
-    queries = queries[:SESSIONS] if len(PAGES) <= 6 else queries
+    queries = queries[: max(SESSIONS, len(PAGES))]
     together: dict[int, list[str]] = {}
 
     def session(at: int) -> None:

@@ -148,7 +148,7 @@ def test_results_are_kept_with_the_weights(probed_runs, monkeypatch):
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     assert list_results(run.path, 8, again.parts[0].weights) == []
-    assert kept(run, {"task": "x", "format": 1}) is None
+    assert kept(run, {"task": "x", "format": 2}) is None
     third = probe(name, "subject_number", **QUICK)
     assert np.allclose(third.table.score, first.table.score)
     assert len(list_results(run.path, 8, third.parts[0].weights)) == 1
@@ -198,7 +198,7 @@ def test_masked_and_other_shapes(tmp_path):
         (dict(seeds=[1, 1]), ConfigError, "different"),
         (dict(token="all"), ConfigError, "none of first, last, mean"),
         (dict(probe="logstic"), ConfigError, "Did you mean 'logistic'"),
-        (dict(probe="structural"), ConfigError, "does not learn"),
+        (dict(probe="structural"), ConfigError, "this task takes logistic"),
         (dict(task="poss"), DataError, "Did you mean 'pos'"),
         (dict(by="story"), ConfigError, "'group' or by 'word'"),
         (dict(tokens=1), DataError, "training, development and test need one each"),
