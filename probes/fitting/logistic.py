@@ -1,7 +1,7 @@
 """Multinomial logistic regression, all layers × seeds × controls at once.
 
 The objective is scikit-learn's: sum of weight × cross-entropy + penalty / 2 × |W|², the intercept free, with
-penalty = 1 / C. With two classes scikit-learn has one vector, w = W[:, 1] - W[:, 0], and so has the penalty
+penalty = 1 / C. Of two classes scikit-learn has one vector, w = W[:, 1] - W[:, 0], and so has the penalty
 here.
 """
 
@@ -81,7 +81,7 @@ def fit_logistic(
     n_classes: int,
     penalty: Float[Tensor, " probe"] | float | int = 1.0,
     weight: Float[Tensor, "probe row"] | Bool[Tensor, "probe row"] | None = None,
-    tolerance: float = 1e-5,
+    tolerance: float = 1e-4,
     max_evaluations: int = 300,
     progress: Callable[[int, int], None] | None = None,
 ) -> LinearProbes:
@@ -95,8 +95,8 @@ def fit_logistic(
         n_classes: of all probes.
         penalty: λ = 1 / C of scikit-learn.
         weight: of each row in each probe; 0 leaves a row out, so that splits share the features.
-        tolerance: largest entry of the gradient of the objective divided by the sum of weights, on
-            principal axes.
+        tolerance: largest entry of the gradient of the objective divided by the sum of weights (as of
+            scikit-learn), on principal axes.
         max_evaluations: of one probe.
         progress: told the probes done, and all.
 

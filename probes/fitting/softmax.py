@@ -17,8 +17,8 @@ CELLS = 1 << 18
 """Probabilities held at once: 1 MB, which stays in a core's cache."""
 
 SHRINK = 0.1
-"""Share of the spread over all classes in each block: a rare class is flat where few rows are in doubt of it, and
-would be sent too far."""
+"""Share of the spread over all classes in each block: a rare class is flat where few rows are in doubt of
+it, and would be sent too far."""
 SAMPLE = 16_384
 """Rows that the Hessian is estimated on."""
 BLOCKS = 1 << 26
@@ -47,27 +47,19 @@ class Problem:
         self.rows, self.d = x.shape
         self.probes, self.classes = len(y), n_classes
         self.y, self.weight = y, weight
-        self.total = (
-            torch.full((self.probes,), float(self.rows)).double()
-            if weight is None
-            else weight.double().sum(1)
-        )
-        counts = torch.zeros(self.probes, n_classes, dtype=torch.float64)
-        counts.scatter_add_(
-            1, y, torch.ones_like(y, dtype=torch.float64) if weight is None else weight.double()
-        )
+        each = torch.ones(y.shape, dtype=torch.float64) if weight is None else weight.double()
+        self.total = each.sum(1)
+        counts = torch.zeros(self.probes, n_classes, dtype=torch.float64).scatter_add_(1, y, each)
         self.share = counts / self.total[:, None]
         self._refuse()
         # scikit-learn's |w|² of w = W[:, 1] - W[:, 0] is twice |W|² at the minimum.
-        self.ridge = (penalty * (2 if n_classes == 2 else 1) / self.total).to(x.dtype)
+        pair = (self.share > 0).sum(1) == 2
+        self.ridge = (penalty * torch.where(pair, 2.0, 1.0) / self.total).to(x.dtype)
+        self.there = (self.share > 0).to(x.dtype)
         self.absent = torch.where(self.share > 0, 0.0, float("-inf")).to(x.dtype)
         self.mean = x.mean(0)
         centred = x - self.mean
-        self.axes = torch.linalg.eigh(
-            centred.double().T @ centred.double()
-            if x.dtype == torch.float64
-            else (centred.T @ centred).double()
-        )[1].to(x.dtype)
+        self.axes = torch.linalg.eigh((centred.T @ centred).double())[1].to(x.dtype)
         self.x = centred @ self.axes
 
     def _refuse(self) -> None:
@@ -150,12 +142,12 @@ class Problem:
         return loss, torch.cat([gradient, free * scale], 1)
 
     def diagonal(self) -> Precondition:
-        """Divides by the features' variance times the root of each class's share: between the curvature at the
-        start, where rare classes look flat, and that of a class in doubt. For far from the minimum."""
+        """Divides by the features' variance times the root of each class's share: between the curvature at
+        the start, where rare classes look flat, and that of a class in doubt. For far from the minimum."""
         bend = self.share.sqrt().to(self.x.dtype)
         curved = bend[:, :, None] * self.x[:SAMPLE].square().mean(0) + self.ridge[:, None, None]
         inverse = 1 / (torch.cat([curved.flatten(1), bend], 1) + 1e-6)
-        return lambda vectors, which: self._balanced(inverse[which] * self._balanced(vectors))
+        return lambda vectors, which: self._balanced(inverse[which] * self._balanced(vectors, which), which)
 
     def blocks(self, point: Float[Tensor, "probe size"]) -> Precondition:
         """Solves with the Hessian's blocks of one class each, estimated on a sample of rows.
@@ -176,18 +168,22 @@ class Problem:
         size = self.classes * self.d
 
         def solve(vectors: Tensor, which: Tensor) -> Tensor:
-            vectors = self._balanced(vectors)
+            vectors = self._balanced(vectors, which)
             W = vectors[:, :size].view(-1, self.classes, self.d, 1)
             solved = (inverse[which] @ W).view(len(vectors), size)
-            return self._balanced(torch.cat([solved, vectors[:, size:] / free[which].clamp_min(1e-8)], 1))
+            moved = torch.cat([solved, vectors[:, size:] / free[which].clamp_min(1e-8)], 1)
+            return self._balanced(moved, which)
 
         return solve
 
-    def _balanced(self, vectors: Tensor) -> Tensor:
-        """Without what all classes share: adding the same to each changes no probability, only the
-        penalty."""
+    def _balanced(self, vectors: Tensor, which: Tensor) -> Tensor:
+        """Without what all classes of a probe share: adding the same to each changes no probability, only
+        the penalty. And without classes that it has not."""
+        there = self.there[which]
+        count = there.sum(1, keepdim=True)
         W, b = self._split(vectors)
-        W, b = W - W.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
+        W = (W - (W * there[:, :, None]).sum(1, keepdim=True) / count[:, :, None]) * there[:, :, None]
+        b = (b - (b * there).sum(1, keepdim=True) / count) * there
         return torch.cat([W.flatten(1), b], 1)
 
     def _spread(self, point: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
