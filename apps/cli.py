@@ -30,6 +30,7 @@ VERBS: dict[str, dict[str, str]] = {
         "attribute": "what embedding, heads, MLPs and neurons add to a pair or a text; lenses",
         "heads": "what attention heads look at, beside uniform attention and an untrained copy",
         "neurons": "what neurons fire on, write and do; a card for one",
+        "probe": "what each layer knows of a task, beside its controls; families and checkpoints",
         "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",
         "scaling": "scaling laws of a family: loss and BLiMP over size, the best size for a budget",
         "circuit": "which components decide a paradigm: over pairs, models and checkpoints; the smallest set",

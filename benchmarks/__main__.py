@@ -10,6 +10,7 @@ from benchmarks import (
     caching,
     components,
     distributed,
+    extraction,
     fields,
     importing,
     neurons,
@@ -42,6 +43,8 @@ def main() -> None:
     components.run("tiny", args.threads)
     print("\n# Neurons over a corpus")
     neurons.run(threads=args.threads)
+    print("\n# Activations for probes")
+    extraction.run(threads=args.threads)
     print("\n# Scaling laws")
     scaling.run()
     print("\n# BLiMP")

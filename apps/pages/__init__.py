@@ -22,6 +22,7 @@ PAGES = {
         Page("explain", "Explain", "apps.pages.explain.page"),
         Page("blimp", "Minimal pairs", "apps.pages.blimp.page"),
         Page("heads", "Heads and neurons", "apps.pages.heads.page"),
+        Page("probes", "Probes", "apps.pages.probes.page"),
         Page("patch", "Ablate and patch", "apps.pages.patch.page"),
         Page("training", "Compare and training", "apps.pages.training.page"),
         Page("generate", "Generate", "apps.pages.generate.page"),

@@ -8,7 +8,7 @@ from apps.answers.catalogue import LAST
 from apps.frame import journey
 
 
-def curve(chart: Any, key: str, steps: tuple[int, ...], alt: str) -> None:
+def curve(chart: Any, key: str, steps: tuple[int, ...], alt: str, page: str = "training") -> None:
     """Draw a chart of `apps.charts.curves`.
 
     Args:
@@ -16,13 +16,14 @@ def curve(chart: Any, key: str, steps: tuple[int, ...], alt: str) -> None:
         key: of the widget, other for another model or checkpoint.
         steps: the run's checkpoints, in order.
         alt: what it shows, in words.
+        page: where it stands, and where a click stays.
     """
 
     def picked() -> None:
         rows = st.session_state[key]["selection"].get("at", [])
         step = rows[0].get("step") if rows else None
         if step in steps:
-            journey.go("training", checkpoint=LAST if step == steps[-1] else int(step))
+            journey.go(page, checkpoint=LAST if step == steps[-1] else int(step))
         elif step is not None:
             near = min(steps, key=lambda each: abs(each - step)) if steps else None
             if near is not None:

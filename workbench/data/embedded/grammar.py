@@ -156,3 +156,8 @@ def _number(key: str, form: str, draw: Draw, bound: dict[str, Lexeme]) -> str:
 def finish(text: str) -> str:
     """Write "an" for "a" before a vowel letter (the lexicon has no silent h and no "yoo")."""
     return _BEFORE_VOWEL.sub(r"\1n ", text)
+
+
+def added_letters(text: str) -> list[int]:
+    """Places in the text before which `finish` puts an "n", ascending."""
+    return [match.end(1) for match in _BEFORE_VOWEL.finditer(text)]

@@ -7,6 +7,7 @@ shorter. The text is the workbench's own, needs no network, and stands in for Ti
 import random
 from collections.abc import Sequence
 from functools import cache
+from typing import NamedTuple
 
 from workbench.data.embedded.grammar import Grammar, Lexeme, finish, read_rules
 from workbench.data.embedded.lexicon import build_classes
@@ -59,8 +60,22 @@ def split_stories(n_train: int, n_validation: int, seed: int = 0) -> tuple[list[
 
 def story(index: int, seed: int = 0, split: str = "train") -> str:
     """Story number `index` of (seed, split): mostly 80 to 160 words, its paragraphs parted by a newline."""
+    return finish(compose(grammar(), index, seed, split).text)
+
+
+class Composed(NamedTuple):
+    """A story before `finish`, and what its writer knew."""
+
+    text: str
+    plot: str
+    """One of `PLOTS`."""
+    cast: dict[str, Lexeme]
+    """Who plays the roles of `ROLES`."""
+
+
+def compose(tell: Grammar, index: int, seed: int = 0, split: str = "train") -> Composed:
+    """Write a story with a grammar: `grammar()`, or one with the same classes in the same order."""
     draw = random.Random(derive(seed, f"embedded stories {split}", index)).random
-    tell = grammar()
     cast: dict[str, Lexeme] = {}
     for role, kind in ROLES.items():
         cast[role] = tell.pick(kind, draw, tuple(cast.values()))
@@ -78,4 +93,4 @@ def story(index: int, seed: int = 0, split: str = "train") -> str:
         walk = write("walk") + " " if draw() < 0.4 else ""
         paragraphs.append(walk + write(choose(_SCENES)))
     paragraphs += [write(f"{plot}_turn"), write("ending")]
-    return finish("\n".join(paragraphs))
+    return Composed("\n".join(paragraphs), plot, cast)

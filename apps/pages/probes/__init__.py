@@ -1,0 +1,1 @@
+"""What each layer knows: kept results of `workbench probe`."""

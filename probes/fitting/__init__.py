@@ -1,0 +1,1 @@
+"""Fitting probes: many at once, each with labels, rows and a penalty of its own."""

@@ -1,0 +1,1 @@
+"""What probes found, for readers: tables in the terminal, curves, confusions, a page."""

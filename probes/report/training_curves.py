@@ -1,0 +1,69 @@
+"""Scores over training: what each layer knew at each checkpoint."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from probes.report.curves import BASELINES, DASHES, curve, has_heads, kinds_of
+from probes.result import MODEL, NOTHING, TASK
+from workbench.plots.pyplot import need_pyplot, plain
+
+if TYPE_CHECKING:
+    from probes.result import ProbeResult
+
+
+def histories(result: "ProbeResult") -> list[str]:
+    """Runs that were probed at two checkpoints or more."""
+    runs = [part.run for part in result.parts]
+    return [run for run in dict.fromkeys(runs) if runs.count(run) > 1]
+
+
+def plot_training(result: "ProbeResult", ax: Any = None, run: str | None = None) -> Any:
+    """A line for each layer over the steps of a run, with 95 % intervals; logarithmic from step 1 on.
+
+    Args:
+        result: what `probe` gave for several checkpoints of a run.
+        ax: matplotlib axes; new ones if not set.
+        run: which; the first with several checkpoints if not set.
+
+    Returns:
+        The axes.
+    """
+    pyplot = need_pyplot()
+    if ax is None:
+        _, ax = pyplot.subplots(figsize=(7.6, 4.2), layout="constrained")
+    run = run or histories(result)[0]
+    table: Any = result.table[result.table.run == run]
+    kind = next((one for one in kinds_of(table) if not has_heads(table, one)), kinds_of(table)[0])
+    mine = curve_of_all(table, kind)
+    layers = np.unique(mine.layer.to_numpy(int))
+    scale = pyplot.get_cmap("viridis")
+    for index, layer in enumerate(layers):
+        line = mine[mine.layer == layer].sort_values("step")
+        colour = scale(0.9 * index / max(1, len(layers) - 1))
+        label = "embed" if layer < 0 else f"layer {layer}" if layer < 1_000_000 else "final"
+        ax.plot(line.step, line.score, color=colour, marker="o", markersize=3.5, linewidth=1.5, label=label)
+        ax.fill_between(line.step, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    last: Any = table[(table.source == NOTHING) & (table.step == table.step.max())]
+    for name, words in BASELINES.items():
+        for score in last[last.probe == name].score:
+            ax.axhline(score, color="0.25", linewidth=0.9, linestyle=DASHES[name], label=words, zorder=1)
+    ax.set_xscale("symlog", linthresh=1)
+    ax.set_xlim(left=0)
+    ax.set(xlabel="step", ylabel=f"{result.measure}, test {result.unit}s")
+    if result.classes:
+        ax.set_ylim(top=1.02)
+        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if value <= 1 else "")
+    ax.set_title(plain(f"{result.task} while {run} learned ({kind})"), fontsize=10, loc="left")
+    ax.grid(axis="y", color="0.92", linewidth=0.7, zorder=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(labelsize=8)
+    ax.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return ax
+
+
+def curve_of_all(table: Any, kind: str) -> Any:
+    """The curves of every checkpoint, one below the other."""
+    import pandas as pd
+
+    return pd.concat([curve(part, kind, MODEL, TASK) for _, part in table.groupby("step")])

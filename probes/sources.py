@@ -1,0 +1,47 @@
+"""Where a task's corpus lies: what `--data` names, or a folder in it."""
+
+from pathlib import Path
+
+from workbench.errors import DataError, shown
+
+_NAMES = {"ud": "treebank (.conllu, .conllu.gz)", "stories": "stories", "blimp": "minimal pairs"}
+_FOLDERS = {"stories": ("tinystories", "stories"), "blimp": ("blimp",), "ud": ("ud",)}
+_TREEBANK = (".conllu", ".conllu.gz")
+
+
+def find_source(data: str | None, corpus: str) -> str | None:
+    """The file or folder that a task reads.
+
+    Args:
+        data: a corpus, or a folder that holds several (such as one with a treebank, TinyStories and BLiMP);
+            None or `embedded` for what comes with the package.
+        corpus: kind of corpus that the task reads.
+
+    Returns:
+        None for what comes with the package. A name that is no path is left as it is: it may be the hub's.
+
+    Raises:
+        DataError: a folder that holds no such corpus.
+    """
+    if data is None or data == "embedded" or corpus in ("embedded", "own"):
+        return None if corpus != "own" else data
+    place = Path(data).expanduser()
+    if not place.is_dir():
+        return str(data)
+    if corpus == "ud":
+        if _has_treebank(place):
+            return str(place)
+        found = [one for one in sorted(place.iterdir()) if one.is_dir() and _has_treebank(one)]
+    else:
+        wanted = _FOLDERS[corpus]
+        inside = [one for one in sorted(place.iterdir()) if one.is_dir()]
+        found = [one for one in inside if one.name.lower() in wanted]
+        if not found and not any(one.name.lower() in sum(_FOLDERS.values(), ()) for one in inside):
+            return str(place)  # the corpus itself, whatever it is called
+    if not found:
+        raise DataError(f"{shown(data)} holds no {_NAMES[corpus]}, and no folder of it does.")
+    return str(found[0])
+
+
+def _has_treebank(folder: Path) -> bool:
+    return any(file.name.endswith(_TREEBANK) for file in folder.iterdir() if file.is_file())
