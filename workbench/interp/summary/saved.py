@@ -65,7 +65,7 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
     if small and "opening" in tables:
         opening, tokens = tables["opening"], tables["opening_tokens"]
         ours = opening.pairs[opening.source == "embedded"]
-        tables["opening_tokens"] = tokens[tokens.pairs.isin(ours)]
+        tables["opening_tokens"] = tokens.loc[tokens.pairs.isin(ours)]
     files = {
         f"{name}.parquet": packed(frame, small and not name.startswith("opening"))
         for name, frame in tables.items()
