@@ -96,8 +96,9 @@ class ErasureResult:
             used = "used" if row.loss_beyond_low > 0 else "not shown to be used"
             lines.append(
                 f"{row.hook}: {used}. Beyond random subspaces of equal rank {row.loss_beyond:+.4f} nats "
-                f"[{row.loss_beyond_low:+.4f}, {row.loss_beyond_high:+.4f}], beyond those that move as far "
-                f"{row.loss_beyond_far:+.4f} [{row.loss_beyond_far_low:+.4f}, {row.loss_beyond_far_high:+.4f}]."
+                f"[{row.loss_beyond_low:+.4f}, {row.loss_beyond_high:+.4f}], beyond those that move "
+                f"activations as far {row.loss_beyond_far:+.4f} "
+                f"[{row.loss_beyond_far_low:+.4f}, {row.loss_beyond_far_high:+.4f}]."
             )
         return "\n".join(lines)
 
