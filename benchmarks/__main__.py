@@ -15,6 +15,7 @@ from benchmarks import (
     importing,
     neurons,
     patching,
+    probing,
     scaling,
     start,
     sweeping,
@@ -45,6 +46,8 @@ def main() -> None:
     neurons.run(threads=args.threads)
     print("\n# Activations for probes")
     extraction.run(threads=args.threads)
+    print("\n# Fitting probes")
+    probing.run(args.threads)
     print("\n# Scaling laws")
     scaling.run()
     print("\n# BLiMP")

@@ -65,8 +65,8 @@ def run(
     ours, busy = time.perf_counter() - begin, time.process_time() - busy
     passes = f"{int(found.evaluations.min())} to {int(found.evaluations.max())} passes over all rows"
     print(
-        f"  at once      {ours:7.1f} s ({busy:.0f} s of the cores)   {ours / len(y):6.2f} s a probe   {passes}, "
-        f"{int(found.converged.sum())} of {len(y)} converged",
+        f"  at once      {ours:7.1f} s ({busy:.0f} s of the cores)   {ours / len(y):6.2f} s a probe   "
+        f"{passes}, {int(found.converged.sum())} of {len(y)} converged",
         flush=True,
     )
     from sklearn.exceptions import ConvergenceWarning
@@ -95,13 +95,13 @@ def run(
         nats += PENALTY / 2 * float((oracle.coef_**2).sum()) / len(train)
         lower.append(nats - float(found.loss[probe]))
     theirs = spent * len(y) / fitted
-    worst = 100 * float(np.abs(apart).max())
+    worst, mean = 100 * float(np.abs(apart).max()), 100 * float(np.mean(apart))
     print(
-        f"  scikit-learn {theirs:7.1f} s ({busy * len(y) / fitted:.0f} s of the cores)   {spent / fitted:6.2f} s a "
-        f"probe   {fitted} of {len(y)} run, {stopped} stopped at 100 iterations"
+        f"  scikit-learn {theirs:7.1f} s ({busy * len(y) / fitted:.0f} s of the cores)   "
+        f"{spent / fitted:6.2f} s a probe   {fitted} of {len(y)} run, {stopped} stopped at 100 iterations"
     )
     print(
-        f"  ratio {theirs / ours:.1f}   accuracy, ours minus theirs: mean {100 * float(np.mean(apart)):+.2f}, largest "
+        f"  ratio {theirs / ours:.1f}   accuracy, ours minus theirs: mean {mean:+.2f}, largest "
         f"{worst:.2f} points   objective, theirs minus ours: {min(lower):+.1e} to {max(lower):+.1e} nats"
     )
     return {"ours": ours, "scikit-learn": theirs, "ratio": theirs / ours, "points": worst}

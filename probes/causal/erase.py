@@ -16,8 +16,8 @@ from torch import Tensor
 from probes.activations.extraction import extract
 from probes.activations.hooks import find_hooks, place_of
 from probes.activations.shards import BUDGET
-from probes.causal.erasers import Eraser, erase_all, erase_concept, erase_numbers, erase_random
-from probes.causal.erasure_result import ALL, CONCEPT, CONTROL_CONCEPT, NOTHING, RANDOM, ErasureResult
+from probes.causal.erasers import Eraser, dimensions, erase_all, erase_concept, erase_numbers, erase_random
+from probes.causal.erasure_result import ALL, CONCEPT, CONTROL_CONCEPT, FAR, NOTHING, RANDOM, ErasureResult
 from probes.causal.measures import Bench, Outcome, corpus_text
 from probes.fitting.logistic import fit_logistic
 from probes.fitting.ridge import fit_ridge
@@ -65,7 +65,7 @@ def erase(
         pairs: minimal pairs as `wb.blimp` takes them; False leaves them out.
         paradigms: only these.
         limit: pairs of each paradigm.
-        randoms: random subspaces that are averaged.
+        randoms: random subspaces that are averaged, of equal rank and of equal effect on the activations.
         penalty: of the probes.
         seed: of the split, the control concept and the random subspaces.
         budget: bytes on the disk for activations.
@@ -101,7 +101,7 @@ def erase(
         progress=lambda done, total: told("reading", done, total),
     )  # fmt: skip
     rows, marks, step = [], [], 0
-    steps = len(names) * (4 + randoms)
+    steps = len(names) * (4 + 2 * randoms)
     for hook in names:
         x = features[hook].double()
         base = bench.measure(hook, None)
@@ -133,7 +133,8 @@ def erase(
             ]
         for line in rows[-len(scores) :]:
             if line["condition"] in (CONCEPT, CONTROL_CONCEPT):
-                line |= _beyond(bench, found[line["condition"]][0], found[RANDOM])
+                mine = found[line["condition"]][0]
+                line |= _beyond("", bench, mine, found[RANDOM]) | _beyond("_far", bench, mine, found[FAR])
     return ErasureResult.of(
         rows,
         marks,
@@ -159,7 +160,12 @@ def _erasers(x: Tensor, material: Material, seed: int, randoms: int) -> list[tup
     concept = of(TASK)
     if not concept.rank:
         raise InputError("the concept has no linear trace in these activations: there is nothing to erase.")
-    drawn = [(RANDOM, erase_random(seen, concept.rank, seed * 1000 + one)) for one in range(randoms)]
+    far = max(concept.rank, round(concept.moved(seen) * dimensions(seen)))  # each is as wide as any other
+    drawn = [
+        (name, erase_random(seen, rank, seed * 1000 + one))
+        for name, rank in ((RANDOM, concept.rank), (FAR, min(far, dimensions(seen))))
+        for one in range(randoms)
+    ]
     return [(CONCEPT, concept), (CONTROL_CONCEPT, of(CONTROL)), *drawn, (ALL, erase_all(seen))]
 
 
@@ -197,13 +203,14 @@ def _changes(bench: Bench, base: Outcome, other: Outcome) -> dict[str, float]:
     )
 
 
-def _beyond(bench: Bench, mine: Outcome, randoms: Sequence[Outcome]) -> dict[str, float]:
+def _beyond(end: str, bench: Bench, mine: Outcome, randoms: Sequence[Outcome]) -> dict[str, float]:
     """What an erasure does beyond the mean of the random ones, paired by row of text and by minimal pair."""
     loss = ratio_change(mine.nats - np.mean([one.nats for one in randoms], 0), bench.tokens)
     pairs = None
-    if mine.correct is not None:
-        pairs = mean_change(mine.correct - np.mean([one.correct for one in randoms], 0), bench.paradigm)
-    return _named("loss_beyond", loss) | _named("pairs_beyond", pairs)
+    drawn = [one.correct for one in randoms if one.correct is not None]
+    if mine.correct is not None and drawn:
+        pairs = mean_change(mine.correct - np.mean(drawn, 0), bench.paradigm)
+    return _named(f"loss_beyond{end}", loss) | _named(f"pairs_beyond{end}", pairs)
 
 
 def _named(name: str, change: Change | None) -> dict[str, float]:

@@ -104,6 +104,11 @@ def erase_random(x: Float[Tensor, "row d"], rank: int, seed: int) -> Eraser:
     return Eraser(axes @ (values.sqrt()[:, None] * u), (u.T / values.sqrt()) @ axes.T, mean)
 
 
+def dimensions(x: Float[Tensor, "row d"]) -> int:
+    """Dimensions in which activations vary."""
+    return len(_spread(x)[1])
+
+
 def erase_all(x: Float[Tensor, "row d"]) -> Eraser:
     """Everything: each activation becomes the mean. The positive control of the intervention itself."""
     mean = x.double().mean(0)

@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NOTHING, CONCEPT, CONTROL_CONCEPT = "nothing", "concept", "control concept"
-RANDOM, ALL = "random subspace", "everything"
-CONDITIONS = (NOTHING, CONCEPT, CONTROL_CONCEPT, RANDOM, ALL)
-"""What was erased. `everything` is the intervention's positive control: all activations become their mean."""
+RANDOM, FAR, ALL = "random subspace", "random, as far", "everything"
+CONDITIONS = (NOTHING, CONCEPT, CONTROL_CONCEPT, RANDOM, FAR, ALL)
+"""What was erased: `random subspace` has the concept's rank, `random, as far` as many dimensions as it
+takes to move the activations as far as the concept's erasure does. `everything` is the intervention's
+positive control: all activations become their mean."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +62,14 @@ class ErasureResult:
 
     def to_frame(self) -> "pd.DataFrame":
         """A row for each hook and condition, the random subspaces averaged."""
-        numbers = self.cells.select_dtypes("number").columns.difference(["layer"])
+        cells: Any = self.cells
+        numbers = cells.select_dtypes("number").columns.difference(["layer"])
         order = {name: index for index, name in enumerate(CONDITIONS)}
-        mean = self.cells.groupby(["hook", "layer", "condition"], as_index=False, sort=False)[
+        mean: Any = cells.groupby(["hook", "layer", "condition"], as_index=False, sort=False)[
             list(numbers)
         ].mean()
         mean = mean.assign(order=mean.condition.map(order)).sort_values(["layer", "hook", "order"])
-        columns = [name for name in self.cells.columns if name in mean.columns]
+        columns = [name for name in cells.columns if name in mean.columns]
         return mean[columns].reset_index(drop=True)
 
     def __str__(self) -> str:
@@ -75,7 +78,8 @@ class ErasureResult:
             f"{'hook':<26} {'erased':<16} {'rank':>4} {'moved':>6} {self.measure:>9} {'max |β|':>8} "
             f"{'loss, nats':>28} {'pairs':>24}",
         ]
-        for row in self.to_frame().itertuples():
+        frame: Any = self.to_frame()
+        for row in frame.itertuples():
             loss = (
                 ""
                 if row.condition == NOTHING
@@ -88,12 +92,13 @@ class ErasureResult:
                 f"{row.hook:<26} {row.condition:<16} {row.rank:>4.0f} {row.moved:>6.3f} {row.probe:>9.3f} "
                 f"{row.beta:>8.1e} {loss:>28} {pairs:>24}"
             )
-        beyond = self.to_frame()
-        for row in beyond[beyond.condition == CONCEPT].itertuples():
+        for row in frame[frame.condition == CONCEPT].itertuples():
             used = "used" if row.loss_beyond_low > 0 else "not shown to be used"
             lines.append(
-                f"{row.hook}: beyond random subspaces {row.loss_beyond:+.4f} nats "
-                f"[{row.loss_beyond_low:+.4f}, {row.loss_beyond_high:+.4f}]: {used}."
+                f"{row.hook}: {used}. Beyond random subspaces of equal rank {row.loss_beyond:+.4f} nats "
+                f"[{row.loss_beyond_low:+.4f}, {row.loss_beyond_high:+.4f}], beyond those that move "
+                f"activations as far {row.loss_beyond_far:+.4f} "
+                f"[{row.loss_beyond_far_low:+.4f}, {row.loss_beyond_far_high:+.4f}]."
             )
         return "\n".join(lines)
 

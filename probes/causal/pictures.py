@@ -6,6 +6,7 @@ from workbench.plots.pyplot import need_pyplot, plain
 
 COLOURS = {
     "nothing": "0.35", "concept": "#c2462e", "control concept": "#d99a2b", "random subspace": "#2f6db3",
+    "random, as far": "#7fa8d6",
     "everything": "0.7", "probe's direction": "#c2462e", "random direction": "#2f6db3",
     "class means": "#3f8f5a",
 }  # fmt: skip

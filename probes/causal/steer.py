@@ -81,7 +81,9 @@ class SteeringResult:
             f"{'hook':<26} {'direction':<18} {'strength':>8} {'length':>6} {'read':>6} {'KL':>7} "
             f"{'loss, nats':>28} {'pairs':>24}",
         ]
-        for row in self.cells.itertuples():
+        cells: Any = self.cells
+        promoted: Any = self.promoted
+        for row in cells.itertuples():
             pairs = ""
             if row.pairs == row.pairs:
                 pairs = f"{row.pairs:+.3f} [{row.pairs_low:+.3f}, {row.pairs_high:+.3f}]"
@@ -90,7 +92,7 @@ class SteeringResult:
                 f"{row.hook:<26} {row.direction:<18} {row.strength:>+8.1f} {row.norm:>6.2f} {row.read:>6.3f} "
                 f"{row.kl:>7.4f} {loss:>28} {pairs:>24}"
             )
-        for (hook, direction), rows in self.promoted.groupby(["hook", "direction"], sort=False):
+        for (hook, direction), rows in promoted.groupby(["hook", "direction"], sort=False):
             lines.append(f"{hook}, {direction}: promotes {' '.join(repr(token) for token in rows.token)}")
         return "\n".join(lines)
 

@@ -21,8 +21,8 @@ Losses = Callable[[Parameters, Int[Tensor, " batch"]], Float[Tensor, "probe batc
 class Schedule:
     """How long and how fast."""
 
-    epochs: int = 30
-    batch: int = 512
+    epochs: int = 20
+    batch: int = 1024
     rate: float = 3e-3
     steps: int = 400
     """At least so many steps, however few the rows."""

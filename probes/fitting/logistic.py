@@ -126,13 +126,7 @@ def fit_logistic(
             penalties[mine],
             n_classes,
         )
-        tick = None
-        if progress is not None:
-            base = finished
-
-            def tick(done: int, _: int, base: int = base) -> None:
-                progress(base + done, probes)
-
+        tick = None if progress is None else _counted(progress, finished, probes)
         start, guess = problem.start(), problem.diagonal()
         for rows in _stages(problem.rows):
             sample = problem.sample(rows)
@@ -146,6 +140,11 @@ def fit_logistic(
         loss[mine], evaluations[mine], converged[mine] = found.value, found.evaluations, found.converged
         finished += len(mine)
     return LinearProbes(W, b, which, penalties.to(dtype), loss, evaluations, converged)
+
+
+def _counted(progress: Callable[[int, int], None], before: int, probes: int) -> Callable[[int, int], None]:
+    """Progress of one feature set as that of all."""
+    return lambda done, _: progress(before + done, probes)
 
 
 def _stages(rows: int) -> list[int]:
