@@ -7,6 +7,7 @@ place in the basic tree: they are passed over.
 """
 
 import gzip
+import os
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -88,9 +89,9 @@ def treebank_files(source: str | Path) -> list[Path]:
         DataError: nothing there, or no such files in the folder.
     """
     path = Path(source).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # which, unlike Path.is_file, refuses no name that is too long
         return [path]
-    if path.is_dir():
+    if os.path.isdir(path):
         files = sorted(file for file in path.iterdir() if file.name.endswith(SUFFIXES) and file.is_file())
         if files:
             return files

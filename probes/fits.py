@@ -92,7 +92,7 @@ class Job:
             )  # fmt: skip
         except InputError:  # too few groups, or a fold that lacks all classes but one
             return UNCHOSEN
-        return float(found.penalty[0])
+        return found.grid[int(found.cost[0].argmin())]
 
 
 Fit = Callable[[Job], list[Answer]]

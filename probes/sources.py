@@ -1,5 +1,6 @@
 """Where a task's corpus lies: what `--data` names, or a folder in it."""
 
+import os
 from pathlib import Path
 
 from workbench.errors import DataError, shown
@@ -26,7 +27,7 @@ def find_source(data: str | None, corpus: str) -> str | None:
     if data is None or data == "embedded" or corpus in ("embedded", "own"):
         return None if corpus != "own" else data
     place = Path(data).expanduser()
-    if not place.is_dir():
+    if not os.path.isdir(place):
         return str(data)
     if corpus == "ud":
         if _has_treebank(place):

@@ -13,7 +13,7 @@ from workbench.errors import InputError
 if TYPE_CHECKING:
     from probes.align import Aligned
 
-TOKENS_PER_SHARD = 16_384
+TOKENS_PER_SHARD = 8_192
 """So much is lost at most when a process is killed, and so much is sorted by length at once."""
 TOKENS_PER_FORWARD = 4_096
 

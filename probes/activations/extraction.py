@@ -1,6 +1,6 @@
 """Read a corpus once and keep what every wanted hook point computes at its rows.
 
-One forward pass gives all layers. Windows are sorted by length inside a block of about 16,000 tokens, only
+One forward pass gives all layers. Windows are sorted by length inside a block of about 8,000 tokens, only
 the rows' own positions are kept, and each block becomes one shard on the disk before the next but one begins:
 memory is that of two blocks, however long the corpus is.
 """

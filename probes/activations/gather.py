@@ -37,6 +37,7 @@ class Gatherer:
 
     def __init__(self, batch: Batch, width: int, token: str, device: torch.device) -> None:
         self.n_rows, self.n_spans = batch.first.shape
+        self._width = width
         start = (batch.at * width)[:, None]
         self._segment: Tensor | None = None
         self._count: Tensor | None = None
@@ -54,18 +55,21 @@ class Gatherer:
     def __call__(self, x: Float[Tensor, "batch pos *unit"]) -> tuple[Float16[Tensor, "row width"], int]:
         """The rows' vectors, spans side by side, and how many numbers were too large for float16 (they
         become its largest)."""
-        picked = x.flatten(0, 1).index_select(0, self._flat).flatten(1)
+        if x.is_contiguous():
+            picked = x.flatten(0, 1).index_select(0, self._flat).flatten(1)
+        else:  # heads that attention left transposed: copying all of them would cost more than the rows
+            picked = x[self._flat // self._width, self._flat % self._width].flatten(1)
         if self._segment is not None and self._count is not None:
             sums = picked.new_zeros(len(self._count), picked.shape[1], dtype=torch.float32)
             picked = sums.index_add_(0, self._segment, picked.float()) / self._count[:, None]
-        half = picked.to(torch.float16)
+        low, high = (float(end) for end in picked.aminmax())  # one fast pass, and NaN where one is
         large = 0
-        if not bool(torch.isfinite(half).all()):
-            large = int((~torch.isfinite(half)).sum())
-            if bool(torch.isnan(half).any()):
-                return half, -1
-            half = picked.clamp(-LARGEST, LARGEST).to(torch.float16)
-        return half.view(self.n_rows, -1), large
+        if not (low >= -LARGEST and high <= LARGEST):
+            if low != low:
+                return picked.to(torch.float16), -1
+            large = int((picked.abs() > LARGEST).sum())
+            picked = picked.clamp(-LARGEST, LARGEST)
+        return picked.to(torch.float16).view(self.n_rows, -1), large
 
 
 def padded(windows: Sequence[list[int]], pad: int | None, device: Any) -> tuple[Tensor, Tensor | None]:

@@ -1,5 +1,6 @@
 """The probe tasks, one a file; adding one is a file and a line here."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def load_task(what: str | Path | Task | Callable[..., Any]) -> Task:
     name = str(what)
     if name in TASKS:
         return TASKS[name]
-    if name.endswith(".jsonl") or Path(name).expanduser().is_file():
+    if name.endswith(".jsonl") or os.path.isfile(os.path.expanduser(name)):
         return file_task(name)
     if ":" in name:
         return function_task(name)

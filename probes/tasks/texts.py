@@ -1,5 +1,6 @@
 """Texts for tasks that need no more than text: stories, or the sentences of a treebank."""
 
+import os
 import re
 from collections.abc import Iterator
 from itertools import chain, islice
@@ -49,7 +50,7 @@ def texts(source: str | Path | None, limit: int | None, seed: int) -> Iterator[t
 
 
 def _is_treebank(path: Path) -> bool:
-    if path.is_dir():
+    if os.path.isdir(path):
         return any(file.name.endswith(SUFFIXES) for file in path.iterdir())
     return path.name.endswith(SUFFIXES)
 

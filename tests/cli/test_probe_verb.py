@@ -1,8 +1,12 @@
 """`workbench probe` and `python -m probes`: tables, pages and pictures, one line for each mistake."""
 
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import page_runs
 import pandas as pd
@@ -11,7 +15,13 @@ import pytest
 from probes.__main__ import main
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-LITTLE = ("--tokens", "1200", "--seeds", "2", "--no-compression", "--quiet")
+LITTLE = ("--tokens", "900", "--seeds", "2", "--no-compression", "--quiet")
+
+
+@pytest.fixture(autouse=True)
+def one_penalty(monkeypatch):
+    """No cross-validation, which takes most of an experiment's time."""
+    monkeypatch.setattr("probes.fits.Job.penalty", lambda job: 10.0)
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +117,33 @@ def test_help_teaches_and_is_quick(workbench):
     code = f"import sys, probes.__main__ as m\ntry: m.main(['--help'])\nexcept SystemExit: pass\nprint([n for n in {slow} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stop_keeps_what_is_finished(family, tmp_path, number, code):
+    root = tmp_path / "runs"
+    shutil.copytree(family / "one", root / "one", ignore=shutil.ignore_patterns("probes"))
+    environment = os.environ | {"WORKBENCH_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "probes", "pos", f"{root / 'one'}@all", "--tokens", "6000", "--quiet"]
+    child = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 200
+    while not list(root.glob("one/probes/*/step-*/probe.json")):
+        assert child.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode == code
+    assert err.strip() == ("Interrupted." if number == signal.SIGINT else "")
+    kept = {file: file.stat().st_mtime_ns for file in root.glob("one/probes/*/step-*/probe.json")}
+    assert len(kept) == 1
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0
+    assert (
+        kept.items()
+        <= {file: file.stat().st_mtime_ns for file in root.glob("one/probes/*/step-*/probe.json")}.items()
+    )
+    assert len(list(root.glob("one/probes/*/step-*/probe.json"))) == 2

@@ -20,3 +20,9 @@ def probed_runs(tmp_path_factory):
 def own_cache(tmp_path_factory, monkeypatch):
     """Activations of these tests lie in one folder, which is not the user's."""
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "probe-cache"))
+
+
+@pytest.fixture
+def one_penalty(monkeypatch):
+    """No cross-validation, which takes most of an experiment's time and has tests of its own."""
+    monkeypatch.setattr("probes.fits.Job.penalty", lambda job: 10.0)

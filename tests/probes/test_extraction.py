@@ -50,12 +50,13 @@ def by_hand(model, corpus, hook, token):
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("token", ["first", "last", "mean"])
-@pytest.mark.parametrize("spans", [1, 2])
-def test_it_is_what_run_with_cache_gives(model, tmp_path, small_shards, token, spans):
-    corpus = random_corpus(model.config.d_vocab, windows=25, spans=spans)
+@pytest.mark.parametrize(
+    ("token", "spans"), [("first", 2), ("last", 1), ("last", 2), ("mean", 1), ("mean", 2)]
+)
+def test_it_is_what_run_with_cache_gives(model, tmp_path, small_shards, token, spans, unchecked):
+    corpus = random_corpus(model.config.d_vocab, windows=12, spans=spans)
     found = extract(model, corpus, ALL, token=token, folder=tmp_path)
-    assert len(list(tmp_path.rglob("*.safetensors"))) >= 3
+    assert len(list(tmp_path.rglob("*.safetensors"))) >= 2
     for hook in found.hooks:
         expected = by_hand(model, corpus, hook, token)
         # float16 keeps 11 bits; the batch moves float32's last bits.
@@ -68,7 +69,7 @@ def test_it_is_what_run_with_cache_gives(model, tmp_path, small_shards, token, s
 
 
 @pytest.mark.parametrize("name", ["bert-like", "llama-like", "default / layout=mam", "elc-like"])
-def test_other_shapes(name, tmp_path, small_shards):
+def test_other_shapes(name, tmp_path, small_shards, unchecked):
     from small_models import VARIANTS
 
     other = build(**VARIANTS[name]).float()
@@ -243,9 +244,9 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch, unchecked):
     monkeypatch.setattr(blocks_module, "TOKENS_PER_SHARD", 512)
     model = build(d_model=256, n_heads=4).float()
     used = []
-    corpus = random_corpus(61, windows=1200, seed=2)
+    corpus = random_corpus(61, windows=2400, seed=2)
     extract(model, corpus, "resid_post", folder=tmp_path, progress=lambda *_: used.append(_in_use()))
     early, late = max(used[: len(used) // 4]), max(used[len(used) // 2 :])
     features = 2 * len(corpus.window) * 2 * 256 / 2**20
-    assert features > 1.5
+    assert features > 3
     assert late - early < 0.2 * features

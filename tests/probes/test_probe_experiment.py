@@ -15,14 +15,15 @@ from probes.saved import kept, list_results
 from workbench.errors import ConfigError, DataError, InputError, RunError
 from workbench.runs.catalogue import load
 
-pytestmark = pytest.mark.usefixtures("unchecked")
-QUICK = dict(tokens=1500, compression=False)
+pytestmark = pytest.mark.usefixtures("unchecked", "one_penalty")
+QUICK = dict(tokens=1200, compression=False)
 
 
 @pytest.fixture(scope="module")
 def found(probed_runs, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WORKBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("probes.fits.Job.penalty", lambda job: 10.0)
         yield probe([str(probed_runs / "one@0"), str(probed_runs / "one")], "pos", save=False, **QUICK)
 
 

@@ -5,13 +5,15 @@ import pytest
 
 from probes import probe
 from probes.examples import Document, Item, Task
-from probes.fits import OF_KIND, find_probe
+from probes.fits import OF_KIND, Job, find_probe
+from probes.fitting.penalty import GRID
 from probes.used import causal_name, pairs_of, refuse_causal
 from workbench.errors import ConfigError
 from workbench.runs.catalogue import load
 
-pytestmark = pytest.mark.usefixtures("unchecked")
+pytestmark = pytest.mark.usefixtures("unchecked", "one_penalty")
 FAST = dict(save=False, untrained=False, compression=False, seeds=2, hooks="blocks.0.hook_resid_post")
+CHOSEN = Job.penalty
 WORDS = ["cat", "dog", "tree", "ball"]
 
 
@@ -20,7 +22,7 @@ def run(probed_runs):
     return load(probed_runs / "two")
 
 
-def sentences(label, spans=1, kind="classes", count=60):
+def sentences(label, spans=1, kind="classes", count=30):
     """Sentences of six words; `label(words, at)` is what is predicted at each."""
 
     def documents(source=None, *, limit=None, seed=0):
@@ -43,10 +45,10 @@ def quick_networks(monkeypatch):
     """A handful of steps, for probes that are trained and not solved."""
     import probes.fitting.adam as adam
 
-    monkeypatch.setattr(adam.Schedule.__init__, "__defaults__", (4, 256, 1e-2, 60, 0))
+    monkeypatch.setattr(adam.Schedule.__init__, "__defaults__", (2, 256, 1e-2, 40, 0))
 
 
-@pytest.mark.parametrize("kind", OF_KIND["classes"])
+@pytest.mark.parametrize("kind", [kind for kind in OF_KIND["classes"] if kind != "logistic"])
 def test_probes_of_classes(run, kind, quick_networks):
     spans = 2 if kind == "bilinear" else 1
     found = probe(run, sentences(lambda words, at: words[at], spans), probe=kind, **FAST)
@@ -55,7 +57,7 @@ def test_probes_of_classes(run, kind, quick_networks):
     assert ("k" in found.settings) == (kind == "sparse")
 
 
-@pytest.mark.parametrize("kind", OF_KIND["number"])
+@pytest.mark.parametrize("kind", ["ridge", pytest.param("mlp", marks=pytest.mark.torture)])
 def test_probes_of_numbers(run, kind, quick_networks):
     task = sentences(lambda words, at: float(WORDS.index(words[at])), kind="number")
     found = probe(run, task, probe=kind, **FAST)
@@ -69,7 +71,7 @@ def test_probes_of_numbers(run, kind, quick_networks):
     assert page.get_ylabel().startswith("R²")
 
 
-@pytest.mark.parametrize("kind", ["structural", "ridge"])
+@pytest.mark.parametrize("kind", ["structural", pytest.param("ridge", marks=pytest.mark.torture)])
 def test_probes_of_distances(run, kind, quick_networks):
     """The distance is 0 between equal words and 1 between others: any map that is not 0 tells it."""
     task = sentences(lambda words, at: float(words[at] != words[at - 1]), 2, "distance")
@@ -97,6 +99,14 @@ def _one_word(task):
         yield Document(
             document.text, document.group, tuple(Item(one.spans, one.label, "x") for one in document.items)
         )
+
+
+def test_the_penalty_is_chosen_once_for_task_and_controls(run, monkeypatch):
+    monkeypatch.setattr(Job, "penalty", CHOSEN)
+    found = probe(run, sentences(lambda words, at: words[at], count=20), **FAST | dict(seeds=1))
+    chosen = found.cells[found.cells.source == "model"]
+    assert set(chosen.penalty) <= set(GRID)
+    assert (chosen.groupby("hook").penalty.nunique() == 1).all()
 
 
 def test_few_groups(run):

@@ -376,3 +376,16 @@ def test_position_counts_words(tokenizer):
     kept = np.array([item.label for item in document.items])
     assert set(aligned.label) <= set(kept)
     assert np.corrcoef(aligned.position, aligned.label)[0, 1] > 0.999
+
+
+@pytest.mark.parametrize(
+    "source", ["a" * 5000, "\x00", "", ".", "/dev/null", "x" * 300 + ".conllu.gz", "~nobody/x"]
+)
+def test_sources_that_are_none(tmp_path, monkeypatch, source):
+    monkeypatch.chdir(tmp_path)
+    for name in ("pos", "quotation", "verb_number"):
+        with pytest.raises(DataError) as caught:
+            found(name, source=source)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match=r"No task"):
+        load_task(source)

@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,9 @@ _FLAGS = {
 def read_pairs(source: str) -> tuple[str, Iterable[Pair]]:
     """A short name and the pairs of a local folder, a .jsonl file, or a hub name (see `pairs.open_pairs`)."""
     path = Path(source).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return path.resolve().name, read_folder(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return path.stem, _read_jsonl(path)
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not source.endswith("/"):
         return source.split("/")[1], read_folder(_fetch(source))
