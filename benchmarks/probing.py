@@ -159,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--all", action="store_true", help="all of scikit-learn's fits, not one seed of each layer"
     )
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of ours ({TOLERANCE:g})")
     args = parser.parse_args(arguments)
     run(args.threads, args.run, args.data, args.tokens, args.all, args.tolerance)
 
