@@ -19,6 +19,9 @@ from typing import Any
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "ud_english_ewt"
 SEEDS = (0, 1, 2)
 PENALTY = 1.0
+TOLERANCE = 3e-4
+"""Ours. scikit-learn asks for 1e-4 and does not get there in its 100 iterations; the objectives that are
+printed say who ended lower."""
 
 
 def run(
@@ -27,6 +30,7 @@ def run(
     data: str | None = None,
     tokens: int | None = None,
     every: bool = False,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, float]:
     """Both, one after the other; prints them, and returns seconds, the ratio and the difference in points."""
     source = Path(data) if data else DATA
@@ -61,7 +65,7 @@ def run(
         f"{seconds:.1f} s, scaling {scaled:.1f} s"
     )
     begin, busy = time.perf_counter(), time.process_time()
-    found = fit_logistic(x, y, which, n_classes=classes, penalty=PENALTY, weight=weight)
+    found = fit_logistic(x, y, which, n_classes=classes, penalty=PENALTY, weight=weight, tolerance=tolerance)
     ours, busy = time.perf_counter() - begin, time.process_time() - busy
     passes = f"{int(found.evaluations.min())} to {int(found.evaluations.max())} passes over all rows"
     print(
@@ -155,8 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--all", action="store_true", help="all of scikit-learn's fits, not one seed of each layer"
     )
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE, help=f"of ours ({TOLERANCE:g})")
     args = parser.parse_args(arguments)
-    run(args.threads, args.run, args.data, args.tokens, args.all)
+    run(args.threads, args.run, args.data, args.tokens, args.all, args.tolerance)
 
 
 if __name__ == "__main__":
