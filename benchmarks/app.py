@@ -29,6 +29,8 @@ LAYERS, POSITIONS = 8, 16
 """Of the patching map."""
 MOST_PAIRS = 30
 """Pairs of one paradigm that are gone through."""
+WARM = 40
+"""Interactions that open each page once."""
 GROWTH = 100.0
 """Megabytes that 300 interactions may add."""
 
@@ -175,7 +177,8 @@ def _sentences(words: list[str], at: int) -> tuple[str, str]:
 
 
 def interactions(reader: Reader, server: Server, count: int, layers: int, heads: int) -> float:
-    """Megabytes by which the server grew over so many pairs, heads, ablations and pages."""
+    """Megabytes by which the server grew over so many pairs, heads, ablations and pages, once each page has
+    been opened: what it reads then (modules, results) stays."""
 
     def one(at: int) -> None:
         kind = at % 10
@@ -196,7 +199,7 @@ def interactions(reader: Reader, server: Server, count: int, layers: int, heads:
                 reader.page.mouse.click(*reader.cell(layers, heads, layer, head))
             reader.rest()
 
-    warm = min(20, count)
+    warm = min(WARM, count)
     for at in range(warm):
         one(at)
     before = server.memory()
