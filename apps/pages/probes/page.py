@@ -15,6 +15,7 @@ from apps.frame.told import fragment
 from apps.look import markup
 from apps.pages.probes.rows import layer_names, levels_of, lines_of
 from apps.pages.training.pick import curve
+from probes.tasks import TASKS
 from workbench.runs.shipped import shown_name
 
 if TYPE_CHECKING:
@@ -120,7 +121,8 @@ def _training(frame: Frame, key: str, result: "ProbeResult") -> None:
     table = probed.over_training(frame.opened, key)
     if table is None:
         st.markdown("This task was probed at one checkpoint of this run. All of them:")
-        st.code(f"workbench probe {shown_name(run.path)}@all --task {result.task}", language="bash")
+        task = result.task if result.task in TASKS else "FILE"  # one's own, whose place is not kept
+        st.code(f"workbench probe {shown_name(run.path)}@all --task {task}", language="bash")
         return
     rows = table[(table.source == MODEL) & (table.labels == TASK) & table["head"].isna()]
     if rows.empty:
