@@ -15,6 +15,8 @@ def test_the_probes_notebook_runs_and_draws(tmp_path, monkeypatch):
     monkeypatch.delenv(
         "MPLBACKEND", raising=False
     )  # other tests draw without a screen; the kernel inherits it
+    # other tests put their own folder there, in which `probes` are the tests of the probes
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("WORKBENCH_CACHE", str(tmp_path / "cache"))
     nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
     nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
