@@ -99,8 +99,8 @@ def _aggregate(place: Any, side: Side, wanted: Wanted, label: str) -> Callable[[
                 f"Over {found.n:,} pairs",
                 f"{markup.number(found.effect)} nats",
                 help=f"{label}: its mean direct contribution to log p(good) − log p(bad) of whole sentences "
-                f"over {found.n:,} pairs of {markup.plain(uid)}, with the 95 % interval (Student's) about drawing other "
-                "pairs. One pair is an anecdote; this is the aggregate beside it.",
+                f"over {found.n:,} pairs of {markup.plain(uid)}, with the 95 % interval (Student's) "
+                "about drawing other pairs. One pair is an anecdote; this is the aggregate beside it.",
                 delta=f"{markup.number(found.low)} to {markup.number(found.high)}",
                 **CARD,
             )

@@ -124,8 +124,8 @@ def _paradigm(opened: Opened, wanted: Wanted, label: str) -> None:
     st.metric(
         "On the paradigm",
         f"{markup.number(found.effect)} nats",
-        help=f"Mean direct contribution over {found.n:,} pairs of {markup.plain(wanted.uid)}, with the 95 % interval about "
-        "drawing other pairs. One pair is an anecdote.",
+        help=f"Mean direct contribution over {found.n:,} pairs of {markup.plain(wanted.uid)}, "
+        "with the 95 % interval about drawing other pairs. One pair is an anecdote.",
         delta=f"{markup.number(found.low)} to {markup.number(found.high)}, n = {found.n:,}",
         **CARD,
     )
