@@ -19,7 +19,6 @@ from training.config import RunSettings
 from training.distributed import Alone
 from training.evaluate import evaluate, sample
 from training.optimizers import make_optimizer
-from training.progress import Progress, clock, short
 from training.schedule import Budget, checkpoint_due
 from training.schedules import lr_share
 from training.stopping import EarlyStopping
@@ -28,6 +27,7 @@ from training.tracking import Record
 from training.updater import Updater
 from workbench.data.tokenizer import token_bytes
 from workbench.errors import RunError
+from workbench.progress import Progress, clock, short
 from workbench.runs.checkpoint import checkpoint_steps, save_checkpoint
 from workbench.seeds import derive
 

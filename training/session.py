@@ -19,10 +19,10 @@ from training.distributed import Alone, from_environment, join, shares
 from training.material import Material, batch_shape, prepare
 from training.memo import remembered
 from training.optimizers import check_installed
-from training.progress import Progress
 from training.signals import StopSignals
 from workbench.errors import ConfigError, RunError
 from workbench.files import BAD_DISK, disk_reason, read_json, write_json
+from workbench.progress import Progress
 from workbench.runs import folder, shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers

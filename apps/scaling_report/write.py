@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from apps.look.markup import html
 from apps.study_report.style import STYLE
-from apps.verbs.outputs import records, save_picture, save_table
 from apps.verbs.scaling_tables import TITLES, figure, span
 from workbench.files import write_json, write_text
+from workbench.outputs import records, save_picture, save_table
 
 if TYPE_CHECKING:
     from workbench.evals.scaling.study import ScalingStudy

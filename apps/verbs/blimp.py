@@ -79,7 +79,7 @@ class PairProgress:
     """A progress line with pairs/s and the time left."""
 
     def __init__(self, name: str, quiet: bool = False) -> None:
-        from training.progress import Progress
+        from workbench.progress import Progress
 
         self._line = Progress(name, quiet=quiet)
         self._began = time.monotonic()
@@ -91,7 +91,7 @@ class PairProgress:
         self._line.close()
 
     def __call__(self, done: int, total: int) -> None:
-        from training.progress import clock
+        from workbench.progress import clock
 
         if not self._line.due():
             return
@@ -108,8 +108,8 @@ def print_result(result: "BlimpResult", by: str = "phenomenon") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from apps.verbs.tables import clean
     from workbench.evals.intervals import Share
+    from workbench.tables import clean
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     width = 24 if console.width >= 88 else 16

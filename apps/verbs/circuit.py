@@ -69,13 +69,13 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the files; returns the exit code."""
     from apps.verbs import circuit_tables as tables
     from apps.verbs.blimp import PairProgress
-    from apps.verbs.outputs import out_folder
-    from apps.verbs.tables import clean
     from workbench.data.pairs import open_pairs
     from workbench.errors import ConfigError, InputError
     from workbench.interp.components.matrix import component_matrix
     from workbench.interp.parts import find_parts
+    from workbench.outputs import out_folder
     from workbench.runs.catalogue import load
+    from workbench.tables import clean
 
     if args.top < 1:
         raise InputError(f"--top must be at least 1; found {args.top}.")
@@ -142,7 +142,7 @@ class Share:
     def __init__(self, name: str, quiet: bool = False) -> None:
         import time
 
-        from training.progress import Progress
+        from workbench.progress import Progress
 
         self._line, self._clock, self._began = Progress(name, quiet=quiet), time.monotonic, time.monotonic()
 
@@ -153,7 +153,7 @@ class Share:
         self._line.close()
 
     def __call__(self, done: int, total: int) -> None:
-        from training.progress import clock
+        from workbench.progress import clock
 
         if self._line.due() and done:
             passed = self._clock() - self._began
@@ -216,7 +216,7 @@ def _kept(folder: Any) -> Any:
 
 
 def _save_matrix(folder: Any, found: "ComponentMatrix") -> None:
-    from apps.verbs.outputs import save_picture
+    from workbench.outputs import save_picture
 
     found.save(folder)
     shown = "ablate" if "ablate" in found.methods else found.methods[0]
@@ -232,7 +232,7 @@ def _save_matrix(folder: Any, found: "ComponentMatrix") -> None:
 
 def _save(folder: Any, frames: dict[str, Any], drawn: dict[str, Any]) -> None:
     """Tables as parquet, results as pictures; nothing without a folder."""
-    from apps.verbs.outputs import save_picture, save_table
+    from workbench.outputs import save_picture, save_table
 
     if folder is None:
         return

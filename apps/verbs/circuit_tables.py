@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from apps.verbs.tables import clean, print_table
+from workbench.tables import clean, print_table
 
 if TYPE_CHECKING:
     from workbench.interp.components.family import ComponentFamily

@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write; returns the exit code."""
-    from apps.verbs.outputs import out_folder, save_table
-    from training.progress import Progress
     from workbench.evals.comparison.compare import compare
     from workbench.files import write_text
+    from workbench.outputs import out_folder, save_table
+    from workbench.progress import Progress
 
     out = out_folder(args.out) if args.out else None
     line = Progress("compare", quiet=args.quiet)
@@ -69,7 +69,7 @@ def _plain(frame: Any) -> Any:
 
 def print_comparison(found: "Comparison", by: str = "row") -> None:
     """The table, what the intervals mean, and what to keep in mind."""
-    from apps.verbs.tables import clean, print_table
+    from workbench.tables import clean, print_table
 
     order = sorted(found.rows.index, key=found.place)
     if by == "phenomenon":
@@ -103,7 +103,7 @@ _HEADER = (
 
 
 def _line(found: "Comparison", row: str) -> tuple[object, ...]:
-    from training.progress import short
+    from workbench.progress import short
 
     line = found.rows.loc[row]
 

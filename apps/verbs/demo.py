@@ -89,11 +89,11 @@ def _train(path: Path, width: int, seconds: float) -> int:
 
 def _score(path: Path) -> "BlimpResult":
     """The member's decisions on the embedded pairs; from its folder if they are there."""
-    from training.progress import Progress
     from workbench.data.pairs import open_pairs
     from workbench.errors import WorkbenchError
     from workbench.evals.blimp import blimp
     from workbench.evals.result import BlimpResult
+    from workbench.progress import Progress
     from workbench.runs.card import write_card
     from workbench.runs.catalogue import load
 
@@ -120,8 +120,8 @@ def _score(path: Path) -> "BlimpResult":
 
 def _compare(results: "dict[Path, BlimpResult]") -> None:
     """Print size and figures of each model, then its accuracy by phenomenon."""
-    from apps.verbs.tables import number, print_table
     from workbench.runs.catalogue import summarise
+    from workbench.tables import number, print_table
 
     print("\nThe family, trained on embedded stories for the same time\n")
     rows = []

@@ -68,10 +68,10 @@ def _explain(opened: Any, step: int, wish: Any, args: argparse.Namespace) -> boo
     """One checkpoint's summary; whether there was anything to do."""
     import time
 
-    from apps.verbs.tables import clean
-    from training.progress import Progress, clock
     from workbench.interp.summary.make import find_material, make_summary, wanted
     from workbench.interp.summary.saved import is_up_to_date, save_summary
+    from workbench.progress import Progress, clock
+    from workbench.tables import clean
 
     one = opened if step == opened.step else opened.at(step)
     material = find_material(one, args.data)

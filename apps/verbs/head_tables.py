@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from apps.verbs.tables import number, print_table
+from workbench.tables import number, print_table
 
 if TYPE_CHECKING:
     from workbench.interp.heads.composition import Composition

@@ -25,11 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table; returns the exit code."""
-    from apps.verbs.tables import clean, number, print_table
-    from training.progress import short
+    from workbench.progress import short
     from workbench.runs.catalogue import list_runs
     from workbench.runs.folder import runs_root
     from workbench.runs.shipped import family_folder
+    from workbench.tables import clean, number, print_table
 
     if runs_root(args.root) == family_folder():
         return _family(args.sort)
@@ -78,9 +78,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _family(sort: str) -> int:
     """Print the family that ships; returns the exit code."""
-    from apps.verbs.tables import number, print_table
-    from training.progress import short
+    from workbench.progress import short
     from workbench.runs.shipped import family_folder
+    from workbench.tables import number, print_table
     from workbench.zoo.family_files import check_manifest, family_bytes, family_facts
     from workbench.zoo.table import zoo_table
 

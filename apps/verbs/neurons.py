@@ -56,9 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, print tables or a card, write the files; returns the exit code."""
-    from apps.verbs.outputs import out_folder
     from workbench.errors import ConfigError
     from workbench.interp.parts import find_parts
+    from workbench.outputs import out_folder
     from workbench.runs.catalogue import load
 
     for name, least in (("tokens", 1), ("stories", 2), ("top", 1)):
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(found.to_text(colour=sys.stdout.isatty()))
     if args.out:
-        from apps.verbs.tables import clean
+        from workbench.tables import clean
 
         (_save_survey if args.neuron is None else _save_card)(found, args, str(opened))
         print(f"\nsaved: {clean(args.out)}")
@@ -88,7 +88,7 @@ class _Line:
     """A progress line whose stages follow each other, each with its rate and time left."""
 
     def __init__(self, name: str, quiet: bool) -> None:
-        from training.progress import Progress
+        from workbench.progress import Progress
 
         self._line = Progress(name, quiet=quiet)
 
@@ -100,7 +100,7 @@ class _Line:
 
     def stage(self, unit: str, total: int | None = None) -> Callable[[int, int], None]:
         """What to pass as `progress`."""
-        from training.progress import clock
+        from workbench.progress import clock
 
         began = time.monotonic()
 
@@ -196,7 +196,7 @@ def _card(opened: Any, searched: Any, held_out: list[str], args: argparse.Namesp
 
 
 def _print_survey(opened: Any, survey: Any, top: int) -> None:
-    from apps.verbs.tables import clean, print_table
+    from workbench.tables import clean, print_table
 
     found, frame, labels = survey
     print(f"{clean(opened)}: {len(frame):,} neurons over {found.tokens:,} tokens of {found.n_rows:,} stories")
@@ -266,8 +266,8 @@ def _save_survey(found: Any, args: argparse.Namespace, name: str) -> None:
     """Write all neurons, all strongest passages, the settings and pictures."""
     from pathlib import Path
 
-    from apps.verbs.outputs import records, save_picture, save_table
     from workbench.files import write_json
+    from workbench.outputs import records, save_picture, save_table
 
     examples, frame, labels = found
     folder = Path(args.out)
@@ -285,8 +285,8 @@ def _save_card(card: Any, args: argparse.Namespace, name: str) -> None:
     """Write the card as a page, its passages, its numbers and its histogram."""
     from pathlib import Path
 
-    from apps.verbs.outputs import save_picture, save_table
     from workbench.files import write_json, write_text
+    from workbench.outputs import save_picture, save_table
 
     folder = Path(args.out)
     write_text(folder / "card.html", card.to_html())

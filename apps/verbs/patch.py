@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Patch, print the largest effects, write the files; returns the exit code."""
     from apps.verbs import patch_tables
-    from apps.verbs.outputs import out_folder
+    from workbench.outputs import out_folder
     from workbench.runs.catalogue import load
 
     _refuse(args)
@@ -216,7 +216,7 @@ class _Line:
     """A progress line with the time left, fed with shares of the work."""
 
     def __init__(self, name: str, quiet: bool) -> None:
-        from training.progress import Progress
+        from workbench.progress import Progress
 
         self._line, self._began = Progress(name, quiet=quiet), time.monotonic()
 
@@ -227,7 +227,7 @@ class _Line:
         self._line.close()
 
     def _tick(self, share: float) -> None:
-        from training.progress import clock
+        from workbench.progress import clock
 
         if self._line.due() and share > 0:
             gone = time.monotonic() - self._began
@@ -235,8 +235,8 @@ class _Line:
 
 
 def _write(folder: Any, name: str, found: Any, args: argparse.Namespace) -> None:
-    from apps.verbs.outputs import save_picture, save_table
     from workbench.files import write_json
+    from workbench.outputs import save_picture, save_table
 
     save_table(folder / f"{name}.parquet", found.to_frame())
     about = {key: value for key, value in vars(args).items() if key not in ("out", "top", "quiet")}

@@ -3,7 +3,7 @@
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from apps.verbs.tables import print_table
+from workbench.tables import print_table
 
 if TYPE_CHECKING:
     from workbench.interp.patching.check import AttributionCheck

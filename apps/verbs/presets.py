@@ -65,7 +65,7 @@ def _table(shapes: dict[str, "ModelConfig"]) -> None:
     import shutil
     import sys
 
-    from apps.verbs.tables import print_table
+    from workbench.tables import print_table
 
     header, rows = wide_form(shapes)
     width = sum(max(map(len, column)) + 2 for column in zip(header, *rows, strict=True)) - 2
@@ -129,9 +129,9 @@ def compact_form(shapes: dict[str, "ModelConfig"]) -> tuple[list[str], list[list
 
 def _exact(shapes: dict[str, "ModelConfig"]) -> None:
     """Parameters of each part, beside the published total."""
-    from apps.verbs.tables import print_table
     from workbench.model.counting import count_parameters
     from workbench.model.presets import SOURCES
+    from workbench.tables import print_table
 
     parts = {name: count_parameters(shape) for name, shape in shapes.items()}
     kinds = list(next(iter(parts.values())))
@@ -154,9 +154,9 @@ def _one(name: str, shape: "ModelConfig") -> None:
     """A preset whole."""
     from textwrap import fill
 
-    from apps.verbs.tables import clean
     from workbench.model.counting import count_parameters
     from workbench.model.presets import PRESETS, SOURCES
+    from workbench.tables import clean
 
     source = SOURCES.get(name)
     total = shape.n_params

@@ -85,9 +85,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Fit, print, write; returns the exit code."""
-    from apps.verbs.outputs import out_folder
     from apps.verbs.scaling_tables import print_study
     from workbench.errors import ConfigError
+    from workbench.outputs import out_folder
 
     if args.out:
         out_folder(args.out)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     critical = _critical_batch(args)
     if args.out:
         from apps.scaling_report.write import write_report
-        from apps.verbs.tables import clean
+        from workbench.tables import clean
 
         write_report(Path(args.out), study, best, predictions, critical)
         print(f"\nsaved: {clean(args.out)}")
@@ -114,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fit(args: argparse.Namespace) -> "ScalingStudy":
-    from training.progress import Progress
     from workbench.evals.scaling.study import scaling
+    from workbench.progress import Progress
 
     line = Progress(Path(args.source).name or str(args.source), quiet=args.quiet)
 
@@ -175,12 +175,12 @@ def _optima(study: "ScalingStudy", budgets: list[float], args: argparse.Namespac
 
 def _speed(study: "ScalingStudy", args: argparse.Namespace) -> Any:
     """Tokens a second here, of the smallest, a middle and the largest of the runs' shapes."""
-    from apps.verbs.tables import clean
-    from training.progress import Progress, short
     from workbench.errors import ConfigError
     from workbench.evals.scaling.collect import config_of
     from workbench.evals.scaling.throughput import measure_speed
+    from workbench.progress import Progress, short
     from workbench.runs.folder import read_config
+    from workbench.tables import clean
 
     root = Path(args.source)
     if not root.is_dir():
@@ -261,14 +261,14 @@ def _predict(study: "ScalingStudy", shapes: list[Any], args: argparse.Namespace)
 
 
 def _check(args: argparse.Namespace) -> int:
-    from apps.verbs.outputs import save_picture, save_table
     from apps.verbs.scaling_tables import print_checked
     from workbench.evals.scaling.predictions import check_predictions
+    from workbench.outputs import save_picture, save_table
 
     found = check_predictions(args.source)
     print_checked(found)
     if args.out:
-        from apps.verbs.tables import clean
+        from workbench.tables import clean
 
         save_table(Path(args.out) / "checked.parquet", found.to_frame())
         if len(found.table):

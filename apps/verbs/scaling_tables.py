@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apps.verbs.tables import clean, print_table
+from workbench.tables import clean, print_table
 
 if TYPE_CHECKING:
     from workbench.evals.scaling.optimum import Optimum

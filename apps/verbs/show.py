@@ -24,13 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the run; returns the exit code."""
-    from apps.verbs.tables import clean
     from workbench.runs import folder
     from workbench.runs.architecture import figures, peculiarities
     from workbench.runs.card import card_text
     from workbench.runs.catalogue import load
     from workbench.runs.checkpoint import checkpoint_steps
     from workbench.runs.shipped import is_shipped, shown_name
+    from workbench.tables import clean
 
     path, _ = folder.find_run(args.run)
     if args.card:
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(values: Mapping[str, object]) -> None:
-    from apps.verbs.tables import clean
+    from workbench.tables import clean
 
     for name, value in values.items():
         print(f"  {name:<11} {clean(value)}")
@@ -91,7 +91,7 @@ def _trained(state: Mapping[str, Any], train: Mapping[str, Any]) -> str:
 
 
 def _figures(rows: list[dict[str, Any]]) -> dict[str, str]:
-    from apps.verbs.tables import number
+    from workbench.tables import number
 
     found = [row for row in rows if row["kind"] == "eval"]
     if not found:
@@ -119,7 +119,7 @@ def _pairs(scores: dict[str, Any] | None) -> dict[str, str]:
 
 
 def _curve(rows: list[dict[str, Any]]) -> None:
-    from apps.verbs.tables import sparkline
+    from workbench.tables import sparkline
 
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     if len(losses) > 1:

@@ -129,7 +129,7 @@ def _name(file: Path, assignments: list[str]) -> str:
 
 
 def _with_progress(work: Any, quiet: bool) -> Any:
-    from training.progress import Progress
+    from workbench.progress import Progress
 
     line = Progress("plan", quiet=quiet)
     try:
@@ -173,10 +173,10 @@ def _launch(out: Path, plan: "Plan", options: Any, quiet: bool) -> int:
 
 def print_plan(plan: "Plan", out: Path, jobs: int) -> None:
     """The members with sizes and costs, and the sums."""
-    from apps.verbs.tables import print_table
-    from training.progress import short
     from training.sweep.estimate import total_seconds
+    from workbench.progress import short
     from workbench.runs.card import duration
+    from workbench.tables import print_table
 
     print(f"{plan.name}: {len(plan)} member{'s' * (len(plan) != 1)} into {out}")
     if plan.question:
@@ -255,11 +255,11 @@ def _bytes(number: float) -> str:
 def _status(path: Path) -> int:
     from collections import Counter
 
-    from apps.verbs.tables import clean, number, print_table
-    from training.progress import short
     from training.sweep.launchers.cluster import with_jobs
     from training.sweep.status import read_status
+    from workbench.progress import short
     from workbench.runs.card import duration
+    from workbench.tables import clean, number, print_table
 
     seen = with_jobs(path, read_status(path))
     found = seen.members
@@ -298,9 +298,9 @@ def _where(one: Any, job: Any) -> str:
 
 
 def _list() -> int:
-    from apps.verbs.tables import print_table
     from training.sweep.plan import make_plan
     from training.sweep.start import SHIPPED
+    from workbench.tables import print_table
 
     rows = []
     for file in sorted(SHIPPED.glob("*.yaml")):

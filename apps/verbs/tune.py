@@ -6,10 +6,10 @@ Takes the arguments of `workbench train`; changes no run.
 import argparse
 from typing import Any
 
-from apps.verbs.outputs import out_folder, save_picture
 from training.command import add_arguments as add_training
 from training.command import count, settings_of
 from workbench.errors import ConfigError
+from workbench.outputs import out_folder, save_picture
 
 EXAMPLES = """\
 examples:
@@ -48,8 +48,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("tune works in one process; leave --processes out.")
     folder = out_folder(args.out) if args.out else None
     settings = settings_of(args)
-    from training.progress import Progress
     from training.tune.tuning import tune
+    from workbench.progress import Progress
 
     progress = Progress("tune", quiet=args.quiet)
     try:

@@ -90,7 +90,7 @@ def test_one_paradigm_whole_with_family_and_checkpoints(
     monkeypatch.setattr(module, "component_matrix", lambda *a, **k: measured.append(a) or whole(*a, **k))
     assert call(runs / "one", *words) == out
     assert len(measured) == 1  # the run itself; what was kept is not measured again
-    monkeypatch.setattr("apps.verbs.outputs.save_picture", lambda *_: None)
+    monkeypatch.setattr("workbench.outputs.save_picture", lambda *_: None)
     call(runs / "one", *words, "--seed", 1)
     assert len(measured) == 5  # other settings
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from training.progress import Progress, clock, short
+from workbench.progress import Progress, clock, short
 
 
 class Terminal(io.StringIO):

@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from training.progress import Progress, clock, short
 from training.sweep.plan import Plan
 from training.sweep.status import member_status, progress
+from workbench.progress import Progress, clock, short
 
 
 class Overview:

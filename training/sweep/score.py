@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from training.memo import remembered
-from training.progress import Progress
 from training.sweep.file import Pairs
 from training.sweep.plan import Plan
 from workbench.errors import WorkbenchError
 from workbench.files import read_json
+from workbench.progress import Progress
 from workbench.runs.checkpoint import checkpoint_steps
 
 

@@ -91,7 +91,7 @@ def tune(
         range_steps: updates of the range test.
         noise_steps: updates over which the noise is measured.
         low, high: rates of the range test.
-        progress: a `training.progress.Progress`.
+        progress: a `workbench.progress.Progress`.
 
     Raises:
         WorkbenchError: bad settings or data, or a range test that says nothing.
@@ -104,7 +104,6 @@ def tune(
     from training.material import prepare
     from training.optimizers import check_installed, make_optimizer
     from training.precision import faster_dtype
-    from training.progress import Progress
     from training.session import use_threads
     from training.tune.largest_batch import largest_batch
     from training.tune.noise_scale import measure_norms, noise_scale
@@ -112,6 +111,7 @@ def tune(
     from training.updater import Updater
     from workbench.data.batches import Batches
     from workbench.model.transformer import HookedTransformer
+    from workbench.progress import Progress
 
     if noise_steps < 6:
         raise ConfigError(f"the noise scale takes at least 6 steps; found {noise_steps}.")

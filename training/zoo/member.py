@@ -4,13 +4,13 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from training.progress import Progress
 from training.zoo import measure, scores, thin
 from training.zoo.card import member_card
 from workbench.errors import RunError
 from workbench.evals.compact import save_compact, with_sentences
 from workbench.evals.result import BlimpResult
 from workbench.files import read_json, sha256, write_json, write_text
+from workbench.progress import Progress
 from workbench.runs import folder
 from workbench.runs.catalogue import Run
 from workbench.runs.checkpoint import (
