@@ -19,7 +19,7 @@ laws: $(VENV)/.dev
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
-	$(BIN)/ruff check --isolated --select F821 apps training benchmarks # undefined names; jaxtyping's axes hide them elsewhere
+	$(BIN)/ruff check --isolated --select F821 apps probes training benchmarks # undefined names; jaxtyping's axes hide them elsewhere
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports

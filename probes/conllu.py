@@ -21,6 +21,13 @@ LONGEST_LINE = 2**20
 """Bytes; no word of a treebank needs more."""
 
 
+def is_treebank(path: Path) -> bool:
+    """Whether this is a CoNLL-U file by its name, or a folder that holds one."""
+    if os.path.isdir(path):  # False of names that are too long to be any
+        return any(file.name.endswith(SUFFIXES) for file in path.iterdir() if file.is_file())
+    return path.name.endswith(SUFFIXES)
+
+
 class Word(NamedTuple):
     """One syntactic word, with its place in the sentence's text."""
 

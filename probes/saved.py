@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, DataError, shown
-from workbench.files import FULL_DISK, new_folder, read_json, read_plain, write_json, write_text
-from workbench.interp.summary.saved import places_of
+from workbench.files import FULL_DISK, new_folder, read_hashed, read_json, write_json, write_text
+from workbench.runs.shipped import places_of
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult, RunProbes
@@ -158,8 +158,8 @@ def _read(folder: Path, card: dict[str, Any]) -> "RunProbes | None":
     for name in ("cells", "sums", "confusion"):
         file = f"{name}.parquet"
         try:
-            data = read_plain(folder / file, LIMIT)
-            if hashlib.sha256(data).hexdigest() != card["files"].get(file):
+            data = read_hashed(folder / file, card["files"].get(file), LIMIT)
+            if data is None:
                 return None
             tables[name] = pd.read_parquet(io.BytesIO(data))
         except Exception:  # whatever a damaged file makes of pyarrow

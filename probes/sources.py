@@ -3,11 +3,21 @@
 import os
 from pathlib import Path
 
+from probes.conllu import is_treebank
 from workbench.errors import DataError, shown
 
 _NAMES = {"ud": "treebank (.conllu, .conllu.gz)", "stories": "stories", "blimp": "minimal pairs"}
 _FOLDERS = {"stories": ("tinystories", "stories"), "blimp": ("blimp",), "ud": ("ud",)}
-_TREEBANK = (".conllu", ".conllu.gz")
+
+
+def need_limit(limit: int | None) -> None:
+    """Refuse a limit of documents below 1.
+
+    Raises:
+        DataError: it is.
+    """
+    if limit is not None and limit < 1:
+        raise DataError(f"limit={limit}: at least 1 document.")
 
 
 def find_source(data: str | None, corpus: str) -> str | None:
@@ -30,9 +40,9 @@ def find_source(data: str | None, corpus: str) -> str | None:
     if not os.path.isdir(place):
         return str(data)
     if corpus == "ud":
-        if _has_treebank(place):
+        if is_treebank(place):
             return str(place)
-        found = [one for one in sorted(place.iterdir()) if one.is_dir() and _has_treebank(one)]
+        found = [one for one in sorted(place.iterdir()) if one.is_dir() and is_treebank(one)]
     else:
         wanted = _FOLDERS[corpus]
         inside = [one for one in sorted(place.iterdir()) if one.is_dir()]
@@ -42,7 +52,3 @@ def find_source(data: str | None, corpus: str) -> str | None:
     if not found:
         raise DataError(f"{shown(data)} holds no {_NAMES[corpus]}, and no folder of it does.")
     return str(found[0])
-
-
-def _has_treebank(folder: Path) -> bool:
-    return any(file.name.endswith(_TREEBANK) for file in folder.iterdir() if file.is_file())

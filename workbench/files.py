@@ -44,6 +44,24 @@ def read_plain(path: Path, limit: int | None = None) -> bytes:
         return stream.read()
 
 
+def read_hashed(path: Path, digest: object, limit: int | None = None) -> bytes | None:
+    """A file's bytes, if they are those that were written.
+
+    Args:
+        path: the file; see `read_plain`.
+        digest: their SHA-256.
+        limit: the most bytes that it may have.
+
+    Returns:
+        None where it cannot be read, or has other contents.
+    """
+    try:
+        data = read_plain(path, limit)
+    except OSError:
+        return None
+    return data if hashlib.sha256(data).hexdigest() == digest else None
+
+
 def fsync_folder(folder: Path) -> None:
     """Flush a folder's entries, so that a rename survives a power cut."""
     handle = os.open(folder, os.O_RDONLY)

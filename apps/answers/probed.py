@@ -8,8 +8,9 @@ import streamlit as st
 
 from apps.answers import catalogue
 from apps.answers.catalogue import Opened
-from workbench.interp.summary.saved import places_of, weights_of
-from workbench.runs.checkpoint import checkpoint_folder
+from probes.saved import CARD, FOLDER
+from workbench.runs.checkpoint import checkpoint_folder, weights_of
+from workbench.runs.shipped import places_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +29,6 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "compression": lambda value: "with online code" if value else "without online code",
 }
 """Settings by which results of one task are told apart, in words."""
-UNDER = "probes"
-"""The folder beside a run that holds them."""
 
 
 def results(opened: Opened) -> "dict[str, ProbeResult]":
@@ -81,7 +80,7 @@ def _written(path: Path, step: int) -> tuple[Any, ...]:
     """Names and times of the results of a checkpoint."""
     found = []
     for place in places_of(path):
-        for card in sorted((Path(place) / UNDER).glob(f"*/step-{step:06d}/probe.json")):
+        for card in sorted((Path(place) / FOLDER).glob(f"*/step-{step:06d}/{CARD}")):
             try:
                 found.append((str(card), card.stat().st_mtime_ns))
             except OSError:

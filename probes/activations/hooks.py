@@ -8,6 +8,8 @@ from typing import Any
 
 from workbench.errors import InputError, nearest, shown
 
+FINAL = 1_000_000
+"""Depth of what comes behind the blocks."""
 EMBEDDING = "hook_embed"
 """The embedding layer: what is known of a token before any block has read its context."""
 
@@ -53,7 +55,7 @@ class Place:
         """-1 before the blocks, then the block; what comes behind the blocks is last."""
         if self.layer is not None:
             return self.layer
-        return -1 if "embed" in self.kind else 1_000_000
+        return -1 if "embed" in self.kind else FINAL
 
 
 def place_of(hook: str) -> Place:

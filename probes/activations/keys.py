@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from probes.activations.blocks import Blocks
-from workbench.interp.summary.saved import weights_of
+from workbench.runs.checkpoint import weights_of
 
 
 def model_key(run: Any, untrained: bool = False) -> str:

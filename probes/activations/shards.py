@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.data.cache import cache_root
+from workbench.data.cache import cache_root, locked
 from workbench.errors import DataError
 from workbench.files import read_json, write_bytes, write_json
 from workbench.model.cache_size import in_words
@@ -58,7 +58,7 @@ class Shards:
     @property
     def lock(self) -> Path:
         """What two processes that want the same activations agree on."""
-        return self.folder.with_name(f"{self.folder.name}.lock")
+        return _lock_of(self.folder)
 
     def passes(self) -> dict[Path, dict[str, int]]:
         """Folders of hook points that were read together -> width of each hook point."""
@@ -192,20 +192,17 @@ def _bytes_of(folder: Path) -> int:
 
 def _remove_unlocked(folder: Path) -> bool:
     """Remove a folder that nobody is writing; whether it is gone. Who has its files open reads on."""
-    import fcntl
-
-    lock = folder.with_name(f"{folder.name}.lock")
+    aside = folder.with_name(f".{folder.name}.{time.time_ns()}.tmp")
     try:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
+        with locked(_lock_of(folder), wait=False) as held:
+            if not held:
+                return False
+            os.rename(folder, aside)
     except OSError:
         return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        aside = folder.with_name(f".{folder.name}.{time.time_ns()}.tmp")
-        os.rename(folder, aside)
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
     shutil.rmtree(aside, ignore_errors=True)
     return True
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.lock")

@@ -85,36 +85,23 @@ def fit_sparse(
     )
     steps = sorted({*sizes, *(2**p for p in range(20) if sizes[-1] < 2**p < first)}, reverse=True)
     found, own = {}, torch.arange(len(which))
-    fitted = fit_logistic(
-        _gather(x, which, neurons),
-        y,
-        own,
-        n_classes=n_classes,
-        penalty=penalty,
-        weight=weights,
-        tolerance=1e-4,
-    )
+
+    def fit(neurons: Tensor) -> LinearProbes:
+        seen = [x[int(s)][:, n] for s, n in zip(which, neurons, strict=True)]
+        return fit_logistic(
+            seen, y, own, n_classes=n_classes, penalty=penalty, weight=weights, tolerance=1e-4
+        )
+
+    fitted = fit(neurons)
     for done, k in enumerate(steps):
         heaviest = fitted.W.norm(dim=2).topk(k, 1).indices
         neurons = neurons.gather(1, heaviest)
-        fitted = fit_logistic(
-            _gather(x, which, neurons),
-            y,
-            own,
-            n_classes=n_classes,
-            penalty=penalty,
-            weight=weights,
-            tolerance=1e-4,
-        )
+        fitted = fit(neurons)
         if k in sizes:
             found[k] = SparseProbes(neurons, fitted, which)
         if progress is not None:
             progress(done + 1, len(steps))
     return dict(sorted(found.items()))
-
-
-def _gather(x: Features, which: Tensor, neurons: Tensor) -> list[Tensor]:
-    return [x[int(s)][:, n] for s, n in zip(which, neurons, strict=True)]
 
 
 def _spread(

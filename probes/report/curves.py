@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from probes.activations.hooks import FINAL
+from probes.report.words import layer_name
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED
 from workbench.plots.component_family import COLOURS
 from workbench.plots.pyplot import need_pyplot, plain
@@ -108,9 +110,9 @@ def _of_kind(table: "pd.DataFrame", kind: str) -> Any:
 def layer_positions(layers: Any) -> np.ndarray:
     """Where layers stand on the axis; what comes behind the blocks stands one place after the last."""
     values = np.asarray(layers, float)
-    inside = values[values < 1_000_000]
+    inside = values[values < FINAL]
     last = inside.max() if len(inside) else -1
-    return np.where(values >= 1_000_000, last + 1, values)
+    return np.where(values >= FINAL, last + 1, values)
 
 
 def _draw(
@@ -137,15 +139,19 @@ def _baselines(ax: Any, table: "pd.DataFrame", part: Any, low: list[float]) -> N
 def _finish(ax: Any, result: "ProbeResult", table: "pd.DataFrame", kinds: list[str]) -> None:
     rows = table[(table.source == MODEL) & table["head"].isna()]
     layers = np.unique(rows.layer.dropna().to_numpy(int))
-    names = ["embed" if layer < 0 else "final" if layer >= 1_000_000 else str(layer) for layer in layers]
-    ax.set_xticks(layer_positions(layers), names)
+    ax.set_xticks(layer_positions(layers), [layer_name(layer) for layer in layers])
     where = kinds[0] if len(kinds) == 1 else "several hooks"
     ax.set_xlabel(f"layer ({where}, {result.settings['token']} token)")
+    dress(ax, result, f"{result.task}: {result.description}")
+
+
+def dress(ax: Any, result: "ProbeResult", title: str) -> None:
+    """Title, score axis, grid and legend of a figure of scores."""
     ax.set_ylabel(f"{result.measure}, test {result.unit}s")
     if result.classes:
-        ax.set_ylim(top=1.0 + 0.02)
+        ax.set_ylim(top=1.02)
         ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if value <= 1 else "")
-    ax.set_title(plain(f"{result.task}: {result.description}"), fontsize=10, loc="left")
+    ax.set_title(plain(title), fontsize=10, loc="left")
     ax.grid(axis="y", color="0.92", linewidth=0.7, zorder=0)
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=8)

@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from probes.report.curves import BASELINES, DASHES, curve, has_heads, kinds_of
+from probes.activations.hooks import FINAL
+from probes.report.curves import BASELINES, DASHES, curve, dress, has_heads, kinds_of
+from probes.report.words import layer_name
 from probes.result import MODEL, NOTHING, TASK
-from workbench.plots.pyplot import need_pyplot, plain
+from workbench.plots.pyplot import need_pyplot
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult
@@ -41,7 +43,7 @@ def plot_training(result: "ProbeResult", ax: Any = None, run: str | None = None)
     for index, layer in enumerate(layers):
         line = mine[mine.layer == layer].sort_values("step")
         colour = scale(0.9 * index / max(1, len(layers) - 1))
-        label = "embed" if layer < 0 else f"layer {layer}" if layer < 1_000_000 else "final"
+        label = f"layer {layer}" if 0 <= layer < FINAL else layer_name(layer)
         ax.plot(line.step, line.score, color=colour, marker="o", markersize=3.5, linewidth=1.5, label=label)
         ax.fill_between(line.step, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     last: Any = table[(table.source == NOTHING) & (table.step == table.step.max())]
@@ -50,15 +52,8 @@ def plot_training(result: "ProbeResult", ax: Any = None, run: str | None = None)
             ax.axhline(score, color="0.25", linewidth=0.9, linestyle=DASHES[name], label=words, zorder=1)
     ax.set_xscale("symlog", linthresh=1)
     ax.set_xlim(left=0)
-    ax.set(xlabel="step", ylabel=f"{result.measure}, test {result.unit}s")
-    if result.classes:
-        ax.set_ylim(top=1.02)
-        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if value <= 1 else "")
-    ax.set_title(plain(f"{result.task} while {run} learned ({kind})"), fontsize=10, loc="left")
-    ax.grid(axis="y", color="0.92", linewidth=0.7, zorder=0)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.set_xlabel("step")
+    dress(ax, result, f"{result.task} while {run} learned ({kind})")
     return ax
 
 

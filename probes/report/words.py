@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from probes.activations.hooks import EMBEDDING
+from probes.activations.hooks import EMBEDDING, FINAL
 from probes.intervals import Interval
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED
 
@@ -44,7 +44,7 @@ def layer_name(layer: Any) -> str:
     """`embed`, a number, or `final`."""
     if layer is None or layer != layer:
         return ""
-    return "embed" if layer < 0 else "final" if layer >= 1_000_000 else str(int(layer))
+    return "embed" if layer < 0 else "final" if layer >= FINAL else str(int(layer))
 
 
 def place_name(row: Any, several: bool = False) -> str:

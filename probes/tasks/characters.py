@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from probes.sources import need_limit
 from probes.tasks.texts import N_STORIES, texts, words_of
-from workbench.errors import DataError
 
 SHE = words_of(
     "Abby Alice Amelia Amy Anna Annie Ava Bella Beth Betty Daisy Dora Ella Ellie Emily Emma Eva Fiona "
@@ -70,8 +70,7 @@ def embedded_stories(limit: int | None, seed: int) -> Iterator[Story]:
     """Embedded validation stories, their characters known by construction."""
     from workbench.data.embedded.annotated import annotated_story
 
-    if limit is not None and limit < 1:
-        raise DataError(f"limit={limit}: at least 1 document.")
+    need_limit(limit)
     for index in range(N_STORIES if limit is None else limit):
         one = annotated_story(index, seed, "validation")
         mentions = tuple((slot.start, slot.end, slot.word) for slot in one.mentions())

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.examples import Document, Item, Kind, Task
+from probes.sources import need_limit
 from probes.tasks.own_rows import EXAMPLE, documents_of, read_rows
 from workbench.errors import DataError, WorkbenchError, nearest, shown
 
@@ -102,8 +103,7 @@ def _of_one_kind(documents: Iterable[Document], task: Task) -> Iterator[Document
 
 
 def _limited(documents: Iterable[Document], limit: int | None) -> Iterator[Document]:
-    if limit is not None and limit < 1:
-        raise DataError(f"limit={limit}: at least 1 document.")
+    need_limit(limit)
     yield from islice(documents, limit)
 
 

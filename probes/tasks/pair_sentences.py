@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from probes.sources import need_limit
 from workbench.data.pairs import Pair, open_pairs
 from workbench.errors import DataError
 
@@ -33,8 +34,7 @@ def pairs(
     Raises:
         DataError: as `open_pairs`; no such paradigm; a limit below 1.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"limit={limit}: at least 1 document.")
+    need_limit(limit)
     if source is None or str(source) == "embedded":
         from workbench.data.embedded.pairs import embedded_pairs
 

@@ -1,13 +1,12 @@
 """Texts for tasks that need no more than text: stories, or the sentences of a treebank."""
 
-import os
 import re
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from probes.conllu import SUFFIXES, read_treebank
-from workbench.errors import DataError
+from probes.conllu import is_treebank, read_treebank
+from probes.sources import need_limit
 
 N_STORIES = 1000
 """Stories when nobody says how many."""
@@ -30,14 +29,13 @@ def texts(source: str | Path | None, limit: int | None, seed: int) -> Iterator[t
     Raises:
         DataError: as `open_corpus` and `read_treebank`; a limit below 1.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"limit={limit}: at least 1 document.")
+    need_limit(limit)
     if source is None or str(source) == "embedded":
         from workbench.data.embedded.stories import story
 
         for index in range(N_STORIES if limit is None else limit):
             yield f"embedded {seed}:{index}", story(index, seed, "validation")
-    elif _is_treebank(Path(source).expanduser()):
+    elif is_treebank(Path(source).expanduser()):
         for sentence in read_treebank(source, limit):
             yield sentence.name, sentence.text
     else:
@@ -47,12 +45,6 @@ def texts(source: str | Path | None, limit: int | None, seed: int) -> Iterator[t
         stories = chain(corpus.validation, corpus.train)
         for index, text in enumerate(islice(stories, N_STORIES if limit is None else limit)):
             yield f"{corpus.name}:{index}", text
-
-
-def _is_treebank(path: Path) -> bool:
-    if os.path.isdir(path):
-        return any(file.name.endswith(SUFFIXES) for file in path.iterdir())
-    return path.name.endswith(SUFFIXES)
 
 
 def sentence_starts(text: str) -> list[int]:

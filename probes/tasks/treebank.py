@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from probes.conllu import Sentence, Word, read_treebank
-from workbench.errors import DataError
+from probes.sources import need_limit
 from workbench.seeds import derive
 
 N_EMBEDDED = 2000
@@ -138,8 +138,7 @@ def sentences(source: str | Path | None, limit: int | None, seed: int) -> Iterat
     Raises:
         DataError: as `read_treebank`; a limit below 1.
     """
-    if limit is not None and limit < 1:
-        raise DataError(f"limit={limit}: at least 1 document.")
+    need_limit(limit)
     if source is None or str(source) == "embedded":
         for index in islice(count(), N_EMBEDDED if limit is None else limit):
             yield embedded_sentence(index, seed)

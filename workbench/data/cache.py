@@ -17,8 +17,12 @@ def cache_root(cache: Path | str | None = None) -> Path:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[bool]:
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold an advisory lock on `path` while the block runs; others who lock it wait.
+
+    Args:
+        path: made if it is not there.
+        wait: until nobody else holds it; otherwise the block runs unlocked where somebody does.
 
     The system frees the lock of a process that dies. On a file system without locks the block runs
     unlocked: work may then be done twice, but `workbench.files.new_folder` still keeps folders whole.
@@ -32,7 +36,7 @@ def locked(path: Path) -> Iterator[bool]:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = True
         except OSError:
             held = False

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from workbench.errors import ConfigError, RunError, WorkbenchError
-from workbench.files import disk_reason, new_folder
+from workbench.errors import ConfigError, DataError, RunError, WorkbenchError
+from workbench.files import disk_reason, new_folder, read_json
 from workbench.model.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -68,6 +68,19 @@ def checkpoint_steps(run: Path) -> list[int]:
         return []
     found = {int(match[1]): name for name in names if (match := _NAME.fullmatch(name))}
     return sorted(step for step, name in found.items() if (folder / name / MANIFEST).exists())
+
+
+def weights_of(checkpoint: Path) -> str:
+    """The SHA-256 of a checkpoint's weights as its manifest has it; no other file is read.
+
+    Raises:
+        DataError: the manifest is missing or lists no weights.
+    """
+    value = read_json(Path(checkpoint) / MANIFEST)
+    try:
+        return str(value["files"][WEIGHTS]["sha256"])
+    except (KeyError, TypeError):
+        raise DataError(f"{Path(checkpoint) / MANIFEST} lists no {WEIGHTS}.") from None
 
 
 def save_checkpoint(

@@ -99,6 +99,11 @@ def results_folder(path: str | os.PathLike[str]) -> Path:
     return cache_root() / NAME / family / Path(path).resolve().name
 
 
+def places_of(run: Path) -> tuple[Path, ...]:
+    """Where results about a run may lie: with its results, then with what ships."""
+    return tuple(dict.fromkeys((results_folder(run), Path(run))))
+
+
 def main_results(path: Path) -> list[Path]:
     """The JSON of a shipped run's result on BLiMP by the default protocol, in a list; else all it has."""
     found = sorted((Path(path) / "blimp").glob("*.json"))

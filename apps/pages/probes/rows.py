@@ -7,9 +7,6 @@ import pandas as pd
 if TYPE_CHECKING:
     from probes.result import ProbeResult
 
-FINAL = 1_000_000
-"""Layer of what comes behind the blocks."""
-
 
 def lines_of(result: "ProbeResult", name: str) -> pd.DataFrame:
     """line, layer, score, low, high, hook, what: see `apps.charts.probe_layers`.
@@ -55,8 +52,9 @@ def levels_of(result: "ProbeResult") -> pd.DataFrame:
 
 
 def _row(row: dict, line: str, what: str) -> dict:
+    from probes.report.words import layer_name
+
     layer = int(row["layer"])
-    shown = "embed" if layer < 0 else "final" if layer >= FINAL else str(layer)
     hook = row["hook"] if pd.isna(row["head"]) else f"{row['hook']} head {row['head']}"
     kept = {name: float(row[name]) for name in ("score", "low", "high")}
-    return {"line": line, "layer": shown, "order": layer, "hook": hook, "what": what, **kept}
+    return {"line": line, "layer": layer_name(layer), "order": layer, "hook": hook, "what": what, **kept}

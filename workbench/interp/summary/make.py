@@ -19,8 +19,8 @@ from workbench.interp.heads.token_sets import find_names, name_ids, punctuation_
 from workbench.interp.patching.sites import find_site, layers_with
 from workbench.interp.summary.opening import opening_pair
 from workbench.interp.summary.result import SetOpening, Summary
-from workbench.interp.summary.saved import weights_of
 from workbench.interp.texts import own_stories, story_rows
+from workbench.runs.checkpoint import weights_of
 from workbench.runs.shipped import is_shipped, results_folder
 
 Tick = Callable[[float, str], None]

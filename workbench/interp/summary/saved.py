@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DataError
-from workbench.files import new_folder, read_json, read_plain, write_json
-from workbench.runs.checkpoint import MANIFEST, WEIGHTS, checkpoint_folder
-from workbench.runs.shipped import results_folder
+from workbench.files import new_folder, read_hashed, read_json, write_json
+from workbench.runs.checkpoint import checkpoint_folder, weights_of
+from workbench.runs.shipped import places_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,19 +31,6 @@ LIMIT = 64_000_000
 def summary_folder(place: Path, step: int) -> Path:
     """Where the summary of a step lies, under a run's folder or under that of its results."""
     return Path(place) / FOLDER / f"step-{step:06d}"
-
-
-def weights_of(checkpoint: Path) -> str:
-    """The SHA-256 of a checkpoint's weights as its manifest has it; no other file is read.
-
-    Raises:
-        DataError: the manifest is missing or lists no weights.
-    """
-    value = read_json(Path(checkpoint) / MANIFEST)
-    try:
-        return str(value["files"][WEIGHTS]["sha256"])
-    except (KeyError, TypeError):
-        raise DataError(f"{Path(checkpoint) / MANIFEST} lists no {WEIGHTS}.") from None
 
 
 def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
@@ -87,11 +74,6 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
     return folder
 
 
-def places_of(run: Path) -> tuple[Path, ...]:
-    """Where a run's summaries may lie: with its results, then with what ships."""
-    return tuple(dict.fromkeys((Path(results_folder(run)), Path(run))))
-
-
 def read_card(place: Path, step: int, weights: str) -> dict[str, Any] | None:
     """The card of a summary of these weights; None where there is none, or one of other weights or format."""
     try:
@@ -107,7 +89,10 @@ def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
     """Whether a whole summary of this checkpoint is there; `wish` is what `summary.make.wanted` gives."""
     for folder, card in _summaries(run, step):
         if card["wish"] == wish:
-            return all(_bytes(folder / name, digest) is not None for name, digest in card["files"].items())
+            return all(
+                read_hashed(folder / name, digest, LIMIT) is not None
+                for name, digest in card["files"].items()
+            )
     return False
 
 
@@ -126,7 +111,7 @@ def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
 
     file = f"{name}.parquet"
     for folder, card in _summaries(run, step):
-        data = _bytes(folder / file, card["files"][file]) if file in card["files"] else None
+        data = read_hashed(folder / file, card["files"][file], LIMIT) if file in card["files"] else None
         frame = None if data is None else unpacked(io.BytesIO(data))
         if frame is not None:
             return frame
@@ -143,12 +128,3 @@ def _summaries(run: Path, step: int) -> Iterator[tuple[Path, dict[str, Any]]]:
         card = read_card(place, step, weights)
         if card is not None:
             yield summary_folder(place, step), card
-
-
-def _bytes(file: Path, digest: Any) -> bytes | None:
-    """A file's contents, if they are those that were written."""
-    try:
-        data = read_plain(file, LIMIT)
-    except OSError:
-        return None
-    return data if hashlib.sha256(data).hexdigest() == digest else None
