@@ -5,14 +5,13 @@ import io
 import math
 from typing import TYPE_CHECKING, Any
 
-from apps.look.markup import html
 from apps.study_report.parts import num, section, table
 from apps.study_report.style import STYLE
+from workbench.html_page import document, html
 
 if TYPE_CHECKING:
     from workbench.evals.comparison.result import Comparison
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 _MORE = """
 body { max-width: 78rem; }
 img.figure { max-width: 100%; height: auto; background: #ffffff; border-radius: 10px; }
@@ -25,7 +24,6 @@ def compare_page(found: "Comparison") -> str:
     Args:
         found: what `workbench.evals.comparison.compare.compare` gave.
     """
-    name = html(found.root)
     parts = [
         _head(found),
         section("Figures", _rows(found), _legend(found)),
@@ -35,20 +33,7 @@ def compare_page(found: "Comparison") -> str:
         section("Each run", _runs(found)),
         _settings(found),
     ]
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}: a comparison</title>
-<style>{STYLE}{_MORE}</style>
-</head>
-<body>
-{"".join(parts)}
-</body>
-</html>
-"""
+    return document(f"{found.root}: a comparison", STYLE + _MORE, "".join(parts))
 
 
 def _head(found: "Comparison") -> str:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apps.look.markup import html, number
+from apps.look.markup import number
 from apps.look.palette import Palette
 from apps.look.tokens import Scored, side_by_side, visible
+from workbench.html_page import html
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ It stands on the page a second before a Vega chart could, whose library is loade
 from collections.abc import Sequence
 from typing import Any
 
-from apps.look.markup import html, number
+from apps.look.markup import number
 from apps.look.palette import Palette
+from workbench.html_page import html
 
 FEWEST = 4
 """Columns that there is room for at least, so that one or two do not fill the page."""

@@ -4,21 +4,16 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from apps.look.palette import Palette
 from apps.look.stylesheet import stylesheet
 from apps.look.tokens import Column
+from workbench.html_page import html
 
 VIEW_WIDTH = 420
 """Of a CircuitsVis view, pixels; it gets taller with its width, so a fixed one has a known height."""
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&@/])")
-
-
-def html(text: object) -> str:
-    """Text as HTML shows it, letter for letter."""
-    return escape(str(text), quote=True)
 
 
 def plain(text: object) -> str:

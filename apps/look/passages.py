@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from apps.look.markup import html, number
+from apps.look.markup import number
 from apps.look.palette import Palette
 from apps.look.tokens import running, visible
+from workbench.html_page import html
 
 
 class Shown(NamedTuple):

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from apps.look.markup import html
 from apps.look.palette import Palette
+from workbench.html_page import html
 
 
 def written(

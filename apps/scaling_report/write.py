@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apps.look.markup import html
 from apps.study_report.style import STYLE
 from apps.verbs.scaling_tables import TITLES, figure, span
 from workbench.files import write_json, write_text
+from workbench.html_page import document, html
 from workbench.outputs import records, save_picture, save_table
 
 if TYPE_CHECKING:
     from workbench.evals.scaling.study import ScalingStudy
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_MORE = "\nsection img { max-width: 100%; height: auto; background: white; border-radius: 8px; }"
 
 
 def write_report(
@@ -161,21 +161,7 @@ def scaling_page(
     if study.refused:
         items = "".join(f"<li>{html(TITLES[name])}: {html(why)}</li>" for name, why in study.refused.items())
         parts.append(f"<section><h2>Not fitted</h2><ul>{items}</ul></section>")
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Scaling laws of {html(Path(points.source).name)}</title>
-<style>{STYLE}
-section img {{ max-width: 100%; height: auto; background: white; border-radius: 8px; }}</style>
-</head>
-<body>
-{"".join(parts)}
-</body>
-</html>
-"""
+    return document(f"Scaling laws of {Path(points.source).name}", STYLE + _MORE, "".join(parts))
 
 
 def _picture(data: str | None, title: str) -> str:

@@ -1,7 +1,7 @@
 """The parts of the study's page about minimal pairs: accuracy, and the components behind it."""
 
-from apps.look.markup import html
 from apps.study_report.parts import Entry, interval, left_out, num, range_bar, section, sure, table
+from workbench.html_page import html
 
 MOST_COLUMNS = 18
 """Components of a heat table."""

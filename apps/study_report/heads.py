@@ -1,6 +1,5 @@
 """The parts of the study's page about attention heads."""
 
-from apps.look.markup import html
 from apps.study_report.parts import (
     Entry,
     columns,
@@ -15,6 +14,7 @@ from apps.study_report.parts import (
     table,
     word,
 )  # fmt: skip
+from workbench.html_page import html
 
 MOST_HEADS = 12
 """Heads of the attention picture."""

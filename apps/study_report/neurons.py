@@ -1,7 +1,7 @@
 """The part of the study's page about neurons."""
 
-from apps.look.markup import html
 from apps.study_report.parts import Entry, interval, num, painted, sure, table
+from workbench.html_page import html
 
 WHY = {
     "first": "the layer's first",

@@ -5,15 +5,17 @@ import base64
 import hashlib
 from typing import Any
 
-from apps.look.markup import html, script_json
+from apps.look.markup import script_json
 from apps.study_report.grammar import matrix_part, paradigms_table
 from apps.study_report.heads import MOST_HEADS, attention_part, heads_part
 from apps.study_report.neurons import neurons_part, protagonist_part
 from apps.study_report.parts import Entry, curve, interval, left_out, num, section, stack, sure, table
 from apps.study_report.style import SCRIPT, STYLE
+from workbench import html_page
+from workbench.html_page import document, html
 
 HASH = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-POLICY = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{HASH}'"
+POLICY = f"{html_page.POLICY}; script-src 'sha256-{HASH}'"
 
 
 def study_page(found: Entry) -> str:
@@ -34,21 +36,7 @@ def study_page(found: Entry) -> str:
         _depth(found),
         _method(found),
     ]
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{html(name)}: a study</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{"".join(parts)}
-{_script(found)}
-</body>
-</html>
-"""
+    return document(f"{name}: a study", STYLE, f"{''.join(parts)}\n{_script(found)}", POLICY)
 
 
 def _name(found: Entry) -> str:

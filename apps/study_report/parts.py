@@ -6,7 +6,7 @@ Text from anywhere passes `html`; every number stands in a <data> element whose 
 from collections.abc import Sequence
 from typing import Any
 
-from apps.look.markup import html
+from workbench.html_page import html
 
 Entry = dict[str, Any]
 NUMBER = ' class="n"'

@@ -2,7 +2,6 @@
 
 import base64
 import math
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from probes.activations.hooks import EMBEDDING
@@ -12,13 +11,13 @@ from probes.report.pictures import pictures, svg
 from probes.report.style import STYLE
 from probes.report.words import corpus_line, findings, lookup, place_name, plural, score, with_interval
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED
+from workbench.html_page import document, html
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from probes.result import ProbeResult, RunProbes
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 CAPTIONS = {
     "layers": "Scores by layer with 95 % intervals over {units}. Lines without a mark read no activation.",
     "heads": "The score of a probe on each head's vectors alone.",
@@ -27,11 +26,6 @@ CAPTIONS = {
     "at the best place.",
 }  # fmt: skip
 MOST_ROWS, MOST_RUNS = 200, 12
-
-
-def html(text: object) -> str:
-    """Text as HTML shows it, letter for letter."""
-    return escape(str(text), quote=True)
 
 
 def probe_page(result: "ProbeResult", used: "Sequence[Any]" = ()) -> str:
@@ -47,7 +41,7 @@ def probe_page(result: "ProbeResult", used: "Sequence[Any]" = ()) -> str:
     images = {name: _image(figure, name) for name, figure in figures.items()}
     for figure in figures.values():
         pyplot.close(figure)
-    name = html(f"{result.task}: {', '.join(result.titles[:3])}{' …' if len(result.titles) > 3 else ''}")
+    name = f"{result.task}: {', '.join(result.titles[:3])}{' …' if len(result.titles) > 3 else ''}"
     parts = [
         f"<header><h1>{html(result.task)}</h1><p>{html(result.description)}</p>{_short(result)}</header>",
         _figures(images, result),
@@ -57,20 +51,7 @@ def probe_page(result: "ProbeResult", used: "Sequence[Any]" = ()) -> str:
         _mistakes(result),
         _about(result),
     ]
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{name}</title>
-<style>{STYLE}</style>
-</head>
-<body>
-{"".join(parts)}
-</body>
-</html>
-"""
+    return document(name, STYLE, "".join(parts))
 
 
 def _short(result: "ProbeResult") -> str:

@@ -95,7 +95,6 @@ CALLS: dict[str, Callable[[str], str]] = {
 }  # fmt: skip
 """Every function that makes HTML, with the text in each of its places."""
 NO_HTML = {
-    "markup.html",
     "markup.plain",
     "markup.number",
     "markup.duration",
