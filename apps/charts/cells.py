@@ -8,12 +8,8 @@ import altair as alt
 import pandas as pd
 
 from apps.charts.axes import BARE
+from apps.look.grid import FEWEST, MOST_NUMBERS
 from apps.look.palette import Palette
-
-FEWEST = 4
-"""Columns that there is room for at least, so that one or two do not fill the page."""
-MOST_NUMBERS = 13
-"""Columns up to which a cell has room for its number."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +60,3 @@ def cells(frame: pd.DataFrame, columns: Sequence[str], palette: Palette, spare: 
         marks = alt.Chart(frame).mark_text(fontSize=12.5, tooltip=False)
         numbers = marks.encode(**middle, text="text:N", color=alt.Color("ink:N", scale=None))
     return Cells(base, numbers, names.encode(**middle, text="text:N"), middle, len(layers) + 1)
-
-
-def by_kind(names: Sequence[str]) -> list[str]:
-    """Columns in order: heads by number, then the MLP."""
-    return sorted(set(names), key=lambda name: (name == "MLP", len(name), name))

@@ -7,7 +7,8 @@ import altair as alt
 import pandas as pd
 
 from apps.charts.axes import layered
-from apps.charts.cells import by_kind, cells
+from apps.charts.cells import cells
+from apps.look.grid import by_kind
 from apps.look.markup import number
 from apps.look.palette import LIGHT
 

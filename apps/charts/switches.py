@@ -7,8 +7,9 @@ import altair as alt
 import pandas as pd
 
 from apps.charts.axes import layered
-from apps.charts.cells import by_kind, cells
+from apps.charts.cells import cells
 from apps.charts.component_map import CELL
+from apps.look.grid import by_kind
 from apps.look.markup import number
 from apps.look.palette import Palette
 

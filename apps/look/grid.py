@@ -36,30 +36,30 @@ def component_grid(
         label: what the map shows, for readers who do not see it.
     """
     most = limit or max((abs(row["nats"]) for row in rows), default=0.0) or 1.0
-    columns = sorted({row["column"] for row in rows}, key=lambda one: (one == "MLP", len(one), one))
-    layers = list(dict.fromkeys(row["layer"] for row in rows))
+    columns = by_kind([row["column"] for row in rows])
     cells = {(row["layer"], row["column"]): row for row in rows}
-    heads = [one for one in columns if one != "MLP"]
-    spare = max(0, FEWEST - len(columns))
-    widths = f"repeat({len(heads)},minmax(0,1fr)) " if heads else ""
-    widths += "0.4rem " if heads and len(heads) < len(columns) else ""
-    widths += "minmax(0,1fr) " if len(heads) < len(columns) else ""
-    widths += f"{spare}fr" if spare else ""
-    order: list[str | None] = [*heads]
-    order += [None] if heads and len(heads) < len(columns) else []
-    order += ["MLP"] if len(heads) < len(columns) else []
-    order += [None] if spare else []
+    places: list[tuple[str | None, str]] = [(one, "minmax(0,1fr)") for one in columns if one != "MLP"]
+    if "MLP" in columns:
+        places += [(None, "0.4rem")] * bool(places) + [("MLP", "minmax(0,1fr)")]
+    if len(columns) < FEWEST:
+        places.append((None, f"{FEWEST - len(columns)}fr"))
     numbers = len(columns) <= MOST_NUMBERS
-    parts = ["<i></i>", *(f"<b>{html(one)}</b>" if one else "<i></i>" for one in order)]
-    for layer in layers:
+    parts = ["<i></i>", *(f"<b>{html(one)}</b>" if one else "<i></i>" for one, _ in places)]
+    for layer in dict.fromkeys(row["layer"] for row in rows):
         parts.append(f"<b>{html(layer)}</b>")
-        for column in order:
-            row = cells.get((layer, column)) if column else None
+        for column, _ in places:
+            row = cells.get((layer, column))
             parts.append("<i></i>" if row is None else _cell(row, palette, most, selected, numbers))
+    widths = " ".join(["1.9rem", *(width for _, width in places)])
     return (
         f'<div class="wb-map" data-wb-map="{html(name)}" role="group" aria-label="{html(label)}" '
-        f'style="grid-template-columns:1.9rem {widths}">{"".join(parts)}</div>'
+        f'style="grid-template-columns:{widths}">{"".join(parts)}</div>'
     )
+
+
+def by_kind(names: Sequence[str]) -> list[str]:
+    """Columns in order: heads by number, then the MLP."""
+    return sorted(set(names), key=lambda name: (name == "MLP", len(name), name))
 
 
 def _cell(row: dict[str, Any], palette: Palette, limit: float, selected: str | None, numbers: bool) -> str:

@@ -68,8 +68,11 @@ def show(sides: tuple[Side, ...], palette: Palette, explanation: str, wanted: Wa
         fill()
     for side, view, row in zip(sides, views, values, strict=True):
         more = {} if how == "direct" else {f"{HOWS[how]}: {view.label}": row}
-        rows = explain.cells(side.subject, row)
-        _table(side, len(sides) > 1, explanation, more, lambda rows=rows: component_map(rows, limit))
+
+        def figure(side: Side = side, row: np.ndarray = row) -> Any:
+            return component_map(explain.cells(side.subject, row), limit)
+
+        _table(side, len(sides) > 1, explanation, more, figure)
 
 
 def _chosen(

@@ -18,16 +18,11 @@ LOOKED_AT = 2000
 
 @dataclasses.dataclass(frozen=True)
 class Opening:
-    """A pair of a set, and how clearly the model decides it: nats by which the right sentence is ahead."""
+    """A pair of a set, and what it is made of."""
 
     paradigm: str
     pair_id: int
-    difference: float
-    """Over the whole sentences."""
-    difference_at_place: float
-    """At the first token that differs."""
     pair: PairAttribution = dataclasses.field(repr=False, compare=False)
-    """What it is made of."""
 
 
 def candidates(frame: "pd.DataFrame", tokenizer: Any = None, count: int = 6) -> "pd.DataFrame":
@@ -88,9 +83,7 @@ def opening_pair(
     found = []
     for row in candidates(frame, tokenizer).to_dict("records"):
         pair = (attribute or own)(row["sentence_good"], row["sentence_bad"])
-        where = Opening(
-            str(row["paradigm"]), int(row["pair_id"]), float(pair.difference),
-            float(pair.difference_at_place), pair,
-        )  # fmt: skip
-        found.append((max(where.difference, where.difference_at_place), where.paradigm, where.pair_id, where))
+        worst = max(pair.difference, pair.difference_at_place)
+        where = Opening(str(row["paradigm"]), int(row["pair_id"]), pair)
+        found.append((worst, where.paradigm, where.pair_id, where))
     return min(found)[-1] if found else None
