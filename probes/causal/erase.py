@@ -5,7 +5,7 @@ loss more than taking out as many random dimensions, or the concept of the contr
 is used.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,25 +13,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.activations.extraction import extract
-from probes.activations.hooks import find_hooks, place_of
+from probes.activations.hooks import place_of
 from probes.activations.shards import BUDGET
 from probes.causal.erasers import Eraser, dimensions, erase_all, erase_concept, erase_numbers, erase_random
 from probes.causal.erasure_result import ALL, CONCEPT, CONTROL_CONCEPT, FAR, NOTHING, RANDOM, ErasureResult
-from probes.causal.measures import Bench, Outcome, corpus_text
+from probes.causal.measures import Bench, Outcome, change_columns
+from probes.causal.subject import Tell, subject_of
 from probes.fitting.logistic import fit_logistic
 from probes.fitting.ridge import fit_ridge
 from probes.fitting.scaling import fit_scaler
-from probes.material import Material, make_material
+from probes.material import Material
 from probes.result import CONTROL, TASK
 from workbench.errors import InputError
-from workbench.interp.paired import Change, mean_change, ratio_change
+from workbench.interp.paired import mean_change, ratio_change
 
 RANDOMS = 3
 """Random subspaces that effects are averaged over."""
 PAIRS = 100
 """Minimal pairs of each paradigm."""
-Tell = Callable[[str, int, int], None]
 
 
 def erase(
@@ -74,32 +73,19 @@ def erase(
     Raises:
         ConfigError, DataError, InputError: what is asked for does not exist or does not fit.
     """
-    from probes.sources import find_source
-    from probes.tasks import load_task
-    from workbench.runs.catalogue import load
-
-    run = load(run) if isinstance(run, str) else run
-    chosen = load_task(task)
     if randoms < 1:
         raise InputError(
             f"randoms={randoms}: at least one random subspace is what the concept is held against."
         )
-    names = find_hooks(run.model, hooks)
-    told = tell or (lambda what, done, total: None)
-    config = run.model.config
-    masked = config.objective == "mlm"
-    source = find_source(data, chosen.corpus)
-    material = make_material(
-        chosen, run.tokenizer, config.n_ctx, source=source, masked=masked, tokens=tokens, seeds=(seed,)
-    )
+    subject = subject_of(run, task, data, hooks, tokens, seed)
+    names, material = subject.hooks, subject.material
     if material.aligned.first.shape[1] != 1:
-        raise InputError(f"{chosen.name} is a task of pairs of words; a concept is erased from single ones.")
-    own = None if masked else corpus_text(material.aligned, run.tokenizer.pad_token_id)
-    bench = Bench(run, own if text is None else text, pairs, paradigms, limit)
-    features = extract(
-        run, material.aligned, list(names), token=token, budget=budget,
-        progress=lambda done, total: told("reading", done, total),
-    )  # fmt: skip
+        raise InputError(
+            f"{subject.task.name} is a task of pairs of words; a concept is erased from single ones."
+        )
+    told = tell or (lambda what, done, total: None)
+    bench = subject.bench(text, pairs, paradigms, limit)
+    features = subject.activations(token, budget, told)
     rows, marks, step = [], [], 0
     steps = len(names) * (4 + 2 * randoms)
     for hook in names:
@@ -138,8 +124,8 @@ def erase(
     return ErasureResult.of(
         rows,
         marks,
-        run=str(run),
-        task=chosen.name,
+        run=str(subject.run),
+        task=subject.task.name,
         measure="R²" if material.is_numeric else "accuracy",
         chance=_chance(material, seed),
         rows_read=len(material.aligned),
@@ -198,8 +184,8 @@ def _changes(bench: Bench, base: Outcome, other: Outcome) -> dict[str, float]:
     pairs = bench.pairs_change(base, other)
     return (
         {"loss_base": float(base.nats.sum() / bench.tokens.sum())}
-        | _named("loss", loss)
-        | _named("pairs", pairs)
+        | change_columns("loss", loss)
+        | change_columns("pairs", pairs)
     )
 
 
@@ -210,12 +196,7 @@ def _beyond(end: str, bench: Bench, mine: Outcome, randoms: Sequence[Outcome]) -
     drawn = [one.correct for one in randoms if one.correct is not None]
     if mine.correct is not None and drawn:
         pairs = mean_change(mine.correct - np.mean(drawn, 0), bench.paradigm)
-    return _named(f"loss_beyond{end}", loss) | _named(f"pairs_beyond{end}", pairs)
-
-
-def _named(name: str, change: Change | None) -> dict[str, float]:
-    mean, low, high = (np.nan,) * 3 if change is None else change
-    return {name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return change_columns(f"loss_beyond{end}", loss) | change_columns(f"pairs_beyond{end}", pairs)
 
 
 def _chance(material: Material, seed: int) -> float:

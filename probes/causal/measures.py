@@ -87,6 +87,12 @@ class Bench:
         return {str(name): mean_change(change[self.paradigm == name]) for name in np.unique(self.paradigm)}
 
 
+def change_columns(name: str, change: Change | None) -> dict[str, float]:
+    """A change and the ends of its interval as columns of a table; not a number where there is none."""
+    mean, low, high = (np.nan,) * 3 if change is None else change
+    return {name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)}
+
+
 def corpus_text(aligned: Any, pad: int | None, most: int = WINDOWS) -> list[TextBatch]:
     """Windows of a probing corpus as text whose next tokens are predicted.
 

@@ -10,19 +10,18 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probes.activations.extraction import extract
-from probes.activations.hooks import find_hooks, place_of
+from probes.activations.hooks import place_of
 from probes.activations.shards import BUDGET
 from probes.causal.intervening import changed
-from probes.causal.measures import Bench, corpus_text
+from probes.causal.measures import Bench, change_columns
+from probes.causal.subject import Tell, subject_of
 from probes.fitting.logistic import fit_logistic
 from probes.fitting.scaling import fit_scaler
-from probes.material import Material, make_material
+from probes.material import Material
 from workbench.errors import InputError, nearest
 from workbench.seeds import derive
 
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 PROBE, MEANS, RANDOM = "probe's direction", "class means", "random direction"
 STRENGTHS = (-2.0, -1.0, 1.0, 2.0)
 TOP = 8
-Tell = Callable[[str, int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,26 +146,12 @@ def steer(
         InputError: a class that the task lacks, the same class twice, no strengths, a task of numbers or of
             pairs of words; and what `erase` refuses.
     """
-    from probes.sources import find_source
-    from probes.tasks import load_task
-    from workbench.runs.catalogue import load
-
-    run = load(run) if isinstance(run, str) else run
-    chosen = load_task(task)
-    names = find_hooks(run.model, hooks)
-    told = tell or (lambda what, done, total: None)
-    masked = run.model.config.objective == "mlm"
-    material = make_material(
-        chosen, run.tokenizer, run.model.config.n_ctx, source=find_source(data, chosen.corpus), masked=masked,
-        tokens=tokens, seeds=(seed,),
-    )  # fmt: skip
+    subject = subject_of(run, task, data, hooks, tokens, seed)
+    names, material = subject.hooks, subject.material
     ends = _ends(material, source, target, strengths)
-    own = None if masked else corpus_text(material.aligned, run.tokenizer.pad_token_id)
-    bench = Bench(run, own if text is None else text, pairs, paradigms, limit)
-    features = extract(
-        run, material.aligned, list(names), token=token, budget=budget,
-        progress=lambda done, total: told("reading", done, total),
-    )  # fmt: skip
+    told = tell or (lambda what, done, total: None)
+    bench = subject.bench(text, pairs, paradigms, limit)
+    features = subject.activations(token, budget, told)
     cells, marks, promoted, done = [], [], [], 0
     total = len(names) * (1 + 3 * len(strengths))
     for hook in names:
@@ -180,7 +164,6 @@ def steer(
                 push = direction.at(float(strength))
                 after = _log_probs(bench, hook, push)
                 outcome = bench.measure(hook, push)
-                loss, paired = bench.loss_change(base, outcome), bench.pairs_change(base, outcome)
                 line = {
                     "hook": hook,
                     "layer": place_of(hook).depth,
@@ -190,9 +173,8 @@ def steer(
                 line["norm"] = float(abs(strength) * direction.vector.norm() / x.norm(dim=1).mean())
                 line["read"] = read(push)
                 line["kl"] = float((before.exp() * (before - after)).sum(1).mean())
-                for kind, change in (("loss", loss), ("pairs", paired)):
-                    values = (np.nan,) * 3 if change is None else change
-                    line |= dict(zip((kind, f"{kind}_low", f"{kind}_high"), map(float, values), strict=True))
+                line |= change_columns("loss", bench.loss_change(base, outcome))
+                line |= change_columns("pairs", bench.pairs_change(base, outcome))
                 cells.append(line)
                 marks += [
                     {"hook": hook, "direction": name, "strength": float(strength), "paradigm": paradigm}
@@ -205,7 +187,7 @@ def steer(
                         {
                             "hook": hook,
                             "direction": name,
-                            "token": run.tokenizer.decode([one]),
+                            "token": subject.run.tokenizer.decode([one]),
                             "change": float(gain),
                         }
                         for one, gain in zip(best.indices.tolist(), best.values, strict=True)
@@ -217,8 +199,8 @@ def steer(
         pd.DataFrame(cells),
         pd.DataFrame(marks),
         pd.DataFrame(promoted),
-        str(run),
-        chosen.name,
+        str(subject.run),
+        subject.task.name,
         source,
         target,
     )
