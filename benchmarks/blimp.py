@@ -28,7 +28,7 @@ def material(shape: str, threads: int) -> tuple[Any, Any]:
     from workbench.data.corpus import open_corpus
     from workbench.data.pairs import open_pairs
     from workbench.data.tokenizer import corpus_tokenizer
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
     from workbench.model.transformer import HookedTransformer
 
     torch.set_num_threads(threads)

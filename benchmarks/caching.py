@@ -22,7 +22,7 @@ def measure(kind: str, shape: str, seconds: float, threads: int) -> dict[str, fl
     import torch
 
     from training.memory import keep_freed_pages
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
     from workbench.model.transformer import HookedTransformer
 
     torch.set_num_threads(threads)

@@ -21,9 +21,9 @@ def run(shape: str, threads: int, limit: int = 100, peer: bool = True) -> dict[s
     import torch
 
     from training.memory import keep_freed_pages
-    from workbench.interp.ablation.ablate import replacement
-    from workbench.interp.components.matrix import component_matrix
-    from workbench.interp.parts import all_parts
+    from workbench.interp.ablation import replacement
+    from workbench.interp.components import all_parts
+    from workbench.interp.matrix import component_matrix
 
     keep_freed_pages()
     torch.manual_seed(0)

@@ -18,8 +18,7 @@ def ours(config: ModelConfig, dtype: str, compiled: bool = False, hooks: bool = 
     """The workbench's own step, all hook points in place (or taken out, for comparison)."""
     from training.memory import keep_freed_pages
     from training.optimizers.adamw import AdamW
-    from workbench.model.compiled import compiled_loss
-    from workbench.model.transformer import HookedTransformer
+    from workbench.model.transformer import HookedTransformer, compiled_loss
 
     keep_freed_pages()
     model = HookedTransformer(config)

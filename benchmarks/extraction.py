@@ -41,7 +41,7 @@ def run(
     from probes.activations.extraction import extract
     from probes.activations.gather import padded
     from training.memory import keep_freed_pages
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
     from workbench.model.transformer import HookedTransformer
 
     torch.set_num_threads(threads)

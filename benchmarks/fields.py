@@ -74,7 +74,7 @@ CHOICES: list[Choice] = [
 def configs(shape: str) -> dict[str, Any]:
     """The configuration of each choice at a preset's shape, by label; none that is the default but for the
     one that measures the noise."""
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
 
     base = preset(shape)
     made = {}
@@ -142,7 +142,7 @@ def run(
     """
     import torch
 
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -23,8 +23,7 @@ from torch import Tensor
 
 from benchmarks.plain_gpt import PlainGPT
 from workbench.data.batches import Batch
-from workbench.model.config import ModelConfig
-from workbench.model.presets import preset
+from workbench.model.config import ModelConfig, preset
 
 TOKENS = {"mini-llm-166m": 32768}
 """Tokens of a step; 16,384 elsewhere."""

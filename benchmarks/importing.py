@@ -22,11 +22,10 @@ def run(rounds: int = 5, threads: int = 2) -> dict[str, float]:
     """
     from safetensors.torch import load_file, save_file
 
-    from workbench.files import write_json
-    from workbench.model.config import ModelConfig
-    from workbench.model.convert import from_folder
-    from workbench.model.convert.in_memory import as_family
-    from workbench.model.presets import preset
+    from workbench.io import write_json
+    from workbench.model.config import ModelConfig, preset
+    from workbench.model.hf import from_folder
+    from workbench.model.hf.convert import as_family
     from workbench.model.transformer import HookedTransformer
 
     torch.set_num_threads(threads)

@@ -57,7 +57,7 @@ def run(shape: str = SHAPE, tokens: int = TOKENS, threads: int = 2) -> float:
 
     from training.memory import keep_freed_pages
     from workbench.interp.neurons.examples import neuron_examples
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
     from workbench.model.transformer import HookedTransformer
 
     torch.set_num_threads(threads)

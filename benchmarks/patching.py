@@ -36,8 +36,8 @@ def run(shape: str, rounds: int, threads: int) -> dict[str, float]:
     from transformer_lens import patching
 
     from training.memory import keep_freed_pages
-    from workbench.interp.patching.sweep import patch
-    from workbench.model.presets import preset
+    from workbench.interp.patching import patch
+    from workbench.model.config import preset
     from workbench.model.transformer import HookedTransformer
 
     torch.set_num_threads(threads)

@@ -123,13 +123,13 @@ def _read(name: str | None, source: str, tokens: int | None) -> tuple[Any, tuple
     if name is None:
         from workbench.data.embedded.stories import stories
         from workbench.data.tokenizer import train_tokenizer
-        from workbench.model.presets import preset
+        from workbench.model.config import preset
         from workbench.model.transformer import HookedTransformer
 
         words = train_tokenizer(stories(2000), 4000)
         opened = model = HookedTransformer(preset("tiny", d_vocab=len(words), init_std=0.05), words).eval()
     else:
-        from workbench.runs.catalogue import load
+        from workbench.runs.run import load
 
         opened = load(name)
         model = opened.model

@@ -22,7 +22,7 @@ def draw(design: str, seed: int, noise: float = NOISE) -> Any:
     """Points of known constants."""
     import pandas as pd
 
-    from workbench.evals.scaling.points import make_points
+    from workbench.scaling.points import make_points
 
     if design == "grid":
         n, d = (x.ravel() for x in np.meshgrid(np.geomspace(5e7, 1.6e10, 15), np.geomspace(1e9, 5e11, 16)))
@@ -41,7 +41,7 @@ def draw(design: str, seed: int, noise: float = NOISE) -> Any:
 
 def time_fit(bootstraps: int = 1000) -> dict[str, float]:
     """Seconds of 4,500 starts and the bootstrap on 240 points, on one thread."""
-    from workbench.evals.scaling.parametric import fit_parametric
+    from workbench.scaling.laws import fit_parametric
 
     found = {}
     for design in DESIGNS:
@@ -61,8 +61,8 @@ def against_scipy(every: int = 45) -> None:
     in place of the sum, with default tolerances, ends at."""
     from scipy.optimize import minimize
 
-    from workbench.evals.scaling.huber import PowerTerms
-    from workbench.evals.scaling.parametric import GRID, fit_parametric
+    from workbench.scaling.fitting import PowerTerms
+    from workbench.scaling.laws import GRID, fit_parametric
 
     for design in DESIGNS:
         points = draw(design, 0)
@@ -97,7 +97,7 @@ def against_scipy(every: int = 45) -> None:
 
 def coverage(draws: int = 200, bootstraps: int = 1000) -> dict[str, list[float]]:
     """Share of draws whose 95 % interval holds the true constant, in percent."""
-    from workbench.evals.scaling.parametric import NAMES, fit_parametric
+    from workbench.scaling.laws import NAMES, fit_parametric
 
     truth = dict(zip(NAMES, (E, A, B, ALPHA, BETA), strict=True)) | {"a": BETA / (ALPHA + BETA)}
     # A grid of 32 starts: the minimum is the same as from 4,500, which the first part shows.

@@ -20,7 +20,7 @@ def measure(name: str, shape: str, seconds: float, threads: int) -> dict[str, fl
     import torch
 
     from benchmarks.contestants import CONTESTANTS
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -73,7 +73,7 @@ def _child(arguments: list[str]) -> Any:
 def run(shape: str, rounds: int, seconds: float, threads: int, only: str = "") -> dict[str, Any]:
     """All contestants at one shape; returns medians over rounds and ratios."""
     from benchmarks.contestants import CONTESTANTS
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
 
     common = ["--shape", shape, "--seconds", str(seconds), "--threads", str(threads)]
     peaks = _child(["--peak", *common])

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from probes import command
-from workbench.terminal import guarded
+from workbench.console import guarded
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

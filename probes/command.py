@@ -98,10 +98,9 @@ def run(args: argparse.Namespace) -> int:
     from probes.runs import open_runs
     from probes.tasks import load_task
     from probes.used import causal, refuse_causal
-    from workbench.amounts import amount
+    from workbench.console import clean, out_folder
     from workbench.errors import ConfigError
-    from workbench.outputs import out_folder
-    from workbench.tables import clean
+    from workbench.settings import amount
 
     if args.seeds < 1:
         raise ConfigError(f"--seeds must be 1 or more; found {args.seeds}.")
@@ -161,7 +160,7 @@ class _Line:
     """A progress line with rates and the time left."""
 
     def __init__(self, quiet: bool, runs: int) -> None:
-        from workbench.progress import Progress
+        from workbench.console import Progress
 
         self._line, self._runs = Progress("probe", quiet=quiet), runs
         self._stage: tuple[str, str] = ("", "")
@@ -175,7 +174,7 @@ class _Line:
         self._line.close()
 
     def __call__(self, run: str, what: str, done: int, total: int) -> None:
-        from workbench.progress import clock
+        from workbench.console import clock
 
         if (run, what) != self._stage:
             self._stage, self._began, self._from = (run, what), time.monotonic(), done

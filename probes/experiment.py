@@ -15,7 +15,7 @@ from probes.result import ProbeResult, RunProbes
 from probes.saved import keep, kept
 from probes.sources import find_source
 from workbench.errors import ConfigError, shown
-from workbench.files import FULL_DISK
+from workbench.io import FULL_DISK
 
 Tell = Callable[[str, str, int, int], None]
 """Told the run, what is going on, how much is done and how much there is."""
@@ -68,7 +68,7 @@ def probe(
         ConfigError, InputError, DataError, RunError: what is asked for does not exist or does not fit.
     """
     from probes.tasks import load_task
-    from workbench.runs.catalogue import load
+    from workbench.runs.run import load
 
     chosen = load_task(task)
     opened = [load(one) if isinstance(one, str) else one for one in _listed(runs)]

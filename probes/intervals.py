@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
-from workbench.seeds import generator
+from workbench.stats import generator
 
 DRAWS = 1000
 CONFIDENCE = 0.95

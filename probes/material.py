@@ -129,6 +129,6 @@ def up_to(documents: Iterable[Document], tokenizer: Any, tokens: int) -> Iterato
 
 
 def _shuffled_numbers(label: np.ndarray, seed: int) -> np.ndarray:
-    from workbench.seeds import generator
+    from workbench.stats import generator
 
     return generator(seed, "shuffled labels").permutation(label)

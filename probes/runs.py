@@ -18,7 +18,7 @@ def open_runs(names: Sequence[str], checkpoints: str | None = None) -> list[Any]
     Raises:
         RunError: no such run or checkpoint. ConfigError: `checkpoints` is something else.
     """
-    from workbench.runs.catalogue import load
+    from workbench.runs.run import load
 
     steps = _steps(checkpoints)
     found: list[Any] = []
@@ -57,7 +57,7 @@ def _members(name: str) -> list[str]:
     """The runs that a name stands for: itself, or those of a folder of runs."""
     from pathlib import Path
 
-    from workbench.runs import shipped
+    from workbench.runs import folder as shipped
     from workbench.runs.checkpoint import checkpoint_steps
     from workbench.runs.folder import run_folders
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, DataError, shown
-from workbench.files import FULL_DISK, new_folder, read_hashed, read_json, write_json, write_text
-from workbench.runs.shipped import places_of
+from workbench.io import FULL_DISK, new_folder, read_hashed, read_json, write_json, write_text
+from workbench.runs.folder import places_of
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult, RunProbes
@@ -50,7 +50,7 @@ def keep(run: Any, part: "RunProbes", key: dict[str, Any], head: dict[str, Any])
     """
     import pandas as pd
 
-    from workbench.interp.summary.pack import packed
+    from workbench.interp.summary import packed
 
     sums = pd.DataFrame(
         {"group": part.groups}
@@ -199,8 +199,8 @@ def save_report(result: "ProbeResult", folder: Path, used: Sequence[Any] = ()) -
 
     from probes.report.page import probe_page
     from probes.used import causal_name
-    from workbench.outputs import save_picture, save_table
-    from workbench.plots.pyplot import need_pyplot
+    from workbench.console import save_picture, save_table
+    from workbench.plots.primitives import need_pyplot
 
     need_pyplot()
     save_table(folder / "table.parquet", result.table)

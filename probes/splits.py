@@ -10,7 +10,7 @@ from jaxtyping import Int
 
 from probes.aligned import Aligned
 from workbench.errors import ConfigError, DataError
-from workbench.seeds import generator
+from workbench.stats import generator
 
 Rows = Int[np.ndarray, " part"]
 MOST_HELD_OUT = 0.25

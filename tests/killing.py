@@ -16,10 +16,10 @@ from typing import Any
 from small_runs import child_resume, child_train, children, small, trained_digests
 
 from training.config import RunSettings
-from workbench.runs.catalogue import load
+from workbench.io import is_locked
 from workbench.runs.checkpoint import checkpoint_steps
 from workbench.runs.folder import METRICS, read_rows
-from workbench.runs.lock import is_locked
+from workbench.runs.run import load
 
 STEPS = ("train.steps=500", "train.checkpoint_every=25")
 

@@ -9,12 +9,12 @@ from workbench.data.embedded.stories import stories
 from workbench.data.pairs import open_pairs
 from workbench.data.tokenizer import tokenizer_hash, train_tokenizer
 from workbench.evals.blimp import blimp
-from workbench.files import write_text
+from workbench.io import write_text
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
-from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import checkpoint_folder, save_checkpoint
 from workbench.runs.folder import create_run
+from workbench.runs.run import load
 
 HOSTILE = "<img src=x onerror=alert(1)> **b** [l](javascript:alert(2)) $x$ :red[c]"
 """A folder name that must stay text."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from workbench.files import write_json, write_text
+from workbench.io import write_json, write_text
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 from workbench.runs.checkpoint import save_checkpoint

@@ -8,8 +8,7 @@ from small_runs import masked, small
 from training.session import train
 from training.zoo.member import Recipe
 from training.zoo.scores import Sets
-from workbench.data.pairs import Pair, PairSet, open_pairs
-from workbench.data.phenomena import BLIMP
+from workbench.data.pairs import BLIMP, Pair, PairSet, open_pairs
 
 MEMBERS = ("mid", "mid-s1", "two-heads", "hidden")
 SECRET = "The purple walrus never admired itself beside the harbour"

@@ -6,8 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from workbench.amounts import amount
 from workbench.errors import ConfigError
+from workbench.settings import amount
 
 EXAMPLES = """\
 examples:

@@ -10,10 +10,9 @@ from typing import Any, Literal
 
 from training.schedules.shape import Shape
 from workbench import settings
-from workbench.amounts import amount
 from workbench.errors import ConfigError, shown
-from workbench.model.config import ModelConfig
-from workbench.model.presets import merge
+from workbench.model.config import ModelConfig, merge
+from workbench.settings import amount
 
 DEFAULT_MINUTES = 10.0
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")

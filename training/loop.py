@@ -25,11 +25,11 @@ from training.stopping import EarlyStopping
 from training.thinning import thin_out
 from training.tracking import Record
 from training.updater import Updater
+from workbench.console import Progress, clock, short
 from workbench.data.tokenizer import token_bytes
 from workbench.errors import RunError
-from workbench.progress import Progress, clock, short
 from workbench.runs.checkpoint import checkpoint_steps, save_checkpoint
-from workbench.seeds import derive
+from workbench.stats import derive
 
 LEAK = 0.1
 """A masked model's loss, in nats, under which the answer is probably in the input."""

@@ -6,9 +6,9 @@ from typing import Any
 
 from training.config import RunSettings
 from training.memo import remembered
+from workbench.console import Progress
 from workbench.errors import ConfigError, RunError
-from workbench.files import read_json
-from workbench.progress import Progress
+from workbench.io import read_json
 from workbench.runs import folder
 
 

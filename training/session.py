@@ -20,13 +20,13 @@ from training.material import Material, batch_shape, prepare
 from training.memo import remembered
 from training.optimizers import check_installed
 from training.signals import StopSignals
+from workbench.console import Progress
 from workbench.errors import ConfigError, RunError
-from workbench.files import BAD_DISK, disk_reason, read_json, write_json
-from workbench.progress import Progress
-from workbench.runs import folder, shipped
+from workbench.io import BAD_DISK, disk_reason, locked, read_json, write_json
+from workbench.runs import folder
+from workbench.runs import folder as shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
-from workbench.runs.lock import locked
 
 if TYPE_CHECKING:
     import torch

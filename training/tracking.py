@@ -11,7 +11,7 @@ from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.files import write_bytes
+from workbench.io import write_bytes
 from workbench.runs.folder import METRICS, TIMINGS, read_rows
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from training.config import RunSettings
 from training.distributed import Alone, shares
 from training.evaluate import IGNORE
 from workbench.data.batches import Batch
-from workbench.model.compiled import compiled_loss
-from workbench.seeds import derive
+from workbench.model.transformer import compiled_loss
+from workbench.stats import derive
 
 
 class NotRecorded(UserWarning):

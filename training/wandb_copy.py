@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.files import read_json
+from workbench.io import read_json
 
 NOTE = "wandb.json"
 """In the run folder: `id`; `copied`, the last step of the calls that ended well, and `ended`, their offline

@@ -11,54 +11,33 @@ if TYPE_CHECKING:
     from workbench.data.embedded.stories import stories
     from workbench.errors import WorkbenchError
     from workbench.evals.blimp import blimp
-    from workbench.evals.comparison.compare import compare
-    from workbench.evals.efficiency.inference import inference
-    from workbench.evals.scaling.collect import points_of_runs
-    from workbench.evals.scaling.critical_batch import fit_critical_batch
-    from workbench.evals.scaling.envelope import fit_envelope
-    from workbench.evals.scaling.grammar import fit_grammar
-    from workbench.evals.scaling.isoflop import fit_isoflop
-    from workbench.evals.scaling.optimum import best_for_flops, best_for_hours
-    from workbench.evals.scaling.parametric import fit_parametric
-    from workbench.evals.scaling.power import fit_power
-    from workbench.evals.scaling.predictions import check_predictions
-    from workbench.evals.scaling.study import scaling
-    from workbench.evals.scaling.table import points_of_table
-    from workbench.interp.ablation.ablate import ablated
-    from workbench.interp.ablation.effect import ablation_effect, leave_one_out
-    from workbench.interp.ablation.importance import head_importance
-    from workbench.interp.ablation.pruning import prune_heads
-    from workbench.interp.components.family import component_family
-    from workbench.interp.components.history import component_history
-    from workbench.interp.components.matrix import component_matrix
-    from workbench.interp.components.smallest import smallest_circuit
-    from workbench.interp.direct.layer_weights import layer_weights
-    from workbench.interp.direct.lens import logit_lens
-    from workbench.interp.direct.lens_curve import lens_curve
-    from workbench.interp.direct.logits import attribute_logits
-    from workbench.interp.direct.pair import attribute_pair, attribute_text
-    from workbench.interp.direct.tuned_lens import load_tuned_lens, train_tuned_lens
-    from workbench.interp.heads.circuits import ov_circuit, qk_circuit
-    from workbench.interp.heads.composition import composition
-    from workbench.interp.heads.scores import head_scores
+    from workbench.evals.comparison import compare
+    from workbench.evals.efficiency import inference
+    from workbench.interp.ablation import ablated, ablation_effect, leave_one_out
+    from workbench.interp.attribution import attribute_logits, attribute_pair, attribute_text, layer_weights
+    from workbench.interp.circuit import smallest_circuit
+    from workbench.interp.gradients import attribution_patch, check_attribution, edge_attribution
+    from workbench.interp.heads import composition, head_scores, ov_circuit, qk_circuit
+    from workbench.interp.importance import head_importance, prune_heads
+    from workbench.interp.lens import lens_curve, load_tuned_lens, logit_lens, train_tuned_lens
+    from workbench.interp.matrix import component_family, component_history, component_matrix
     from workbench.interp.neurons.attribution import attribute_neurons
-    from workbench.interp.neurons.card import neuron_card
+    from workbench.interp.neurons.card import neuron_card, promoted_tokens
     from workbench.interp.neurons.examples import neuron_examples
     from workbench.interp.neurons.knowledge import knowledge_neurons
     from workbench.interp.neurons.labels import label_neurons
-    from workbench.interp.neurons.tokens import promoted_tokens
-    from workbench.interp.patching.alignment import align
-    from workbench.interp.patching.attribution import attribution_patch
-    from workbench.interp.patching.check import check_attribution
-    from workbench.interp.patching.edges import edge_attribution
-    from workbench.interp.patching.paths import path_patch
-    from workbench.interp.patching.sweep import patch
-    from workbench.interp.study.study import study
+    from workbench.interp.patching import patch
+    from workbench.interp.paths import path_patch
+    from workbench.interp.prompts import align
+    from workbench.interp.study import study
     from workbench.model.classifier import SequenceClassifier
-    from workbench.model.config import ModelConfig
-    from workbench.model.presets import PRESETS, preset
+    from workbench.model.config import PRESETS, ModelConfig, preset
     from workbench.model.transformer import HookedTransformer
-    from workbench.runs.catalogue import list_runs, load
+    from workbench.runs.run import list_runs, load
+    from workbench.scaling.laws import fit_critical_batch, fit_grammar, fit_parametric, fit_power
+    from workbench.scaling.optimum import best_for_flops, best_for_hours, fit_envelope, fit_isoflop
+    from workbench.scaling.points import points_of_runs, points_of_table
+    from workbench.scaling.study import check_predictions, scaling
     from workbench.zoo.table import zoo_table
 
 __version__ = "0.1.0"
@@ -66,63 +45,63 @@ __version__ = "0.1.0"
 _HOMES = {
     "HookedTransformer": "workbench.model.transformer",
     "ModelConfig": "workbench.model.config",
-    "PRESETS": "workbench.model.presets",
+    "PRESETS": "workbench.model.config",
     "SequenceClassifier": "workbench.model.classifier",
     "WorkbenchError": "workbench.errors",
-    "ablated": "workbench.interp.ablation.ablate",
-    "ablation_effect": "workbench.interp.ablation.effect",
-    "align": "workbench.interp.patching.alignment",
-    "attribute_logits": "workbench.interp.direct.logits",
+    "ablated": "workbench.interp.ablation",
+    "ablation_effect": "workbench.interp.ablation",
+    "align": "workbench.interp.prompts",
+    "attribute_logits": "workbench.interp.attribution",
     "attribute_neurons": "workbench.interp.neurons.attribution",
-    "attribute_pair": "workbench.interp.direct.pair",
-    "attribute_text": "workbench.interp.direct.pair",
-    "attribution_patch": "workbench.interp.patching.attribution",
-    "best_for_flops": "workbench.evals.scaling.optimum",
-    "best_for_hours": "workbench.evals.scaling.optimum",
+    "attribute_pair": "workbench.interp.attribution",
+    "attribute_text": "workbench.interp.attribution",
+    "attribution_patch": "workbench.interp.gradients",
+    "best_for_flops": "workbench.scaling.optimum",
+    "best_for_hours": "workbench.scaling.optimum",
     "blimp": "workbench.evals.blimp",
-    "check_attribution": "workbench.interp.patching.check",
-    "compare": "workbench.evals.comparison.compare",
-    "check_predictions": "workbench.evals.scaling.predictions",
-    "component_family": "workbench.interp.components.family",
-    "component_history": "workbench.interp.components.history",
-    "component_matrix": "workbench.interp.components.matrix",
-    "composition": "workbench.interp.heads.composition",
-    "edge_attribution": "workbench.interp.patching.edges",
+    "check_attribution": "workbench.interp.gradients",
+    "compare": "workbench.evals.comparison",
+    "check_predictions": "workbench.scaling.study",
+    "component_family": "workbench.interp.matrix",
+    "component_history": "workbench.interp.matrix",
+    "component_matrix": "workbench.interp.matrix",
+    "composition": "workbench.interp.heads",
+    "edge_attribution": "workbench.interp.gradients",
     "embedded_pairs": "workbench.data.embedded.pairs",
-    "fit_critical_batch": "workbench.evals.scaling.critical_batch",
-    "fit_envelope": "workbench.evals.scaling.envelope",
-    "fit_grammar": "workbench.evals.scaling.grammar",
-    "fit_isoflop": "workbench.evals.scaling.isoflop",
-    "fit_parametric": "workbench.evals.scaling.parametric",
-    "fit_power": "workbench.evals.scaling.power",
-    "head_importance": "workbench.interp.ablation.importance",
-    "head_scores": "workbench.interp.heads.scores",
-    "inference": "workbench.evals.efficiency.inference",
+    "fit_critical_batch": "workbench.scaling.laws",
+    "fit_envelope": "workbench.scaling.optimum",
+    "fit_grammar": "workbench.scaling.laws",
+    "fit_isoflop": "workbench.scaling.optimum",
+    "fit_parametric": "workbench.scaling.laws",
+    "fit_power": "workbench.scaling.laws",
+    "head_importance": "workbench.interp.importance",
+    "head_scores": "workbench.interp.heads",
+    "inference": "workbench.evals.efficiency",
     "knowledge_neurons": "workbench.interp.neurons.knowledge",
     "label_neurons": "workbench.interp.neurons.labels",
-    "layer_weights": "workbench.interp.direct.layer_weights",
-    "leave_one_out": "workbench.interp.ablation.effect",
-    "lens_curve": "workbench.interp.direct.lens_curve",
-    "list_runs": "workbench.runs.catalogue",
-    "load": "workbench.runs.catalogue",
-    "load_tuned_lens": "workbench.interp.direct.tuned_lens",
-    "logit_lens": "workbench.interp.direct.lens",
+    "layer_weights": "workbench.interp.attribution",
+    "leave_one_out": "workbench.interp.ablation",
+    "lens_curve": "workbench.interp.lens",
+    "list_runs": "workbench.runs.run",
+    "load": "workbench.runs.run",
+    "load_tuned_lens": "workbench.interp.lens",
+    "logit_lens": "workbench.interp.lens",
     "neuron_card": "workbench.interp.neurons.card",
     "neuron_examples": "workbench.interp.neurons.examples",
-    "ov_circuit": "workbench.interp.heads.circuits",
-    "patch": "workbench.interp.patching.sweep",
-    "path_patch": "workbench.interp.patching.paths",
-    "points_of_runs": "workbench.evals.scaling.collect",
-    "points_of_table": "workbench.evals.scaling.table",
-    "preset": "workbench.model.presets",
-    "promoted_tokens": "workbench.interp.neurons.tokens",
-    "prune_heads": "workbench.interp.ablation.pruning",
-    "qk_circuit": "workbench.interp.heads.circuits",
-    "scaling": "workbench.evals.scaling.study",
-    "smallest_circuit": "workbench.interp.components.smallest",
+    "ov_circuit": "workbench.interp.heads",
+    "patch": "workbench.interp.patching",
+    "path_patch": "workbench.interp.paths",
+    "points_of_runs": "workbench.scaling.points",
+    "points_of_table": "workbench.scaling.points",
+    "preset": "workbench.model.config",
+    "promoted_tokens": "workbench.interp.neurons.card",
+    "prune_heads": "workbench.interp.importance",
+    "qk_circuit": "workbench.interp.heads",
+    "scaling": "workbench.scaling.study",
+    "smallest_circuit": "workbench.interp.circuit",
     "stories": "workbench.data.embedded.stories",
-    "study": "workbench.interp.study.study",
-    "train_tuned_lens": "workbench.interp.direct.tuned_lens",
+    "study": "workbench.interp.study",
+    "train_tuned_lens": "workbench.interp.lens",
     "zoo_table": "workbench.zoo.table",
 }
 

@@ -1,13 +1,18 @@
-"""From a mapping (YAML, JSON, `--set a.b=c`) to a validated dataclass, and back."""
+"""Large numbers as people write them: `50M`, `1e15`, `2.5G`."""
 
 import dataclasses
+import math
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from workbench.errors import ConfigError, nearest, shown
-from workbench.files import read_plain
+from workbench.io import read_plain
+
+# From a mapping (YAML, JSON, `--set a.b=c`) to a validated dataclass, and back.
+
 
 T = TypeVar("T")
 
@@ -157,3 +162,29 @@ def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
         except (yaml.YAMLError, ValueError, RecursionError):
             raise ConfigError(f"--set {key}: {shown(text)!r} is not a valid value.") from None
     return result
+
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
+
+
+def amount(value: Any, where: str) -> float:
+    """A number above 0, or a text such as `50M`, `1e15`, `1_000` or `2.5G`.
+
+    Args:
+        value: what was given.
+        where: the field or option that it was given for, for the message.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    number = value
+    if isinstance(value, str):
+        word = value.strip().replace(",", "").replace("_", "")
+        found = re.fullmatch(r"([\d.]+(?:[eE][+-]?\d+)?)([kKmMgGbBtT]?)", word)
+        try:
+            number = float(found[1]) * _UNITS[found[2].lower()] if found else math.nan
+        except ValueError:
+            number = math.nan
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < 1e40:
+        raise ConfigError(f"{where} must be a number above 0, such as 50M or 1e15; found {shown(value)!r}.")
+    return float(number)

@@ -16,10 +16,9 @@ from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
-from workbench.interp.ablation.ablate import Replacement, ablated, replacement
-from workbench.interp.ablation.effect import DRAWS
-from workbench.interp.direct.pair import first_difference, readings
-from workbench.interp.parts import Part, all_parts, find_parts
+from workbench.interp.ablation import DRAWS, Replacement, ablated, replacement
+from workbench.interp.attribution import first_difference, readings
+from workbench.interp.components import Part, all_parts, find_parts
 
 HOWS = {
     "zero": "Zero",

@@ -8,7 +8,7 @@ from apps.answers import sources
 from apps.answers.catalogue import Opened
 from apps.answers.sources import Saved
 from apps.answers.wanted import Wanted
-from workbench.evals.intervals import Share, weighted_share
+from workbench.stats import Share, weighted_share
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,11 +16,10 @@ import streamlit as st
 
 from apps.answers.libraries import libraries
 from workbench.errors import RunError, nearest
-from workbench.runs.catalogue import Run, RunSummary, summarise
 from workbench.runs.checkpoint import MANIFEST, checkpoint_folder, checkpoint_steps
-from workbench.runs.folder import DamagedCheckpoint, good_checkpoint, run_folders, runs_root
-from workbench.runs.shipped import family_folder
-from workbench.runs.shipped import shown_name as shipped_name
+from workbench.runs.folder import DamagedCheckpoint, family_folder, good_checkpoint, run_folders, runs_root
+from workbench.runs.folder import shown_name as shipped_name
+from workbench.runs.run import Run, RunSummary, summarise
 
 if TYPE_CHECKING:
     from workbench.model.transformer import HookedTransformer

@@ -7,8 +7,8 @@ import streamlit as st
 
 from apps.answers import catalogue
 from apps.answers.catalogue import Opened
-from workbench.runs.catalogue import Run
 from workbench.runs.folder import good_checkpoint
+from workbench.runs.run import Run
 
 LIGHT = 2_000_000
 """Parameters up to which the models of all checkpoints stay in memory, and answers about each are live."""

@@ -10,11 +10,10 @@ import streamlit as st
 from apps.answers import explain, sources
 from apps.answers.catalogue import Opened
 from apps.answers.sources import Source
-from workbench.interp.components.matrix import component_matrix
-from workbench.interp.components.matrix_result import ComponentMatrix
-from workbench.interp.direct.component import Component
-from workbench.runs.catalogue import Run
+from workbench.interp.components import Component
+from workbench.interp.matrix import ComponentMatrix, component_matrix
 from workbench.runs.folder import METRICS, read_rows
+from workbench.runs.run import Run
 
 if TYPE_CHECKING:
     import pandas as pd

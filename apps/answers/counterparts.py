@@ -10,9 +10,8 @@ import streamlit as st
 from apps.answers.catalogue import Opened
 from apps.answers.patching import Readout
 from apps.answers.wanted import Wanted
-from workbench.evals.encoding import causal_rows
-from workbench.evals.protocols import find_protocol
-from workbench.interp.direct.pair import first_difference
+from workbench.evals.protocols import causal_rows, find_protocol
+from workbench.interp.attribution import first_difference
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from apps.answers.catalogue import Opened
 from apps.answers.paradigm_ablation import pair_set
 from workbench.data.embedded.stories import stories
 from workbench.data.pairs import Pair
-from workbench.interp.components.matrix import component_matrix
-from workbench.interp.paired import spearman
+from workbench.interp.matrix import component_matrix
+from workbench.stats import spearman
 
 
 @dataclass(frozen=True)

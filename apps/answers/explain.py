@@ -12,8 +12,8 @@ from apps.answers.catalogue import Opened
 from apps.look.tokens import Column, bare, side_by_side, visible
 
 if TYPE_CHECKING:  # the first view's sidebar needs no model, and torch takes two seconds
-    from workbench.interp.direct.component import Component
-    from workbench.interp.direct.contributions import PairAttribution, TextAttribution
+    from workbench.interp.attribution import PairAttribution, TextAttribution
+    from workbench.interp.components import Component
 
 MINIMAL = ("grammatical", "ungrammatical")
 """What the sentences of a minimal pair are called."""
@@ -80,7 +80,7 @@ def explain_text(opened: Opened, text: str) -> "TextAttribution":
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll: str) -> "PairAttribution":
-    from workbench.interp.direct.pair import attribute_pair
+    from workbench.interp.attribution import attribute_pair
 
     with _opened.lock:
         return attribute_pair(_opened.model, _opened.tokenizer, good, bad, protocol=protocol, pll=pll)
@@ -88,7 +88,7 @@ def _pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll: st
 
 @st.cache_resource(max_entries=64, show_spinner=False)
 def _text(_opened: Opened, key: str, text: str) -> "TextAttribution":
-    from workbench.interp.direct.pair import attribute_text
+    from workbench.interp.attribution import attribute_text
 
     with _opened.lock:
         return attribute_text(_opened.model, _opened.tokenizer, text)

@@ -9,13 +9,12 @@ import streamlit as st
 
 from apps.answers import catalogue, sources
 from workbench.errors import WorkbenchError
-from workbench.evals.scaling.collect import config_of, pairs_worth, points_of_summaries
-from workbench.evals.scaling.envelope import fit_envelope
-from workbench.evals.scaling.grammar import fit_grammar
-from workbench.evals.scaling.power import fit_power
-from workbench.runs.catalogue import RunSummary
 from workbench.runs.folder import METRICS, read_config, read_rows
-from workbench.zoo.seeds import seed_interval
+from workbench.runs.run import RunSummary
+from workbench.scaling.laws import fit_grammar, fit_power
+from workbench.scaling.optimum import fit_envelope
+from workbench.scaling.points import config_of, pairs_worth, points_of_summaries
+from workbench.zoo.table import seed_interval
 
 if TYPE_CHECKING:
     import pandas as pd

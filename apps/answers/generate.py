@@ -9,7 +9,7 @@ import streamlit as st
 from apps.answers.catalogue import Opened
 from apps.look.tokens import visible
 from workbench.errors import InputError
-from workbench.interp.direct.lens import lens_points, measured
+from workbench.interp.lens import lens_points, measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -220,7 +220,7 @@ def _described(
     """Everything that is shown about the written tokens, read off at `reads` in the row `read`."""
     import torch
 
-    from workbench.model.tokens import narrowed
+    from workbench.model.tl import narrowed
 
     model = opened.model
     wanted = ids[0, places]

@@ -12,8 +12,8 @@ from apps.answers.background import Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Reading, Subject
 from apps.answers.wanted import Wanted
-from workbench.interp.heads.result import HeadScores
-from workbench.interp.parts import Part, all_parts, find_parts
+from workbench.interp.components import Part, all_parts, find_parts
+from workbench.interp.heads import HeadScores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -156,8 +156,7 @@ def measure_scores(
     opened: Opened, stories: int, tick: Callable[[float], None] = lambda share: None
 ) -> HeadScores:
     """`head_scores` on the first embedded validation stories, as `workbench heads RUN --stories N` does."""
-    from workbench.interp.heads.scores import head_scores
-    from workbench.interp.heads.token_sets import find_names, name_ids, punctuation_ids, unigram_counts
+    from workbench.interp.heads import find_names, head_scores, name_ids, punctuation_ids, unigram_counts
 
     texts, rows = _rows(opened, stories)
     return head_scores(
@@ -238,7 +237,7 @@ def copying(opened: Opened) -> dict[str, float]:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _copying(_opened: Opened, key: str) -> dict[str, float]:
-    from workbench.interp.heads.circuits import copying_scores
+    from workbench.interp.heads import copying_scores
 
     with _opened.lock:
         found = copying_scores(_opened.model)
@@ -247,7 +246,7 @@ def _copying(_opened: Opened, key: str) -> dict[str, float]:
 
 def begin_composition(opened: Opened) -> Work:
     """Which heads read which earlier ones, in the background; the work's result is a `Composition`."""
-    from workbench.interp.heads.composition import composition
+    from workbench.interp.heads import composition
 
     return works().begin(("composition", opened.key), lambda tick: composition(own_copy(opened)))
 
@@ -361,7 +360,7 @@ def _circuits(_opened: Opened, key: str, label: str) -> "pd.DataFrame":
 
 @st.cache_resource(max_entries=8, show_spinner=False)
 def _unigram(_opened: Opened, key: str) -> np.ndarray:
-    from workbench.interp.heads.token_sets import unigram_counts
+    from workbench.interp.heads import unigram_counts
 
     return unigram_counts(_rows(_opened, STORIES[-1])[1], _opened.model.config.d_vocab)
 

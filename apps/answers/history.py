@@ -11,11 +11,10 @@ from apps.answers.catalogue import Opened
 from apps.answers.matching import token_rows
 from apps.answers.sources import Source
 from workbench.data.embedded.stories import stories
-from workbench.evals.blimp import blimp
-from workbench.evals.result import BlimpResult
-from workbench.interp.direct.component import Component
-from workbench.interp.direct.pair import attribute_pair
-from workbench.interp.heads.scores import head_scores
+from workbench.evals.blimp import BlimpResult, blimp
+from workbench.interp.attribution import attribute_pair
+from workbench.interp.components import Component
+from workbench.interp.heads import head_scores
 from workbench.runs.folder import METRICS, read_rows
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from apps.answers.catalogue import Opened
 from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import tokenizer_hash
 from workbench.errors import InputError
-from workbench.interp.patching.sites import find_site, layers_with
-from workbench.interp.untrained import untrained_copy
+from workbench.interp.components import find_site, layers_with
+from workbench.interp.texts import untrained_copy
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,16 +11,16 @@ from apps.answers.background import Tick, Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.heads import own_copy, pair_subject
 from apps.answers.wanted import Wanted
-from workbench.interp.neurons.tokens import NeuronTokens
-from workbench.interp.parts import Part, find_parts
+from workbench.interp.components import Part, find_parts
+from workbench.interp.neurons.card import NeuronTokens
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.interp.ablation.result import AblationResult
+    from workbench.interp.ablation import AblationResult
     from workbench.interp.neurons.card import Passage
-    from workbench.interp.neurons.examples_result import NeuronExamples
-    from workbench.interp.neurons.labels_result import NeuronLabels
+    from workbench.interp.neurons.examples import NeuronExamples
+    from workbench.interp.neurons.labels import NeuronLabels
 
 TOKENS = (5_000, 100_000)
 """Tokens of embedded training stories that are searched for passages: at once, and when asked for more."""
@@ -61,7 +61,7 @@ def strongest(opened: Opened, wanted: Wanted | None, text: str | None) -> "pd.Da
 
 @st.cache_resource(max_entries=16, show_spinner="Attributing to neurons …")
 def _of_pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll: str) -> "pd.DataFrame":
-    from workbench.interp.direct.pair import attribute_pair
+    from workbench.interp.attribution import attribute_pair
 
     with _opened.lock:
         found = attribute_pair(
@@ -72,7 +72,7 @@ def _of_pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll:
 
 @st.cache_resource(max_entries=16, show_spinner="Attributing to neurons …")
 def _of_text(_opened: Opened, key: str, text: str) -> "pd.DataFrame":
-    from workbench.interp.direct.pair import attribute_text
+    from workbench.interp.attribution import attribute_text
 
     with _opened.lock:
         found = attribute_text(_opened.model, _opened.tokenizer, text, neurons=True)
@@ -101,7 +101,7 @@ def promoted(opened: Opened, label: str) -> NeuronTokens:
 
 @st.cache_resource(max_entries=2048, show_spinner=False)
 def _promoted(_opened: Opened, key: str, label: str) -> NeuronTokens:
-    from workbench.interp.neurons.tokens import promoted_tokens
+    from workbench.interp.neurons.card import promoted_tokens
 
     part = find_parts(_opened.model.config, label)[0]
     with _opened.lock:
@@ -226,7 +226,7 @@ def along(opened: Opened, ids: tuple[int, ...], label: str) -> np.ndarray:
 def _along(_opened: Opened, key: str, ids: tuple[int, ...], label: str) -> np.ndarray:
     from workbench.evals.scoring import ready
     from workbench.interp.neurons.card import activations_along
-    from workbench.interp.neurons.examples_result import Row
+    from workbench.interp.neurons.examples import Row
 
     part = find_parts(_opened.model.config, label)[0]
     with _opened.lock, ready(_opened.model) as network:
@@ -263,7 +263,7 @@ def cancel_loss(opened: Opened, label: str) -> None:
 def measure_loss(opened: Opened, label: str) -> "AblationResult":
     """`ablation_effect` by the mean, on embedded validation stories."""
     from workbench.data.embedded.stories import stories
-    from workbench.interp.ablation.effect import ablation_effect
+    from workbench.interp.ablation import ablation_effect
 
     return ablation_effect(
         own_copy(opened),

@@ -12,12 +12,12 @@ from apps.answers.libraries import libraries
 from apps.answers.sources import Source, protocol_of, scored_pairs
 from apps.answers.summaries import table
 from apps.look.tokens import Column, Scored, bare, side_by_side
-from workbench.interp.direct.component import Component
+from workbench.interp.components import Component
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.interp.direct.contributions import PairAttribution
+    from workbench.interp.attribution import PairAttribution
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class FirstLook:
 
 
 def opening_pair(opened: Opened, source: Source) -> tuple[str, int] | None:
-    """Paradigm and pair to open on, see `workbench.interp.summary.opening`: as the run's summary has it, else
+    """Paradigm and pair to open on, see `workbench.interp.summary`: as the run's summary has it, else
     chosen now; None without either a summary or a saved result."""
     known = _known_opening(opened, source)
     if known is not None or source.saved is None:
@@ -94,7 +94,7 @@ def _scored(tokens: "pd.DataFrame | None", pairs: str, side: str) -> list[Scored
 @st.cache_resource(max_entries=32, show_spinner="Looking for a telling pair …")
 def _opening(_opened: Opened, key: str, modified: int, _source: Source) -> tuple[str, int] | None:
     libraries()
-    from workbench.interp.summary.opening import opening_pair as choose
+    from workbench.interp.summary import opening_pair as choose
 
     protocol, pll = protocol_of(_source)
 

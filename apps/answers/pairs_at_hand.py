@@ -4,12 +4,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.data.pairs import PairSet
-from workbench.data.pairs_at_hand import fitting, holds, places
+from workbench.data.pairs import PairSet, fitting, holds, places
 
 
 def place_of(name: str, source: str, fingerprint: str, data: str | None = None) -> str | None:
-    """Where on this machine the set lies, see `workbench.data.pairs_at_hand.find_pairs`; None if it does not.
+    """Where on this machine the set lies, see `workbench.data.pairs.find_pairs`; None if it does not.
     `embedded` for the pairs that come with the package."""
     if source == "embedded":
         return "embedded" if holds(None, fingerprint) else None

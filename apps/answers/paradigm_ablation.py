@@ -12,11 +12,9 @@ from apps.answers.catalogue import Opened
 from apps.answers.wanted import Wanted
 from workbench.data.pairs import Pair, PairSet
 from workbench.evals.blimp import blimp
-from workbench.evals.intervals import Share, weighted_share
 from workbench.evals.scoring import ready
-from workbench.interp.ablation.ablate import ablated, on_threads
-from workbench.interp.ablation.effect import DRAWS
-from workbench.interp.paired import Change, Flips, flips, mean_change
+from workbench.interp.ablation import DRAWS, ablated, on_threads
+from workbench.stats import Change, Flips, Share, flips, mean_change, weighted_share
 
 if TYPE_CHECKING:
     import pandas as pd

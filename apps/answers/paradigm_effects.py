@@ -14,8 +14,7 @@ from apps.answers.sources import Source, pair_set, protocol_of
 from apps.answers.summaries import table
 from workbench.data.pairs import PairSet
 from workbench.errors import InputError
-from workbench.interp.components.matrix import component_matrix
-from workbench.interp.components.matrix_result import ComponentMatrix
+from workbench.interp.matrix import ComponentMatrix, component_matrix
 from workbench.interp.texts import STORIES
 
 if TYPE_CHECKING:

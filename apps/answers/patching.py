@@ -14,10 +14,9 @@ from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
-from workbench.interp.direct.pair import first_difference, readings
-from workbench.interp.patching.alignment import Alignment, align
-from workbench.interp.patching.result import PatchResult
-from workbench.interp.patching.sweep import patch
+from workbench.interp.attribution import first_difference, readings
+from workbench.interp.patching import PatchResult, patch
+from workbench.interp.prompts import Alignment, align
 
 SITES = {"resid_pre": "residual stream", "attn_out": "attention", "mlp_out": "MLP"}
 METRICS = {
@@ -186,7 +185,7 @@ def matching(opened: Opened, readout: Readout) -> Alignment | None:
 
 
 def sweep(opened: Opened, readout: Readout, setting: Setting) -> PatchResult:
-    """Every layer and position, `workbench.interp.patching.sweep.patch`; remembered.
+    """Every layer and position, `workbench.interp.patching.patch`; remembered.
 
     Where both prompts are the same, the mean over stories goes in instead of the other's values.
     """

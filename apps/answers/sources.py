@@ -9,14 +9,11 @@ import streamlit as st
 from apps.answers.catalogue import Opened
 from apps.answers.libraries import libraries
 from apps.answers.pairs_at_hand import pairs_at_hand, place_of
-from workbench.data.pairs import Pair, PairSet, open_pairs
-from workbench.data.pairs_at_hand import paradigm_of
+from workbench.data.pairs import Pair, PairSet, open_pairs, paradigm_of
 from workbench.errors import WorkbenchError
-from workbench.evals.compact import has_sentences, one_paradigm, with_sentences
-from workbench.evals.result import BlimpResult
-from workbench.files import read_json
-from workbench.runs.folder import tokenizer_file
-from workbench.runs.shipped import is_shipped, results_folder
+from workbench.evals.blimp import BlimpResult, has_sentences, one_paradigm, with_sentences
+from workbench.io import read_json
+from workbench.runs.folder import is_shipped, results_folder, tokenizer_file
 
 if TYPE_CHECKING:
     import pandas as pd

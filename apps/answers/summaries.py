@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from apps.answers.catalogue import Opened
-from workbench.interp.summary.saved import CARD, read_table, summary_folder
-from workbench.runs.shipped import places_of
+from workbench.interp.summary import CARD, read_table, summary_folder
+from workbench.runs.folder import places_of
 
 if TYPE_CHECKING:
     import pandas as pd

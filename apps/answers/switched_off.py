@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Subject, View
 from workbench.evals.scoring import ready
-from workbench.interp.ablation.ablate import Replacement, ablated, replacement
-from workbench.interp.direct.contributions import TextAttribution
-from workbench.interp.parts import all_parts
+from workbench.interp.ablation import Replacement, ablated, replacement
+from workbench.interp.attribution import TextAttribution
+from workbench.interp.components import all_parts
 from workbench.interp.texts import STORIES
 
 HOWS = ("mean", "zero")

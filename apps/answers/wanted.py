@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from apps.answers.sources import Source
-from workbench.evals.result import BlimpResult
+from workbench.evals.blimp import BlimpResult
 
 
 @dataclass(frozen=True)

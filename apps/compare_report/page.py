@@ -10,7 +10,7 @@ from apps.study_report.style import STYLE
 from workbench.html_page import document, html
 
 if TYPE_CHECKING:
-    from workbench.evals.comparison.result import Comparison
+    from workbench.evals.comparison import Comparison
 
 _MORE = """
 body { max-width: 78rem; }
@@ -22,7 +22,7 @@ def compare_page(found: "Comparison") -> str:
     """The whole document.
 
     Args:
-        found: what `workbench.evals.comparison.compare.compare` gave.
+        found: what `workbench.evals.comparison.compare` gave.
     """
     parts = [
         _head(found),

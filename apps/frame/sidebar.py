@@ -12,8 +12,7 @@ from apps.answers.wanted import Wanted
 from apps.frame import address
 from apps.look import markup
 from workbench.errors import InputError, RunError
-from workbench.runs.architecture import in_words
-from workbench.runs.shipped import is_shipped, middle_member
+from workbench.runs.folder import in_words, is_shipped, middle_member
 
 SUBJECTS = {"pair": "Pair", "sentences": "Sentences", "text": "Text"}
 GOOD, BAD = "The cats near the tree like the ball.", "The cats near the tree likes the ball."

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from workbench.errors import InputError
-from workbench.files import write_bytes
+from workbench.io import write_bytes
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from apps.study_report.style import STYLE
 from apps.verbs.scaling_tables import TITLES, figure, span
-from workbench.files import write_json, write_text
+from workbench.console import records, save_picture, save_table
 from workbench.html_page import document, html
-from workbench.outputs import records, save_picture, save_table
+from workbench.io import write_json, write_text
 
 if TYPE_CHECKING:
-    from workbench.evals.scaling.study import ScalingStudy
+    from workbench.scaling.study import ScalingStudy
 
 _MORE = "\nsection img { max-width: 100%; height: auto; background: white; border-radius: 8px; }"
 

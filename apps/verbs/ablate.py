@@ -4,8 +4,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.interp.ablation.pruning import PruningCurve
-    from workbench.interp.ablation.result import AblationResult
+    from workbench.interp.ablation import AblationResult
+    from workbench.interp.importance import PruningCurve
 
 EXAMPLES = """\
 examples:
@@ -44,15 +44,12 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the files; returns the exit code."""
     from pathlib import Path
 
-    from workbench.interp.ablation.effect import ablation_effect
-    from workbench.interp.ablation.importance import head_importance
-    from workbench.interp.ablation.pruning import prune_heads
-    from workbench.interp.parts import all_parts
+    from workbench.console import Progress, clean, out_folder
+    from workbench.interp.ablation import ablation_effect
+    from workbench.interp.components import all_parts
+    from workbench.interp.importance import head_importance, prune_heads
     from workbench.interp.texts import text_batches
-    from workbench.outputs import out_folder
-    from workbench.progress import Progress
-    from workbench.runs.catalogue import load
-    from workbench.tables import clean
+    from workbench.runs.run import load
 
     if args.out:
         out_folder(args.out)
@@ -116,7 +113,7 @@ def _stories(args: argparse.Namespace) -> Any:
 
 def print_effects(found: "AblationResult", importance: Any = None) -> None:
     """Print a row for each ablation, the one that raises the loss most first."""
-    from workbench.tables import print_table
+    from workbench.console import print_table
 
     frame = found.to_frame().sort_values("loss_change", ascending=False, kind="stable")
     header = ["without", "loss", "rise", "95 % interval"]
@@ -148,7 +145,7 @@ def print_effects(found: "AblationResult", importance: Any = None) -> None:
 
 def print_paradigms(found: "AblationResult") -> None:
     """Print a row for each ablation and paradigm that it changes, the greatest loss of accuracy first."""
-    from workbench.tables import print_table
+    from workbench.console import print_table
 
     frame = found.paradigms()
     frame = frame.query("change != 0").sort_values(by="change", kind="stable")
@@ -169,7 +166,7 @@ def print_paradigms(found: "AblationResult") -> None:
 
 def print_curve(curve: "PruningCurve") -> None:
     """Print the loss after each step of pruning, beside random orders."""
-    from workbench.tables import print_table
+    from workbench.console import print_table
 
     rows = [
         [f"{100 * share:.0f} %", f"{loss:.3f}", f"{other:.3f}", ", ".join(part.label for part in taken)]
@@ -186,8 +183,8 @@ def _interval(low: float, high: float, digits: int) -> str:
 
 def save(folder: Any, about: dict[str, Any], found: "AblationResult", importance: Any, curve: Any) -> None:
     """Write each table as parquet, all of them as JSON, and a picture of each."""
-    from workbench.files import write_json
-    from workbench.outputs import records, save_picture, save_table
+    from workbench.console import records, save_picture, save_table
+    from workbench.io import write_json
 
     tables: dict[str, Any] = {"effects": found.to_frame()}
     if found.pairs is not None:

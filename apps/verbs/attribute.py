@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.interp.direct.lens_result import LensCurve, LensLoss, LensReading
+    from workbench.interp.lens import LensCurve, LensLoss, LensReading
 
 EXAMPLES = """\
 examples:
@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Attribute, print the tables, write the files; returns the exit code."""
+    from workbench.console import out_folder
     from workbench.errors import InputError
-    from workbench.outputs import out_folder
-    from workbench.runs.catalogue import load
+    from workbench.runs.run import load
 
     asked = [name for name in ("good", "paradigm", "prompt", "text") if getattr(args, name) is not None]
     if len(asked) != 1:
@@ -77,9 +77,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _pair(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
-    from workbench.interp.direct.lens_curve import lens_curve
-    from workbench.interp.direct.pair import attribute_pair
-    from workbench.tables import clean
+    from workbench.console import clean
+    from workbench.interp.attribution import attribute_pair
+    from workbench.interp.lens import lens_curve
 
     good, bad = (args.good, args.bad) if args.paradigm is None else _chosen(args)
     reading = {"protocol": args.protocol, "pll": args.pll}
@@ -118,9 +118,9 @@ def _chosen(args: argparse.Namespace) -> tuple[str, str]:
 
 
 def _prompt(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
-    from workbench.interp.direct.lens_curve import answer_curve
-    from workbench.interp.direct.logits import attribute_logits
-    from workbench.tables import clean
+    from workbench.console import clean
+    from workbench.interp.attribution import attribute_logits
+    from workbench.interp.lens import answer_curve
 
     found = attribute_logits(
         opened, args.prompt, args.right, args.wrong, neurons=args.neurons, biases=args.biases
@@ -139,9 +139,9 @@ def _prompt(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _text(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
-    from workbench.interp.direct.lens import logit_lens
-    from workbench.interp.direct.pair import attribute_text
-    from workbench.tables import clean
+    from workbench.console import clean
+    from workbench.interp.attribution import attribute_text
+    from workbench.interp.lens import logit_lens
 
     reading = {"protocol": args.protocol, "pll": args.pll}
     found = attribute_text(
@@ -166,7 +166,7 @@ def _print_parts(components: Any, sums: list[tuple[str, Any, float, float]], top
 
     import numpy as np
 
-    from workbench.tables import print_table
+    from workbench.console import print_table
 
     order = np.argsort(-np.abs(sums[0][1]), kind="stable")
     rows = [[components[i].label, *[f"{values[i]:+.3f}" for _, values, _, _ in sums]] for i in order[:top]]
@@ -191,10 +191,9 @@ def _lenses(opened: Any, args: argparse.Namespace) -> list[Any]:
 def _tuned(opened: Any, args: argparse.Namespace) -> Any:
     import time
 
+    from workbench.console import Progress, clean, clock
     from workbench.errors import WorkbenchError
-    from workbench.interp.direct.tuned_lens import ABOUT, load_tuned_lens, train_tuned_lens
-    from workbench.progress import Progress, clock
-    from workbench.tables import clean
+    from workbench.interp.lens import ABOUT, load_tuned_lens, train_tuned_lens
 
     folder = opened.results / "tuned_lens" / f"step-{opened.step:06}"
     if (folder / ABOUT).is_file():
@@ -224,7 +223,7 @@ def _tuned(opened: Any, args: argparse.Namespace) -> Any:
 
 
 def _print_curves(curves: "list[LensCurve]", names: tuple[str, str]) -> None:
-    from workbench.tables import print_table
+    from workbench.console import print_table
 
     if not curves:
         return
@@ -240,7 +239,7 @@ def _print_curves(curves: "list[LensCurve]", names: tuple[str, str]) -> None:
 def _print_readings(seen: "list[LensReading]") -> None:
     import numpy as np
 
-    from workbench.tables import print_table
+    from workbench.console import print_table
 
     if not seen:
         return
@@ -267,10 +266,9 @@ def _named(found: "list[LensCurve] | list[LensReading] | list[LensLoss]") -> dic
 def _write(results: dict[str, Any], name: str, args: argparse.Namespace) -> None:
     from pathlib import Path
 
-    from workbench.files import write_json
-    from workbench.interp.direct.lens_result import LensCurve
-    from workbench.outputs import records, save_picture, save_table
-    from workbench.tables import clean
+    from workbench.console import clean, records, save_picture, save_table
+    from workbench.interp.lens import LensCurve
+    from workbench.io import write_json
 
     folder = Path(args.out)
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "top", "quiet", "run")}

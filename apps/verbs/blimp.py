@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.evals.result import BlimpResult
+    from workbench.evals.blimp import BlimpResult
 
 EXAMPLES = """\
 examples:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from workbench.data.pairs import open_pairs
     from workbench.evals.blimp import blimp
     from workbench.evals.protocols import find_protocol
-    from workbench.runs.catalogue import load
+    from workbench.runs.run import load
 
     find_protocol(args.protocol, pll=args.pll)
     opened = load(args.run)
@@ -79,7 +79,7 @@ class PairProgress:
     """A progress line with pairs/s and the time left."""
 
     def __init__(self, name: str, quiet: bool = False) -> None:
-        from workbench.progress import Progress
+        from workbench.console import Progress
 
         self._line = Progress(name, quiet=quiet)
         self._began = time.monotonic()
@@ -91,7 +91,7 @@ class PairProgress:
         self._line.close()
 
     def __call__(self, done: int, total: int) -> None:
-        from workbench.progress import clock
+        from workbench.console import clock
 
         if not self._line.due():
             return
@@ -108,8 +108,8 @@ def print_result(result: "BlimpResult", by: str = "phenomenon") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from workbench.evals.intervals import Share
-    from workbench.tables import clean
+    from workbench.console import clean
+    from workbench.stats import Share
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     width = 24 if console.width >= 88 else 16

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from workbench.interp.components.matrix_result import ComponentMatrix
+    from workbench.interp.matrix import ComponentMatrix
 
 EXAMPLES = """\
 examples:
@@ -69,13 +69,12 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the files; returns the exit code."""
     from apps.verbs import circuit_tables as tables
     from apps.verbs.blimp import PairProgress
+    from workbench.console import clean, out_folder
     from workbench.data.pairs import open_pairs
     from workbench.errors import ConfigError, InputError
-    from workbench.interp.components.matrix import component_matrix
-    from workbench.interp.parts import find_parts
-    from workbench.outputs import out_folder
-    from workbench.runs.catalogue import load
-    from workbench.tables import clean
+    from workbench.interp.components import find_parts
+    from workbench.interp.matrix import component_matrix
+    from workbench.runs.run import load
 
     if args.top < 1:
         raise InputError(f"--top must be at least 1; found {args.top}.")
@@ -103,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     if args.smallest:
         _smallest(args, opened, pairs, paradigms or [], folder)
     if others:
-        from workbench.interp.components.family import component_family
+        from workbench.interp.matrix import component_family
 
         with Share("family", args.quiet) as progress:
             family = component_family(
@@ -122,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
         }
         _save(folder, frames, {"family": family})
     if steps is not None:
-        from workbench.interp.components.history import component_history
+        from workbench.interp.matrix import component_history
 
         with Share("checkpoints", args.quiet) as progress:
             history = component_history(
@@ -142,7 +141,7 @@ class Share:
     def __init__(self, name: str, quiet: bool = False) -> None:
         import time
 
-        from workbench.progress import Progress
+        from workbench.console import Progress
 
         self._line, self._clock, self._began = Progress(name, quiet=quiet), time.monotonic, time.monotonic()
 
@@ -153,7 +152,7 @@ class Share:
         self._line.close()
 
     def __call__(self, done: int, total: int) -> None:
-        from workbench.progress import clock
+        from workbench.console import clock
 
         if self._line.due() and done:
             passed = self._clock() - self._began
@@ -166,7 +165,7 @@ def _words(given: "Sequence[str] | None") -> list[str] | None:
 
 def _steps(given: str | None, opened: Any) -> list[int] | None:
     from workbench.errors import ConfigError, shown
-    from workbench.interp.components.history import history_steps
+    from workbench.interp.matrix import history_steps
 
     if given is None:
         return None
@@ -178,9 +177,9 @@ def _steps(given: str | None, opened: Any) -> list[int] | None:
 def _others(family: str | None, opened: Any) -> list[Any]:
     """The runs of a folder that have a checkpoint, this one first."""
     from workbench.errors import RunError
-    from workbench.runs.catalogue import load
     from workbench.runs.checkpoint import checkpoint_steps
     from workbench.runs.folder import run_folders, runs_root
+    from workbench.runs.run import load
 
     if family is None:
         return []
@@ -197,7 +196,7 @@ def _others(family: str | None, opened: Any) -> list[Any]:
 def _smallest(
     args: argparse.Namespace, opened: Any, pairs: Any, paradigms: "Sequence[str]", folder: Any
 ) -> None:
-    from workbench.interp.components.smallest import smallest_circuit
+    from workbench.interp.circuit import smallest_circuit
 
     for paradigm in paradigms:
         with Share(paradigm, args.quiet) as progress:
@@ -216,7 +215,7 @@ def _kept(folder: Any) -> Any:
 
 
 def _save_matrix(folder: Any, found: "ComponentMatrix") -> None:
-    from workbench.outputs import save_picture
+    from workbench.console import save_picture
 
     found.save(folder)
     shown = "ablate" if "ablate" in found.methods else found.methods[0]
@@ -232,7 +231,7 @@ def _save_matrix(folder: Any, found: "ComponentMatrix") -> None:
 
 def _save(folder: Any, frames: dict[str, Any], drawn: dict[str, Any]) -> None:
     """Tables as parquet, results as pictures; nothing without a folder."""
-    from workbench.outputs import save_picture, save_table
+    from workbench.console import save_picture, save_table
 
     if folder is None:
         return

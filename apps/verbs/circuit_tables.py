@@ -2,12 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.tables import clean, print_table
+from workbench.console import clean, print_table
 
 if TYPE_CHECKING:
-    from workbench.interp.components.family import ComponentFamily
-    from workbench.interp.components.history import ComponentHistory
-    from workbench.interp.components.matrix_result import ComponentMatrix
+    from workbench.interp.matrix import ComponentFamily, ComponentHistory, ComponentMatrix
 
 DETAILED = 3
 """So many paradigms get a table each; more get a line each."""

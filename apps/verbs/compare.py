@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.evals.comparison.result import Comparison
+    from workbench.evals.comparison import Comparison
 
 EXAMPLES = """\
 examples:
@@ -33,10 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write; returns the exit code."""
-    from workbench.evals.comparison.compare import compare
-    from workbench.files import write_text
-    from workbench.outputs import out_folder, save_table
-    from workbench.progress import Progress
+    from workbench.console import Progress, out_folder, save_table
+    from workbench.evals.comparison import compare
+    from workbench.io import write_text
 
     out = out_folder(args.out) if args.out else None
     line = Progress("compare", quiet=args.quiet)
@@ -69,7 +68,7 @@ def _plain(frame: Any) -> Any:
 
 def print_comparison(found: "Comparison", by: str = "row") -> None:
     """The table, what the intervals mean, and what to keep in mind."""
-    from workbench.tables import clean, print_table
+    from workbench.console import clean, print_table
 
     order = sorted(found.rows.index, key=found.place)
     if by == "phenomenon":
@@ -103,7 +102,7 @@ _HEADER = (
 
 
 def _line(found: "Comparison", row: str) -> tuple[object, ...]:
-    from workbench.progress import short
+    from workbench.console import short
 
     line = found.rows.loc[row]
 

@@ -22,8 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Copy; returns the exit code."""
+    from workbench.console import clean
     from workbench.runs.foreign import copy_run
-    from workbench.tables import clean
 
     made = copy_run(args.run, Path(args.folder))
     print(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
-    from workbench.evals.result import BlimpResult
+    from workbench.evals.blimp import BlimpResult
 
 EXAMPLES = """\
 examples:
@@ -63,8 +63,8 @@ def _train(path: Path, width: int, seconds: float) -> int:
 
     from training.config import resolve
     from training.session import resume, train
-    from workbench.runs.catalogue import summarise
     from workbench.runs.folder import CONFIG
+    from workbench.runs.run import summarise
 
     if not (path / CONFIG).exists():
         settings = resolve(
@@ -89,13 +89,12 @@ def _train(path: Path, width: int, seconds: float) -> int:
 
 def _score(path: Path) -> "BlimpResult":
     """The member's decisions on the embedded pairs; from its folder if they are there."""
+    from workbench.console import Progress
     from workbench.data.pairs import open_pairs
     from workbench.errors import WorkbenchError
-    from workbench.evals.blimp import blimp
-    from workbench.evals.result import BlimpResult
-    from workbench.progress import Progress
+    from workbench.evals.blimp import BlimpResult, blimp
     from workbench.runs.card import write_card
-    from workbench.runs.catalogue import load
+    from workbench.runs.run import load
 
     opened, pairs = load(path), open_pairs(None)
     for file in sorted((path / "blimp").glob(f"{opened.step:06d}-native-embedded.json")):
@@ -120,8 +119,8 @@ def _score(path: Path) -> "BlimpResult":
 
 def _compare(results: "dict[Path, BlimpResult]") -> None:
     """Print size and figures of each model, then its accuracy by phenomenon."""
-    from workbench.runs.catalogue import summarise
-    from workbench.tables import number, print_table
+    from workbench.console import number, print_table
+    from workbench.runs.run import summarise
 
     print("\nThe family, trained on embedded stories for the same time\n")
     rows = []

@@ -46,14 +46,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the summaries; returns the exit code."""
     from workbench.errors import ConfigError, nearest
-    from workbench.interp.components.matrix import METHODS
+    from workbench.interp.matrix import METHODS
 
     methods = tuple(word.strip() for word in args.methods.split(",") if word.strip())
     for word in methods:
         if word not in METHODS:
             raise ConfigError(f"--methods: {word!r} is none. {nearest(word, METHODS)}")
-    from workbench.interp.summary.make import Wish
-    from workbench.runs.catalogue import load
+    from workbench.interp.summary import Wish
+    from workbench.runs.run import load
 
     wish = Wish(args.limit, methods, args.stories, args.seed)
     opened = [load(name) for name in args.runs]
@@ -68,10 +68,8 @@ def _explain(opened: Any, step: int, wish: Any, args: argparse.Namespace) -> boo
     """One checkpoint's summary; whether there was anything to do."""
     import time
 
-    from workbench.interp.summary.make import find_material, make_summary, wanted
-    from workbench.interp.summary.saved import is_up_to_date, save_summary
-    from workbench.progress import Progress, clock
-    from workbench.tables import clean
+    from workbench.console import Progress, clean, clock
+    from workbench.interp.summary import find_material, is_up_to_date, make_summary, save_summary, wanted
 
     one = opened if step == opened.step else opened.at(step)
     material = find_material(one, args.data)

@@ -45,8 +45,8 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"--{name} must be at least 1; found {getattr(args, name)}.")
     import sys
 
-    from workbench.runs.catalogue import load
-    from workbench.seeds import derive
+    from workbench.runs.run import load
+    from workbench.stats import derive
 
     model = load(args.run).model
     room = model.config.n_ctx - len(model.to_tokens(args.prompt, truncate=True)[0])

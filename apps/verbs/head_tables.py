@@ -2,12 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workbench.tables import number, print_table
+from workbench.console import number, print_table
 
 if TYPE_CHECKING:
-    from workbench.interp.heads.composition import Composition
-    from workbench.interp.heads.result import HeadScores
-    from workbench.interp.parts import Part
+    from workbench.interp.components import Part
+    from workbench.interp.heads import Composition, HeadScores
 
 SEEN = 5
 """Tokens that occur so often in the stories read may be in the pairs of circuits."""
@@ -22,7 +21,7 @@ def circuit_frame(model: Any, heads: Any, unigram: Any, count: int, tick: Any = 
     import numpy as np
     import pandas as pd
 
-    from workbench.interp.heads.circuits import ov_circuit, qk_circuit, top_pairs
+    from workbench.interp.heads import ov_circuit, qk_circuit, top_pairs
 
     among = np.flatnonzero(unigram >= SEEN)
     if not len(among):

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workbench.interp.heads.result import HeadScores
+    from workbench.interp.heads import HeadScores
 
 EXAMPLES = """\
 examples:
@@ -59,16 +59,19 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from apps.verbs.head_tables import circuit_frame, print_card, print_circuits, print_composition
+    from workbench.console import Progress, clean, out_folder
     from workbench.errors import ConfigError, InputError
-    from workbench.interp.heads.composition import composition
-    from workbench.interp.heads.scores import head_scores
-    from workbench.interp.heads.token_sets import find_names, name_ids, punctuation_ids, unigram_counts
-    from workbench.interp.parts import find_parts
+    from workbench.interp.components import find_parts
+    from workbench.interp.heads import (
+        composition,
+        find_names,
+        head_scores,
+        name_ids,
+        punctuation_ids,
+        unigram_counts,
+    )
     from workbench.interp.texts import story_rows
-    from workbench.outputs import out_folder
-    from workbench.progress import Progress
-    from workbench.runs.catalogue import load
-    from workbench.tables import clean
+    from workbench.runs.run import load
 
     if args.stories < 2:
         raise ConfigError(f"--stories must be 2 or more, for intervals; found {args.stories}.")
@@ -192,8 +195,8 @@ def save(
     found: "HeadScores", folder: Any, about: dict[str, Any], pairs: Any = None, mixed: Any = None
 ) -> None:
     """Write the tables, the classes and the picture."""
-    from workbench.files import write_json
-    from workbench.outputs import records, save_picture, save_table
+    from workbench.console import records, save_picture, save_table
+    from workbench.io import write_json
 
     tables = {"heads": found.to_frame(), "offsets": found.profile_frame()}
     save_table(folder / "scores.parquet", tables["heads"])

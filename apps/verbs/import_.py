@@ -25,9 +25,9 @@ def run(args: argparse.Namespace) -> int:
     """Import; returns the exit code."""
     import sys
 
-    from workbench.model.convert.folder import weight_files
+    from workbench.console import clean
+    from workbench.model.hf.convert import weight_files
     from workbench.runs.foreign import import_run
-    from workbench.tables import clean
 
     source = Path(args.folder)
     if sys.stderr.isatty() and source.is_dir():

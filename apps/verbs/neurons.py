@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-    from workbench.interp.neurons.examples_result import NeuronExamples
+    from workbench.interp.neurons.examples import NeuronExamples
 
 EXAMPLES = """\
 examples:
@@ -56,10 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, print tables or a card, write the files; returns the exit code."""
+    from workbench.console import out_folder
     from workbench.errors import ConfigError
-    from workbench.interp.parts import find_parts
-    from workbench.outputs import out_folder
-    from workbench.runs.catalogue import load
+    from workbench.interp.components import find_parts
+    from workbench.runs.run import load
 
     for name, least in (("tokens", 1), ("stories", 2), ("top", 1)):
         if getattr(args, name) < least:
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(found.to_text(colour=sys.stdout.isatty()))
     if args.out:
-        from workbench.tables import clean
+        from workbench.console import clean
 
         (_save_survey if args.neuron is None else _save_card)(found, args, str(opened))
         print(f"\nsaved: {clean(args.out)}")
@@ -88,7 +88,7 @@ class _Line:
     """A progress line whose stages follow each other, each with its rate and time left."""
 
     def __init__(self, name: str, quiet: bool) -> None:
-        from workbench.progress import Progress
+        from workbench.console import Progress
 
         self._line = Progress(name, quiet=quiet)
 
@@ -100,7 +100,7 @@ class _Line:
 
     def stage(self, unit: str, total: int | None = None) -> Callable[[int, int], None]:
         """What to pass as `progress`."""
-        from workbench.progress import clock
+        from workbench.console import clock
 
         began = time.monotonic()
 
@@ -148,9 +148,9 @@ def _examples(opened: Any, searched: Any, args: argparse.Namespace, line: _Line,
 
 def _survey(opened: Any, searched: Any, held_out: list[str], args: argparse.Namespace, line: _Line) -> Any:
     """Examples, a frame of all neurons, labels (or None)."""
-    from workbench.interp.ablation.effect import ablation_effect
+    from workbench.interp.ablation import ablation_effect
+    from workbench.interp.neurons.attribution import estimated_effects
     from workbench.interp.neurons.labels import label_neurons
-    from workbench.interp.neurons.loss import estimated_effects
 
     found = _examples(opened, searched, args, line, layers=args.layer)
     frame, labels = found.to_frame(), None
@@ -173,9 +173,9 @@ def _survey(opened: Any, searched: Any, held_out: list[str], args: argparse.Name
 
 
 def _card(opened: Any, searched: Any, held_out: list[str], args: argparse.Namespace, line: _Line) -> Any:
+    from workbench.interp.components import find_parts
     from workbench.interp.neurons.card import neuron_card
     from workbench.interp.neurons.labels import label_neurons
-    from workbench.interp.parts import find_parts
 
     layer = find_parts(opened.model.config, args.neuron)[0].layer
     examples = _examples(opened, searched, args, line, layers=[layer], count=args.top)
@@ -196,7 +196,7 @@ def _card(opened: Any, searched: Any, held_out: list[str], args: argparse.Namesp
 
 
 def _print_survey(opened: Any, survey: Any, top: int) -> None:
-    from workbench.tables import clean, print_table
+    from workbench.console import clean, print_table
 
     found, frame, labels = survey
     print(f"{clean(opened)}: {len(frame):,} neurons over {found.tokens:,} tokens of {found.n_rows:,} stories")
@@ -266,8 +266,8 @@ def _save_survey(found: Any, args: argparse.Namespace, name: str) -> None:
     """Write all neurons, all strongest passages, the settings and pictures."""
     from pathlib import Path
 
-    from workbench.files import write_json
-    from workbench.outputs import records, save_picture, save_table
+    from workbench.console import records, save_picture, save_table
+    from workbench.io import write_json
 
     examples, frame, labels = found
     folder = Path(args.out)
@@ -285,8 +285,8 @@ def _save_card(card: Any, args: argparse.Namespace, name: str) -> None:
     """Write the card as a page, its passages, its numbers and its histogram."""
     from pathlib import Path
 
-    from workbench.files import write_json, write_text
-    from workbench.outputs import save_picture, save_table
+    from workbench.console import save_picture, save_table
+    from workbench.io import write_json, write_text
 
     folder = Path(args.out)
     write_text(folder / "card.html", card.to_html())

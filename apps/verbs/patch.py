@@ -88,8 +88,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Patch, print the largest effects, write the files; returns the exit code."""
     from apps.verbs import patch_tables
-    from workbench.outputs import out_folder
-    from workbench.runs.catalogue import load
+    from workbench.console import out_folder
+    from workbench.runs.run import load
 
     _refuse(args)
     folder = None if args.out is None else out_folder(args.out)
@@ -155,7 +155,7 @@ def _measured(opened: Any, args: argparse.Namespace, tick: Any) -> tuple[str, An
     options = {"right": args.right, "wrong": args.wrong, "direction": args.direction, "metric": args.metric}
     sites = {"site": args.site or "resid_pre", "by_position": not args.whole}
     if args.check:
-        from workbench.interp.patching.check import check_attribution, check_edges
+        from workbench.interp.gradients import check_attribution, check_edges
 
         steps = (0, 5 if args.steps is None else args.steps)
         if args.path or args.edges:
@@ -166,23 +166,23 @@ def _measured(opened: Any, args: argparse.Namespace, tick: Any) -> tuple[str, An
             *prompts, steps=steps, cells=args.cells, tick=tick, **sites, **options
         )
     if args.edges:
-        from workbench.interp.patching.edges import edge_attribution
+        from workbench.interp.gradients import edge_attribution
 
         return "edges", edge_attribution(*prompts, steps=args.steps or 0, **options)
     if args.path:
-        from workbench.interp.patching.paths import path_patch
+        from workbench.interp.paths import path_patch
 
         how = {"by_position": args.by_position, "together": args.together, "through_mlps": args.through_mlps}
         return "paths", path_patch(
             *prompts, receivers=args.path, senders=args.senders, tick=tick, **how, **options
         )
     if args.gradient:
-        from workbench.interp.patching.attribution import attribution_patch
+        from workbench.interp.gradients import attribution_patch
 
         return "patches", attribution_patch(*prompts, steps=args.steps or 0, **sites, **options)
     import warnings
 
-    from workbench.interp.patching.sweep import patch
+    from workbench.interp.patching import patch
     from workbench.interp.texts import text_batches
 
     if args.values == "mean":
@@ -196,7 +196,7 @@ def _measured(opened: Any, args: argparse.Namespace, tick: Any) -> tuple[str, An
 def _alignment(prompts: tuple[Any, str, str], args: argparse.Namespace) -> Any:
     """The proposed matching with the user's changes, printed; None without --align."""
     from workbench.errors import ConfigError
-    from workbench.interp.patching.alignment import align
+    from workbench.interp.prompts import align
 
     if not args.align:
         return None
@@ -216,7 +216,7 @@ class _Line:
     """A progress line with the time left, fed with shares of the work."""
 
     def __init__(self, name: str, quiet: bool) -> None:
-        from workbench.progress import Progress
+        from workbench.console import Progress
 
         self._line, self._began = Progress(name, quiet=quiet), time.monotonic()
 
@@ -227,7 +227,7 @@ class _Line:
         self._line.close()
 
     def _tick(self, share: float) -> None:
-        from workbench.progress import clock
+        from workbench.console import clock
 
         if self._line.due() and share > 0:
             gone = time.monotonic() - self._began
@@ -235,8 +235,8 @@ class _Line:
 
 
 def _write(folder: Any, name: str, found: Any, args: argparse.Namespace) -> None:
-    from workbench.files import write_json
-    from workbench.outputs import save_picture, save_table
+    from workbench.console import save_picture, save_table
+    from workbench.io import write_json
 
     save_table(folder / f"{name}.parquet", found.to_frame())
     about = {key: value for key, value in vars(args).items() if key not in ("out", "top", "quiet")}

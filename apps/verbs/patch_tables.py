@@ -3,13 +3,12 @@
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from workbench.tables import print_table
+from workbench.console import print_table
 
 if TYPE_CHECKING:
-    from workbench.interp.patching.check import AttributionCheck
-    from workbench.interp.patching.edges import EdgeAttribution
-    from workbench.interp.patching.path_result import PathPatchResult
-    from workbench.interp.patching.result import PatchResult
+    from workbench.interp.gradients import AttributionCheck, EdgeAttribution
+    from workbench.interp.patching import PatchResult
+    from workbench.interp.paths import PathPatchResult
 
 NOTHING = "\nNo patch changes anything: do the two prompts differ in a place that the answer can see?"
 

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table or the preset; returns the exit code."""
-    from workbench.model.presets import PRESETS, preset
+    from workbench.model.config import PRESETS, preset
 
     shapes = {name: preset(name) for name in ([args.name] if args.name else PRESETS)}
     if args.json:
@@ -65,7 +65,7 @@ def _table(shapes: dict[str, "ModelConfig"]) -> None:
     import shutil
     import sys
 
-    from workbench.tables import print_table
+    from workbench.console import print_table
 
     header, rows = wide_form(shapes)
     width = sum(max(map(len, column)) + 2 for column in zip(header, *rows, strict=True)) - 2
@@ -129,9 +129,9 @@ def compact_form(shapes: dict[str, "ModelConfig"]) -> tuple[list[str], list[list
 
 def _exact(shapes: dict[str, "ModelConfig"]) -> None:
     """Parameters of each part, beside the published total."""
-    from workbench.model.counting import count_parameters
-    from workbench.model.presets import SOURCES
-    from workbench.tables import print_table
+    from workbench.console import print_table
+    from workbench.model.config import SOURCES
+    from workbench.model.size import count_parameters
 
     parts = {name: count_parameters(shape) for name, shape in shapes.items()}
     kinds = list(next(iter(parts.values())))
@@ -154,9 +154,9 @@ def _one(name: str, shape: "ModelConfig") -> None:
     """A preset whole."""
     from textwrap import fill
 
-    from workbench.model.counting import count_parameters
-    from workbench.model.presets import PRESETS, SOURCES
-    from workbench.tables import clean
+    from workbench.console import clean
+    from workbench.model.config import PRESETS, SOURCES
+    from workbench.model.size import count_parameters
 
     source = SOURCES.get(name)
     total = shape.n_params
@@ -190,8 +190,8 @@ def _one(name: str, shape: "ModelConfig") -> None:
 
 
 def _record(name: str, shape: "ModelConfig") -> dict[str, Any]:
-    from workbench.model.counting import count_parameters
-    from workbench.model.presets import SOURCES
+    from workbench.model.config import SOURCES
+    from workbench.model.size import count_parameters
 
     source = SOURCES.get(name)
     return {
@@ -228,13 +228,13 @@ def _kind(shape: "ModelConfig") -> str:
 
 
 def _tokenizer(name: str) -> str:
-    from workbench.model.presets import SOURCES
+    from workbench.model.config import SOURCES
 
     return SOURCES[name].tokenizer if name in SOURCES else "–"
 
 
 def _embedding(shape: "ModelConfig") -> int:
-    from workbench.model.counting import count_parameters
+    from workbench.model.size import count_parameters
 
     return count_parameters(shape)["embedding"]
 

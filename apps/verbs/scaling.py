@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.amounts import amount
+from workbench.settings import amount
 
 if TYPE_CHECKING:
-    from workbench.evals.scaling.optimum import Optimum
-    from workbench.evals.scaling.study import ScalingStudy
+    from workbench.scaling.optimum import Optimum
+    from workbench.scaling.study import ScalingStudy
 
 EXAMPLES = """\
 examples:
@@ -86,8 +86,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fit, print, write; returns the exit code."""
     from apps.verbs.scaling_tables import print_study
+    from workbench.console import out_folder
     from workbench.errors import ConfigError
-    from workbench.outputs import out_folder
 
     if args.out:
         out_folder(args.out)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     critical = _critical_batch(args)
     if args.out:
         from apps.scaling_report.write import write_report
-        from workbench.tables import clean
+        from workbench.console import clean
 
         write_report(Path(args.out), study, best, predictions, critical)
         print(f"\nsaved: {clean(args.out)}")
@@ -114,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fit(args: argparse.Namespace) -> "ScalingStudy":
-    from workbench.evals.scaling.study import scaling
-    from workbench.progress import Progress
+    from workbench.console import Progress
+    from workbench.scaling.study import scaling
 
     line = Progress(Path(args.source).name or str(args.source), quiet=args.quiet)
 
@@ -141,7 +141,7 @@ def _optima(study: "ScalingStudy", budgets: list[float], args: argparse.Namespac
 
     from apps.verbs.scaling_tables import print_optima
     from workbench.errors import InputError
-    from workbench.evals.scaling.optimum import best_for_flops, best_for_hours, covered_span
+    from workbench.scaling.optimum import best_for_flops, best_for_hours, covered_span
 
     fit = study.fits.get("parametric")
     asked = bool(budgets or args.hours)
@@ -175,12 +175,10 @@ def _optima(study: "ScalingStudy", budgets: list[float], args: argparse.Namespac
 
 def _speed(study: "ScalingStudy", args: argparse.Namespace) -> Any:
     """Tokens a second here, of the smallest, a middle and the largest of the runs' shapes."""
+    from workbench.console import Progress, clean, short
     from workbench.errors import ConfigError
-    from workbench.evals.scaling.collect import config_of
-    from workbench.evals.scaling.throughput import measure_speed
-    from workbench.progress import Progress, short
     from workbench.runs.folder import read_config
-    from workbench.tables import clean
+    from workbench.scaling.points import config_of, measure_speed
 
     root = Path(args.source)
     if not root.is_dir():
@@ -245,7 +243,7 @@ def _shape(text: str, args: argparse.Namespace) -> tuple[dict[str, Any], float]:
 def _predict(study: "ScalingStudy", shapes: list[Any], args: argparse.Namespace) -> list[Any]:
     from apps.verbs.scaling_tables import print_predictions
     from workbench.errors import ConfigError, InputError
-    from workbench.evals.scaling.predictions import family_config, predict_run, save_predictions
+    from workbench.scaling.study import family_config, predict_run, save_predictions
 
     if not shapes:
         return []
@@ -262,13 +260,13 @@ def _predict(study: "ScalingStudy", shapes: list[Any], args: argparse.Namespace)
 
 def _check(args: argparse.Namespace) -> int:
     from apps.verbs.scaling_tables import print_checked
-    from workbench.evals.scaling.predictions import check_predictions
-    from workbench.outputs import save_picture, save_table
+    from workbench.console import save_picture, save_table
+    from workbench.scaling.study import check_predictions
 
     found = check_predictions(args.source)
     print_checked(found)
     if args.out:
-        from workbench.tables import clean
+        from workbench.console import clean
 
         save_table(Path(args.out) / "checked.parquet", found.to_frame())
         if len(found.table):
@@ -281,7 +279,7 @@ def _critical_batch(args: argparse.Namespace) -> Any:
     if not args.noise:
         return None
     from apps.verbs.scaling_tables import print_critical_batch
-    from workbench.evals.scaling.critical_batch import fit_critical_batch, read_noise
+    from workbench.scaling.laws import fit_critical_batch, read_noise
 
     found = fit_critical_batch(*read_noise(args.noise))
     print_critical_batch(found)

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.tables import clean, print_table
+from workbench.console import clean, print_table
 
 if TYPE_CHECKING:
-    from workbench.evals.scaling.optimum import Optimum
-    from workbench.evals.scaling.study import ScalingStudy
+    from workbench.scaling.optimum import Optimum
+    from workbench.scaling.study import ScalingStudy
 
 TITLES = {
     "power-n": "L(N) = (N_c / N)^alpha_N  (Kaplan et al. 2020)",

@@ -24,13 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the run; returns the exit code."""
+    from workbench.console import clean
     from workbench.runs import folder
-    from workbench.runs.architecture import figures, peculiarities
     from workbench.runs.card import card_text
-    from workbench.runs.catalogue import load
     from workbench.runs.checkpoint import checkpoint_steps
-    from workbench.runs.shipped import is_shipped, shown_name
-    from workbench.tables import clean
+    from workbench.runs.folder import figures, is_shipped, peculiarities, shown_name
+    from workbench.runs.run import load
 
     path, _ = folder.find_run(args.run)
     if args.card:
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lines(values: Mapping[str, object]) -> None:
-    from workbench.tables import clean
+    from workbench.console import clean
 
     for name, value in values.items():
         print(f"  {name:<11} {clean(value)}")
@@ -91,7 +90,7 @@ def _trained(state: Mapping[str, Any], train: Mapping[str, Any]) -> str:
 
 
 def _figures(rows: list[dict[str, Any]]) -> dict[str, str]:
-    from workbench.tables import number
+    from workbench.console import number
 
     found = [row for row in rows if row["kind"] == "eval"]
     if not found:
@@ -110,7 +109,7 @@ def _figures(rows: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def _pairs(scores: dict[str, Any] | None) -> dict[str, str]:
-    from workbench.runs.catalogue import overall_accuracy
+    from workbench.runs.run import overall_accuracy
 
     accuracy = overall_accuracy(scores)
     if scores is None or accuracy is None:
@@ -119,7 +118,7 @@ def _pairs(scores: dict[str, Any] | None) -> dict[str, str]:
 
 
 def _curve(rows: list[dict[str, Any]]) -> None:
-    from workbench.tables import sparkline
+    from workbench.console import sparkline
 
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     if len(losses) > 1:

@@ -42,12 +42,11 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from apps.study_report.page import study_page
+    from workbench.console import Progress, clean
     from workbench.errors import ConfigError
-    from workbench.files import write_json, write_text
-    from workbench.interp.study.study import study
-    from workbench.progress import Progress
-    from workbench.runs.catalogue import load
-    from workbench.tables import clean
+    from workbench.interp.study import study
+    from workbench.io import write_json, write_text
+    from workbench.runs.run import load
 
     if args.limit is not None and args.limit < 2:
         raise ConfigError(f"--limit must be 2 or more, for intervals; found {args.limit}.")
@@ -92,7 +91,7 @@ def print_short(found: dict[str, Any]) -> None:
     from html import unescape
 
     from apps.study_report.page import short
-    from workbench.tables import clean
+    from workbench.console import clean
 
     for sentence in short(found):
         with_ends = re.sub(r' <small class="ci">(.*?)</small>', r" (\1)", sentence)

@@ -129,7 +129,7 @@ def _name(file: Path, assignments: list[str]) -> str:
 
 
 def _with_progress(work: Any, quiet: bool) -> Any:
-    from workbench.progress import Progress
+    from workbench.console import Progress
 
     line = Progress("plan", quiet=quiet)
     try:
@@ -174,9 +174,8 @@ def _launch(out: Path, plan: "Plan", options: Any, quiet: bool) -> int:
 def print_plan(plan: "Plan", out: Path, jobs: int) -> None:
     """The members with sizes and costs, and the sums."""
     from training.sweep.estimate import total_seconds
-    from workbench.progress import short
+    from workbench.console import print_table, short
     from workbench.runs.card import duration
-    from workbench.tables import print_table
 
     print(f"{plan.name}: {len(plan)} member{'s' * (len(plan) != 1)} into {out}")
     if plan.question:
@@ -257,9 +256,8 @@ def _status(path: Path) -> int:
 
     from training.sweep.launchers.cluster import with_jobs
     from training.sweep.status import read_status
-    from workbench.progress import short
+    from workbench.console import clean, number, print_table, short
     from workbench.runs.card import duration
-    from workbench.tables import clean, number, print_table
 
     seen = with_jobs(path, read_status(path))
     found = seen.members
@@ -300,7 +298,7 @@ def _where(one: Any, job: Any) -> str:
 def _list() -> int:
     from training.sweep.plan import make_plan
     from training.sweep.start import SHIPPED
-    from workbench.tables import print_table
+    from workbench.console import print_table
 
     rows = []
     for file in sorted(SHIPPED.glob("*.yaml")):

@@ -8,8 +8,8 @@ from typing import Any
 
 from training.command import add_arguments as add_training
 from training.command import count, settings_of
+from workbench.console import out_folder, save_picture
 from workbench.errors import ConfigError
-from workbench.outputs import out_folder, save_picture
 
 EXAMPLES = """\
 examples:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     folder = out_folder(args.out) if args.out else None
     settings = settings_of(args)
     from training.tune.tuning import tune
-    from workbench.progress import Progress
+    from workbench.console import Progress
 
     progress = Progress("tune", quiet=args.quiet)
     try:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         progress.close()
     print(text(found))
     if folder is not None:
-        from workbench.files import write_json
+        from workbench.io import write_json
 
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "tune.json", found.to_dict())

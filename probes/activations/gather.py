@@ -74,7 +74,7 @@ class Gatherer:
 
 def padded(windows: Sequence[list[int]], pad: int | None, device: Any) -> tuple[Tensor, Tensor | None]:
     """Token ids [batch pos], padded on the right, and where they are none; None if there is no padding."""
-    from workbench.model.tokens import pad_rows
+    from workbench.model.tl import pad_rows
 
     tokens, real = pad_rows(list(windows), pad)
     return tokens.to(device), None if bool(real.all()) else real.to(device)

@@ -14,7 +14,7 @@ def model_key(run: Any, untrained: bool = False) -> str:
 
     Args:
         run: a run, whose manifest knows the hash, or a `HookedTransformer`, whose weights are hashed.
-        untrained: of `workbench.interp.untrained.untrained_copy`; equal for all checkpoints of a run.
+        untrained: of `workbench.interp.texts.untrained_copy`; equal for all checkpoints of a run.
     """
     if untrained:
         config = run.checkpoint.config if hasattr(run, "checkpoint") else run.config

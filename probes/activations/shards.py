@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 
-from workbench.data.cache import cache_root, locked
+from workbench.data.sources import cache_root, locked
 from workbench.errors import DataError
-from workbench.files import read_json, write_bytes, write_json
-from workbench.model.cache_size import in_words
+from workbench.io import read_json, write_bytes, write_json
+from workbench.model.size import in_words
 
 FORMAT = 1
 BUDGET = 8 * 2**30

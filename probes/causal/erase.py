@@ -25,7 +25,7 @@ from probes.fitting.scaling import fit_scaler
 from probes.material import Material
 from probes.result import CONTROL, TASK
 from workbench.errors import InputError
-from workbench.interp.paired import mean_change, ratio_change
+from workbench.stats import mean_change, ratio_change
 
 RANDOMS = 3
 """Random subspaces that effects are averaged over."""

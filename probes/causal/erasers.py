@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.seeds import derive
+from workbench.stats import derive
 
 CORRELATION = 1e-6
 """Correlations of the concept with a whitened direction that are taken for rounding."""

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from probes.causal.intervening import changed
 from workbench.errors import InputError
 from workbench.evals.blimp import blimp
-from workbench.interp.ablation.ablate import on_threads
-from workbench.interp.paired import Change, mean_change, ratio_change
+from workbench.interp.ablation import on_threads
 from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
+from workbench.stats import Change, mean_change, ratio_change
 
 WINDOWS = 256
 """Windows of the corpus that the loss is measured on, unless there is text."""
@@ -100,7 +100,7 @@ def corpus_text(aligned: Any, pad: int | None, most: int = WINDOWS) -> list[Text
         InputError: no window has two tokens.
     """
     from workbench.interp.texts import IGNORED
-    from workbench.model.tokens import pad_rows
+    from workbench.model.tl import pad_rows
 
     rows = [list(map(int, window)) for window in aligned.tokens if len(window) > 1]
     if not rows:

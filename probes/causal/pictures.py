@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workbench.plots.pyplot import need_pyplot, plain
+from workbench.plots.primitives import need_pyplot, plain
 
 COLOURS = {
     "nothing": "0.35", "concept": "#c2462e", "control concept": "#d99a2b", "random subspace": "#2f6db3",

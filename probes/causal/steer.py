@@ -23,7 +23,7 @@ from probes.fitting.logistic import fit_logistic
 from probes.fitting.scaling import fit_scaler
 from probes.material import Material
 from workbench.errors import InputError, nearest
-from workbench.seeds import derive
+from workbench.stats import derive
 
 if TYPE_CHECKING:
     import pandas as pd

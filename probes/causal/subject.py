@@ -49,7 +49,7 @@ def subject_of(
     """
     from probes.sources import find_source
     from probes.tasks import load_task
-    from workbench.runs.catalogue import load
+    from workbench.runs.run import load
 
     run = load(run) if isinstance(run, str) else run
     chosen, config = load_task(task), run.model.config

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from workbench.errors import InputError
-from workbench.seeds import generator
+from workbench.stats import generator
 
 
 def shuffled_labels(label: Int[np.ndarray, " row"], seed: int) -> Int[np.ndarray, " row"]:

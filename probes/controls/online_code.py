@@ -20,7 +20,7 @@ from torch import Tensor
 
 from probes.fitting.logistic import fit_logistic
 from workbench.errors import InputError
-from workbench.seeds import generator
+from workbench.stats import generator
 
 PORTIONS = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.0625, 0.125, 0.25, 0.5, 1.0)
 PENALTIES = (1.0, 30.0, 1000.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 from probes.fitting.logistic import fit_logistic
 from probes.fitting.ridge import fit_ridge
 from workbench.errors import InputError
-from workbench.seeds import generator
+from workbench.stats import generator
 
 GRID = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 FOLDS = 3

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.pyplot import need_pyplot, plain
+from workbench.plots.primitives import need_pyplot, plain
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult

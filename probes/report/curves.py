@@ -7,8 +7,8 @@ import numpy as np
 from probes.activations.hooks import FINAL
 from probes.report.words import layer_name
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED
-from workbench.plots.component_family import COLOURS
-from workbench.plots.pyplot import need_pyplot, plain
+from workbench.plots.components import COLOURS_COMPONENT_FAMILY as COLOURS
+from workbench.plots.primitives import need_pyplot, plain
 
 if TYPE_CHECKING:
     import pandas as pd

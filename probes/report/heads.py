@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from probes.result import MODEL, NOTHING, TASK
-from workbench.plots.pyplot import need_pyplot, plain
+from workbench.plots.primitives import need_pyplot, plain
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult

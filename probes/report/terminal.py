@@ -8,7 +8,7 @@ from probes.report.confusion import confused
 from probes.report.curves import kinds_of, short_title
 from probes.report.words import corpus_line, findings, lookup, place_name, plural, score, with_interval
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED
-from workbench.tables import clean, print_table
+from workbench.console import clean, print_table
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult, RunProbes

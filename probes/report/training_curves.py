@@ -8,7 +8,7 @@ from probes.activations.hooks import FINAL
 from probes.report.curves import BASELINES, DASHES, curve, dress, has_heads, kinds_of
 from probes.report.words import layer_name
 from probes.result import MODEL, NOTHING, TASK
-from workbench.plots.pyplot import need_pyplot
+from workbench.plots.primitives import need_pyplot
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult

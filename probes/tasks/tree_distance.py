@@ -7,7 +7,7 @@ from pathlib import Path
 from probes.conllu import Sentence
 from probes.examples import Document, Item, Task
 from probes.tasks.treebank import sentences
-from workbench.seeds import derive
+from workbench.stats import derive
 
 PAIRS_A_WORD = 3
 """A sentence of n words has n (n - 1) / 2 pairs; of a long one so many for each word are drawn."""

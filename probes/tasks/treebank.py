@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from probes.conllu import Sentence, Word, read_treebank
 from probes.sources import need_limit
-from workbench.seeds import derive
+from workbench.stats import derive
 
 N_EMBEDDED = 2000
 """Sentences when nobody says how many."""

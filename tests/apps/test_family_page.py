@@ -13,8 +13,8 @@ from streamlit.testing.v1 import AppTest
 
 from apps.answers import catalogue, pairs_at_hand
 from training.zoo.make import make_family
-from workbench.runs.shipped import PLACE
-from workbench.runs.shipped import family_folder as installed
+from workbench.runs.folder import PLACE
+from workbench.runs.folder import family_folder as installed
 
 PAGE = Path(__file__).resolve().parents[2] / "apps" / "explorer.py"
 

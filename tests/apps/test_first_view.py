@@ -9,10 +9,8 @@ import numpy as np
 import pytest
 
 from apps.answers import catalogue, explain, opening, sources
-from workbench.interp.summary.make import Wish, make_summary
-from workbench.interp.summary.opening import opening_pair
-from workbench.interp.summary.saved import save_summary
-from workbench.runs.catalogue import load
+from workbench.interp.summary import Wish, make_summary, opening_pair, save_summary
+from workbench.runs.run import load
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 WITHOUT_TORCH = """
@@ -20,7 +18,7 @@ import sys
 from apps.answers import catalogue, opening, sources
 from apps.pages.explain import first
 from apps.entry import page
-from workbench.runs.shipped import family_folder
+from workbench.runs.folder import family_folder
 opened = catalogue.open_checkpoint(family_folder() / sys.argv[1], None)
 known = sources.sources(sources.saved_results(opened.run.path), opened.run.step)
 embedded = next(source for source in known if source.key == "embedded")

@@ -14,8 +14,8 @@ from apps.frame.told import FAILED
 from apps.look.palette import DARK, LIGHT
 from apps.look.written import written
 from workbench.errors import InputError
-from workbench.interp.direct.lens import logit_lens
-from workbench.model.tokens import narrowed, sample
+from workbench.interp.lens import logit_lens
+from workbench.model.tl import narrowed, sample
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 PROMPT = "Once upon a time"

@@ -7,7 +7,7 @@ import pytest
 from page_runs import HOSTILE, HOSTILE_TEXT
 
 import workbench as wb
-from workbench.interp.direct.pair import attribute_pair
+from workbench.interp.attribution import attribute_pair
 
 KINDS = ("html", "markdown", "caption", "error", "warning", "info", "subheader", "code")
 

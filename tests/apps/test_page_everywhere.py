@@ -9,7 +9,7 @@ from hf_folders import make_folder
 import workbench as wb
 from apps.answers import explain
 from apps.charts.component_map import component_map
-from workbench.interp.direct.writers import components
+from workbench.interp.attribution import components
 from workbench.runs.foreign import import_run
 
 OURS = {

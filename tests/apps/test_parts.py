@@ -20,8 +20,8 @@ from apps.look.grid import component_grid
 from apps.look.palette import DARK, LIGHT, palette
 from apps.look.tokens import bare, distinct, side_by_side, visible
 from workbench.errors import RunError
-from workbench.interp.direct.pair import attribute_pair, first_difference
-from workbench.interp.summary.opening import candidates
+from workbench.interp.attribution import attribute_pair, first_difference
+from workbench.interp.summary import candidates
 
 
 class Elements(HTMLParser):

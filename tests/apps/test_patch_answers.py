@@ -16,12 +16,11 @@ from workbench.data.embedded.stories import stories
 from workbench.data.pairs import open_pairs
 from workbench.errors import InputError
 from workbench.evals.blimp import blimp
-from workbench.interp.ablation.ablate import ablated
-from workbench.interp.ablation.effect import ablation_effect
-from workbench.interp.components.matrix import component_matrix
-from workbench.interp.direct.pair import attribute_pair
-from workbench.interp.patching.alignment import align
-from workbench.interp.patching.sweep import patch
+from workbench.interp.ablation import ablated, ablation_effect
+from workbench.interp.attribution import attribute_pair
+from workbench.interp.matrix import component_matrix
+from workbench.interp.patching import patch
+from workbench.interp.prompts import align
 
 GOOD, BAD = "The cats near the tree like the ball.", "The cats near the tree likes the ball."
 EVEN = ("The tree was happy and near.", "The tree was big and near.")

@@ -14,7 +14,7 @@ from apps.look.changes import Changed, changes
 from apps.look.palette import DARK, LIGHT
 from apps.pages.patch.switches import toggled
 from apps.pages.patch.work import Work, clock
-from workbench.interp.ablation.effect import ablation_effect
+from workbench.interp.ablation import ablation_effect
 
 UID = "embedded_anaphor_gender_agreement"
 PAIR = {"page": "patch", "pairs": "embedded", "paradigm": UID}
@@ -64,8 +64,8 @@ def test_switches_stand_in_the_address_and_the_figures_are_the_librarys(page, fe
     run = wb.load(few / "scored")
     pair = next(each for each in wb.embedded_pairs()[UID] if each.pair_id == test.selectbox(key="pair").value)
     from workbench.data.embedded.stories import stories
-    from workbench.interp.ablation.ablate import ablated
-    from workbench.interp.direct.pair import attribute_pair
+    from workbench.interp.ablation import ablated
+    from workbench.interp.attribution import attribute_pair
 
     sentences = (pair.sentence_good, pair.sentence_bad)
     before = attribute_pair(run.model, run.tokenizer, *sentences).difference

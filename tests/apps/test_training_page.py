@@ -16,11 +16,11 @@ from apps.frame.told import FAILED
 from apps.pages.training import stepwise
 from workbench.data.pairs import open_pairs
 from workbench.evals.blimp import blimp
-from workbench.evals.scaling.collect import points_of_runs
-from workbench.evals.scaling.power import fit_power
-from workbench.files import write_text
-from workbench.interp.components.family import component_family
-from workbench.interp.direct.pair import attribute_pair
+from workbench.interp.attribution import attribute_pair
+from workbench.interp.matrix import component_family
+from workbench.io import write_text
+from workbench.scaling.laws import fit_power
+from workbench.scaling.points import points_of_runs
 
 GOOD, BAD = "The cats like the ball.", "The cats likes the ball."
 

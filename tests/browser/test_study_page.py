@@ -12,8 +12,8 @@ from workbench.data.pairs import open_pairs
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     from apps.study_report.page import study_page
-    from workbench.interp.study.study import study
-    from workbench.runs.catalogue import load
+    from workbench.interp.study import study
+    from workbench.runs.run import load
 
     os.environ.setdefault("WORKBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     root = tmp_path_factory.mktemp("report")

@@ -84,13 +84,13 @@ def test_one_paradigm_whole_with_family_and_checkpoints(
     assert kept == {"one@0", "one@12", "twin@12"}
 
     measured = []
-    from workbench.interp.components import matrix as module
+    from workbench.interp import matrix as module
 
     whole = module.component_matrix
     monkeypatch.setattr(module, "component_matrix", lambda *a, **k: measured.append(a) or whole(*a, **k))
     assert call(runs / "one", *words) == out
     assert len(measured) == 1  # the run itself; what was kept is not measured again
-    monkeypatch.setattr("workbench.outputs.save_picture", lambda *_: None)
+    monkeypatch.setattr("workbench.console.save_picture", lambda *_: None)
     call(runs / "one", *words, "--seed", 1)
     assert len(measured) == 5  # other settings
 

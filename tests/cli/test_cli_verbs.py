@@ -292,7 +292,7 @@ def test_presets(workbench):
 
 def test_the_demo(workbench, tmp_path, monkeypatch):
     import apps.verbs.demo as demo
-    from workbench.model.presets import PRESETS
+    from workbench.model.config import PRESETS
 
     monkeypatch.setattr(demo, "WIDTHS", (8, 16))
     monkeypatch.setattr(demo, "STORIES", 200)

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from apps.answers import catalogue, summaries
-from workbench.files import sha256
-from workbench.interp.components.matrix import component_matrix
-from workbench.interp.summary.saved import FORMAT, read_table
-from workbench.runs.catalogue import load
+from workbench.interp.matrix import component_matrix
+from workbench.interp.summary import FORMAT, read_table
+from workbench.io import sha256
+from workbench.runs.run import load
 
 LITTLE = ("--limit", 1, "--stories", 2, "--methods", "direct", "--quiet")
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from apps import cli
-from workbench.interp.heads.token_sets import find_names, name_ids, punctuation_ids
+from workbench.interp.heads import find_names, name_ids, punctuation_ids
 from workbench.interp.texts import story_rows, text_batches
 
 

@@ -15,9 +15,9 @@ import workbench as wb
 from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import load_tokenizer
 from workbench.errors import RunError
-from workbench.model.convert import FAMILIES
+from workbench.model.hf import FAMILIES
 from workbench.runs import foreign
-from workbench.runs.catalogue import list_runs
+from workbench.runs.run import list_runs
 
 NUMBER = {"gpt2": 1, "gpt_neo": 2, "llama": 0, "bert": 0, "roberta": 2}
 MASKED = ("bert", "roberta")

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from apps.verbs.presets import brief
-from workbench.model.counting import count_parameters
-from workbench.model.presets import PRESETS, SOURCES, preset
+from workbench.model.config import PRESETS, SOURCES, preset
+from workbench.model.size import count_parameters
 
 
 def table(out):

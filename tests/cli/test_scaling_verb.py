@@ -40,7 +40,7 @@ def test_laws_and_their_files(scaling, root, tmp_path):
 
 
 def test_budgets_in_flops_and_hours(scaling, root, monkeypatch):
-    from workbench.evals.scaling import throughput
+    from workbench.scaling import points as throughput
 
     monkeypatch.setattr(throughput, "_rate", lambda config, batch, seconds: 1e9 / config.n_params)
     said = scaling(root, "--method", "parametric", "--flops", "3e10", "--hours", "0.005")
@@ -52,7 +52,7 @@ def test_budgets_in_flops_and_hours(scaling, root, monkeypatch):
 
 
 def test_the_speed_is_measured(unchecked):
-    from workbench.evals.scaling.throughput import measure_speed
+    from workbench.scaling.points import measure_speed
 
     told = []
     speed = measure_speed(

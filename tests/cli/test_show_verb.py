@@ -6,7 +6,7 @@ import page_runs
 import pytest
 from hf_folders import make_folder
 
-from workbench.files import write_text
+from workbench.io import write_text
 from workbench.runs.foreign import import_run
 
 

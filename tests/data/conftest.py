@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from workbench.data.corpus import Corpus, open_corpus
-from workbench.data.packed import Packed, PackedSplit
-from workbench.data.packing import pack
+from workbench.data.packing import Packed, PackedSplit, pack
 from workbench.data.tokenizer import train_tokenizer
 
 

@@ -15,11 +15,10 @@ import time
 from pathlib import Path
 
 from workbench.data.corpus import open_corpus
-from workbench.data.packed import open_packed, verify
-from workbench.data.packing import pack
+from workbench.data.packing import open_packed, pack, verify
 from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import DataError
-from workbench.files import sha256
+from workbench.io import sha256
 
 
 def child(work):

@@ -9,8 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.data.batches import Batch, Batches, eval_batches
-from workbench.data.masking import mask_tokens
+from workbench.data.batches import Batch, Batches, eval_batches, mask_tokens
 from workbench.errors import ConfigError, DataError
 
 lengths = st.lists(st.integers(2, 40), min_size=1, max_size=30)

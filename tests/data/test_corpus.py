@@ -170,7 +170,7 @@ def test_separators_across_read_blocks_and_windows_newlines(tmp_path, opened):
 
 
 def test_a_text_without_separators_is_refused_before_it_fills_the_memory(tmp_path, opened, monkeypatch):
-    monkeypatch.setattr("workbench.data.stories_io.LONGEST_STORY", 2**20)
+    monkeypatch.setattr("workbench.data.sources.LONGEST_STORY", 2**20)
     (tmp_path / "novel.txt").write_text("word " * 2**20)
     with pytest.raises(
         DataError, match=r"novel\.txt: no <\|endoftext\|> in 2,097,152 characters; put it between stories"
@@ -352,7 +352,7 @@ def test_pipes_and_unreadable_files_are_refused_at_once(tmp_path, opened, monkey
     def refuse(*args, **kwargs):
         raise PermissionError(13, "Permission denied", str(args[0]))
 
-    monkeypatch.setattr("workbench.data.stories_io.open", refuse, raising=False)
+    monkeypatch.setattr("workbench.data.sources.open", refuse, raising=False)
     with pytest.raises(DataError, match=r"tales\.txt cannot be read: Permission denied\."):
         opened(tmp_path / "tales.txt")
 

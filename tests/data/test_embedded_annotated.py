@@ -1,8 +1,7 @@
 """Embedded stories with what their writer knew: the same letters, and spans that are the words they claim."""
 
 from workbench.data.embedded.annotated import annotated_story
-from workbench.data.embedded.plots import PLOTS
-from workbench.data.embedded.stories import story
+from workbench.data.embedded.stories import PLOTS, story
 
 STORIES = [annotated_story(index, seed, split) for seed, split in ((0, "train"), (3, "validation")) for index in range(150)]  # fmt: skip
 

@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from workbench.data.embedded.grammar import Grammar, finish, read_rules
-from workbench.data.embedded.lexicon import build_classes
+from workbench.data.embedded.grammar import Grammar, build_classes, finish, read_rules
 
 CLASSES = build_classes()
 

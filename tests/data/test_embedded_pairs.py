@@ -5,12 +5,10 @@ from collections import Counter
 
 import pytest
 
-from workbench.data.embedded.lexicon import NAMES, build_classes
-from workbench.data.embedded.pairs import embedded_pairs
-from workbench.data.embedded.paradigms import PARADIGMS
+from workbench.data.embedded.grammar import NAMES, build_classes
+from workbench.data.embedded.pairs import PARADIGMS, embedded_pairs
 from workbench.data.embedded.stories import stories
-from workbench.data.pairs import Pair, open_pairs
-from workbench.data.phenomena import BLIMP
+from workbench.data.pairs import BLIMP, Pair, open_pairs
 from workbench.errors import DataError
 
 CLASSES = build_classes()

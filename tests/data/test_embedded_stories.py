@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from workbench.data.embedded import stories as module
-from workbench.data.embedded.lexicon import NAMES, build_classes
+from workbench.data.embedded.grammar import NAMES, build_classes
 from workbench.data.embedded.stories import split_stories, stories, story
 from workbench.errors import DataError
 

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 import workbench.data.packing as packing
 from workbench.data.corpus import Corpus, open_corpus
-from workbench.data.packed import MANIFEST, dump_manifest, open_packed, verify
-from workbench.data.packing import pack
+from workbench.data.packing import MANIFEST, dump_manifest, open_packed, pack, verify
 from workbench.data.tokenizer import plain_encoder, token_bytes, train_tokenizer
 from workbench.errors import ConfigError, DataError
 

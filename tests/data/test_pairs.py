@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workbench.data.pairs import Pair, PairSet, open_pairs
-from workbench.data.phenomena import BLIMP, phenomenon_of
+from workbench.data.pairs import BLIMP, Pair, PairSet, open_pairs, phenomenon_of
 from workbench.errors import DataError
 
 GOOD = {"sentence_good": "The cat sleeps.", "sentence_bad": "The cat sleep."}

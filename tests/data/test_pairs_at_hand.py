@@ -4,9 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workbench.data.pairs import Pair, open_pairs
-from workbench.data.pairs_at_hand import find_pairs, fitting, holds, paradigm_of
-from workbench.data.phenomena import BLIMP
+from workbench.data.pairs import BLIMP, Pair, find_pairs, fitting, holds, open_pairs, paradigm_of
 
 
 @pytest.fixture(scope="module")

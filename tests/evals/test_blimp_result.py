@@ -9,11 +9,10 @@ from scored_models import small_model
 
 from workbench.data.pairs import open_pairs
 from workbench.errors import DataError, InputError
-from workbench.evals.blimp import blimp, decide
-from workbench.evals.intervals import wilson
+from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.protocols import PROTOCOLS
-from workbench.evals.result import BlimpResult
-from workbench.runs.catalogue import latest_blimp, overall_accuracy
+from workbench.runs.run import latest_blimp, overall_accuracy
+from workbench.stats import wilson
 
 
 def made_result(decisions: dict[str, list[float]], **fields) -> BlimpResult:

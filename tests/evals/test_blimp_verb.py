@@ -8,8 +8,8 @@ from small_runs import masked, small
 from apps.cli import main
 from apps.verbs.blimp import bar
 from training.session import train
-from workbench.evals.result import BlimpResult
-from workbench.runs.catalogue import list_runs, load
+from workbench.evals.blimp import BlimpResult
+from workbench.runs.run import list_runs, load
 
 SHAPE = ("train.steps=2", "model.n_ctx=96")
 

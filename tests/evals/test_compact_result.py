@@ -12,15 +12,15 @@ from workbench.data.embedded.stories import stories
 from workbench.data.pairs import open_pairs
 from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import DataError, InputError
-from workbench.evals.blimp import blimp
-from workbench.evals.compact import (
+from workbench.evals.blimp import (
+    BlimpResult,
+    blimp,
     compact_table,
     has_sentences,
     rounded_margins,
     save_compact,
     with_sentences,
 )
-from workbench.evals.result import BlimpResult
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from workbench.evals.intervals import weighted_share, wilson
+from workbench.stats import weighted_share, wilson
 
 
 @settings(deadline=None)

@@ -5,10 +5,8 @@ import pytest
 import torch
 from scored_models import small_model
 
-from workbench.evals.encoding import encode
-from workbench.evals.masked import masked_log_probs, masked_rows, variants
-from workbench.evals.protocols import PROTOCOLS
-from workbench.evals.scoring import score_sentences
+from workbench.evals.protocols import PROTOCOLS, encode
+from workbench.evals.scoring import masked_log_probs, masked_rows, score_sentences, variants
 
 SENTENCES = [
     "The dogs ran.",

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workbench.evals.causal import tree_mask
-from workbench.evals.encoding import ragged
 from workbench.evals.prefix_tree import cut, grow
+from workbench.evals.protocols import ragged
+from workbench.evals.scoring import tree_mask
 
 ROWS = st.lists(st.lists(st.integers(0, 3), min_size=2, max_size=9).map(tuple), min_size=1, max_size=40)
 

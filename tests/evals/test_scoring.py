@@ -8,11 +8,17 @@ import torch
 from scored_models import small_model
 
 from workbench.errors import InputError
-from workbench.evals import causal as causal_module
-from workbench.evals.normaliser import _plain, _shifted, log_normaliser
+from workbench.evals import scoring as causal_module
 from workbench.evals.protocols import PROTOCOLS, find_protocol
-from workbench.evals.scoring import score_sentences
-from workbench.evals.workers import Tally, for_each, threads_for
+from workbench.evals.scoring import (
+    Tally,
+    _plain,
+    _shifted,
+    for_each,
+    log_normaliser,
+    score_sentences,
+    threads_for,
+)
 
 SHAPES = {
     "learned": {},

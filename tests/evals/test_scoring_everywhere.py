@@ -5,10 +5,9 @@ import pytest
 import torch
 from small_models import VARIANTS, build, configuration, marked
 
-from workbench.evals import causal
-from workbench.evals.causal import causal_log_probs
-from workbench.evals.encoding import ragged
-from workbench.evals.masked import MaskedRows, masked_log_probs
+from workbench.evals import scoring as causal
+from workbench.evals.protocols import ragged
+from workbench.evals.scoring import MaskedRows, causal_log_probs, masked_log_probs
 
 MASK = 3
 EXACT = dict(rtol=0, atol=1e-10)  # float64: sums of 20 log-probabilities, each of 60 logits of order 10

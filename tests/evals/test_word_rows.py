@@ -9,9 +9,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import train_tokenizer
-from workbench.evals.encoding import causal_rows
-from workbench.evals.protocols import PROTOCOLS
-from workbench.evals.word_rows import splits_at_spaces, word_rows
+from workbench.evals.protocols import PROTOCOLS, causal_rows, splits_at_spaces, word_rows
 
 WORD = st.text(st.sampled_from("abTd'é’-.,?!7²日ßم\u0301$<>_\"sthe"), min_size=1, max_size=8)
 TEXTS = st.lists(st.lists(WORD, min_size=1, max_size=6).map(" ".join), min_size=1, max_size=8)

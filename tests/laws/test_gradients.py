@@ -10,15 +10,10 @@ from torch.autograd import gradcheck
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.attention import Attention
-from workbench.model.block import Block
-from workbench.model.embed import Embed
-from workbench.model.head import MLMHead
-from workbench.model.loss import linear_cross_entropy
-from workbench.model.mixing import LayerMix
-from workbench.model.mlp import MLP
-from workbench.model.norms import NORMS
-from workbench.model.positions import BIASES, VECTORS
-from workbench.model.sight import Sight
+from workbench.model.kernels import linear_cross_entropy
+from workbench.model.layers import BIASES, MLP, NORMS, VECTORS, Embed, LayerMix, MLMHead
+from workbench.model.mask import Sight
+from workbench.model.transformer import Block
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from workbench.model import kernels, loss
-from workbench.model.kernels import causal_attention
-from workbench.model.loss import linear_cross_entropy
+from workbench.model import kernels
+from workbench.model import kernels as loss
+from workbench.model.kernels import causal_attention, linear_cross_entropy
 
 
 def rows(dtype=torch.float64, n=50, d=16, vocab=37):
@@ -98,7 +98,7 @@ def test_kept_pattern_is_used_in_bf16_training_and_nowhere_else():
 def test_compiled_loss_falls_back_when_somebody_listens(monkeypatch):
     from small_models import build
 
-    from workbench.model.compiled import compiled_loss
+    from workbench.model.transformer import compiled_loss
 
     monkeypatch.setattr(
         torch, "compile", lambda function, **options: lambda *a, **k: function(*a, **k) * 0 + 1

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from law_tools import agree, attends, differ, everything, feeds
 
-from workbench.model.norms import normed
+from workbench.model.layers import normed
 
 unchecked = pytest.mark.usefixtures("unchecked")
 

@@ -12,10 +12,10 @@ from planted_agreement import pairs, planted_agreement, untrained
 from planted_heads import planted
 from small_models import build
 
-from workbench.interp.ablation.effect import leave_one_out
-from workbench.interp.direct.pair import attribute_pair
-from workbench.interp.patching.attribution import attribution_patch
-from workbench.interp.patching.sweep import patch
+from workbench.interp.ablation import leave_one_out
+from workbench.interp.attribution import attribute_pair
+from workbench.interp.gradients import attribution_patch
+from workbench.interp.patching import patch
 
 EXACT = 1e-9
 SINGULAR, PLURAL = "the cat near the trees", "the cats near the trees"

@@ -8,14 +8,7 @@ from law_tools import agree, differ
 from small_models import build, configuration
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from workbench.model.positions import (
-    Alibi,
-    LearnedPositions,
-    Rotary,
-    SinusoidalPositions,
-    T5Bias,
-    alibi_slopes,
-)
+from workbench.model.layers import Alibi, LearnedPositions, Rotary, SinusoidalPositions, T5Bias, alibi_slopes
 
 F64 = torch.zeros((), dtype=torch.float64)
 

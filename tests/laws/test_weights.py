@@ -118,7 +118,7 @@ def test_same_seed_same_weights():
 
 
 def test_published_count():
-    from workbench.model.presets import preset
+    from workbench.model.config import preset
 
     config = preset("gpt-neo-9m")
     assert config.n_params == 9_585_664

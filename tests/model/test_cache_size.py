@@ -5,8 +5,8 @@ import torch
 from small_models import BASES, build
 
 from workbench.errors import InputError
-from workbench.model import cache_size
-from workbench.model.cache_size import activation_bytes, in_words
+from workbench.model import size as cache_size
+from workbench.model.size import activation_bytes, in_words
 
 
 @pytest.mark.parametrize("name", BASES)

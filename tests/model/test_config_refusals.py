@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from workbench.errors import ConfigError
-from workbench.model.config import ModelConfig
-from workbench.model.layout import LONGEST, blocks_of
+from workbench.model.config import LONGEST, ModelConfig, blocks_of
 from workbench.model.transformer import HookedTransformer
 
 CONTRADICTIONS = [

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.errors import ConfigError
 from workbench.model.config import ModelConfig
-from workbench.model.counting import count_parameters, flops_per_token, refuse_too_large
+from workbench.model.size import count_parameters, flops_per_token, refuse_too_large
 from workbench.model.transformer import HookedTransformer
 
 CHOICES: dict[str, list] = {

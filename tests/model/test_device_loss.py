@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from workbench.model import device_loss
-from workbench.model.device_loss import DeviceLinearCrossEntropy
+from workbench.model import kernels as device_loss
+from workbench.model.kernels import DeviceLinearCrossEntropy
 
 
 def reference(x, weight, bias, targets, smoothing, z_loss):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from workbench.model.config import ModelConfig
-from workbench.model.loss import linear_cross_entropy
+from workbench.model.kernels import linear_cross_entropy
 from workbench.model.transformer import HookedTransformer
 
 OPTIONS = [(0.1, 0.0), (0.0, 1e-2), (0.2, 1e-3)]
@@ -22,7 +22,7 @@ def reference(x, weight, targets, bias, smoothing, z_loss):
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize(("smoothing", "z_loss"), OPTIONS)
 def test_exact_in_float64(smoothing, z_loss, with_bias, monkeypatch):
-    monkeypatch.setattr("workbench.model.device_loss._BUDGET", 13 * 8 * 3)  # chunks of three rows
+    monkeypatch.setattr("workbench.model.kernels._BUDGET", 13 * 8 * 3)  # chunks of three rows
     made = torch.Generator().manual_seed(0)
 
     def random(*shape):

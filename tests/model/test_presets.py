@@ -5,7 +5,7 @@ import torch
 
 from training.config import resolve
 from workbench.errors import ConfigError
-from workbench.model.presets import PRESETS, SOURCES, merge, preset
+from workbench.model.config import PRESETS, SOURCES, merge, preset
 from workbench.model.transformer import HookedTransformer
 
 PUBLISHED = {

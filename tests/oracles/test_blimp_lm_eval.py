@@ -14,7 +14,7 @@ from scored_models import small_model, trained_model
 
 from workbench.data.pairs import open_pairs
 from workbench.evals.blimp import blimp
-from workbench.model.convert import to_hf
+from workbench.model.hf import to_hf
 from workbench.runs.foreign import export_run
 
 pytest.importorskip("lm_eval")

@@ -19,7 +19,7 @@ from workbench.data.pairs import open_pairs
 from workbench.data.tokenizer import train_tokenizer
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import score_sentences
-from workbench.model.convert import to_hf
+from workbench.model.hf import to_hf
 
 warnings.filterwarnings("ignore", message=".*torch.jit.*")
 scorer = pytest.importorskip("minicons.scorer")

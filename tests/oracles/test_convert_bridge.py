@@ -5,7 +5,7 @@ import torch
 from small_models import VARIANTS, build
 
 from workbench.errors import ConfigError
-from workbench.model.convert.bridge import _RULES
+from workbench.model.hf.convert import _RULES
 
 HELD = {
     name: fields

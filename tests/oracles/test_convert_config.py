@@ -8,10 +8,9 @@ import transformers
 from hf_models import CASES, in_float64
 
 from workbench.errors import ConfigError, InputError
-from workbench.model.config import ModelConfig
-from workbench.model.convert import FAMILIES, family_for, from_hf, to_hf
-from workbench.model.convert.family import _RULES
-from workbench.model.presets import PRESETS, preset
+from workbench.model.config import PRESETS, ModelConfig, preset
+from workbench.model.hf import FAMILIES, family_for, from_hf, to_hf
+from workbench.model.hf.family import _RULES
 from workbench.model.transformer import HookedTransformer
 
 CLASSES = {

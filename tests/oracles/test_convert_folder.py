@@ -12,9 +12,9 @@ from hf_models import in_float64
 from safetensors.torch import load_file, save_file
 
 from workbench.errors import ConfigError, RunError, WorkbenchError
-from workbench.model import counting
-from workbench.model.convert import FAMILIES, from_folder
-from workbench.model.convert.selfcheck import check_itself
+from workbench.model import size as counting
+from workbench.model.hf import FAMILIES, from_folder
+from workbench.model.hf.convert import check_itself
 
 NUMBER = {"gpt2": 1, "gpt_neo": 2, "llama": 0, "bert": 0, "roberta": 2}
 """A case of each family with several heads."""

@@ -8,8 +8,8 @@ import pytest
 import torch
 from small_models import VARIANTS, build
 
-from workbench.interp.direct.lens import lens_points, read_streams
-from workbench.interp.direct.logits import attribute_logits
+from workbench.interp.attribution import attribute_logits
+from workbench.interp.lens import lens_points, read_streams
 
 EXACT = 1e-9
 MODELS = [

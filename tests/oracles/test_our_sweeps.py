@@ -6,8 +6,8 @@ import torch
 from small_models import build
 from transformer_lens import patching
 
-from workbench.interp.patching.attribution import attribution_patch
-from workbench.interp.patching.sweep import patch
+from workbench.interp.gradients import attribution_patch
+from workbench.interp.patching import patch
 
 TABLE = 2e-6  # transformer-lens gathers its results in a float32 tensor
 MODELS = {

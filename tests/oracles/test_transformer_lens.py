@@ -14,7 +14,7 @@ from transformer_lens import patching
 from transformer_lens.head_detector import detect_head
 from transformer_lens.tools.analysis import direct_logit_attribution
 
-from workbench.interp.patching.paths import path_patch
+from workbench.interp.paths import path_patch
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 

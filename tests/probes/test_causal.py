@@ -81,7 +81,7 @@ def model_run(tmp_path_factory: pytest.TempPathFactory):
     """A run with random weights."""
     import page_runs
 
-    from workbench.runs.catalogue import load
+    from workbench.runs.run import load
 
     root = tmp_path_factory.mktemp("causal")
     page_runs.make_run(root / "one", page_runs.tokenizer(), steps=(8,), n_layers=1)

@@ -13,7 +13,7 @@ from probes.experiment import find_source
 from probes.intervals import paired, ratios
 from probes.saved import kept, list_results
 from workbench.errors import ConfigError, DataError, InputError, RunError
-from workbench.runs.catalogue import load
+from workbench.runs.run import load
 
 pytestmark = pytest.mark.usefixtures("unchecked", "one_penalty")
 QUICK = dict(tokens=1200, compression=False)

@@ -9,7 +9,7 @@ from probes.fits import OF_KIND, Job, find_probe
 from probes.fitting.penalty import GRID
 from probes.used import causal_name, pairs_of, refuse_causal
 from workbench.errors import ConfigError
-from workbench.runs.catalogue import load
+from workbench.runs.run import load
 
 pytestmark = pytest.mark.usefixtures("unchecked", "one_penalty")
 FAST = dict(save=False, untrained=False, compression=False, seeds=2, hooks="blocks.0.hook_resid_post")

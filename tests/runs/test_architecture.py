@@ -5,10 +5,9 @@ import dataclasses
 import pytest
 from small_models import CHANGES, SIMPLE, configuration
 
-from workbench.model.config import ModelConfig
-from workbench.model.presets import PRESETS, preset
-from workbench.runs.architecture import figures, in_words, peculiarities
+from workbench.model.config import PRESETS, ModelConfig, preset
 from workbench.runs.card import duration
+from workbench.runs.folder import figures, in_words, peculiarities
 
 OTHERS = [
     dict(dropout=0.1),

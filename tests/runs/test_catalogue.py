@@ -9,12 +9,11 @@ from small_runs import masked, small
 
 from training.session import train
 from workbench.errors import RunError
-from workbench.files import write_json
+from workbench.io import locked, write_json
 from workbench.runs.card import card_text, write_card
-from workbench.runs.catalogue import latest_blimp, list_runs, load, summarise
 from workbench.runs.checkpoint import checkpoint_folder
 from workbench.runs.folder import DamagedCheckpoint, check_free, find_run
-from workbench.runs.lock import locked
+from workbench.runs.run import latest_blimp, list_runs, load, summarise
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from small_runs import small
 
 from training.session import resume, train
 from workbench.errors import WorkbenchError
-from workbench.files import read_plain
-from workbench.runs.catalogue import load, summarise
+from workbench.io import read_plain
+from workbench.runs.run import load, summarise
 
 FILES = ("config.yaml", "tokenizer.json", "data.json", "metrics.jsonl")
 

@@ -11,8 +11,8 @@ from training.averaging.lawa import LatestAverage
 from training.optimizers.adamw import AdamW
 from training.session import resume, train
 from workbench.errors import ConfigError, RunError
-from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import read_optimizer
+from workbench.runs.run import load
 
 AVERAGES = {
     "ema": ("train.average=ema", "train.average_decay=0.9"),

@@ -13,9 +13,9 @@ from small_runs import children, digests, masked, small
 
 from training.distributed import from_environment, shares
 from workbench.errors import ConfigError
-from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import checkpoint_steps
 from workbench.runs.folder import write_config
+from workbench.runs.run import load
 
 
 def joined(rank, world, port, double, said, work, *arguments):

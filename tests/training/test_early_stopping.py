@@ -13,8 +13,8 @@ from training.session import resume, train
 from training.stopping import EarlyStopping
 from training.tracking import Record
 from workbench.errors import ConfigError, RunError
-from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import checkpoint_steps
+from workbench.runs.run import load
 
 # So large a rate that the loss soon stops falling.
 PATIENT = (

@@ -11,7 +11,7 @@ from training.optimizers.adamw import AdamW
 from training.session import resume, train
 from training.updater import Updater
 from workbench.errors import RunError
-from workbench.runs.catalogue import load
+from workbench.runs.run import load
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU that torch can use")
 

@@ -14,8 +14,8 @@ from training.session import resume, train
 from training.updater import Updater
 from workbench.data.batches import Batches
 from workbench.errors import ConfigError, RunError
-from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import checkpoint_steps
+from workbench.runs.run import load
 
 
 def rows(run, kind=None):

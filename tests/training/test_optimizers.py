@@ -13,7 +13,7 @@ from training.optimizers.muon import Muon, is_hidden_matrix, orthogonalise
 from training.optimizers.schedule_free import ScheduleFree
 from training.session import resume, train
 from workbench.errors import ConfigError
-from workbench.runs.catalogue import load
+from workbench.runs.run import load
 
 bitsandbytes = pytest.mark.skipif(
     importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from workbench.progress import Progress, clock, short
+from workbench.console import Progress, clock, short
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,7 @@ from small_runs import digests, small, stop_after
 from training.schedules import SCHEDULES, Shape, lr_share
 from training.session import resume, train
 from workbench.errors import ConfigError
-from workbench.runs.catalogue import load
+from workbench.runs.run import load
 
 
 def shares(schedule, shape, n=1000, losses=()):

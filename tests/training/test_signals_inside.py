@@ -21,7 +21,7 @@ PLACES = {
     "a sample": ("training.loop", None, "sample", 2),
     "first save": ("workbench.runs.checkpoint", None, "_tensor_bytes", 1),
     "a save": ("workbench.runs.checkpoint", None, "_tensor_bytes", 10),
-    "its rename": ("workbench.files", None, "_put_in_place", 6),
+    "its rename": ("workbench.io", None, "_put_in_place", 6),
     "last save": ("workbench.runs.checkpoint", None, "_tensor_bytes", 13),
     "thinning out": ("training.thinning", None, "drop_optimizer", 2),
     "a row": ("training.tracking", "Record", "write", 5),

@@ -14,7 +14,7 @@ from small_runs import small
 from apps.cli import main
 from training.config import DEFAULT_MINUTES, read_settings, resolve
 from workbench.errors import ConfigError
-from workbench.model.presets import PRESETS
+from workbench.model.config import PRESETS
 
 
 @pytest.mark.figure

@@ -11,9 +11,9 @@ from small_runs import child_train, children, digests, small
 
 from training.session import resume, train
 from workbench.errors import RunError
-from workbench.runs.catalogue import load
+from workbench.io import is_locked, locked
 from workbench.runs.checkpoint import checkpoint_steps
-from workbench.runs.lock import is_locked, locked
+from workbench.runs.run import load
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from small_runs import VARIANTS, digests, small, stop_after, trained_digests
 from training.loop import Trainer
 from training.session import resume, train
 from workbench.errors import RunError
-from workbench.runs.catalogue import load
 from workbench.runs.checkpoint import read_optimizer
+from workbench.runs.run import load
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

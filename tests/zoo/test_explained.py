@@ -11,11 +11,10 @@ from training.zoo.__main__ import run as zoo
 from training.zoo.make import make_family
 from workbench.data.tokenizer import load_tokenizer
 from workbench.errors import ConfigError, DataError
-from workbench.evals.compact import one_paradigm, with_sentences
-from workbench.evals.result import BlimpResult
-from workbench.interp.summary.saved import read_table
-from workbench.runs.shipped import PLACE
-from workbench.zoo.family_files import check_manifest
+from workbench.evals.blimp import BlimpResult, one_paradigm, with_sentences
+from workbench.interp.summary import read_table
+from workbench.runs.folder import PLACE
+from workbench.zoo.table import check_manifest
 
 
 def test_a_member_carries_its_summary(runs, tmp_path, monkeypatch, unchecked):

@@ -15,10 +15,10 @@ from training.zoo.__main__ import parser, run
 from training.zoo.make import make_family
 from training.zoo.thin import spread, thin_rows
 from workbench.errors import RunError, WorkbenchError
-from workbench.evals.result import BlimpResult
-from workbench.runs.catalogue import list_runs, load
+from workbench.evals.blimp import BlimpResult
 from workbench.runs.checkpoint import WEIGHTS, checkpoint_folder, checkpoint_steps, read_model
-from workbench.zoo.family_files import check_manifest
+from workbench.runs.run import list_runs, load
+from workbench.zoo.table import check_manifest
 
 pytestmark = pytest.mark.usefixtures("cache")
 

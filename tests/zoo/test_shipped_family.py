@@ -9,10 +9,9 @@ import torch
 
 import workbench as wb
 from workbench.interp.texts import row_nats, text_batches
-from workbench.runs import shipped
-from workbench.zoo.family_files import check_manifest, family_bytes, family_facts
+from workbench.runs import folder as shipped
 from workbench.zoo.paragraph import paragraph
-from workbench.zoo.seeds import seeds_of_middle
+from workbench.zoo.table import check_manifest, family_bytes, family_facts, seeds_of_middle
 
 FAMILY = Path(wb.__file__).parent / "zoo" / "family"
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -8,13 +8,18 @@ from scipy import stats
 
 import workbench as wb
 from workbench.errors import RunError
-from workbench.runs import shipped
-from workbench.runs.catalogue import load
+from workbench.runs import folder as shipped
+from workbench.runs.run import load
 from workbench.zoo.__main__ import main
-from workbench.zoo.family_files import check_manifest, family_bytes
 from workbench.zoo.paragraph import paragraph
-from workbench.zoo.seeds import seed_interval, seeds_of_middle
-from workbench.zoo.table import changes, zoo_table
+from workbench.zoo.table import (
+    changes,
+    check_manifest,
+    family_bytes,
+    seed_interval,
+    seeds_of_middle,
+    zoo_table,
+)
 
 
 def test_the_table(family):

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from training.config import RunSettings
 from training.sweep.launchers.options import LauncherOptions
 from workbench import settings
-from workbench.amounts import amount
 from workbench.errors import ConfigError, nearest, shown
+from workbench.settings import amount
 
 LIMITS = ("tokens", "minutes", "flops")
 _FIELDS = {

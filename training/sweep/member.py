@@ -15,9 +15,9 @@ from training.sweep.plan import Member, Plan, read_plan
 from training.sweep.score import is_scored, score
 from training.sweep.shared import with_tokenizer
 from workbench.errors import WorkbenchError
-from workbench.runs.catalogue import summarise
 from workbench.runs.checkpoint import checkpoint_steps
 from workbench.runs.folder import CONFIG
+from workbench.runs.run import summarise
 
 
 def run_member(folder: Path, name: str, quiet: bool = False) -> Outcome:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.sweep.plan import Plan
 from training.sweep.status import member_status, progress
-from workbench.progress import Progress, clock, short
+from workbench.console import Progress, clock, short
 
 
 class Overview:

@@ -18,7 +18,7 @@ from training.sweep.launchers.options import LauncherOptions
 from training.sweep.match import solve
 from workbench import settings as plain
 from workbench.errors import ConfigError, DataError, RunError, nearest
-from workbench.files import read_json, write_json, write_text
+from workbench.io import read_json, write_json, write_text
 
 FORMAT = 1
 
@@ -33,7 +33,7 @@ class Member:
     """Field to value, where this member differs from the sweep's base; with `seed` if it has one."""
     parameters: int
     flops_per_token: int
-    """Forward and backward (see `workbench.model.counting`)."""
+    """Forward and backward (see `workbench.model.size`)."""
     tokens: int | None
     """Tokens that it will read, in whole updates; under a limit in minutes an estimate, or None."""
     chosen: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -180,7 +180,7 @@ def _member(sweep: SweepFile, variant: Variant, vocabulary: dict[int, int]) -> M
 
 
 def _merged(preset: str | None, model: Mapping[str, Any]) -> dict[str, Any]:
-    from workbench.model.presets import merge
+    from workbench.model.config import merge
 
     return dict(model) if preset is None else merge(preset, model)
 

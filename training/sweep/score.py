@@ -6,9 +6,9 @@ from typing import Any
 from training.memo import remembered
 from training.sweep.file import Pairs
 from training.sweep.plan import Plan
+from workbench.console import Progress
 from workbench.errors import WorkbenchError
-from workbench.files import read_json
-from workbench.progress import Progress
+from workbench.io import read_json
 from workbench.runs.checkpoint import checkpoint_steps
 
 
@@ -25,7 +25,7 @@ def score(run: Path, plan: Plan, quiet: bool = False) -> None:
     """
     from workbench.evals.blimp import blimp
     from workbench.runs.card import write_card
-    from workbench.runs.catalogue import load
+    from workbench.runs.run import load
 
     if plan.pairs is None or is_scored(run, plan):
         return

@@ -13,9 +13,8 @@ from typing import Any, Literal
 from training.sweep import folder
 from training.sweep.plan import Member, read_plan
 from workbench.errors import RunError, WorkbenchError
-from workbench.files import read_json, write_json
+from workbench.io import is_locked, locked, read_json, write_json
 from workbench.runs.folder import METRICS, TIMINGS
-from workbench.runs.lock import is_locked, locked
 
 State = Literal["waiting", "submitted", "running", "done", "failed", "stopped"]
 KILLED = "its process ended without a word; it was killed, or the machine went down"

@@ -38,8 +38,8 @@ class NoiseScale:
         return pd.DataFrame({"small": self.small, "big": self.big, "signal": signal, "noise": noise})
 
     def plot(self, ax: Any = None) -> Any:
-        """The scale over steps, each from the steps around it; see `workbench.plots.tuning`."""
-        from workbench.plots.tuning import plot_noise
+        """The scale over steps, each from the steps around it; see `workbench.plots.comparison`."""
+        from workbench.plots.comparison import plot_noise
 
         return plot_noise(self.to_frame(), self.value, self.low, self.high, ax)
 

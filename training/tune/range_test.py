@@ -41,8 +41,8 @@ class RangeTest:
         return pd.DataFrame({"rate": self.rates, "loss": self.losses, "smoothed": self.smoothed})
 
     def plot(self, ax: Any = None) -> Any:
-        """Losses over the rate, with the suggestion; see `workbench.plots.tuning`."""
-        from workbench.plots.tuning import plot_range
+        """Losses over the rate, with the suggestion; see `workbench.plots.comparison`."""
+        from workbench.plots.comparison import plot_range
 
         return plot_range(self.to_frame(), self.steepest, self.knee, self.suggested, ax)
 

@@ -64,7 +64,7 @@ class Tuning:
 
     def plot(self) -> Any:
         """Both findings side by side."""
-        from workbench.plots.tuning import two_panels
+        from workbench.plots.comparison import two_panels
 
         axes = two_panels()
         self.range_test.plot(axes[0])
@@ -91,7 +91,7 @@ def tune(
         range_steps: updates of the range test.
         noise_steps: updates over which the noise is measured.
         low, high: rates of the range test.
-        progress: a `workbench.progress.Progress`.
+        progress: a `workbench.console.Progress`.
 
     Raises:
         WorkbenchError: bad settings or data, or a range test that says nothing.
@@ -109,9 +109,9 @@ def tune(
     from training.tune.noise_scale import measure_norms, noise_scale
     from training.tune.range_test import range_test
     from training.updater import Updater
+    from workbench.console import Progress
     from workbench.data.batches import Batches
     from workbench.model.transformer import HookedTransformer
-    from workbench.progress import Progress
 
     if noise_steps < 6:
         raise ConfigError(f"the noise scale takes at least 6 steps; found {noise_steps}.")

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from workbench.evals.result import BlimpResult
+from workbench.evals.blimp import BlimpResult
 from workbench.runs.card import card_text, duration, table
-from workbench.runs.shipped import NAME, main_results
+from workbench.runs.folder import NAME, main_results
 
 CITED = {
     "TinyStories": "a sample of TinyStories (Eldan & Li 2023, arXiv:2305.07759), CDLA-Sharing-1.0: {train:,} "

@@ -13,10 +13,11 @@ from training.zoo.card import CITED, NOT_A_SAMPLE, SWEEP, family_readme
 from training.zoo.member import Recipe, check_alike, make_member
 from training.zoo.thin import portable
 from workbench.errors import RunError, WorkbenchError, nearest
-from workbench.files import new_folder, read_json, sha256, write_bytes, write_json, write_text
+from workbench.io import new_folder, read_json, sha256, write_bytes, write_json, write_text
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
-from workbench.runs.shipped import FAMILY, MANIFEST
+from workbench.runs.folder import FAMILY
+from workbench.runs.folder import MANIFEST_SHIPPED as MANIFEST
 
 PLAN, STATUS = "sweep.json", "status"
 """What a sweep's folder holds beside its runs."""

@@ -6,13 +6,11 @@ from typing import Any
 
 from training.zoo import measure, scores, thin
 from training.zoo.card import member_card
+from workbench.console import Progress
 from workbench.errors import RunError
-from workbench.evals.compact import save_compact, with_sentences
-from workbench.evals.result import BlimpResult
-from workbench.files import read_json, sha256, write_json, write_text
-from workbench.progress import Progress
+from workbench.evals.blimp import BlimpResult, save_compact, with_sentences
+from workbench.io import read_json, sha256, write_json, write_text
 from workbench.runs import folder
-from workbench.runs.catalogue import Run
 from workbench.runs.checkpoint import (
     WEIGHTS,
     checkpoint_folder,
@@ -23,6 +21,7 @@ from workbench.runs.checkpoint import (
     save_checkpoint,
     verify_checkpoint,
 )
+from workbench.runs.run import Run
 
 MADE = "made.json"
 """How a member was made, as plain values."""
@@ -139,8 +138,7 @@ def _rows(run: Path, made: Path, step: int, now: Any, masked: bool) -> list[dict
 
 def explain(shipped: Run, recipe: Recipe) -> None:
     """Write a member's summary into its folder, small, from the results that ship with it."""
-    from workbench.interp.summary.make import Material, Wish, make_summary
-    from workbench.interp.summary.saved import save_summary
+    from workbench.interp.summary import Material, Wish, make_summary, save_summary
 
     results, main = [], None
     for pairs in (recipe.sets.blimp, recipe.sets.embedded):

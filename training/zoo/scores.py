@@ -7,13 +7,11 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from workbench.data.cache import cache_root
+from workbench.console import Progress
 from workbench.data.pairs import PairSet
+from workbench.data.sources import cache_root
 from workbench.errors import DataError
-from workbench.evals.blimp import blimp
-from workbench.evals.compact import MARGIN_BITS, save_compact
-from workbench.evals.result import BlimpResult
-from workbench.progress import Progress
+from workbench.evals.blimp import MARGIN_BITS, BlimpResult, blimp, save_compact
 
 FULL_BITS = 10
 """A float16's whole mantissa, for results that are remembered."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from workbench.data.sources import read_source
 from workbench.errors import ConfigError, DataError
-from workbench.seeds import generator
+from workbench.stats import generator
 
 EMBEDDED = "embedded"
 VALIDATION_SHARE = 0.01

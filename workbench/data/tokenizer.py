@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.cache import cache_root, disk_errors, locked
+from workbench.data.sources import cache_root, disk_errors, locked
 from workbench.errors import ConfigError, DataError
-from workbench.files import read_json, read_plain, write_text
+from workbench.io import read_json, read_plain, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

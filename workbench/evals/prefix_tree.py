@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float, Int
 
-from workbench.evals.encoding import Rows
+from workbench.evals.protocols import Rows
 
 
 @dataclasses.dataclass(frozen=True)

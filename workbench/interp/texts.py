@@ -11,11 +11,23 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.data.masking import mask_tokens
+from workbench.data.batches import mask_tokens
 from workbench.data.tokenizer import plain_encoder
 from workbench.errors import InputError
 from workbench.evals.scoring import opened
-from workbench.model.tokens import pad_rows
+from workbench.model.tl import pad_rows
+from workbench.model.transformer import HookedTransformer
+from workbench.stats import derive
+
+# The control that any finding about a trained model needs: the same shape before training.
+
+
+def untrained_copy(model: Any) -> HookedTransformer:
+    """An untrained model of the same configuration, from another seed, on the same device."""
+    other = derive(model.config.seed, "untrained copy")
+    made = HookedTransformer(dataclasses.replace(model.config, seed=other), model.tokenizer)
+    return made.to(model.device, model.dtype).eval()  # type: ignore[return-value]
+
 
 IGNORED = -100
 TOKENS_PER_FORWARD = 4096

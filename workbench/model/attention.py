@@ -6,12 +6,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
-from workbench.model.cache import LayerCache
 from workbench.model.config import ModelConfig
-from workbench.model.hooking import listened
+from workbench.model.hooks import listened
 from workbench.model.kernels import causal_attention, kept_pattern_attention, kept_pattern_is_faster
-from workbench.model.positions import Rotary
-from workbench.model.sight import Sight
+from workbench.model.layers import Rotary
+from workbench.model.mask import LayerCache, Sight
 
 
 class Attention(nn.Module):

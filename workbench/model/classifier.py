@@ -6,9 +6,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 
 from workbench.errors import ConfigError, InputError
-from workbench.model.norms import normed
+from workbench.model.layers import normed
 from workbench.model.transformer import HookedTransformer
-from workbench.seeds import derive
+from workbench.stats import derive
 
 
 class SequenceClassifier(nn.Module):

@@ -1,9 +1,9 @@
-"""`HookedTransformer`: the model that trains is the model that is opened."""
+"""The loss through `torch.compile`, without losing hooks."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,23 +13,201 @@ from transformer_lens import ActivationCache, HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
 from workbench.errors import InputError, nearest
-from workbench.model.block import Block
-from workbench.model.cache import KeyValueCache
-from workbench.model.cache_size import kept_by_default, refuse_large_cache
+from workbench.model.attention import Attention
 from workbench.model.config import ModelConfig
-from workbench.model.counting import refuse_too_large
-from workbench.model.embed import Embed
-from workbench.model.head import MLMHead
-from workbench.model.hooking import listened
-from workbench.model.lens import LensSurface
-from workbench.model.loss import linear_cross_entropy
-from workbench.model.norms import make_norm, normed
-from workbench.model.positions import BIASES, VECTORS
-from workbench.model.sight import Sight
-from workbench.model.storage import StoredWeights
-from workbench.model.tokens import TextInterface
-from workbench.model.weights import WeightViews
-from workbench.seeds import derive
+from workbench.model.hooks import listened
+from workbench.model.kernels import linear_cross_entropy
+from workbench.model.layers import BIASES, MLP, VECTORS, Embed, LayerMix, MLMHead, make_norm, normed
+from workbench.model.mask import KeyValueCache, LayerCache, Sight
+from workbench.model.size import kept_by_default, refuse_large_cache, refuse_too_large
+from workbench.model.tl import LensSurface, TextInterface, WeightViews
+from workbench.stats import derive
+
+# One block: attention, MLP, or both, each added to the residual stream.
+
+
+if TYPE_CHECKING:
+    _Model = Any  # the rest of HookedTransformer
+else:
+    _Model = object
+
+
+class Block(nn.Module):
+    """The usual pre-norm block is `mid = pre + attn(ln1(pre))`, `post = mid + mlp(ln2(mid))` (Radford et al.
+    2019). A parallel one reads `pre` twice; a post-norm one puts each norm behind its sum (Vaswani et al.
+    2017).
+
+    Args:
+        config: the shape.
+        index: number of the block.
+        kind: `am`, `a`, `m` or `(am)`.
+        n_before: attention modules in the blocks before, which decides this one's window.
+    """
+
+    def __init__(self, config: ModelConfig, index: int, kind: str, n_before: int) -> None:
+        super().__init__()
+        self.kind, self.dropout = kind, config.dropout
+        self.post_norm = config.norm_place == "post"
+        attends, feeds, parallel = "a" in kind, "m" in kind, kind == "(am)"
+        former = config.norm_place == "normformer"
+        self.ln1 = make_norm(config) if attends else None
+        self.ln2 = make_norm(config) if feeds and not (parallel and self.post_norm) else None
+        self.attn = Attention(config, config.window(n_before)) if attends else None
+        self.mlp = MLP(config) if feeds else None
+        self.ln1_post = make_norm(config) if attends and former else None
+        self.mix = LayerMix(index + 2) if config.residual == "weighted" else None
+        self.hook_resid_pre, self.hook_resid_post = HookPoint(), HookPoint()
+        if attends:
+            self.hook_attn_out = HookPoint()
+        if feeds:
+            self.hook_mlp_in, self.hook_mlp_out = HookPoint(), HookPoint()
+        if kind == "am":
+            self.hook_resid_mid = HookPoint()
+        if self.post_norm:
+            self.hook_normalized_resid_post = HookPoint()
+        if self.mix is not None:
+            self.hook_mix = HookPoint()
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch pos d_model"],
+        sight: Sight,
+        cache: LayerCache | None = None,
+        written: list[Tensor] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The residual stream behind the block.
+
+        Args:
+            x: the residual stream.
+            sight: who may see whom.
+            cache: keys and values of the earlier tokens.
+            written: what the embedding and the blocks before wrote; this block's output is appended.
+        """
+        pre = self.hook_resid_pre(x)
+        if self.kind == "am":
+            attended = self._attend(pre, sight, cache)
+            mid = self.hook_resid_mid(pre + attended)
+            if self.post_norm:
+                mid = normed(self.ln1, mid)
+            fed = self._feed(mid)
+            post = mid + fed
+            total = attended + fed if self.mix is not None else None
+        else:
+            total = self._attend(pre, sight, cache) if self.attn is not None else None
+            if self.mlp is not None:
+                fed = self._feed(pre)
+                total = fed if total is None else total + fed
+            assert total is not None
+            post = pre + total
+        if self.mix is not None:
+            assert written is not None
+            assert total is not None
+            written.append(total)
+            post = self.mix(written, self.hook_mix)
+        post = self.hook_resid_post(post)
+        if not self.post_norm:
+            return post
+        last = self.ln2 if self.ln2 is not None else self.ln1
+        return self.hook_normalized_resid_post(normed(last, post))
+
+    def keys_values(self, x: Float[Tensor, "batch pos d_model"], sight: Sight) -> tuple[Tensor, Tensor]:
+        """The keys and values of tokens whose queries nobody asks for."""
+        assert self.attn is not None
+        return self.attn.keys_values(x if self.post_norm else normed(self.ln1, x), sight)
+
+    def _attend(self, pre: Tensor, sight: Sight, cache: LayerCache | None) -> Tensor:
+        assert self.attn is not None
+        norm = None if self.post_norm else self.ln1
+        forked = self.attn.fork(pre)
+        if forked is None:
+            out = self.attn(normed(norm, pre), sight, cache)
+        else:
+            q, k, v = (normed(norm, part) for part in forked)
+            out = self.attn(pre, sight, cache, split=(q, k, v))
+        return self.hook_attn_out(self._drop(normed(self.ln1_post, out)))
+
+    def _feed(self, x: Tensor) -> Tensor:
+        assert self.mlp is not None
+        x = self.hook_mlp_in(x)
+        return self.hook_mlp_out(self._drop(self.mlp(x if self.post_norm else normed(self.ln2, x))))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
+
+
+def share_weights(blocks: nn.ModuleList, what: str) -> None:
+    """Make all blocks use the weights of the first that has them (Lan et al. 2020, ALBERT).
+
+    Args:
+        blocks: of one model.
+        what: `all`, `attention` or `mlp`. Norms are shared in `all` only; layer weights never.
+    """
+    parts = {"all": ("attn", "mlp", "ln1", "ln2", "ln1_post"), "attention": ("attn",), "mlp": ("mlp",)}[what]
+    for part in parts:
+        having = [module for block in blocks if (module := getattr(block, part)) is not None]
+        for module in having[1:]:
+            for name, parameter in having[0].named_parameters():
+                *path, last = name.split(".")
+                owner = module.get_submodule(".".join(path))
+                setattr(owner, last, parameter)
+
+
+# Weights in and out of a model, each once.
+
+
+class StoredWeights(_Model):
+    """Mixed into `HookedTransformer`."""
+
+    @classmethod
+    def from_weights(cls, config: ModelConfig, tensors: Mapping[str, Tensor], tokenizer: Any = None) -> Any:
+        """A model that takes `tensors` as its weights, without a copy and without initialising any.
+
+        Args:
+            config: the shape.
+            tensors: by name, as `state_dict()` gives them; all of one type.
+            tokenizer: given to the model.
+
+        Raises:
+            ConfigError: the model does not fit into memory.
+            RuntimeError: a tensor missing, left over, or of another shape.
+        """
+        refuse_too_large(config)
+        with torch.device("meta"):
+            model = cls(config, tokenizer)
+        model.load_state_dict(tensors, assign=True)
+        if config.sharing != "none":
+            share_weights(model.blocks, config.sharing)
+        return model
+
+    def _share(self) -> None:
+        """Make layers use one set of weights where the configuration says so, and keep it so on disk:
+        `state_dict` gives shared weights once, under the first layer's name, and loading takes that."""
+        if self.config.sharing == "none":
+            return
+        share_weights(self.blocks, self.config.sharing)
+        self.register_state_dict_post_hook(_drop_repeats)
+        self.register_load_state_dict_pre_hook(_add_repeats)
+
+
+def _repeats(model: Any) -> dict[str, str]:
+    """Each further name of a shared weight, and its first one."""
+    first = {id(parameter): name for name, parameter in model.named_parameters()}
+    everywhere = model.named_parameters(remove_duplicate=False)
+    return {name: first[id(weight)] for name, weight in everywhere if name != first[id(weight)]}
+
+
+def _drop_repeats(model: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for name in _repeats(model):
+        state.pop(prefix + name, None)
+
+
+def _add_repeats(model: Any, state: dict[str, Any], prefix: str, *others: Any) -> None:
+    for name, first in _repeats(model).items():
+        if prefix + first in state:
+            state[prefix + name] = state[prefix + first]
+
+
+# `HookedTransformer`: the model that trains is the model that is opened.
 
 
 class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, HookedRootModule):
@@ -84,13 +262,13 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
             ConfigError: another family, or a setting that this model cannot hold; the message names it.
             RunError: a tensor that does not fit.
         """
-        from workbench.model.convert import from_hf
+        from workbench.model.hf import from_hf
 
         return from_hf(model, tokenizer)
 
     def to_bridge_state(self) -> Any:
-        """The same weights in transformer-lens' own bridge; see `workbench.model.convert.to_bridge_state`."""
-        from workbench.model.convert import to_bridge_state
+        """The same weights in transformer-lens' own bridge; see `workbench.model.hf.to_bridge_state`."""
+        from workbench.model.hf import to_bridge_state
 
         return to_bridge_state(self)
 
@@ -246,7 +424,7 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
     ) -> Float[Tensor, ""]:
         """Mean cross-entropy in nats over the targets that are not -100, without holding all logits.
 
-        For `label_smoothing` and `z_loss` see `workbench.model.loss.linear_cross_entropy`.
+        For `label_smoothing` and `z_loss` see `workbench.model.kernels.linear_cross_entropy`.
         """
         x = self.residual(tokens, segments=segments)
         return linear_cross_entropy(
@@ -323,7 +501,7 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
 
         Raises:
             InputError: a name that is no hook point, or more than fits into free memory
-                (`workbench.model.cache_size.activation_bytes` says how much beforehand).
+                (`workbench.model.size.activation_bytes` says how much beforehand).
         """
         chosen = kwargs.get("names_filter")
         if chosen is None:
@@ -379,3 +557,37 @@ def _segment_starts(segments: Int[Tensor, "batch pos"]) -> Int[Tensor, "batch po
     changed = torch.ones_like(segments, dtype=torch.bool)
     changed[:, 1:] = segments[:, 1:] != segments[:, :-1]
     return torch.where(changed, index, 0).cummax(1).values
+
+
+def compiled_loss(model: HookedTransformer) -> Callable[..., Tensor]:
+    """`model.loss`, with everything before the readout compiled.
+
+    A compiled graph would pass listeners by, so a call while a hook point has one runs `model.loss`
+    itself. The first call compiles (about 20 s; it needs a C++ compiler on a CPU).
+
+    Returns:
+        A function of `model.loss`'s arguments.
+    """
+    residual = torch.compile(model.residual, dynamic=False)
+
+    def loss(
+        tokens: Tensor,
+        targets: Tensor,
+        segments: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+    ) -> Tensor:
+        extra = {"label_smoothing": label_smoothing, "z_loss": z_loss}
+        if model.has_listeners():
+            return model.loss(tokens, targets, segments, **extra)
+        x = residual(tokens, segments=segments)
+        return linear_cross_entropy(
+            x.flatten(0, 1),
+            model.readout_weight,
+            targets.flatten(),
+            model.readout_bias,
+            compiled=True,
+            **extra,
+        )
+
+    return loss

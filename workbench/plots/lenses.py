@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.pyplot import need_pyplot
+from workbench.plots.primitives import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.direct.lens_result import LensCurve, LensLoss, LensReading
+    from workbench.interp.lens import LensCurve, LensLoss, LensReading
 
 LABELS = {
     "top_prob": "its probability",

@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from workbench.errors import WorkbenchError
-from workbench.files import read_json, write_text
+from workbench.io import read_json, write_text
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
-from workbench.runs.architecture import in_words
-from workbench.runs.catalogue import latest_blimp, overall_accuracy
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_state
+from workbench.runs.folder import in_words
+from workbench.runs.run import latest_blimp, overall_accuracy
 
 _MARKUP = re.compile(r"([\\`*{}\[\]()#!|~]|(?<!\w)_|_(?!\w))")
 

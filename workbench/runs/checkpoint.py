@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from workbench.errors import ConfigError, DataError, RunError, WorkbenchError
-from workbench.files import disk_reason, new_folder, read_json
+from workbench.io import disk_reason, new_folder, read_json
 from workbench.model.config import ModelConfig
 
 if TYPE_CHECKING:

@@ -1,19 +1,24 @@
-"""The run folder: its names on disk, how it appears, how it is found."""
+"""An architecture in words: the usual figures, and every field that is not at its default."""
 
+import dataclasses
 import glob
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from workbench.errors import RunError, WorkbenchError, nearest
-from workbench.files import disk_reason, fsync_file, fsync_folder, read_plain, write_json, write_text
-from workbench.runs import shipped
+from workbench.data.sources import cache_root
+from workbench.errors import DataError, RunError, WorkbenchError, nearest
+from workbench.io import disk_reason, fsync_file, fsync_folder, read_json, read_plain, write_json, write_text
+from workbench.model.config import ModelConfig
+from workbench.runs import folder as shipped
 from workbench.runs.checkpoint import (
     MANIFEST,
     Checkpoint,
@@ -22,6 +27,132 @@ from workbench.runs.checkpoint import (
     verify_checkpoint,
 )
 from workbench.settings import read_yaml
+
+# The family that ships with the package: where it lies, what its runs are called, where their results go.
+#
+# A shipped run is an ordinary run folder that is only read: its weights are float16, its tokenizer lies
+# beside it, and what a verb finds out about it goes to the cache.
+
+
+NAME = "zoo"
+PLACE = "WORKBENCH_ZOO"
+"""Environment variable that names another family's folder."""
+FAMILY = "family.json"
+"""The members in their order, the middle one, how they were trained."""
+MANIFEST_SHIPPED = "MANIFEST.json"
+"""Size and SHA-256 of each file of the family; another family's results lie elsewhere in the cache."""
+_CONFIG = "config.yaml"
+
+
+def family_folder() -> Path:
+    """The folder of the family: `$WORKBENCH_ZOO`, else the one inside the package. It may be absent."""
+    given = os.environ.get(PLACE)
+    return Path(given).expanduser() if given else Path(__file__).resolve().parents[1] / NAME / "family"
+
+
+def members() -> list[str]:
+    """Names of the shipped runs, sorted; empty where no family is installed."""
+    try:
+        found = sorted(entry.name for entry in os.scandir(family_folder()))
+    except OSError:
+        return []
+    return [
+        name for name in found if not name.startswith(".") and (family_folder() / name / _CONFIG).is_file()
+    ]
+
+
+def middle_member() -> str | None:
+    """The member that the others are variations of, as family.json says; None if it says nothing."""
+    try:
+        value = read_json(family_folder() / FAMILY)
+    except DataError:
+        return None
+    middle = value.get("middle") if isinstance(value, dict) else None
+    return middle if isinstance(middle, str) else None
+
+
+def names_one(name: str) -> bool:
+    """Whether a name is one of the family, such as `zoo/tiny-4h`, or the family's own."""
+    return name == NAME or name.startswith(f"{NAME}/")
+
+
+def find(name: str) -> Path:
+    """The folder of `zoo/tiny-4h`.
+
+    Raises:
+        RunError: the family's own name, a run that it lacks (with the nearest one), or no family at all.
+    """
+    known = members()
+    if not known:
+        raise RunError(
+            f"there is no {name}: no family is installed at {family_folder()}; reinstall the package, or "
+            f"train a run of your own with `workbench train`."
+        )
+    listed = [f"{NAME}/{member}" for member in known]
+    if name.rstrip("/") == NAME:
+        raise RunError(f"{NAME} is a family, not a run. It holds {', '.join(listed)}.")
+    member = name.removeprefix(f"{NAME}/").rstrip("/")
+    if member not in known:  # a name is looked up in the list, never made into a path
+        raise RunError(f"there is no run {name}. {nearest(name, listed)}")
+    return family_folder() / member
+
+
+def is_shipped(path: str | os.PathLike[str]) -> bool:
+    """Whether a run folder is one of the family."""
+    try:
+        return Path(path).resolve().parent == family_folder().resolve()
+    except (OSError, ValueError):
+        return False
+
+
+def shown_name(path: str | os.PathLike[str]) -> str:
+    """What a run is called in messages and commands: `zoo/tiny-4h` for a shipped one, else its path."""
+    return f"{NAME}/{Path(path).resolve().name}" if is_shipped(path) else str(path)
+
+
+def results_folder(path: str | os.PathLike[str]) -> Path:
+    """Where results about a run are written: its own folder; for a shipped run, one in the cache."""
+    if not is_shipped(path):
+        return Path(path)
+    try:
+        family = hashlib.sha256((family_folder() / MANIFEST_SHIPPED).read_bytes()).hexdigest()[:12]
+    except OSError:
+        family = "unlisted"
+    return cache_root() / NAME / family / Path(path).resolve().name
+
+
+def places_of(run: Path) -> tuple[Path, ...]:
+    """Where results about a run may lie: with its results, then with what ships."""
+    return tuple(dict.fromkeys((results_folder(run), Path(run))))
+
+
+def main_results(path: Path) -> list[Path]:
+    """The JSON of a shipped run's result on BLiMP by the default protocol, in a list; else all it has."""
+    found = sorted((Path(path) / "blimp").glob("*.json"))
+    main = [file for file in found if "-native-" in file.name and file.name.endswith("-blimp.json")]
+    return main[-1:] or found
+
+
+def refuse_shipped(path: Path, wish: str) -> None:
+    """Refuse to write into a shipped run.
+
+    Args:
+        path: the run folder.
+        wish: what was asked for, as in `"trained further"`.
+
+    Raises:
+        RunError: it is one; with the command that makes a copy of it.
+    """
+    if is_shipped(path):
+        name = shown_name(path)
+        raise RunError(
+            f"{name} ships with the package and cannot be {wish}; make a run of your own of it first: "
+            f"workbench copy {name} runs/{Path(path).name}"
+        )
+
+
+# The run folder: its names on disk, how it appears, how it is found.
+
 
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.json"
@@ -257,3 +388,97 @@ def _free_name(path: Path) -> Path:
     while os.path.lexists(path.with_name(f"{path.name}-{number}")):
         number += 1
     return path.with_name(f"{path.name}-{number}")
+
+
+LONGEST_LIST = 12
+"""Runs of like blocks, or windows, that are spelled out."""
+
+
+def in_words(config: ModelConfig) -> str:
+    """`figures` and `peculiarities` as a text."""
+    parts = filter(None, (figures(config), "; ".join(peculiarities(config))))
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts)
+
+
+def figures(config: ModelConfig) -> str:
+    """Kind, parameters and size in one line, as far as the layout has what is sized."""
+    parts = [_count(config.n_layers, "layer"), f"d_model {config.d_model}"]
+    if any("a" in kind for kind in config.blocks):
+        parts.append(f"{_count(config.n_heads, 'head')} of {config.d_head}")
+    if any("m" in kind for kind in config.blocks):
+        parts.append(f"d_mlp {config.d_mlp}")
+    positions = "no" if config.positions == "none" else config.positions
+    parts += [f"{positions} positions", f"vocabulary {config.d_vocab:,}", f"context {config.n_ctx:,}"]
+    kind = "masked" if config.objective == "mlm" else "causal"
+    return f"{kind}, {config.n_params:,} parameters: {', '.join(parts)}"
+
+
+def peculiarities(config: ModelConfig) -> list[str]:
+    """A phrase for each field that `figures` leaves out and that is not at its default."""
+    changed = [name for name in _WORDS if getattr(config, name) != _default(config, name)]
+    return [_WORDS[name](config) for name in changed]
+
+
+def _default(config: ModelConfig, name: str) -> Any:
+    follows = {"n_key_value_heads": "n_heads", "d_value": "d_head"}
+    if name in follows:
+        return getattr(config, follows[name])
+    return next(field.default for field in dataclasses.fields(ModelConfig) if field.name == name)
+
+
+def _count(number: int | None, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(words if len(words) <= LONGEST_LIST else [*words[:LONGEST_LIST], "..."])
+
+
+def _order(config: ModelConfig) -> str:
+    runs = [(kind, len(list(same))) for kind, same in groupby(config.blocks)]
+    shown = _listed([kind if count == 1 else f"{count} × {kind}" for kind, count in runs])
+    beside = ", (am) side by side" if "(am)" in config.blocks else ""
+    return f"blocks {shown} (a attention, m MLP{beside})"
+
+
+def _windows(config: ModelConfig) -> str:
+    sizes = _listed(["all" if window == 0 else f"{window:,}" for window in config.windows])
+    return f"attention window{'s in turn:' if len(config.windows) > 1 else ''} {sizes}"
+
+
+_SHARED = {"all": "all", "attention": "their attention", "mlp": "their MLP"}
+
+_WORDS: dict[str, Callable[[ModelConfig], str]] = {
+    "layout": _order,
+    "sharing": lambda c: f"layers share {_SHARED.get(c.sharing)} weights",
+    "residual": lambda c: "residual stream with learned weights over earlier layers",
+    "n_key_value_heads": lambda c: f"keys and values of {_count(c.n_key_value_heads, 'head')}",
+    "d_value": lambda c: f"values of width {c.d_value}",
+    "windows": _windows,
+    "attention_scale": lambda c: f"attention scores divided by {c.attention_scale:g}",
+    "qkv_bias": lambda c: "no biases on queries, keys and values",
+    "out_bias": lambda c: "no bias on the attention output",
+    "position_offset": lambda c: f"{_count(c.position_offset, 'unread position vector')} in front",
+    "rotary_base": lambda c: f"rotary base {c.rotary_base:,g}",
+    "rotary_adjacent": lambda c: "neighbouring dimensions rotated together",
+    "relative_buckets": lambda c: f"{c.relative_buckets} buckets of distances",
+    "relative_distance": lambda c: f"distances alike from {_count(c.relative_distance, 'token')} on",
+    "norm": lambda c: "no norms" if c.norm == "none" else c.norm,
+    "norm_place": lambda c: "norms behind sums (post)" if c.norm_place == "post" else "NormFormer's norms",
+    "eps": lambda c: f"norm eps {c.eps:g}",
+    "activation": lambda c: f"activation {c.activation}",
+    "gated": lambda c: "gated MLPs",
+    "mlp_depth": lambda c: f"{c.mlp_depth} hidden layers in each MLP",
+    "mlp_bias": lambda c: "no biases in the MLPs",
+    "tied": lambda c: "unembedding of its own (untied)",
+    "d_embed": lambda c: f"factorised embedding of width {c.d_embed}",
+    "token_types": lambda c: _count(c.token_types, "token type"),
+    "embed_norm": lambda c: "normalised embedding",
+    "mlm_head": lambda c: "masked-model head before the unembedding",
+    "unembed_bias": lambda c: "bias on the logits",
+    "dropout": lambda c: f"dropout {c.dropout:g}",
+    "init_std": lambda c: f"initial weights of standard deviation {c.init_std:g}",
+    "depth_scaled_init": lambda c: "initial weights not scaled by depth",
+    "seed": lambda c: f"initial weights from seed {c.seed}",
+}  # fmt: skip
+"""Field -> what a value that is not the default is called."""

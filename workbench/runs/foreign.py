@@ -10,15 +10,14 @@ from typing import Any
 import workbench
 from workbench.data.tokenizer import SPECIAL_FILES, SPECIALS, load_tokenizer, tokenizer_hash
 from workbench.errors import DataError, RunError
-from workbench.files import new_folder, write_bytes, write_json
+from workbench.io import new_folder, write_bytes, write_json
 from workbench.model.config import ModelConfig
-from workbench.model.convert import FAMILIES, from_folder
-from workbench.model.convert.folder import read_config
-from workbench.model.convert.in_memory import as_family
+from workbench.model.hf import FAMILIES, from_folder
+from workbench.model.hf.convert import as_family, read_config
 from workbench.runs import folder
 from workbench.runs.card import write_card
-from workbench.runs.catalogue import Run, load
 from workbench.runs.checkpoint import save_checkpoint
+from workbench.runs.run import Run, load
 
 FINE_TUNING_LR = 5e-5
 """Peak learning rate that an imported run is given for `resume` (Devlin et al. 2019, appendix A.3)."""

@@ -1,18 +1,94 @@
-"""The family as a table: what differs, sizes, loss, bits a byte, BLiMP with its interval."""
+"""One configuration trained from several seeds: mean and interval over the training, not over the pairs."""
 
-from collections.abc import Mapping
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError
+from workbench.io import read_json, sha256
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
-from workbench.runs.catalogue import summarise
 from workbench.runs.checkpoint import checkpoint_steps
-from workbench.runs.shipped import NAME, family_folder, main_results
-from workbench.zoo.family_files import family_facts, made_facts
+from workbench.runs.folder import FAMILY, NAME, family_folder, main_results, members
+from workbench.runs.folder import MANIFEST_SHIPPED as MANIFEST
+from workbench.runs.run import summarise
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# The family's own files: what it is, and whether it is whole.
+
+
+MADE = "made.json"
+
+
+def family_facts(family: Path | None = None) -> dict[str, Any]:
+    """family.json: the members in their order, the middle one, how they were trained.
+
+    Raises:
+        RunError: no family is installed, or its family.json is damaged.
+    """
+    family = family or family_folder()
+    if not members():
+        raise RunError(
+            f"no family is installed at {family}; reinstall the package, or make one with "
+            "`python -m training.zoo RUNS`."
+        )
+    facts = read_json(family / FAMILY)
+    if not isinstance(facts, dict) or not isinstance(facts.get("members"), list) or "middle" not in facts:
+        raise RunError(f"{family / FAMILY} is damaged; reinstall the package.")
+    return facts
+
+
+def made_facts(member: str, family: Path | None = None) -> dict[str, Any]:
+    """How one member was made; empty where its made.json is missing."""
+    file = (family or family_folder()) / member / MADE
+    value = read_json(file) if file.is_file() else {}
+    return value if isinstance(value, dict) else {}
+
+
+def family_bytes(family: Path | None = None) -> int:
+    """Bytes of all files of the family together."""
+    return sum(file.stat().st_size for file in (family or family_folder()).rglob("*") if file.is_file())
+
+
+def check_manifest(family: Path | None = None) -> int:
+    """Compare every file with MANIFEST.json.
+
+    Args:
+        family: the folder; the installed one if not set.
+
+    Returns:
+        How many files there are.
+
+    Raises:
+        RunError: a file is missing, changed or not listed; the message names it.
+    """
+    family = Path(family or family_folder())
+    manifest = read_json(family / MANIFEST)
+    listed = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(listed, dict):
+        raise RunError(f"{family / MANIFEST} lists no files; reinstall the package.")
+    found = {
+        file.relative_to(family).as_posix(): file for file in sorted(family.rglob("*")) if file.is_file()
+    }
+    found.pop(MANIFEST, None)
+    odd = sorted(found.keys() ^ listed.keys())
+    if odd:
+        what = "is missing" if odd[0] in listed else f"is not listed in {MANIFEST}"
+        raise RunError(f"{family / odd[0]} {what}; reinstall the package.")
+    for name, file in found.items():
+        entry = listed[name]
+        if file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]:
+            raise RunError(f"{file} is damaged: it is not the one in {MANIFEST}; reinstall the package.")
+    return len(found)
+
+
+# The family as a table: what differs, sizes, loss, bits a byte, BLiMP with its interval.
+
 
 _SHAPE = (
     "d_model",
@@ -71,7 +147,7 @@ def _row(name: str, middle: str) -> dict[str, Any]:
 
 def main_scores(name: str) -> dict[str, Any] | None:
     """The JSON of a member's result on BLiMP that came with it; None if it came with none."""
-    from workbench.files import read_json
+    from workbench.io import read_json
 
     files = [file for file in main_results(family_folder() / name) if file.name.endswith("-blimp.json")]
     return read_json(files[0]) if files else None
@@ -97,3 +173,48 @@ def changes(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     if "layout" in found:
         found.pop("n_layers", None)
     return found
+
+
+@dataclasses.dataclass(frozen=True)
+class SeedInterval:
+    """Mean over seeds with Student's interval of the mean."""
+
+    mean: float
+    low: float
+    high: float
+    spread: float
+    """Standard deviation over seeds."""
+    n: int
+    """Seeds."""
+
+
+def seed_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInterval:
+    """Student's interval of a mean of few values.
+
+    Args:
+        values: one for each seed; at least two.
+        confidence: of the interval.
+
+    Raises:
+        ValueError: fewer than two values.
+    """
+    from scipy import stats
+
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"an interval over seeds needs two of them; found {n}")
+    mean = math.fsum(values) / n
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * spread / math.sqrt(n)
+    return SeedInterval(mean, mean - reach, mean + reach, spread, n)
+
+
+def seeds_of_middle() -> list[str]:
+    """Members that differ from the middle one in nothing but the seed, itself among them."""
+    facts = family_facts()
+    other = folder.read_config(family_folder() / facts["middle"])
+    return [
+        name
+        for name in facts["members"]
+        if changes(folder.read_config(family_folder() / name), other).keys() <= {"seed"}
+    ]

@@ -13,7 +13,7 @@ from apps.look import markup
 from apps.look.bundle import bundle, bundle_url
 from apps.look.palette import Palette
 from apps.pages.explain.side import Side
-from workbench.interp.direct.component import Component
+from workbench.interp.components import Component
 
 MOST_HEADS, MOST_TOKENS = 16, 32
 """What CircuitsVis paints in a second or two."""

@@ -7,7 +7,7 @@ from apps.answers.explain import View
 from apps.frame.downloads import downloads
 from apps.look import markup
 from apps.pages.explain.side import Side
-from workbench.interp.direct.component import Component
+from workbench.interp.components import Component
 
 
 def show(side: Side, view: View, component: Component) -> None:

@@ -14,7 +14,7 @@ from apps.frame.told import told
 from apps.look import markup
 from apps.look.palette import Palette
 from apps.pages.explain import components, side
-from workbench.interp.direct.pair import PairAttribution
+from workbench.interp.attribution import PairAttribution
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
 """A figure in a box, `delta` as a small grey remark under it."""

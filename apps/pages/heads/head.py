@@ -20,11 +20,11 @@ from apps.look import markup
 from apps.look.tokens import visible
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, Side
-from workbench.interp.direct.component import Component
+from workbench.interp.components import Component
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette
-    from workbench.interp.heads.result import HeadScores
+    from workbench.interp.heads import HeadScores
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
 ON = {"pair": "The pair", "left": "The text", "text": "Own text"}

@@ -18,7 +18,7 @@ from apps.look.passages import Shown, passages, words
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette
-    from workbench.interp.neurons.examples_result import NeuronExamples
+    from workbench.interp.neurons.examples import NeuronExamples
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
 STOPPED = "neuron search stopped"

@@ -20,7 +20,7 @@ from apps.look.palette import Palette
 from apps.look.tokens import visible
 from apps.pages.explain.pair import CARD
 from apps.pages.patch import paradigm, switches
-from workbench.evals.intervals import Share
+from workbench.stats import Share
 
 if TYPE_CHECKING:
     import pandas as pd

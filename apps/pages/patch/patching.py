@@ -21,7 +21,7 @@ from apps.pages.explain.side import pick
 from apps.pages.patch.choices import against, choose_readout, choose_setting, words
 
 if TYPE_CHECKING:
-    from workbench.interp.patching.result import PatchResult
+    from workbench.interp.patching import PatchResult
 
 CELL = "patch cell"
 """Session state: the picked layer and position, of one map."""
@@ -185,7 +185,7 @@ def _heads(
 
 def explain_heads(opened: Opened) -> list[str]:
     """All heads of the model."""
-    from workbench.interp.direct.writers import components
+    from workbench.interp.attribution import components
 
     return explain.head_labels(components(opened.model.config))
 

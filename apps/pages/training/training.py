@@ -8,8 +8,8 @@ from apps.frame.frame import Frame
 from apps.frame.told import told
 from apps.look import markup
 from apps.pages.training import head_curves, loss_curves, pair_curves, share_curves
-from workbench.runs.lock import is_locked
-from workbench.runs.shipped import is_shipped, middle_member
+from workbench.io import is_locked
+from workbench.runs.folder import is_shipped, middle_member
 
 SLIDER = "training step"
 

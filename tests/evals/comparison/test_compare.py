@@ -9,8 +9,8 @@ from small_runs import masked, small
 
 from training.session import train
 from workbench.errors import RunError
-from workbench.evals.comparison.compare import compare
-from workbench.runs.catalogue import load, summarise
+from workbench.evals.comparison import compare
+from workbench.runs.run import load, summarise
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from workbench.evals.comparison.seeds import identity, shared_name, student, student_share
+from workbench.evals.comparison import identity, shared_name, student, student_share
 
 
 def test_student_is_scipys_interval():

@@ -5,8 +5,7 @@ import torch
 import torch.nn.functional as F
 from small_models import BASES, SHAPE
 
-from workbench.evals.efficiency.inference import inference
-from workbench.evals.efficiency.int8 import Int8Weight, int8_bytes, int8_copy
+from workbench.evals.efficiency import Int8Weight, inference, int8_bytes, int8_copy
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 
@@ -71,8 +70,8 @@ def test_a_wide_model_takes_longer_than_a_narrow_one(unchecked):
 
 
 def test_without_an_engine_there_is_a_reason_and_no_number(monkeypatch):
-    import workbench.evals.efficiency.inference as module
     from workbench.errors import InputError
+    from workbench.evals import efficiency as module
 
     def refuse(model):
         raise InputError("int8 products are not possible here: no engine")

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from workbench.evals.scaling.points import make_points
+from workbench.scaling.points import make_points
 
 E, A, B, ALPHA, BETA = 1.82, 482.01, 2085.43, 0.3478, 0.3658
 """Hoffmann et al. 2022's data refitted by Besiroglu et al. 2024 (arXiv:2404.10102)."""

@@ -5,11 +5,17 @@ import numpy as np
 import pytest
 
 from workbench.errors import InputError
-from workbench.evals.scaling.envelope import fit_envelope
-from workbench.evals.scaling.isoflop import budgets, fieller, fit_isoflop
-from workbench.evals.scaling.optimum import best_for_flops, best_for_hours, covered_span
-from workbench.evals.scaling.parametric import fit_parametric
-from workbench.evals.scaling.throughput import Speed
+from workbench.scaling.laws import fit_parametric
+from workbench.scaling.optimum import (
+    best_for_flops,
+    best_for_hours,
+    budgets,
+    covered_span,
+    fieller,
+    fit_envelope,
+    fit_isoflop,
+)
+from workbench.scaling.points import Speed
 
 TRUE_A = known.BETA / (known.ALPHA + known.BETA)
 FEW = [(0.0, 1.0), (5.0, 10.0), (5.0, 10.0), (0.25, 0.5), (0.25, 0.5)]

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import minimize as scipy_minimize
 from scipy.special import huber, logsumexp, softmax
 
-from workbench.evals.scaling.huber import PowerTerms, minimise
+from workbench.scaling.fitting import PowerTerms, minimise
 
 SMALL_GRID = np.array(list(product((-1, 0.5), (0, 10), (5, 25), (0, 1), (0.5, 2))), float)
 

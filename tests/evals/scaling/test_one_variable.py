@@ -8,9 +8,7 @@ import pandas as pd
 import pytest
 
 from workbench.errors import DataError, InputError
-from workbench.evals.scaling.critical_batch import fit_critical_batch, read_noise
-from workbench.evals.scaling.grammar import fit_grammar
-from workbench.evals.scaling.power import fit_power
+from workbench.scaling.laws import fit_critical_batch, fit_grammar, fit_power, read_noise
 
 
 def kaplan(sizes=12, noise=0.005, seed=0):

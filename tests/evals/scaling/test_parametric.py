@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from workbench.errors import InputError
-from workbench.evals.scaling.parametric import NAMES, fit_parametric
+from workbench.scaling.laws import NAMES, fit_parametric
 
 FEW = [(0.0, 1.0), (5.0, 10.0), (5.0, 10.0), (0.25, 0.5), (0.25, 0.5)]
 TRUTH = dict(zip(NAMES, (known.E, known.A, known.B, known.ALPHA, known.BETA), strict=True))

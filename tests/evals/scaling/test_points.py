@@ -8,11 +8,10 @@ import pytest
 import scaling_runs as made
 
 from workbench.errors import DataError, InputError, RunError
-from workbench.evals.scaling.collect import blimp_of_runs, points_of_runs
-from workbench.evals.scaling.parametric import fit_parametric
-from workbench.evals.scaling.study import scaling
-from workbench.evals.scaling.table import points_of_table
-from workbench.model.counting import count_parameters
+from workbench.model.size import count_parameters
+from workbench.scaling.laws import fit_parametric
+from workbench.scaling.points import blimp_of_runs, points_of_runs, points_of_table
+from workbench.scaling.study import scaling
 
 
 @pytest.fixture(scope="module")

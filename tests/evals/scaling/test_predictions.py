@@ -6,10 +6,9 @@ import pytest
 import scaling_runs as made
 
 from workbench.errors import ConfigError, DataError, InputError
-from workbench.evals.scaling.collect import points_of_runs
-from workbench.evals.scaling.parametric import fit_parametric
-from workbench.evals.scaling.power import fit_power
-from workbench.evals.scaling.predictions import (
+from workbench.scaling.laws import fit_parametric, fit_power
+from workbench.scaling.points import points_of_runs
+from workbench.scaling.study import (
     FILE,
     check_predictions,
     family_config,

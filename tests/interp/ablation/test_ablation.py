@@ -8,13 +8,12 @@ import torch
 from small_models import build
 
 from workbench.errors import InputError
-from workbench.evals import causal as causal_scoring
-from workbench.evals.causal import causal_log_probs
-from workbench.evals.encoding import ragged
-from workbench.evals.masked import MaskedRows, masked_log_probs
-from workbench.interp.ablation.ablate import ablated, replacement
-from workbench.interp.direct.writers import components
-from workbench.interp.parts import Part, all_parts, find_parts
+from workbench.evals import scoring as causal_scoring
+from workbench.evals.protocols import ragged
+from workbench.evals.scoring import MaskedRows, causal_log_probs, masked_log_probs
+from workbench.interp.ablation import ablated, replacement
+from workbench.interp.attribution import components
+from workbench.interp.components import Part, all_parts, find_parts
 
 EXACT = dict(rtol=0, atol=1e-12)  # float64: the same sums, perhaps in another order
 MASK = 3

@@ -12,14 +12,13 @@ from small_models import build
 from workbench.data.embedded.stories import stories
 from workbench.data.pairs import PairSet, open_pairs
 from workbench.errors import InputError
-from workbench.evals import causal
+from workbench.evals import scoring as causal
 from workbench.evals.blimp import blimp
-from workbench.evals.workers import threads_for
-from workbench.interp.ablation.ablate import ablated, replacement
-from workbench.interp.ablation.effect import ablation_effect, leave_one_out
-from workbench.interp.paired import flips, mean_change, ratio_change, spearman
-from workbench.interp.parts import all_parts
+from workbench.evals.scoring import threads_for
+from workbench.interp.ablation import ablated, ablation_effect, leave_one_out, replacement
+from workbench.interp.components import all_parts
 from workbench.interp.texts import IGNORED, text_batches
+from workbench.stats import flips, mean_change, ratio_change, spearman
 
 TEXT = stories(12, seed=3)
 LONG = stories(30, seed=4)  # all positions that the pairs have

@@ -8,11 +8,9 @@ import torch
 from scored_models import small_model
 
 from workbench.errors import InputError
-from workbench.interp.ablation.ablate import ablated
-from workbench.interp.ablation.effect import leave_one_out, losses
-from workbench.interp.ablation.importance import head_importance
-from workbench.interp.ablation.pruning import prune_heads
-from workbench.interp.parts import Part, all_parts
+from workbench.interp.ablation import ablated, leave_one_out, losses
+from workbench.interp.components import Part, all_parts
+from workbench.interp.importance import head_importance, prune_heads
 from workbench.interp.texts import TextBatch, text_batches
 
 random = torch.Generator().manual_seed(5)

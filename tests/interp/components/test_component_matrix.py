@@ -11,16 +11,13 @@ from small_models import BASES, build
 
 from workbench.data.pairs import Pair, PairSet
 from workbench.errors import DataError, InputError
-from workbench.evals.normaliser import Readout
 from workbench.evals.protocols import find_protocol
-from workbench.interp.ablation.ablate import replacement
-from workbench.interp.ablation.effect import ablation_effect
-from workbench.interp.components.effects import gradient
-from workbench.interp.components.matrix import METHODS, component_matrix
-from workbench.interp.components.matrix_result import ComponentMatrix
-from workbench.interp.components.pair_batches import groups, pair_batch, pair_rows
-from workbench.interp.direct.pair import attribute_pair
-from workbench.interp.parts import all_parts
+from workbench.evals.scoring import Readout
+from workbench.interp.ablation import ablation_effect, replacement
+from workbench.interp.attribution import attribute_pair
+from workbench.interp.components import all_parts
+from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix, gradient
+from workbench.interp.pairs import groups, pair_batch, pair_rows
 
 SENTENCES = [
     ("The cats like the ball.", "The cats likes the ball."),  # usable
@@ -212,10 +209,10 @@ def test_a_pair_of_the_same_tokens_has_no_effects(causal, tokenizer, unchecked):
 def test_threads_batches_and_order_change_nothing(causal, tokenizer, unchecked, monkeypatch):
     model = named(causal, tokenizer)
     first = component_matrix(model, pair_set(), reference=TEXT)
-    monkeypatch.setattr("workbench.interp.components.passes.TOKENS_PER_BATCH", {"cpu": 1})
-    monkeypatch.setattr("workbench.interp.components.passes.NUMBERS_AT_ONCE", 1)
-    monkeypatch.setattr("workbench.interp.components.effects.CELLS_AT_ONCE", 2)
-    monkeypatch.setattr("workbench.interp.components.matrix.threads_for", lambda network: 3)
+    monkeypatch.setattr("workbench.interp.matrix.TOKENS_PER_BATCH", {"cpu": 1})
+    monkeypatch.setattr("workbench.interp.matrix.NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("workbench.interp.matrix.CELLS_AT_ONCE", 2)
+    monkeypatch.setattr("workbench.interp.matrix.threads_for", lambda network: 3)
     done = []
     other = component_matrix(model, pair_set(), reference=TEXT, progress=lambda *counts: done.append(counts))
     for method in first.methods:
@@ -229,7 +226,7 @@ def test_hooks_go_when_a_pass_fails(causal, tokenizer, unchecked, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("workbench.interp.components.effects._new", fail)
+    monkeypatch.setattr("workbench.interp.matrix._new", fail)
     with pytest.raises(KeyboardInterrupt):
         component_matrix(named(causal, tokenizer), pair_set(), methods=("patch",))
     assert not causal.has_listeners()

@@ -8,10 +8,14 @@ import pytest
 from scipy import stats
 
 from workbench.errors import InputError
-from workbench.interp.components.family import ComponentFamily, component_family
-from workbench.interp.components.history import ComponentHistory, history_steps
-from workbench.interp.components.matrix_result import ComponentMatrix
-from workbench.interp.direct.component import Component
+from workbench.interp.components import Component
+from workbench.interp.matrix import (
+    ComponentFamily,
+    ComponentHistory,
+    ComponentMatrix,
+    component_family,
+    history_steps,
+)
 
 COMPONENTS = (
     Component("embed", "embed"), Component("L0H0", "head", 0, 0), Component("L0 MLP", "mlp", 0),

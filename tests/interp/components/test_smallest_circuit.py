@@ -16,12 +16,10 @@ from small_models import build
 from workbench.data.pairs import Pair, PairSet
 from workbench.errors import DataError, InputError
 from workbench.evals.blimp import blimp
-from workbench.interp.ablation.ablate import replacement
-from workbench.interp.components.encoded_pairs import EncodedPairs
-from workbench.interp.components.part_sets import Measured, drawn_sets
-from workbench.interp.components.smallest import smallest_circuit
-from workbench.interp.components.smallest_result import decisions
-from workbench.interp.parts import Part, all_parts
+from workbench.interp.ablation import replacement
+from workbench.interp.circuit import Measured, decisions, drawn_sets, smallest_circuit
+from workbench.interp.components import Part, all_parts
+from workbench.interp.pairs import EncodedPairs
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 EXACT = dict(rtol=0, atol=1e-10)  # float64; blimp sums what the sentences share, this does not

@@ -8,7 +8,7 @@ from transformer_lens.tools.analysis import direct_logit_attribution
 
 from workbench.errors import InputError
 from workbench.evals.scoring import score_sentences
-from workbench.interp.direct.pair import attribute_pair, attribute_text, first_difference
+from workbench.interp.attribution import attribute_pair, attribute_text, first_difference
 
 PAIRS = [
     ("The cat likes the ball.", "The cat like the ball."),

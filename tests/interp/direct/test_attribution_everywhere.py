@@ -5,8 +5,14 @@ import pytest
 import torch
 from small_models import SINGLE, VARIANTS, build, marked
 
-from workbench.interp.direct.pair import attribute_pair, attribute_text
-from workbench.interp.direct.writers import EMBEDDINGS, components, project, written
+from workbench.interp.attribution import (
+    EMBEDDINGS,
+    attribute_pair,
+    attribute_text,
+    components,
+    project,
+    written,
+)
 
 GOOD, BAD = "The cat likes the ball.", "The cats like the"
 # Sums in float64 over some 20 parts of order 10, and a path integral complete to 1e-12.

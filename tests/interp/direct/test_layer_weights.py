@@ -6,7 +6,7 @@ import torch
 from small_models import build
 
 from workbench.errors import InputError
-from workbench.interp.direct.layer_weights import layer_weights
+from workbench.interp.attribution import layer_weights
 
 
 @pytest.fixture(scope="module")

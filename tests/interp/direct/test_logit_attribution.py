@@ -10,8 +10,7 @@ from planted_heads import planted
 from small_models import VARIANTS, build, marked
 
 from workbench.errors import InputError
-from workbench.interp.direct.logits import attribute_logits
-from workbench.interp.direct.pair import attribute_pair, attribute_text
+from workbench.interp.attribution import attribute_logits, attribute_pair, attribute_text
 
 PAIR = ("The cat likes the ball.", "The cats like the")
 # Sums in float64 over some 150 parts of order 10.

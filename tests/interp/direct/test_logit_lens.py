@@ -9,9 +9,8 @@ from small_models import SINGLE, build
 
 from workbench.errors import InputError
 from workbench.evals.scoring import score_sentences
-from workbench.interp.direct.lens import lens_loss, lens_points, logit_lens
-from workbench.interp.direct.lens_curve import answer_curve, lens_curve
-from workbench.interp.direct.pair import attribute_pair
+from workbench.interp.attribution import attribute_pair
+from workbench.interp.lens import answer_curve, lens_curve, lens_loss, lens_points, logit_lens
 from workbench.interp.texts import TextBatch
 
 PAIR = ("The cat likes the ball.", "The cats like the")
@@ -140,7 +139,7 @@ def test_logits_are_never_held_for_all_tokens(causal, monkeypatch):
     batch = [TextBatch(tokens, tokens.roll(-1, 1))]
     whole = lens_loss(causal, batch)
     seen, unembed = [], type(causal).unembed
-    monkeypatch.setattr("workbench.interp.direct.lens.LOGITS_AT_ONCE", 16)
+    monkeypatch.setattr("workbench.interp.lens.LOGITS_AT_ONCE", 16)
     monkeypatch.setattr(type(causal), "unembed", lambda self, x: seen.append(len(x)) or unembed(self, x))
     parts = lens_loss(causal, batch)
     assert max(seen) == 16

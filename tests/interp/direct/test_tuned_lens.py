@@ -10,9 +10,16 @@ from small_models import BASES, build
 
 from workbench.data.embedded.stories import stories
 from workbench.errors import DataError, InputError
-from workbench.interp.direct.lens import lens_loss, lens_points, logit_lens, read_streams
-from workbench.interp.direct.lens_curve import answer_curve, lens_curve
-from workbench.interp.direct.tuned_lens import load_tuned_lens, train_tuned_lens
+from workbench.interp.lens import (
+    answer_curve,
+    lens_curve,
+    lens_loss,
+    lens_points,
+    load_tuned_lens,
+    logit_lens,
+    read_streams,
+    train_tuned_lens,
+)
 from workbench.interp.texts import TextBatch
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -11,10 +11,9 @@ from small_models import SHAPE, VARIANTS, build, configuration
 from transformer_lens.head_detector import detect_head
 
 from workbench.errors import InputError
-from workbench.interp.heads.copies import copy_loss
-from workbench.interp.heads.scores import head_scores
+from workbench.interp.heads import copy_loss, head_scores
 from workbench.model.transformer import HookedTransformer
-from workbench.seeds import derive
+from workbench.stats import derive
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -8,8 +8,8 @@ from small_models import VARIANTS, build
 from torch.nn.functional import layer_norm
 
 from workbench.errors import InputError
-from workbench.interp.heads.circuits import copying_scores, ov_circuit, qk_circuit, top_pairs
-from workbench.interp.heads.composition import KINDS, composition
+from workbench.interp.heads import KINDS_COMPOSITION as KINDS
+from workbench.interp.heads import composition, copying_scores, ov_circuit, qk_circuit, top_pairs
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -71,7 +71,7 @@ def test_the_readout_of_a_final_norm_is_linear_but_for_its_denominator():
     model = build()
     x = torch.randn(5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     exact = layer_norm(x, (32,)) * model.ln_final.w @ model.readout_weight.T
-    from workbench.interp.heads.circuits import _readout
+    from workbench.interp.heads import _readout
 
     scale = (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(x @ _readout(model) / scale, exact.detach())
@@ -122,7 +122,7 @@ def test_a_planted_head_copies_in_its_pairs():
 def test_composition_is_that_of_the_whole_matrices(name):
     model = build(**VARIANTS[name])
     found = composition(model, draws=2)
-    from workbench.interp.heads.circuits import head_maps
+    from workbench.interp.heads import head_maps
 
     maps = [{k: w.detach() for k, w in head_maps(model, layer).items()} for layer in found.layers]
     ov = [one["V"] @ one["O"] for one in maps]

@@ -6,7 +6,7 @@ import torch
 from small_models import build, configuration
 
 from workbench.errors import InputError
-from workbench.interp.heads.scores import head_scores
+from workbench.interp.heads import head_scores
 from workbench.model.transformer import HookedTransformer
 
 

@@ -8,11 +8,10 @@ import torch
 from planted_agreement import planted_agreement
 from small_models import VARIANTS, build
 
-from workbench.interp.direct.pair import attribute_text
-from workbench.interp.direct.writers import components, decompose, project, written
+from workbench.interp.attribution import attribute_text, components, decompose, project, written
+from workbench.interp.metrics import LogProb, SentenceLogProb
 from workbench.interp.neurons.attribution import BASELINES, METHODS, attribute_neurons
-from workbench.interp.patching.metrics import LogProb, SentenceLogProb
-from workbench.interp.patching.sweep import patch
+from workbench.interp.patching import patch
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 

@@ -8,9 +8,8 @@ import torch
 from small_models import build, configuration
 
 from workbench.errors import InputError
-from workbench.interp.neurons.attribution import BASELINES, METHODS, attribute_neurons
-from workbench.interp.neurons.gradients import TOKENS_AT_ONCE
-from workbench.interp.patching.metrics import Divergence, LogitDifference, SentenceLogProb
+from workbench.interp.metrics import Divergence, LogitDifference, SentenceLogProb
+from workbench.interp.neurons.attribution import BASELINES, METHODS, TOKENS_AT_ONCE, attribute_neurons
 
 EXACT = dict(rtol=0, atol=1e-9)  # float64: sums of products in another order
 RIGHT, WRONG = 5, 6

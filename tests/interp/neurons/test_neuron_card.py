@@ -12,12 +12,11 @@ from small_models import build
 
 from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
-from workbench.interp.ablation.effect import ablation_effect
-from workbench.interp.neurons.card import neuron_card
+from workbench.interp.ablation import ablation_effect
+from workbench.interp.neurons.attribution import estimated_effects
+from workbench.interp.neurons.card import neuron_card, promoted_tokens
 from workbench.interp.neurons.examples import neuron_examples
 from workbench.interp.neurons.labels import label_neurons
-from workbench.interp.neurons.loss import estimated_effects
-from workbench.interp.neurons.tokens import promoted_tokens
 from workbench.interp.texts import text_batches
 
 TOLD = stories(40, seed=9)

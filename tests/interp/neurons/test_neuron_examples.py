@@ -12,8 +12,8 @@ from small_models import BASES, VARIANTS, build
 from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
 from workbench.interp import texts
+from workbench.interp.components import SITES, layers_with
 from workbench.interp.neurons.examples import neuron_examples
-from workbench.interp.patching.sites import SITES, layers_with
 from workbench.interp.texts import IGNORED, TextBatch, text_batches
 
 LAYOUTS = ["aamm", "(am)(am)", "mam", "ma(am)"]
@@ -140,7 +140,7 @@ def test_batches_change_nothing(batch, unchecked, monkeypatch):
     told = stories(12, seed=2)
     expected = neuron_examples(model, told, count=5, sample=64)
     monkeypatch.setattr(texts, "TOKENS_PER_FORWARD", 96 * batch)
-    monkeypatch.setattr("workbench.interp.neurons.rows.BLOCK", 5)
+    monkeypatch.setattr("workbench.interp.neurons.examples.BLOCK", 5)
     found = neuron_examples(model, iter(told), count=5, sample=64)
     for name in ("top_row", "top_pos", "sample_row", "sample_pos", "active", "histogram"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))

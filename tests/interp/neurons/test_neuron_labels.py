@@ -10,16 +10,15 @@ import torch
 from scored_models import small_model, small_tokenizer
 from sklearn.metrics import roc_auc_score
 
+from workbench.data.embedded.annotated import word_classes
 from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import train_tokenizer
-from workbench.data.word_classes import word_classes
 from workbench.errors import InputError
 from workbench.interp.neurons import labels as module
-from workbench.interp.neurons.features import token_features
-from workbench.interp.neurons.labels import label_neurons
-from workbench.interp.neurons.rank_tests import aucs, clustered_errors, p_greater, ranked
+from workbench.interp.neurons.labels import label_neurons, token_features
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
+from workbench.stats import aucs, clustered_errors, p_greater, ranked
 
 TOLD = stories(50, seed=9)
 WORD = "said"

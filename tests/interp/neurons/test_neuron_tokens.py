@@ -6,7 +6,7 @@ import torch
 from small_models import SINGLE, VARIANTS, build, configuration
 
 from workbench.errors import InputError
-from workbench.interp.neurons.tokens import all_promoted_tokens, input_tokens, promoted_tokens
+from workbench.interp.neurons.card import all_promoted_tokens, input_tokens, promoted_tokens
 
 WITH_NEURONS = [
     name for name, fields in SINGLE.items() if any("m" in kind for kind in configuration(**fields).blocks)
@@ -72,7 +72,7 @@ def test_scores_are_what_a_little_more_of_the_neuron_does(name):
 )
 def test_all_at_once_are_one_by_one(name, monkeypatch):
     model = build(**VARIANTS[name])
-    monkeypatch.setattr("workbench.interp.neurons.tokens.SCORES_AT_ONCE", 61 * 7)
+    monkeypatch.setattr("workbench.interp.neurons.card.SCORES_AT_ONCE", 61 * 7)
     seen = []
     every = all_promoted_tokens(model, count=5, progress=lambda *now: seen.append(now))
     assert every.layers.tolist() == [0, 1]

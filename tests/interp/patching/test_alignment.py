@@ -10,10 +10,10 @@ from scored_models import small_model
 from small_models import build
 
 from workbench.errors import InputError
-from workbench.interp.patching import pair_groups
-from workbench.interp.patching.alignment import align
-from workbench.interp.patching.metrics import LogitDifference
-from workbench.interp.patching.sweep import patch
+from workbench.interp import patching as pair_groups
+from workbench.interp.metrics import LogitDifference
+from workbench.interp.patching import patch
+from workbench.interp.prompts import align
 
 CLEAN, CORRUPTED = "the cat near the tree", "the dogs near the tree near the girl"
 

@@ -6,9 +6,9 @@ import torch
 from small_models import build
 
 from workbench.errors import InputError
-from workbench.interp.patching.attribution import attribution_patch
-from workbench.interp.patching.sites import SITES
-from workbench.interp.patching.sweep import patch
+from workbench.interp.components import SITES
+from workbench.interp.gradients import attribution_patch
+from workbench.interp.patching import patch
 
 EXACT = 1e-9  # float64: products of sums in another order
 

@@ -7,11 +7,10 @@ from planted_heads import planted
 from small_models import BASES, VARIANTS, build
 
 from workbench.errors import InputError
-from workbench.interp.patching import edges
-from workbench.interp.patching.attribution import GradientRun, attribution_patch
-from workbench.interp.patching.edges import edge_attribution
-from workbench.interp.patching.metrics import LogitDifference
-from workbench.interp.patching.paths import path_patch
+from workbench.interp import gradients as edges
+from workbench.interp.gradients import GradientRun, attribution_patch, edge_attribution
+from workbench.interp.metrics import LogitDifference
+from workbench.interp.paths import path_patch
 
 EXACT = 1e-12  # float64: products of sums in another order
 LINEAR = {

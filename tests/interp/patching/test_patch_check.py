@@ -7,11 +7,9 @@ from scipy import stats
 from small_models import build
 
 from workbench.errors import InputError
-from workbench.interp.patching.attribution import attribution_patch
-from workbench.interp.patching.check import check_attribution, check_edges
-from workbench.interp.patching.edges import edge_attribution
-from workbench.interp.patching.paths import path_patch
-from workbench.interp.patching.sweep import patch
+from workbench.interp.gradients import attribution_patch, check_attribution, check_edges, edge_attribution
+from workbench.interp.patching import patch
+from workbench.interp.paths import path_patch
 
 EXACT = 1e-12  # float64: the same sums in another order
 WORDS = dict(right=5, wrong=6)

@@ -6,9 +6,10 @@ import torch
 from small_models import build
 
 from workbench.errors import InputError
-from workbench.interp.patching import metrics, resume
-from workbench.interp.patching.sites import SITES
-from workbench.interp.patching.sweep import patch
+from workbench.interp import engine as resume
+from workbench.interp import metrics
+from workbench.interp.components import SITES
+from workbench.interp.patching import patch
 
 EXACT = 1e-12  # float64: the same sums in another order
 MODELS = {

@@ -7,10 +7,9 @@ from planted_heads import planted
 from small_models import VARIANTS, build, configuration
 
 from workbench.errors import InputError
-from workbench.interp.patching import metrics
-from workbench.interp.patching import paths as path_patching
-from workbench.interp.patching.path_ends import all_receivers, find_receivers, find_senders, reaches
-from workbench.interp.patching.paths import path_patch
+from workbench.interp import metrics
+from workbench.interp import paths as path_patching
+from workbench.interp.paths import all_receivers, find_receivers, find_senders, path_patch, reaches
 from workbench.model.transformer import HookedTransformer
 
 EXACT = 1e-12  # float64: the same sums in another order

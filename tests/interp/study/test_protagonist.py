@@ -7,8 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
-from workbench.interp.heads.token_sets import find_names
-from workbench.interp.study.protagonist import _auc, _judged, find_mentions, find_protagonist_neuron
+from workbench.interp.heads import find_names
+from workbench.interp.study import _auc, _judged, find_mentions, find_protagonist_neuron
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 

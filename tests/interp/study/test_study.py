@@ -9,12 +9,11 @@ import pytest
 from workbench.data.embedded.stories import stories
 from workbench.data.pairs import open_pairs
 from workbench.errors import InputError
-from workbench.interp.ablation.effect import ablation_effect
-from workbench.interp.heads.scores import head_scores
-from workbench.interp.study.neurons import paper_layer
-from workbench.interp.study.study import STAGES, study
+from workbench.interp.ablation import ablation_effect
+from workbench.interp.heads import head_scores
+from workbench.interp.study import STAGES, paper_layer, study
 from workbench.interp.texts import story_rows
-from workbench.runs.catalogue import load
+from workbench.runs.run import load
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

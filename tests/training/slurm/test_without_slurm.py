@@ -15,7 +15,7 @@ from training.sweep.launchers.cluster import with_jobs
 from training.sweep.launchers.options import LauncherOptions
 from training.sweep.launchers.slurm import launch
 from workbench.errors import ConfigError, RunError
-from workbench.runs.lock import locked
+from workbench.io import locked
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from training.sweep.member import run_member
 from training.sweep.plan import read_plan
 from training.sweep.status import TakenError, read_status
 from workbench.errors import RunError, WorkbenchError
-from workbench.runs.catalogue import list_runs, load
+from workbench.runs.run import list_runs, load
 
 GRID = {"grid": {"model.d_mlp": [16, 32]}, "budget": {"tokens": 640}}
 

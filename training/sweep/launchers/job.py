@@ -80,7 +80,7 @@ class MemberJob:
         Such a member would be queued again for ever: its time is too short to load and to make a step.
         """
         from training.sweep import status
-        from workbench.files import write_json
+        from workbench.io import write_json
 
         note = Path(self.folder) / "status" / f".{self.member}.in-vain.json"
         count = 0 if self._step() > before else _count(note) + 1
@@ -112,7 +112,7 @@ class MemberJob:
 
 
 def _count(note: Path) -> int:
-    from workbench.files import read_json
+    from workbench.io import read_json
 
     try:
         return int(read_json(note)["attempts"])

@@ -9,7 +9,7 @@ from typing import Any
 
 from training.sweep.launchers.queue import Job, ask, jobs
 from workbench.errors import DataError, RunError
-from workbench.files import read_json, write_json
+from workbench.io import read_json, write_json
 
 PLACE = "slurm"
 """Folder in the sweep: jobs.json, and what submitit writes (the sbatch file, its job files, its logs)."""

@@ -18,8 +18,7 @@ from training.sweep.launchers.queue import ask, jobs, words
 from training.sweep.launchers.record import PLACE, Attempt, Record, adopted, read_record, write_record
 from training.sweep.plan import Plan, plan_dict
 from workbench.errors import ConfigError, RunError, WorkbenchError
-from workbench.files import write_json
-from workbench.runs.lock import locked
+from workbench.io import locked, write_json
 
 
 @dataclasses.dataclass(frozen=True)

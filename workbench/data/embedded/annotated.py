@@ -1,19 +1,24 @@
-"""The embedded stories with what their writer knew: who is the protagonist, where each drawn word stands.
+"""Parts of speech by word list: what most children's stories are made of.
 
-The story is written by the same grammar, whose words carry a mark behind them that says which lexeme and form
-they are; the marks are then taken out. The text is `stories.story`'s, letter for letter.
+A word list knows no context: a word stands in the class it mostly has in such stories, and in one only.
+Nouns, verbs, adjectives and adverbs of the embedded stories come with all their forms.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from workbench.data.embedded.grammar import Grammar, Lexeme, added_letters, finish, read_rules
-from workbench.data.embedded.lexicon import build_classes
-from workbench.data.embedded.plots import PLOT_RULES, ROLES
-from workbench.data.embedded.scenes import SCENE_RULES
-from workbench.data.embedded.stories import compose
+from workbench.data.embedded import grammar as lexicon
+from workbench.data.embedded.grammar import Grammar, Lexeme, added_letters, build_classes, finish, read_rules
+from workbench.data.embedded.stories import PLOT_RULES, ROLES, SCENE_RULES, compose
+
+# The embedded stories with what their writer knew: who is the protagonist, where each drawn word stands.
+#
+# The story is written by the same grammar, whose words carry a mark behind them that says which lexeme and
+# form they are; the marks are then taken out. The text is `stories.story`'s, letter for letter.
+
 
 _MARK = re.compile("\ue000(\\d+)\\.(\\w*)\ue001")
 
@@ -101,3 +106,74 @@ def _number(lexeme: Lexeme) -> int:
     mark = _MARK.search(lexeme[""])
     assert mark is not None
     return int(mark[1])
+
+
+_CLOSED = {
+    "determiner": "a an the this that these those my your his her its our their every each some any no "
+    "another",
+    "pronoun": "i you he she it we they me him us them himself herself itself themselves myself yourself "
+    "someone something everyone everything nothing anyone anything who",
+    "preposition": "of in on at with from into by for near under behind inside through across towards around "
+    "over above below between without until after before",
+    "conjunction": "and but or so because if when while although than as",
+    "auxiliary": "is are was were am be been being has have had do does did can could will would may might "
+    "must should shall don't didn't can't couldn't won't wouldn't isn't wasn't it's i'm i'll "
+    "let's",
+    "number": "one two three four five six seven eight nine ten",
+}
+
+_OPEN = {
+    "noun": "time day days sky sun bug toy toys food mommy daddy buddy thing things people story hand "
+    "hands town truck ice ground family magic animals store lady eyes fruit world friend "
+    "friends lesson candy gift dress blocks grass shapes beach sand puddle butter colors "
+    "mouth sea notebook clouds set star stars nose popcorn drawer festival glue treasure feet "
+    "stories side body teaspoon raft wings factory bike plant shirt oven worm yogurt milk "
+    "birthday rainbow name tools plants avocado pizza crocodile backyard sunshine finger shop "
+    "attic oil fire moon juice rug window hair job mess adventure game park house parents mud "
+    "bunny whiskers life clothes storm plane pieces sack scissors soup couch floor noise door "
+    "kitty kids monster face music event beak study cabin lunch dirt arms ink crayons crayon "
+    "grapes shark octopus jet pasta envelope cloth cushion yacht ghost oysters menu creature "
+    "glass television year years bugs land voice idea sound promise lots",
+    "verb": "said went told got came put felt asked began saw looked started heard thought let lived "
+    "gave grew picked opened listened kept tried stopped ate named called wished shared "
+    "shouted cried moved used found took made climbed reached explored nodded agreed waved "
+    "replied continued blew pushed noticed stayed wagged clapped splash finished barked "
+    "cheered hopped grabbed fell caught dropped joined woke rolled enjoyed wore pointed "
+    "slipped passed mailed chased pretended drank grab hear listen give tell eat go get come "
+    "say keep think believe learn learned decided happened became turned returned screamed "
+    "pulled knocked smelled tasted smiled ran walked jumped played liked loved wanted needed "
+    "says goes looks going looking eating trying having making coming flying getting sharing "
+    "exploring reading",
+    "adjective": "good great bad sorry better best safe loud okay ready dark surprised higher dirty hot "
+    "wonderful wise alone cool deep scary delicious tasty colorful amazing dangerous perfect "
+    "smelly furry able cute difficult brilliant nervous impatient comfortable large creative "
+    "smooth secret grateful noisy ugly honest magical bitter longer forever upset ashamed "
+    "whole mighty uncomfortable smaller incredible bored famous favorite different important "
+    "yummy unexpected fluffy naughty real easy sharp",
+    "adverb": "very too then there again away together always never soon suddenly just even now anymore "
+    "still finally maybe here ever once sometimes also almost tomorrow today everywhere later "
+    "already really",
+}
+
+
+@cache
+def word_classes() -> dict[str, frozenset[str]]:
+    """Words in small letters by class: the closed classes first, then noun, verb, adjective and adverb."""
+    forms = lexicon.build_classes()
+
+    def of(names: object) -> set[str]:
+        found = {form for name in names for lexeme in forms[name] for form in lexeme.values()}  # type: ignore[attr-defined]
+        return {form for form in found if " " not in form}
+
+    adjectives = ("color", "size", "quality", "trait", "mood", "calm", "upset", "easy", "sunny")
+    found = {name: set(words.split()) for name, words in _CLOSED.items()}
+    closed = set().union(*found.values())
+    for name, more in (
+        ("noun", of(lexicon.NOUNS)),
+        ("verb", of(lexicon.VERBS)),
+        ("adjective", of(adjectives)),
+        ("adverb", of(("softly",))),
+    ):
+        found[name] = (more | set(_OPEN[name].split())) - closed
+    times = Counter(word for words in found.values() for word in words)
+    return {name: frozenset(word for word in words if times[word] == 1) for name, words in found.items()}

@@ -1,0 +1,264 @@
+"""Tables and pictures that commands write with --out, each in one step."""
+
+import contextlib
+import errno
+import io
+import itertools
+import os
+import shutil
+import signal
+import sys
+import time
+import unicodedata
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from workbench.errors import ConfigError, WorkbenchError, shown
+from workbench.io import FULL_DISK, write_bytes
+
+# A progress line on the terminal; plain lines where there is no terminal.
+
+
+_BAR = 20
+
+
+def clock(seconds: float | int) -> str:
+    """`4:05`, or `1:02:03`.
+
+    >>> clock(245)
+    '4:05'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def short(number: float | int) -> str:
+    """A number in four or five characters: `812`, `81.2k`, `3.4M`.
+
+    >>> short(81234)
+    '81.2k'
+    """
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+class Progress:
+    """One line that is redrawn at most five times a second, and sentences above it.
+
+    Args:
+        label: what is going on; the run's name.
+        stream: where to; stderr if not set. Without a terminal there, a line is printed every
+            `pause` seconds instead. `stream=None` and `quiet=True` prints nothing but sentences.
+        quiet: no progress, only sentences.
+        pause: seconds between lines without a terminal.
+    """
+
+    def __init__(self, label: str, stream: Any = None, quiet: bool = False, pause: float = 20.0) -> None:
+        self._label = label
+        self._stream = stream or sys.stderr
+        self._live = not quiet and self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._quiet = quiet
+        self._every = 0.2 if self._live else pause
+        self._last = time.monotonic() if not self._live else 0.0
+        self._drawn = False
+
+    def due(self) -> bool:
+        """Whether it is time to call `update`; cheap enough for every step."""
+        return not self._quiet and time.monotonic() - self._last >= self._every
+
+    def update(self, share: float, text: str) -> None:
+        """Draw: share of the work done, 0 to 1, and what to say behind the bar."""
+        self._last = time.monotonic()
+        if self._quiet:
+            return
+        if not self._live:
+            self._write(f"{self._label}  {share:4.0%}  {text}\n")
+            return
+        filled = round(share * _BAR)
+        bar = "━" * filled + "\x1b[2m" + "─" * (_BAR - filled) + "\x1b[0m"
+        width = shutil.get_terminal_size().columns
+        room = width - len(self._label) - _BAR - 11
+        body = (
+            f"{self._label}  {bar}  {share:4.0%}  {text[: max(0, room)]}" if room > 10 else text[: width - 1]
+        )
+        self._write(f"\r\x1b[2K{body}")
+        self._drawn = True
+
+    def say(self, sentence: str) -> None:
+        """Print a sentence of its own, above the line."""
+        self._write(f"{self._clear()}{sentence}\n")
+        self._last = 0.0 if self._live else self._last
+
+    def close(self) -> None:
+        """Remove the line."""
+        self._write(self._clear())
+
+    def _clear(self) -> str:
+        drawn, self._drawn = self._drawn, False
+        return "\r\x1b[2K" if drawn else ""
+
+    def _write(self, text: str) -> None:
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError, UnicodeEncodeError):
+            self._quiet = True  # the terminal is gone; training goes on
+
+
+# Tables, numbers and curves as text, for commands that print them.
+
+
+_LEVELS = "▁▂▃▄▅▆▇█"
+
+
+def clean(text: object) -> str:
+    """Text on one line without control characters, so that no name can drive the terminal."""
+    line = " ".join(str(text).split())
+    return "".join(character for character in line if unicodedata.category(character)[0] != "C")
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
+    """Print columns under their headings; the first `left` columns to the left, numbers to the right.
+
+    On a terminal that is too narrow the last columns' text is cut; elsewhere nothing is.
+    """
+    cells = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+    def line(row: Sequence[str]) -> str:
+        parts = [
+            cell.ljust(width) if index < left else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(parts).rstrip()[:limit]
+
+    print(line(header))
+    print("  ".join("─" * width for width in widths)[:limit])
+    for row in cells:
+        print(line(row))
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many decimals, or a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def sparkline(values: Sequence[float], width: int = 60) -> str:
+    """A curve as one line of blocks, the lowest value lowest; longer series are averaged down."""
+    if not values:
+        return ""
+    count = min(width, len(values))
+    edges = [round(index * len(values) / count) for index in range(count + 1)]
+    means = [sum(values[a:b]) / (b - a) for a, b in itertools.pairwise(edges)]
+    low, high = min(means), max(means)
+    span = (high - low) or 1.0
+    return "".join(_LEVELS[min(7, int((mean - low) / span * 8))] for mean in means)
+
+
+# What every command does at its edge: errors as one line, exit codes, plain warnings.
+
+
+def guarded(command: Callable[[], int], quiet: tuple[type[BaseException], ...] = ()) -> int:
+    """Run a command and turn what ends it into an exit code.
+
+    Args:
+        command: returns its own code.
+        quiet: errors that have been told already: they end it with 2 and no word.
+
+    Returns:
+        The command's own code; 2 after a `WorkbenchError` or a full disk (one line on stderr), 128 plus
+        the number after a signal, 141 when the reader of our output went away.
+    """
+    warnings.showwarning = _one_line
+    try:
+        code = command()
+        sys.stdout.flush()
+        return code
+    except WorkbenchError as error:
+        return _fail(str(error))
+    except quiet:
+        return 2
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", signal.SIGINT)
+        _say("Interrupted.")
+        return 128 + int(number)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except MemoryError:
+        return _fail("the machine's memory is too small for this; use a smaller model, batch or file.")
+    except OSError as error:
+        if error.errno not in FULL_DISK:
+            raise
+        return _fail(f"the disk is full{f' at {error.filename}' if error.filename else ''}; free some space.")
+
+
+def _fail(message: str) -> int:
+    _say(f"Error: {' '.join(message.split())}")
+    return 2
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(line.encode("utf-8", "replace").decode(), file=sys.stderr, flush=True)
+
+
+def _one_line(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+    if category.__module__.startswith(("workbench", "training", "probes", "apps")):
+        _say(f"Warning: {' '.join(str(message).split())}")
+
+
+def save_table(path: Path, frame: Any) -> None:
+    """Write a data frame as parquet, without its index."""
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    _write(path, buffer.getvalue())
+
+
+def save_picture(path: Path, figure: Any) -> None:
+    """Write a matplotlib figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=150)
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise ConfigError(f"{shown(str(path))} cannot be written: {error.strerror}.") from None
+
+
+def records(frame: Any) -> list[dict[str, Any]]:
+    """A data frame's rows as plain values for JSON; None where there is no number."""
+    return frame.astype(object).where(frame.notna(), None).to_dict("records")
+
+
+def out_folder(name: str) -> Path:
+    """The folder that --out names, before any work is done for it; nothing is made yet.
+
+    Raises:
+        ConfigError: a file, or nothing that could become a folder.
+    """
+    folder = Path(name)
+    try:
+        stands = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+    except OSError as error:
+        raise ConfigError(f"--out {shown(name)} cannot be a folder: {error.strerror}.") from None
+    if not stands.is_dir():
+        raise ConfigError(
+            f"--out {shown(name)}: {shown(str(stands))} is a file, not a folder; choose another name."
+        )
+    if not os.access(stands, os.W_OK | os.X_OK):
+        raise ConfigError(
+            f"--out {shown(name)}: nothing may be written in {shown(str(stands))}; choose another place."
+        )
+    return folder

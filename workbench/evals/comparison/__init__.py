@@ -1,1 +1,0 @@
-"""Runs beside each other: what differs, what came out, and how far seeds alone move it."""

@@ -1,1 +1,0 @@
-"""Models without some of their parts."""

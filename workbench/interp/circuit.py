@@ -1,0 +1,584 @@
+"""The smallest set of heads and MLPs that keeps a paradigm's accuracy, the rest ablated (greedy).
+
+Starting from the whole model, the part whose removal costs least is taken out, again and again (as in
+ACDC's pruning: Conmy et al. 2023, arXiv:2304.14997); starting from nothing, the part that helps most is put
+in. The smaller of the two sets that reach the target is kept, less what it can still spare. The set is
+chosen on one half of the pairs; the other half checks it as Wang et al. 2022 (arXiv:2211.00593) do:
+faithfulness (the set beside the whole model), completeness (the model without the set beside nothing at
+all) and minimality (the set without each of its parts), with random sets of the same size as a control.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.special import expit
+from torch import Tensor
+
+from workbench.data.pairs import Pair, PairSet, open_pairs
+from workbench.errors import InputError, nearest
+from workbench.evals.blimp import CHANCE
+from workbench.evals.scoring import opened, ready
+from workbench.interp.ablation import Replacement, ablated, on_threads, replacement
+from workbench.interp.components import Part, all_parts
+from workbench.interp.pairs import EncodedPairs
+from workbench.stats import Change, flips, mean_change, wilson
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# `SmallestCircuit`: the fewest heads and MLPs that decide minimal pairs, and how that was checked.
+
+
+class Step(NamedTuple):
+    """A set on the way; first value on the pairs it was chosen on, second on the held-out ones."""
+
+    direction: str
+    """`backward` from the whole model, `forward` from nothing."""
+    kept: tuple[Part, ...]
+    accuracy: tuple[float, float]
+    margin: tuple[float, float]
+    """Mean score of the good sentence minus that of the bad one, nats."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Half:
+    """Margins of one half of the pairs under each set, nats."""
+
+    sets: Mapping[str, Float[np.ndarray, " pair"]]
+    """`whole` model, `circuit`, `complement` (the model without the circuit), `nothing` (all ablated)."""
+    without: Float[np.ndarray, "kept pair"]
+    """The circuit without each of its parts."""
+    random: Float[np.ndarray, "draw pair"]
+    """Random sets of the circuit's size."""
+
+    @property
+    def count(self) -> int:
+        """Number of pairs."""
+        return len(self.sets["whole"])
+
+    def accuracy(self, name: str) -> float:
+        """Share of pairs that a set decides right.
+
+        Raises:
+            InputError: no such set.
+        """
+        return float(decisions(self._margins(name)).mean())
+
+    def change(self, name: str, beside: str = "whole") -> Change:
+        """Accuracy of a set minus that of another, with a 95 % interval over drawing other pairs.
+
+        Raises:
+            InputError: no such set.
+        """
+        return mean_change(decisions(self._margins(name)) - decisions(self._margins(beside)))
+
+    @property
+    def random_accuracy(self) -> Float[np.ndarray, " draw"]:
+        """Accuracy of each random set."""
+        return decisions(self.random).mean(-1)
+
+    def _margins(self, name: str) -> Float[np.ndarray, " pair"]:
+        if name not in self.sets:
+            raise InputError(f"no set is called {name!r}. {nearest(name, self.sets)}")
+        return self.sets[name]
+
+
+def decisions(margins: Float[np.ndarray, "*set pair"]) -> Float[np.ndarray, "*set pair"]:
+    """1 where the good sentence scores higher, 0 where lower, a half where equal: a set that knows nothing
+    ties, and must not be right."""
+    return (np.sign(margins) + 1) / 2
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallestCircuit:
+    """Heads and MLPs that were kept, the way there, and the checks."""
+
+    kept: tuple[Part, ...]
+    """The most needed first. Empty if the embedding decides the pairs with every part ablated."""
+    target: float
+    """Accuracy that was to be kept, on the pairs that the circuit was chosen on."""
+    steps: tuple[Step, ...]
+    chosen_on: Half
+    """Without random sets."""
+    held_out: Half
+    parts: tuple[Part, ...]
+    """All that could be kept."""
+    paradigms: tuple[str, ...]
+    pairs: str
+    """Name of the set of pairs."""
+    keep: float
+    chance: float
+    how: str
+    order: str
+    protocol: str
+    run: str | None = None
+    step: int | None = None
+    seed: int = 0
+
+    axes = ("part",)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the kept parts."""
+        return tuple(part.label for part in self.kept)
+
+    @property
+    def beyond_target(self) -> Change:
+        """Held-out accuracy minus what was to be kept of the whole model's there, with a 95 % interval."""
+        circuit, whole = (decisions(self.held_out.sets[name]) for name in ("circuit", "whole"))
+        return mean_change(circuit - self.keep * whole - (1 - self.keep) * self.chance, seed=self.seed)
+
+    @property
+    def holds(self) -> bool:
+        """Whether held-out pairs agree that the circuit keeps so much: the interval is not all below 0."""
+        return not self.beyond_target.high < 0
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each kept part: part, layer, kind, and the circuit without it: accuracy on the pairs it
+        was chosen on (`chosen_without`) and on held-out ones (`without`); there its change with low and high,
+        decisions lost and gained, p (McNemar), and the change of the mean margin (nats)."""
+        import pandas as pd
+
+        half, rows = self.held_out, []
+        circuit, chosen = decisions(half.sets["circuit"]), decisions(self.chosen_on.without).mean(-1)
+        for index, part in enumerate(self.kept):
+            turned = decisions(half.without[index]) - circuit
+            change = mean_change(turned, seed=self.seed)
+            rows.append(
+                {
+                    "part": part.label,
+                    "layer": part.layer,
+                    "kind": part.kind,
+                    "chosen_without": chosen[index],
+                    "without": decisions(half.without[index]).mean(),
+                    "change": change.mean,
+                    "low": change.low,
+                    "high": change.high,
+                    **flips(turned)._asdict(),
+                    "margin_change": (half.without[index] - half.sets["circuit"]).mean(),
+                }
+            )
+        columns = ["part", "layer", "kind", "chosen_without", "without", "change", "low", "high"]
+        columns += ["lost", "gained", "p", "margin_change"]
+        frame = pd.DataFrame(rows, columns=pd.Index(columns))
+        return frame.assign(paradigm=self._about, run=self.run, step=self.step)
+
+    def checks(self) -> "pd.DataFrame":
+        """One row for each set (whole, circuit, complement, nothing, random: the mean of the draws) on the
+        held-out pairs: parts, accuracy, its change from the whole model with low and high, mean margin."""
+        import pandas as pd
+
+        half, size = self.held_out, len(self.kept)
+        sizes = {
+            "whole": len(self.parts),
+            "circuit": size,
+            "complement": len(self.parts) - size,
+            "nothing": 0,
+        }
+        rows = []
+        whole = decisions(half.sets["whole"])
+        for name, margins in [*half.sets.items(), *([("random", half.random)] if len(half.random) else [])]:
+            right = decisions(np.atleast_2d(margins)).mean(0)
+            change = mean_change(right - whole, seed=self.seed)
+            row = {
+                "set": name,
+                "parts": sizes.get(name, size),
+                "accuracy": right.mean(),
+                "change": change.mean,
+            }
+            rows.append(row | {"low": change.low, "high": change.high, "margin": margins.mean()})
+        return pd.DataFrame(rows).assign(paradigm=self._about, run=self.run, step=self.step)
+
+    def curve(self) -> "pd.DataFrame":
+        """One row for each set on the way: direction, parts, accuracy and mean margin on the pairs it was
+        chosen on and on held-out ones (`held_...`), kept (the names)."""
+        import pandas as pd
+
+        rows = [
+            {
+                "direction": one.direction,
+                "parts": len(one.kept),
+                "accuracy": one.accuracy[0],
+                "held_accuracy": one.accuracy[1],
+                "margin": one.margin[0],
+                "held_margin": one.margin[1],
+                "kept": ", ".join(part.label for part in one.kept),
+            }
+            for one in self.steps
+        ]
+        return pd.DataFrame(rows).assign(run=self.run, step=self.step)
+
+    def to_text(self) -> str:
+        """A few lines for the terminal."""
+        half, percent = self.held_out, lambda value: f"{100 * value:.1f} %"
+        low, high = wilson(half.accuracy("circuit"), half.count)
+        change, size = half.change("circuit"), len(self.kept)
+        lines = [
+            f"{self._about}: {size} of {len(self.parts)} heads and MLPs keep {self.keep:.0%} of the accuracy "
+            f"above {self.chance:.0%} ({self.how} ablation of the others)",
+            f"circuit: {', '.join(self.names) or 'nothing'}",
+            f"held-out pairs ({half.count}): circuit {percent(half.accuracy('circuit'))} "
+            f"[{percent(low)}, {percent(high)}], whole model {percent(half.accuracy('whole'))}, "
+            f"difference {100 * change.mean:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]",
+            f"model without the circuit: {percent(half.accuracy('complement'))}; "
+            f"with every part ablated: {percent(half.accuracy('nothing'))}",
+        ]
+        if len(half.random):
+            found = half.random_accuracy
+            better = int((found >= half.accuracy("circuit")).sum())
+            lines.append(
+                f"{len(found)} random sets of {size}: mean {percent(found.mean())}, "
+                f"best {percent(found.max())}; {better} as good as the circuit"
+            )
+        if not self.holds:
+            lines.append(
+                f"It does not keep {self.keep:.0%} on held-out pairs: it fits those it was chosen on."
+            )
+        frame = self.to_frame()
+        if len(unsure := frame[frame.low.isna() | (frame.high >= 0)]):
+            lines.append(f"not shown to be needed on held-out pairs: {', '.join(unsure.part)}")
+        if not self.kept:
+            lines.append("No head and no MLP is needed: these pairs do not show what any of them does.")
+        return "\n".join(lines)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Accuracy against the number of parts, on both halves; needs matplotlib. Returns the axes."""
+        from workbench.plots.components import plot_smallest_circuit
+
+        return plot_smallest_circuit(self, ax)
+
+    @property
+    def _about(self) -> str:
+        return self.paradigms[0] if len(self.paradigms) == 1 else f"{len(self.paradigms)} paradigms"
+
+
+# Sets of heads and MLPs, each the model in which only these are left, measured on the same pairs.
+
+
+Parts = tuple[Part, ...]
+
+
+class Measured:
+    """Sets of parts, each measured once on the same pairs.
+
+    Args:
+        network: a `HookedTransformer` in evaluation mode.
+        parts: all that can be kept.
+        given: what replaces them.
+        pairs: what is scored.
+        tick: called after each measurement.
+    """
+
+    def __init__(
+        self,
+        network: Any,
+        parts: Parts,
+        given: Replacement,
+        pairs: EncodedPairs,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.network, self.parts, self.given, self.pairs, self._tick = network, parts, given, pairs, tick
+        self._known: dict[frozenset[Part], np.ndarray] = {}
+
+    def margins(self, kept: Iterable[Part]) -> Float[np.ndarray, " pair"]:
+        """Of the model in which only these parts are left, in nats."""
+        key = frozenset(kept)
+        if key not in self._known:
+            gone = [part for part in self.parts if part not in key]
+            with ablated(self.network, gone, self.given.how, self.given):
+                self._known[key] = self.pairs.margins(self.network)
+            self._tick()
+        return self._known[key]
+
+    def accuracy(self, kept: Iterable[Part]) -> float:
+        """Share of pairs decided right; a tie counts half."""
+        return float(decisions(self.margins(kept)).mean())
+
+    def preference(self, kept: Iterable[Part]) -> float:
+        """Mean probability of the good sentence of the two."""
+        return float(expit(self.margins(kept)).mean())
+
+    def slopes(self, kept: Parts) -> dict[Part, float]:
+        """Of every part, the derivative of the preference by a gate between its replacement (0) and its own
+        value (1), kept parts at 1 and the others at 0."""
+        network = self.network
+        points: dict[str, list[Part]] = {}
+        for part in self.parts:
+            points.setdefault(part.hook_name, []).append(part)
+        like = dict(dtype=network.dtype, device=network.device)
+        gates = {
+            name: torch.tensor([[1.0 if part in kept else 0.0] for part in mine], **like).requires_grad_()
+            for name, mine in points.items()
+        }
+
+        def gate(x: Tensor, hook: Any) -> Tensor:
+            mine, by = points[hook.name], gates[hook.name]
+            new = torch.zeros((), **like)
+            if self.given.how != "zero":
+                new = torch.stack([self.given.values[part] for part in mine]).to(x)
+            return new + by * (x - new)
+
+        odds = expit(self.margins(kept))
+        weights = odds * (1 - odds) / len(odds)
+        with network.hooks(fwd_hooks=[(name, gate) for name in points]):
+            found = self.pairs.pull_back(network, weights, list(gates.values()))
+        self._tick()
+        return {
+            part: float(slope)
+            for mine, slopes in zip(points.values(), found, strict=True)
+            for part, slope in zip(mine, slopes.flatten().tolist(), strict=True)
+        }
+
+
+def drawn_sets(parts: Parts, kept: Parts, draws: int, seed: int) -> list[Parts]:
+    """Different sets of as many parts, each of them another than `kept`; all there are if they are no more.
+
+    Args:
+        parts: to draw from.
+        kept: how many, and which not all together.
+        draws: number of sets.
+        seed: of the draws.
+    """
+    size, count = len(kept), math.comb(len(parts), len(kept)) - 1
+    if count <= draws:
+        return [one for one in combinations(parts, size) if set(one) != set(kept)]
+    random, found = np.random.default_rng(seed), {}
+    while len(found) < draws:
+        drawn = random.choice(len(parts), size, replace=False)
+        one = tuple(parts[index] for index in np.sort(drawn))
+        if set(one) != set(kept):
+            found[one] = None
+    return list(found)
+
+
+ORDERS = ("gradient", "ablate")
+SCREENED = 4
+"""Parts that are measured in a step: those whose gradients promise most."""
+RANDOM_SETS = 20
+
+
+def smallest_circuit(
+    model: Any,
+    pairs: PairSet | str | None = None,
+    paradigm: str | Sequence[str] | None = None,
+    *,
+    keep: float = 0.9,
+    chance: float = CHANCE,
+    how: str = "mean",
+    reference: Any = None,
+    order: str | None = None,
+    limit: int | None = 200,
+    held_out: float = 0.5,
+    protocol: str = "native",
+    pll: str = "original",
+    random_sets: int = RANDOM_SETS,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> SmallestCircuit:
+    """The fewest heads and MLPs that decide minimal pairs nearly as well as the whole model.
+
+    A set reaches the target if its accuracy is at least `chance + keep * (accuracy of the model - chance)`
+    on the pairs that it is chosen on; a tie counts half under every protocol. Of sets of one size, the one
+    with the greater mean of `sigmoid(margin)`, the probability of the good sentence of the two, wins.
+
+    Args:
+        model: a run or a `HookedTransformer` with its tokenizer, causal or masked.
+        pairs: a `PairSet`, or what `open_pairs` takes: a hub name, a folder, None for the embedded pairs.
+        paradigm: which, or several, taken as one; None for all.
+        keep: share of the accuracy above chance.
+        chance: accuracy that counts as nothing; 0 keeps a share of the accuracy itself.
+        how: what the other parts are replaced by, `mean`, `zero` or `resample`; see `ablated`.
+        reference: text that means and donors come from; by default 100 training stories.
+        order: `ablate` measures every part in every step; `gradient` only those that the gradients of gates
+            promise most from. By default `gradient`, and `ablate` with `resample`.
+        limit: only the first so many pairs of each paradigm; None for all.
+        held_out: share of each paradigm's pairs that checks the choice.
+        protocol: how sentences are scored.
+        pll: for masked models.
+        random_sets: how many of the same size the circuit is compared with.
+        seed: of the split, random sets, donors and intervals.
+        progress: called with the number of measurements done and of all that may be needed.
+
+    Raises:
+        InputError: settings outside their range, too few pairs, a model that is not above chance on them or
+            that has no heads and MLPs.
+        DataError: a paradigm that the pairs lack, or pairs that cannot be read.
+    """
+    order = order or ("ablate" if how == "resample" else "gradient")
+    _refuse_settings(keep, chance, held_out, random_sets, order, how)
+    run, network, tokenizer = opened(model)
+    parts = all_parts(network.config)
+    whole = open_pairs(pairs) if pairs is None or isinstance(pairs, str) else pairs
+    chosen = whole.select([paradigm] if isinstance(paradigm, str) else paradigm, limit)
+    halves = _halves(chosen, held_out, seed)
+    with ready(network) as network, on_threads(network):
+        given = replacement(model, parts, how, reference, seed)
+        screen = SCREENED if order == "gradient" else len(parts)
+        count = _Counter(progress, len(parts), screen, random_sets)
+        select, held = (
+            Measured(network, parts, given, EncodedPairs(network, tokenizer, half, protocol, pll), count)
+            for half in halves
+        )
+        target = _target(select, keep, chance, tuple(chosen.paradigms))
+        steps, kept = _search(select, target, screen)
+        kept = _cleaned(select, kept, target)
+        result = SmallestCircuit(
+            kept=kept,
+            target=target,
+            steps=tuple(_step(direction, one, select, held) for direction, one in steps),
+            chosen_on=_half(select, kept, 0, seed),
+            held_out=_half(held, kept, random_sets, seed),
+            parts=parts,
+            paradigms=tuple(chosen.paradigms),
+            pairs=whole.name,
+            keep=keep,
+            chance=chance,
+            how=how,
+            order=order,
+            protocol=protocol,
+            run=None if run is None else run.name,
+            step=None if run is None else run.step,
+            seed=seed,
+        )
+        count.finish()
+    return result
+
+
+def _search(on: Measured, target: float, screen: int) -> tuple[list[tuple[str, Parts]], Parts]:
+    """Every set on the way, and the smallest that reaches the target."""
+    path = [on.parts]
+    while path[-1]:
+        path.append(_best(on, path[-1], screen, removed=True))
+    kept = min((one for one in path if _reaches(on, one, target)), key=len)
+    steps = [("backward", one) for one in path]
+    grown: Parts = ()
+    while kept and len(grown) < len(kept) and not _reaches(on, grown, target):
+        grown = _best(on, grown, screen, removed=False)
+        steps.append(("forward", grown))
+    if _reaches(on, grown, target) and _rank(on, grown) > _rank(on, kept):
+        kept = grown
+    return steps, kept
+
+
+def _rank(on: Measured, kept: Parts) -> tuple[int, float]:
+    """The greater the better: few parts, then a great preference."""
+    return -len(kept), on.preference(kept)
+
+
+def _best(on: Measured, kept: Parts, screen: int, *, removed: bool) -> Parts:
+    """The set with one part less, or more, that prefers the good sentences most."""
+    open_ = [part for part in on.parts if (part in kept) == removed]
+    if len(open_) > screen:
+        slopes = on.slopes(kept)
+        open_ = sorted(open_, key=lambda part: slopes[part] if removed else -slopes[part])[:screen]
+    sets = [_without(kept, part) if removed else (*kept, part) for part in open_]
+    return max(sets, key=on.preference)
+
+
+def _cleaned(on: Measured, kept: Parts, target: float) -> Parts:
+    """The set less whatever it can spare, the most needed part first."""
+    while spared := [one for part in kept if _reaches(on, one := _without(kept, part), target)]:
+        kept = max(spared, key=on.preference)
+    return tuple(sorted(kept, key=lambda part: on.preference(_without(kept, part))))
+
+
+def _without(kept: Parts, gone: Part) -> Parts:
+    return tuple(part for part in kept if part != gone)
+
+
+def _reaches(on: Measured, kept: Parts, target: float) -> bool:
+    return on.accuracy(kept) >= target - 1e-12  # the target is rounded
+
+
+def _step(direction: str, kept: Parts, *halves: Measured) -> Step:
+    one, other = halves
+    margins = float(one.margins(kept).mean()), float(other.margins(kept).mean())
+    return Step(direction, kept, (one.accuracy(kept), other.accuracy(kept)), margins)
+
+
+def _half(on: Measured, kept: Parts, draws: int, seed: int) -> Half:
+    others = tuple(part for part in on.parts if part not in kept)
+    sets: dict[str, Parts] = {"whole": on.parts, "circuit": kept, "complement": others, "nothing": ()}
+    pairs = len(on.pairs)
+    return Half(
+        sets={name: on.margins(parts) for name, parts in sets.items()},
+        without=np.array([on.margins(_without(kept, part)) for part in kept]).reshape(-1, pairs),
+        random=np.array([on.margins(one) for one in drawn_sets(on.parts, kept, draws, seed)]).reshape(
+            -1, pairs
+        ),
+    )
+
+
+def _target(on: Measured, keep: float, chance: float, paradigms: Sequence[str]) -> float:
+    """The accuracy to be kept; refuses a model that is not above chance."""
+    before, count = on.accuracy(on.parts), len(on.pairs)
+    floor = max(chance, CHANCE)
+    low, high = wilson(before, count)
+    if low <= floor:
+        name = paradigms[0] if len(paradigms) == 1 else f"{len(paradigms)} paradigms"
+        raise InputError(
+            f"there is nothing to keep: the model gets {before:.1%} of {count} pairs of {name} right, not "
+            f"clearly above {floor:.0%} (interval {low:.1%} to {high:.1%}); take a paradigm that it knows."
+        )
+    return chance + keep * (before - chance)
+
+
+def _halves(chosen: PairSet, held_out: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to choose on and pairs to check on, every paradigm divided."""
+    random = np.random.default_rng(seed)
+    select: list[Pair] = []
+    held: list[Pair] = []
+    for paradigm, pairs in chosen.paradigms.items():
+        order = random.permutation(len(pairs))
+        cut = round(held_out * len(pairs))
+        if min(cut, len(pairs) - cut) < 2:
+            raise InputError(
+                f"{paradigm} has {len(pairs)} pairs, of which {cut} would be held out; at least 2 are needed "
+                "to choose a circuit and 2 to check it."
+            )
+        held += [pairs[index] for index in order[:cut]]
+        select += [pairs[index] for index in order[cut:]]
+    return select, held
+
+
+def _refuse_settings(keep: float, chance: float, held_out: float, draws: int, order: str, how: str) -> None:
+    for name, value in (("keep", keep), ("held_out", held_out)):
+        if not 0 < value <= 1:
+            raise InputError(f"{name} is {value}; give a share, above 0 and up to 1.")
+    if not 0 <= chance < 1:
+        raise InputError(f"chance is {chance}; give an accuracy from 0 to below 1.")
+    if draws < 0:
+        raise InputError(f"random_sets is {draws}; give a number of sets, 0 for none.")
+    if order not in ORDERS:
+        raise InputError(f"{order!r} is no order. {nearest(order, ORDERS)}")
+    if order == "gradient" and how == "resample":
+        raise InputError("order='gradient' needs how='mean' or 'zero'; with 'resample' take order='ablate'.")
+
+
+class _Counter:
+    """Tells how many measurements are done, of about how many."""
+
+    def __init__(
+        self, progress: Callable[[int, int], None] | None, parts: int, screen: int, draws: int
+    ) -> None:
+        self._progress, self._done = progress, 0
+        backward = sum(min(left, screen) + (left > screen) for left in range(1, parts + 1))
+        forward = 3 * min(parts, screen + 1)
+        self._total = backward + forward + parts + draws + 10
+
+    def __call__(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(min(self._done, self._total - 1), self._total)
+
+    def finish(self) -> None:
+        """All is done."""
+        if self._progress is not None:
+            self._progress(self._total, self._total)

@@ -1,1 +1,0 @@
-"""From minimal pairs to the components that decide them."""

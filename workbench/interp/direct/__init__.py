@@ -1,1 +1,0 @@
-"""Direct attribution: what each component writes for the readout; lenses."""

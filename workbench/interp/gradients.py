@@ -1,0 +1,565 @@
+"""Estimates beside exact effects: how far attribution patching is to be trusted here.
+
+Syed et al. 2023 (arXiv:2310.10348) and Hanna et al. 2024 (arXiv:2403.17806) judge estimates so: an estimate
+is a slope, and saturated softmaxes and norms bend.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from workbench.errors import InputError, shown
+from workbench.evals.scoring import ready
+from workbench.interp.components import Component, Site, find_site, layers_with
+from workbench.interp.engine import TOKENS_PER_BATCH, Base, Cells, Tick, run_cells
+from workbench.interp.metrics import Metric, choose_metric
+from workbench.interp.patching import Direction, PatchResult, moves, plan, sweep_result
+from workbench.interp.paths import (
+    Receiver,
+    all_receivers,
+    find_receivers,
+    find_senders,
+    needed,
+    path_patch,
+    reaches,
+    walk,
+)
+from workbench.interp.prompts import labels, prompts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# Attribution patching: every patch of a sweep at once, to first order.
+#
+# The effect of putting a donor's activation a' in place of a is about grad(metric) . (a' - a), so one
+# forward and one backward pass stand for the whole sweep (Nanda 2023; Syed et al. 2023, arXiv:2310.10348).
+# With `steps` the gradient is averaged while the embeddings go from this run's to the donor's, which mends
+# saturated gradients (integrated gradients as in EAP-IG: Hanna et al. 2024, arXiv:2403.17806).
+
+
+MOST_STEPS = 1000
+
+
+def attribution_patch(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    *,
+    right: Any = None,
+    wrong: Any = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    site: str = "z",
+    by_position: bool = True,
+    layers: Sequence[int] | None = None,
+    direction: Direction = "denoise",
+    steps: int = 0,
+) -> PatchResult:
+    """The sweep of `workbench.interp.patching.sweep.patch`, estimated from gradients.
+
+    Args:
+        model: a `HookedTransformer`; half-precision weights are computed in float32.
+        clean: as in `patch`, as are all others that it has.
+        steps: 0 takes the gradient in the run that is patched; n takes the mean of n gradients on the way
+            from it to the donor's embeddings.
+
+    Returns:
+        A `PatchResult` whose effects are the estimates.
+
+    Raises:
+        InputError: as `patch`, or a negative number of steps.
+    """
+    chosen = find_site(site)
+    with ready(model) as network:
+        first, second, mask = prompts(network, clean, corrupted)
+        into, other = (second, first) if direction == "denoise" else (first, second)
+        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
+        names = {layer: chosen.hook_name(layer) for layer in layers_with(network.config, chosen)}
+        run = GradientRun(network, metric, mask, list(names.values()))
+        (value, mine), (value_there, theirs) = run.keep(into), run.keep(other)
+        gradients = run.gradients(into, mine[run.entry], theirs[run.entry], steps)
+    cells = plan(network.config, chosen, into.shape[1], by_position, None, layers, None)
+    estimates = {
+        layer: _collapse(gradients[name] * (theirs[name] - mine[name]), chosen, by_position)
+        for layer, name in names.items()
+    }
+    ends = [one.double().cpu().numpy() for one in (value, value_there)]
+    per_pair = _table(estimates, cells) + ends[0]
+    return sweep_result(chosen, cells, metric, per_pair, ends[0], ends[1], labels(model, into), direction)
+
+
+class GradientRun:
+    """Runs of which activations and the metric's gradients there are wanted.
+
+    Args:
+        model: a `HookedTransformer` in eval mode.
+        metric: what is differentiated.
+        mask: 1 at tokens, where some row is padded.
+        names: hook points.
+    """
+
+    def __init__(self, model: Any, metric: Metric, mask: Tensor | None, names: Sequence[str]) -> None:
+        self.model, self.metric, self.mask, self.names = model, metric, mask, tuple(names)
+        self.entry = "hook_full_embed" if "hook_full_embed" in model.hook_dict else "hook_embed"
+
+    def _forward(self, tokens: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The metric, and activations by hook name, the embedding's among them."""
+        kept: dict[str, Tensor] = {}
+
+        def keep(x: Tensor, hook: Any) -> Tensor:
+            x = x.clone()  # what else reads x has no part in it
+            kept[hook.name] = x if embedded is None or hook.name != self.entry else embedded
+            return kept[hook.name]
+
+        names = dict.fromkeys((self.entry, *self.names))
+        with self.model.hooks(fwd_hooks=[(name, keep) for name in names]):
+            stream = self.model.stream(tokens, attention_mask=self.mask)
+        return self.metric.of_stream(self.model, stream), kept
+
+    @torch.no_grad()
+    def keep(self, tokens: Int[Tensor, "pair pos"]) -> tuple[Float[Tensor, " pair"], dict[str, Tensor]]:
+        """The metric and the activations of a plain run."""
+        return self._forward(tokens)
+
+    def gradients(
+        self, tokens: Int[Tensor, "pair pos"], mine: Tensor, theirs: Tensor, steps: int
+    ) -> dict[str, Tensor]:
+        """The metric's gradient at each hook point: in the run itself, or the mean over steps of the way.
+
+        Args:
+            tokens: of the run.
+            mine: its embeddings, as `keep` gave them under the name of `entry`.
+            theirs: the embeddings at the end of the way.
+            steps: 0 for the run itself.
+
+        Raises:
+            InputError: a negative number of steps, or more than 1,000.
+        """
+        if not 0 <= steps <= MOST_STEPS:
+            raise InputError(
+                f"steps must be 0 for the plain gradient, or up to {MOST_STEPS:,}; found {shown(steps)}."
+            )
+        shares = [0.0] if steps == 0 else [(step + 0.5) / steps for step in range(steps)]
+        total: dict[str, Tensor] = {}
+        for share in shares:
+            embedded = torch.lerp(mine, theirs, share).requires_grad_()
+            with torch.enable_grad():
+                value, kept = self._forward(tokens, embedded)
+                points = [kept[name] for name in self.names]
+                found = torch.autograd.grad(value.sum(), points, allow_unused=True)
+            for name, gradient in zip(self.names, found, strict=True):
+                gradient = torch.zeros_like(kept[name]) if gradient is None else gradient / len(shares)
+                total[name] = gradient if name not in total else total[name].add_(gradient)
+        return total
+
+
+def _collapse(product: Tensor, site: Site, by_position: bool) -> Float[Tensor, "pair pos unit"]:
+    """Summed over all axes but pair, position (1 if all together) and unit (1 if there is none)."""
+    if site.is_pattern:
+        summed = product.sum(-1).transpose(1, 2)
+    elif site.unit in ("head", "kv_head"):
+        summed = product.sum(-1)
+    elif site.unit == "neuron":
+        summed = product
+    else:
+        summed = product.sum(-1, keepdim=True)
+    return summed if by_position else summed.sum(1, keepdim=True)
+
+
+def _table(estimates: dict[int, Tensor], cells: Cells) -> Float[np.ndarray, "cell pair"]:
+    pairs = len(next(iter(estimates.values())))
+    found = np.empty((len(cells), pairs))
+    for layer in set(cells.layer.tolist()):
+        estimate, here = estimates[layer], np.flatnonzero(cells.layer == layer)
+        pos, unit = np.maximum(cells.pos[here], 0), np.maximum(cells.unit[here], 0)
+        found[here] = estimate.detach().double().cpu().numpy()[:, pos, unit].T
+    return found
+
+
+# Edge attribution patching: every path between two components at once, to first order.
+#
+# Syed et al. 2023 (EAP, arXiv:2310.10348): the metric's gradient at what a reader is given, times the
+# change of what it is given when one writer alone writes what it wrote in the other run. With `steps` the
+# gradient is averaged on the way from one run's embeddings to the other's (EAP-IG: Hanna et al. 2024,
+# arXiv:2403.17806). In a pre-norm model that change is the writer's own; where a norm lies between writer
+# and reader, it is what the norm makes of it. `workbench.interp.patching.paths` gives the exact effects of
+# the same edges.
+
+
+@dataclasses.dataclass(frozen=True)
+class EdgeAttribution:
+    """The estimated effect of every edge and pair; NaN where there is no edge."""
+
+    senders: tuple[Component, ...]
+    receivers: tuple[Receiver, ...]
+    direction: str
+    metric: str
+    steps: int
+    per_pair: Float[np.ndarray, "receiver sender pair"]
+    """In the metric's unit."""
+    base: Float[np.ndarray, " pair"]
+    """The metric of the run that would be patched."""
+    other: Float[np.ndarray, " pair"]
+    """The metric of the other run."""
+
+    axes = ("receiver", "sender")
+    """Names of the axes of `score`."""
+
+    @property
+    def score(self) -> Float[np.ndarray, "receiver sender"]:
+        """Mean over pairs."""
+        return self.per_pair.mean(-1)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row an edge: sender, receiver, score, standard error over pairs."""
+        import pandas as pd
+
+        there = np.nonzero(~np.isnan(self.score))
+        scores = self.per_pair[there]
+        count = scores.shape[1]
+        return pd.DataFrame(
+            {
+                "sender": np.array([one.label for one in self.senders], dtype=object)[there[1]],
+                "receiver": np.array([one.label for one in self.receivers], dtype=object)[there[0]],
+                "score": scores.mean(1),
+                "error": scores.std(1, ddof=1) / count**0.5 if count > 1 else np.nan,
+            }
+        )
+
+    def top(self, count: int = 20) -> "pd.DataFrame":
+        """The edges that move the metric most, either way, the strongest first."""
+        frame = self.to_frame()
+        order = np.argsort(-frame["score"].abs().to_numpy(), kind="stable")[:count]
+        return frame.iloc[order].reset_index(drop=True)
+
+    def plot(self, ax: Any = None, count: int = 25) -> Any:
+        """The strongest edges as a graph, the embedding below and the logits above; needs matplotlib.
+
+        Args:
+            ax: matplotlib axes; new ones if not set.
+            count: how many edges.
+
+        Returns:
+            The axes.
+        """
+        from workbench.plots.patching import plot_edges
+
+        return plot_edges(self, ax, count)
+
+
+@torch.no_grad()
+def edge_attribution(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    *,
+    right: Any = None,
+    wrong: Any = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    direction: Direction = "denoise",
+    steps: int = 0,
+) -> EdgeAttribution:
+    """Score the edges from the embedding, each head and each MLP to each later head's q, k and v, each MLP
+    and the logits, all positions together.
+
+    The gradients of all readers' inputs are held at once, 3 n_heads + 1 residual streams a block.
+
+    Args:
+        model: a `HookedTransformer`; half-precision weights are computed in float32.
+        clean: as in `workbench.interp.patching.sweep.patch`, as are corrupted, right, wrong, metric and
+            direction.
+        steps: 0 takes the gradient in the run that is patched; n takes the mean of n gradients on the way
+            from it to the other run's embeddings.
+
+    Raises:
+        InputError: as `patch`, or a negative number of steps.
+    """
+    with ready(model) as network:
+        config = network.config
+        first, second, mask = prompts(network, clean, corrupted)
+        into, other = (second, first) if direction == "denoise" else (first, second)
+        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
+        run = GradientRun(network, metric, mask, _inputs(network))
+        embedded = [run.keep(tokens)[1][run.entry] for tokens in (into, other)]
+        gradients = run.gradients(into, embedded[0], embedded[1], steps)
+        base, donor = (Base(network, tokens, mask, needed(config)) for tokens in (into, other))
+        ends = [metric.of_stream(network, one.streams[-1]).double().cpu().numpy() for one in (base, donor)]
+        senders, receivers = find_senders(config), all_receivers(config)
+        scores = _scores(base, donor, senders, receivers, gradients)
+    return EdgeAttribution(senders, receivers, direction, metric.name, steps, scores, ends[0], ends[1])
+
+
+def _input(model: Any, receiver: Receiver) -> str:
+    """The hook point of what a receiver reads."""
+    if receiver.kind == "logits":
+        post = model.config.norm_place == "post"
+        return f"blocks.{receiver.layer - 1}.hook_{'normalized_' if post else ''}resid_post"
+    name = f"blocks.{receiver.layer}."
+    return name + ("hook_mlp_in" if receiver.kind == "mlp" else f"attn.hook_{receiver.kind}_input")
+
+
+def _inputs(model: Any) -> list[str]:
+    return list(dict.fromkeys(_input(model, one) for one in all_receivers(model.config)))
+
+
+def _scores(
+    base: Base,
+    donor: Base,
+    senders: tuple[Component, ...],
+    receivers: tuple[Receiver, ...],
+    gradients: dict[str, Tensor],
+) -> Float[np.ndarray, "receiver sender pair"]:
+    model, (pairs, length) = base.model, base.tokens.shape
+    found = np.full((len(receivers), len(senders), pairs), np.nan)
+    size = max(1, TOKENS_PER_BATCH.get(base.tokens.device.type, 32 * 8192) // (pairs * length))
+    for start in range(0, len(senders), size):
+        chunk = senders[start : start + size]
+        for place, x in walk(base, donor, [None, *chunk], length):
+            streams = x.unflatten(0, (-1, pairs))
+            change = streams[1:] - streams[:1]  # what nobody's change reaches is 0 to the bit
+            for index, receiver in enumerate(receivers):
+                if receiver.place != place:
+                    continue
+                gradient = gradients[_input(model, receiver)]
+                gradient = gradient[:, :, receiver.head] if receiver.kind in "qkv" else gradient
+                here = torch.einsum("npld,pld->np", change, gradient).double().cpu().numpy()
+                there = [i for i, sender in enumerate(chunk) if reaches(model.config, sender, receiver)]
+                found[index, [start + i for i in there]] = here[there]
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class AttributionCheck:
+    """Mean effects over pairs, exact and estimated, cell by cell."""
+
+    what: str
+    """The site, or `edges`."""
+    direction: str
+    metric: str
+    cells: Mapping[str, np.ndarray]
+    """Column -> value of each cell: layer, pos and head or neuron; or sender and receiver."""
+    names: tuple[str, ...]
+    """Of the cells."""
+    steps: tuple[int, ...]
+    """Of each estimate; 0 is the plain gradient."""
+    exact: Float[np.ndarray, " cell"]
+    estimates: Float[np.ndarray, "estimate cell"]
+    total: int
+    """Cells of the whole sweep, of which these are a sample or all."""
+
+    axes = ("estimate", "cell")
+    """Names of the axes of `estimates`."""
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """`gradient`, `5 steps`, ..."""
+        return tuple("gradient" if count == 0 else f"{count} steps" for count in self.steps)
+
+    @property
+    def pearson(self) -> Float[np.ndarray, " estimate"]:
+        """Correlation of each estimate with the exact effects; NaN where either is constant."""
+        return self._each("pearsonr")
+
+    @property
+    def spearman(self) -> Float[np.ndarray, " estimate"]:
+        """Rank correlation; NaN where either is constant."""
+        return self._each("spearmanr")
+
+    @property
+    def slope(self) -> Float[np.ndarray, " estimate"]:
+        """Slope of the regression of each estimate on the exact effects: below 1 it sees too little."""
+        return self._each("linregress")
+
+    def _each(self, function: str) -> np.ndarray:
+        from scipy import stats
+
+        found = np.full(len(self.steps), np.nan)
+        for index, estimate in enumerate(self.estimates):
+            # what differs by rounding only is constant
+            if all(np.ptp(values) > 1e-6 * np.abs(values).max() for values in (self.exact, estimate)):
+                found[index] = getattr(stats, function)(self.exact, estimate)[0]
+        return found
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a cell: its columns, exact, and a column for each estimate."""
+        import pandas as pd
+
+        given = dict(zip(self.estimators, self.estimates, strict=True))
+        return pd.DataFrame(dict(self.cells)).assign(exact=self.exact, **given)
+
+    def worst(self, count: int = 10, estimator: str | None = None) -> "pd.DataFrame":
+        """The cells where an estimate (the last if not named) and the exact effect disagree most.
+
+        Raises:
+            InputError: no such estimate.
+        """
+        if estimator is not None and estimator not in self.estimators:
+            raise InputError(f"there is no estimate {estimator!r}; there are {', '.join(self.estimators)}.")
+        frame = self.to_frame()
+        error = frame[estimator or self.estimators[-1]] - frame["exact"]
+        order = np.argsort(-error.abs().to_numpy(), kind="stable")[:count]
+        frame.insert(0, "cell", list(self.names))
+        return frame.assign(error=error).iloc[order].reset_index(drop=True)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Estimate against exact effect, with the line where they are equal; needs matplotlib.
+
+        Args:
+            ax: matplotlib axes; new ones if not set.
+
+        Returns:
+            The axes.
+        """
+        from workbench.plots.patching import plot_check
+
+        return plot_check(self, ax)
+
+
+def check_attribution(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    *,
+    right: Any = None,
+    wrong: Any = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    site: str = "z",
+    by_position: bool = True,
+    layers: Sequence[int] | None = None,
+    direction: Direction = "denoise",
+    steps: Sequence[int] = (0, 5),
+    cells: int | None = None,
+    seed: int = 0,
+    tick: Tick = lambda share: None,
+) -> AttributionCheck:
+    """Patch exactly and estimate the same patches.
+
+    Args:
+        model: a `HookedTransformer`; half-precision weights are computed in float32.
+        clean: as in `workbench.interp.patching.sweep.patch`, as are all others that it has.
+        steps: an estimate for each: 0 the plain gradient, n the mean of n on the way (EAP-IG).
+        cells: patch only so many, drawn by `seed`; all if not set.
+        seed: of the draw.
+        tick: told now and then which share of the exact patches is done.
+
+    Raises:
+        InputError: as `patch`, no estimate, or fewer than one cell.
+    """
+    many = _distinct(steps)
+    chosen = find_site(site)
+    with ready(model) as network, torch.no_grad():
+        first, second, mask = prompts(network, clean, corrupted)
+        into, other = (second, first) if direction == "denoise" else (first, second)
+        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
+        plans = plan(network.config, chosen, into.shape[1], by_position, None, layers, None)
+        drawn = _sample(len(plans), cells, seed)
+        names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
+        base, donor = Base(network, into, mask, names), Base(network, other, mask, names)
+        before = metric.of_stream(network, base.streams[-1]).double().cpu().numpy()
+        picked = plans.pick(drawn)
+        exact = np.zeros((len(drawn), len(before)))
+        moving = moves(chosen, picked, donor.kept, base.kept)
+        exact[moving] = (
+            run_cells(base, chosen, picked.pick(moving), donor.kept, metric, before, tick) - before
+        )
+        tick(1.0)
+        same = {"site": site, "by_position": by_position, "layers": layers, "direction": direction}
+        sweeps = [
+            attribution_patch(network, first, second, metric=metric, steps=count, **same) for count in many
+        ]
+        tokens = labels(network, into)
+    columns: dict[str, np.ndarray] = {"layer": picked.layer}
+    if by_position:
+        columns["pos"] = picked.pos
+    if chosen.unit is not None:
+        columns[chosen.unit] = picked.unit
+    return AttributionCheck(
+        what=site,
+        direction=direction,
+        metric=metric.name,
+        cells=columns,
+        names=tuple(
+            _name(int(layer), int(pos), int(unit), tokens, chosen.unit)
+            for layer, pos, unit in zip(*picked, strict=True)
+        ),
+        steps=many,
+        exact=exact.mean(1),
+        estimates=np.stack([(one.per_pair - one.base).mean(1)[drawn] for one in sweeps]),
+        total=len(plans),
+    )
+
+
+def check_edges(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    *,
+    right: Any = None,
+    wrong: Any = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    receivers: Any = "all",
+    direction: Direction = "denoise",
+    steps: Sequence[int] = (0, 5),
+    tick: Tick = lambda share: None,
+) -> AttributionCheck:
+    """Patch the direct path of edges exactly and estimate the same edges.
+
+    Args:
+        model: a `HookedTransformer`; half-precision weights are computed in float32.
+        clean: as in `workbench.interp.patching.paths.path_patch`, as are all others that it has.
+        receivers: only the edges into these.
+        steps: see `check_attribution`.
+        tick: told now and then which share of the exact patches is done.
+
+    Raises:
+        InputError: as `path_patch`, or no estimate.
+    """
+    many = _distinct(steps)
+    given = {"right": right, "wrong": wrong, "metric": metric, "direction": direction}
+    chosen = find_receivers(model.config, receivers)
+    exact = path_patch(model, clean, corrupted, receivers=chosen, tick=tick, **given)
+    found = [edge_attribution(model, clean, corrupted, steps=count, **given) for count in many]
+    rows = [found[0].receivers.index(one) for one in chosen]
+    path = np.array([[reaches(model.config, sender, one) for sender in exact.senders] for one in chosen])
+    to, of = path.nonzero()
+    columns = {
+        "sender": np.array([exact.senders[index].label for index in of], dtype=object),
+        "receiver": np.array([exact.receivers[index] for index in to], dtype=object),
+    }
+    return AttributionCheck(
+        what="edges",
+        direction=direction,
+        metric=exact.metric,
+        cells=columns,
+        names=tuple(f"{a} → {b}" for a, b in zip(*columns.values(), strict=True)),
+        steps=many,
+        exact=exact.effect[to, of],
+        estimates=np.stack([one.score[rows][to, of] for one in found]),
+        total=len(to),
+    )
+
+
+def _distinct(steps: Sequence[int]) -> tuple[int, ...]:
+    found = tuple(dict.fromkeys(int(count) for count in steps))
+    if not found:
+        raise InputError("no estimate was asked for; steps=[0] is the plain gradient.")
+    return found
+
+
+def _sample(total: int, count: int | None, seed: int) -> np.ndarray:
+    if count is None or count >= total:
+        return np.arange(total)
+    if count < 1:
+        raise InputError(f"at least one cell has to be patched; cells={count}.")
+    random = np.random.default_rng(seed)
+    return np.sort(random.choice(total, count, replace=False))
+
+
+def _name(layer: int, pos: int, unit: int, tokens: Sequence[str], kind: str | None) -> str:
+    place = "" if pos < 0 else f" at {pos} {tokens[pos]!r}"
+    return f"L{layer}" + ("" if kind is None else f"{'N' if kind == 'neuron' else 'H'}{unit}") + place

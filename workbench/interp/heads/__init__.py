@@ -1,1 +1,0 @@
-"""What attention heads look at and do."""

@@ -1,0 +1,309 @@
+"""How many heads a model can lose: iterative pruning by importance (Michel et al. 2019, arXiv:1905.10650)."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from workbench.errors import InputError
+from workbench.evals.blimp import blimp
+from workbench.evals.scoring import opened, ready
+from workbench.interp.ablation import AblationResult, ablated, losses, on_threads
+from workbench.interp.components import Part, all_parts
+from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
+from workbench.stats import spearman
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# Importance of heads as Michel, Levy & Neubig 2019 (arXiv:1905.10650) measure it.
+#
+# Each head's output is multiplied by a gate, which is 1. The importance is the mean over examples of
+# |dL(x) / d gate|: what a first-order step towards taking the head out would do, its sign dropped example by
+# example. It costs one backward pass for all heads; leave-one-out, the truth, costs a forward pass for each.
+
+
+@dataclasses.dataclass(frozen=True)
+class Importance:
+    """Gradients of each example's loss with respect to each part's gate."""
+
+    parts: tuple[Part, ...]
+    gradient: Float[np.ndarray, "example part"]
+    """dL(x) / d gate at 1, L the mean loss over the example's scored tokens, nats."""
+    run: str | None = None
+    step: int | None = None
+
+    axes = ("part",)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parts."""
+        return tuple(part.label for part in self.parts)
+
+    @property
+    def raw(self) -> Float[np.ndarray, " part"]:
+        """Mean over examples of the gradient's magnitude, nats."""
+        return np.abs(self.gradient).mean(0)
+
+    @property
+    def normalised(self) -> Float[np.ndarray, " part"]:
+        """The same, divided by the Euclidean length of its layer's heads (Molchanov et al. 2017), as the
+        paper prunes by. NaN for MLPs, of which a layer has one."""
+        raw = self.raw
+        found = np.full(len(raw), np.nan)
+        for layer in {part.layer for part in self.parts}:
+            mine = np.array([part.kind == "head" and part.layer == layer for part in self.parts])
+            length = np.linalg.norm(raw[mine])
+            found[mine] = raw[mine] / length if length else 0.0
+        return found
+
+    def agreement(self, truth: AblationResult, normalised: bool = False) -> float:
+        """Spearman's correlation with the rise in loss when each part is taken out alone.
+
+        Args:
+            truth: what `leave_one_out` gave; parts that it lacks are left out, as are MLPs if normalised.
+            normalised: compare the normalised importance.
+        """
+        effects = dict(zip(truth.names, truth.loss_change, strict=True))
+        scores = self.normalised if normalised else self.raw
+        both = [
+            (score, effects[name])
+            for name, score in zip(self.names, scores, strict=True)
+            if name in effects and not np.isnan(score)
+        ]
+        first, second = np.array(both, float).reshape(-1, 2).T
+        return spearman(first, second)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a part: part, layer, kind, importance, error (standard, over examples), normalised."""
+        import pandas as pd
+
+        count = len(self.gradient)
+        spread = np.abs(self.gradient).std(0, ddof=1) / count**0.5 if count > 1 else np.nan
+        return pd.DataFrame(
+            {
+                "part": self.names,
+                "layer": [part.layer for part in self.parts],
+                "kind": [part.kind for part in self.parts],
+                "importance": self.raw,
+                "error": spread,
+                "normalised": self.normalised,
+            }
+        ).assign(run=self.run, step=self.step)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Layer x (heads, MLP); needs matplotlib. Returns the axes."""
+        from workbench.plots.components import plot_importance
+
+        return plot_importance(self, ax)
+
+
+def head_importance(model: Any, text: Any = None, *, mlps: bool = False, seed: int = 0) -> Importance:
+    """The importance of every head.
+
+    Args:
+        model: a run or a `HookedTransformer`, perhaps ablated (see `workbench.interp.ablation.ablate`).
+        text: examples, one a row; see `workbench.interp.texts.text_batches`.
+        mlps: gate the MLPs' outputs too.
+        seed: of the tokens hidden from a masked model.
+
+    Raises:
+        InputError: no head in the model, or nothing to be predicted in the text.
+    """
+    run, network, _ = opened(model)
+    parts = all_parts(network.config, heads=True, mlps=mlps)
+    if not parts:
+        raise InputError(f"this model has no heads: its layout is {''.join(network.config.blocks)}.")
+    batches = text_batches(model, text, seed)
+    refuse_unscored(batches)
+    with ready(network) as network:
+        gradient = np.concatenate([_gradients(network, parts, batch) for batch in batches])
+    name, step = (None, None) if run is None else (run.name, run.step)
+    return Importance(parts, gradient, name, step)
+
+
+def _gradients(network: Any, parts: tuple[Part, ...], batch: TextBatch) -> Float[np.ndarray, "example part"]:
+    """One backward pass: rows do not see each other, so the summed losses' gradient by a gate of one row is
+    that row's own."""
+    names = list(dict.fromkeys(part.hook_name for part in parts))
+    rows, heads = len(batch.tokens), network.config.n_heads
+    gates = {
+        name: torch.ones(
+            rows, heads if name.endswith("hook_z") else 1, dtype=network.dtype, device=network.device
+        ).requires_grad_()
+        for name in names
+    }
+
+    def gate(x: Tensor, hook: Any, by: Tensor) -> Tensor:
+        return x * (by[:, None, :, None] if x.ndim == 4 else by[:, None])
+
+    counts = torch.from_numpy(batch.counts).to(network.device)
+    with torch.enable_grad(), network.hooks(fwd_hooks=[(n, partial(gate, by=gates[n])) for n in names]):
+        means = row_nats(network, batch) / counts.clamp(min=1)
+        found = torch.autograd.grad(means.sum(), list(gates.values()), allow_unused=True)
+    by_name = {n: torch.zeros_like(gates[n]) if g is None else g for n, g in zip(names, found, strict=True)}
+    columns = [by_name[part.hook_name][:, max(0, part.unit)] for part in parts]
+    return torch.stack(columns, 1)[counts > 0].double().cpu().numpy()
+
+
+RANDOM_ORDERS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningCurve:
+    """Loss, and accuracy if pairs were scored, after each step of pruning; the first step prunes nothing."""
+
+    share: Float[np.ndarray, " step"]
+    """Share of heads that are gone."""
+    loss: Float[np.ndarray, " step"]
+    """Nats a token."""
+    random_loss: Float[np.ndarray, "order step"]
+    """The same for heads pruned in random order."""
+    accuracy: Float[np.ndarray, " step"] | None
+    """Mean over paradigms."""
+    random_accuracy: Float[np.ndarray, "order step"] | None
+    pruned: tuple[tuple[Part, ...], ...]
+    """The heads that each step took, the least important first."""
+    run: str | None = None
+    step: int | None = None
+
+    axes = ("step",)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row for each order and step: order (`importance`, `random 0`, ...), share, loss, accuracy,
+        pruned (the step's heads, in the order by importance)."""
+        import pandas as pd
+
+        rows = []
+        for index in range(-1, len(self.random_loss)):
+            mine = index < 0
+            loss = self.loss if mine else self.random_loss[index]
+            other = None if self.random_accuracy is None else self.random_accuracy[index]
+            accuracy = self.accuracy if mine else other
+            for step, share in enumerate(self.share):
+                rows.append(
+                    {
+                        "order": "importance" if mine else f"random {index}",
+                        "share": share,
+                        "loss": loss[step],
+                        "accuracy": np.nan if accuracy is None else accuracy[step],
+                        "pruned": ", ".join(part.label for part in self.pruned[step]) if mine else "",
+                    }
+                )
+        return pd.DataFrame(rows).assign(run=self.run, step=self.step)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Loss against the share pruned, random orders beside; needs matplotlib. Returns the axes."""
+        from workbench.plots.components import plot_pruning
+
+        return plot_pruning(self, ax)
+
+
+def prune_heads(
+    model: Any,
+    text: Any = None,
+    *,
+    importance_text: Any = None,
+    share: int | float = 0.1,
+    normalise: bool = True,
+    recompute: bool = True,
+    pairs: Any = None,
+    score_pairs: bool = False,
+    limit: int | None = None,
+    protocol: str = "native",
+    orders: int = RANDOM_ORDERS,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> PruningCurve:
+    """Take out heads step by step, those of least importance first, until none is left.
+
+    Args:
+        model: a run or a `HookedTransformer`.
+        text: what the loss is measured on; see `workbench.interp.texts.text_batches`.
+        importance_text: what the importance is measured on; by default `text`, which flatters the curve a
+            little.
+        share: of all heads, taken out in each step; at least one is.
+        normalise: rank by importance normalised in each layer, as in the paper.
+        recompute: measure importance again before each step, in the model as it is by then.
+        pairs: minimal pairs, as `blimp` takes them.
+        score_pairs: measure accuracy too.
+        limit: only the first so many pairs of each paradigm.
+        protocol: how sentences are scored.
+        orders: random orders to compare with.
+        seed: of the random orders, and of the tokens hidden from a masked model.
+        progress: called with the number of measurements done and of all.
+
+    Raises:
+        InputError: a share outside (0, 1], no heads, text or pairs that do not fit.
+    """
+    if not 0 < share <= 1:
+        raise InputError(
+            f"share is {share}; give the share of heads to prune in a step, above 0 and up to 1."
+        )
+    run, network, tokenizer = opened(model)
+    heads = all_parts(network.config, mlps=False)
+    if not heads:
+        raise InputError(f"this model has no heads: its layout is {''.join(network.config.blocks)}.")
+    batches = text_batches(model, text, seed)
+    refuse_unscored(batches)
+    judging = batches if importance_text is None else text_batches(model, importance_text, seed)
+    size = max(1, round(share * len(heads)))
+    steps = math.ceil(len(heads) / size)
+    total, done = 1 + steps + orders * steps, 0
+    tokens = sum(int(batch.counts.sum()) for batch in batches)
+
+    def measure(gone: Sequence[Part]) -> tuple[float, float]:
+        nonlocal done
+        with ablated(network, gone):
+            loss = float(losses(network, batches).sum() / tokens)
+            accuracy = math.nan
+            if score_pairs:
+                found = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer)
+                accuracy = found.overall.paradigms.accuracy
+        done += 1
+        if progress is not None:
+            progress(done, total)
+        return loss, accuracy
+
+    def least_important(left: Sequence[Part], gone: Sequence[Part]) -> list[Part]:
+        with ablated(network, gone):
+            found = head_importance(network, judging, seed=seed)
+        scores = found.normalised if normalise else found.raw
+        return sorted(left, key=dict(zip(found.parts, scores, strict=True)).__getitem__)
+
+    with ready(network) as network, on_threads(network):
+        start = measure([])
+        curve, gone = [start], []
+        pruned: list[tuple[Part, ...]] = [()]
+        queue: list[Part] = list(heads)
+        while queue:
+            if recompute or not gone:
+                queue = least_important(queue, gone)
+            taken, queue = queue[:size], queue[size:]
+            gone += taken
+            pruned.append(tuple(taken))
+            curve.append(measure(gone))
+        randoms = []
+        for order in range(orders):
+            shuffled = np.random.default_rng([seed, order]).permutation(len(heads))
+            picked = [heads[index] for index in shuffled]
+            randoms.append([start, *(measure(picked[: size * (at + 1)]) for at in range(steps))])
+    line = np.array(curve)
+    others = np.array(randoms).reshape(orders, steps + 1, 2)
+    return PruningCurve(
+        share=np.minimum(np.arange(steps + 1) * size, len(heads)) / len(heads),
+        loss=line[:, 0],
+        random_loss=others[:, :, 0],
+        accuracy=line[:, 1] if score_pairs else None,
+        random_accuracy=others[:, :, 1] if score_pairs else None,
+        pruned=tuple(pruned),
+        run=None if run is None else run.name,
+        step=None if run is None else run.step,
+    )

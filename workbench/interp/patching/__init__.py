@@ -1,1 +1,0 @@
-"""Activation patching: sweeps, their estimates, direct paths and edges."""

@@ -1,0 +1,539 @@
+"""Path patching: what one component tells another, and what that is worth.
+
+Wang et al. 2022 (IOI, arXiv:2211.00593), Goldowsky-Dill et al. 2023 (arXiv:2304.05969). A sender writes what
+it wrote in the other run. Along the direct path, with all other heads and MLPs frozen as they were, the
+receivers are given another input; what they make of it is put into the base run, and everything behind them
+is computed anew.
+"""
+
+import dataclasses
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from workbench.errors import InputError, nearest, shown
+from workbench.evals.scoring import ready
+from workbench.interp.attribution import components
+from workbench.interp.components import Component, Part, find_parts
+from workbench.interp.engine import TOKENS_PER_BATCH, Base, Rerun, Tick, before
+from workbench.interp.metrics import Metric, choose_metric
+from workbench.interp.patching import Direction
+from workbench.interp.prompts import labels, prompts
+from workbench.model.layers import normed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+# What path patching found.
+
+
+@dataclasses.dataclass(frozen=True)
+class PathPatchResult:
+    """The metric of every path and pair; NaN where no path leads from the sender to the receiver."""
+
+    senders: tuple[Component, ...]
+    receivers: tuple[str, ...]
+    """`L1H2.q`, `L1 MLP`, `logits`; joined by + if they were given their inputs together."""
+    direction: str
+    metric: str
+    through_mlps: bool
+    per_pair: Float[np.ndarray, "receiver sender *pos pair"]
+    """The metric with the path patched."""
+    base: Float[np.ndarray, " pair"]
+    """The metric of the run that was patched, without a patch."""
+    other: Float[np.ndarray, " pair"]
+    """The metric of the run that the senders' outputs came from."""
+    tokens: tuple[str, ...] | None
+    """Of the first pair's patched run; None if all positions were patched together."""
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the axes of `effect`."""
+        return ("receiver", "sender", *(() if self.tokens is None else ("pos",)))
+
+    @property
+    def effect(self) -> Float[np.ndarray, "receiver sender *pos"]:
+        """Mean change of the metric over pairs."""
+        return (self.per_pair - self.base).mean(-1)
+
+    @property
+    def value(self) -> Float[np.ndarray, "receiver sender *pos"]:
+        """Mean metric over pairs."""
+        return self.per_pair.mean(-1)
+
+    @property
+    def recovered(self) -> Float[np.ndarray, "receiver sender *pos"]:
+        """The effect as a share of the difference between the two runs; NaN where they do not differ."""
+        difference = self.other.mean() - self.base.mean()
+        return self.effect / (difference if difference else np.nan)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a path: receiver, sender, pos if there are positions, value, effect, recovered, standard
+        error over pairs."""
+        import pandas as pd
+
+        there = np.nonzero(~np.isnan(self.effect))
+        change = (self.per_pair - self.base)[there]
+        count = change.shape[-1]
+        columns: dict[str, Any] = {
+            "receiver": np.array(self.receivers, dtype=object)[there[0]],
+            "sender": np.array([one.label for one in self.senders], dtype=object)[there[1]],
+        }
+        if self.tokens is not None:
+            columns["pos"] = there[2]
+        return pd.DataFrame(columns).assign(
+            value=self.per_pair[there].mean(-1),
+            effect=change.mean(-1),
+            recovered=self.recovered[there],
+            error=change.std(-1, ddof=1) / count**0.5 if count > 1 else np.nan,
+        )
+
+    def plot(self, ax: Any = None, recovered: bool = False) -> Any:
+        """The effects as a map with symmetric limits; needs matplotlib.
+
+        Args:
+            ax: matplotlib axes; new ones if not set.
+            recovered: as a share of the two runs' difference.
+
+        Returns:
+            The axes.
+        """
+        from workbench.plots.patching import plot_paths
+
+        return plot_paths(self, ax, recovered)
+
+
+# The ends of paths between components: who writes into the residual stream, and who reads it.
+
+
+EMBED = Component("embed", "embed", -1)
+"""All that the embedding adds up, as one sender."""
+
+_HEAD = re.compile(r"(L\d+H\d+)(?:\.([qkv]))?", re.IGNORECASE)
+
+
+class Receiver(NamedTuple):
+    """One reader of the residual stream."""
+
+    layer: int
+    kind: str
+    """`q`, `k` or `v` of a head, `mlp`, or `logits`."""
+    head: int = -1
+    """Of keys and values that several query heads share, the one that they are computed for."""
+
+    @property
+    def label(self) -> str:
+        """`L1H2.q`, `L1 MLP` or `logits`."""
+        if self.kind == "logits":
+            return "logits"
+        return f"L{self.layer} MLP" if self.kind == "mlp" else f"L{self.layer}H{self.head}.{self.kind}"
+
+    @property
+    def hook_name(self) -> str:
+        """Where its own output passes; empty for the logits."""
+        if self.kind == "logits":
+            return ""
+        return f"blocks.{self.layer}." + ("hook_mlp_out" if self.kind == "mlp" else f"attn.hook_{self.kind}")
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """The place of the walk where it reads."""
+        return self.layer, "attn" if self.kind in "qkv" else self.kind
+
+
+def all_receivers(config: Any) -> tuple[Receiver, ...]:
+    """Every reader, block by block: each head's q, k and v, each MLP, and the logits."""
+    found = []
+    for layer, kind in enumerate(config.blocks):
+        if "a" in kind:
+            for what, count in (("q", config.n_heads), ("k", config.kv_heads), ("v", config.kv_heads)):
+                found += [Receiver(layer, what, head) for head in range(count)]
+        if "m" in kind:
+            found.append(Receiver(layer, "mlp"))
+    return (*found, Receiver(config.n_layers, "logits"))
+
+
+def find_receivers(config: Any, named: Any) -> tuple[Receiver, ...]:
+    """What a user names, each once.
+
+    Args:
+        config: the model's.
+        named: `"L1H2.q"`, `"L1H2"` (its q, k and v), `"L1 MLP"`, `"logits"`, `"all"`, several in one text
+            with commas, a tuple (1, 2, "q"), a `Receiver`, or a list of these.
+
+    Raises:
+        InputError: a name that is none, or of a reader that the model does not have.
+    """
+    one = isinstance(named, str | Receiver) or (isinstance(named, tuple) and _is_triple(named))
+    words: list[Any] = [named] if one else list(named) if isinstance(named, Iterable) else [named]
+    found: dict[Receiver, None] = {}
+    for word in words:
+        if isinstance(word, str):
+            for part in (piece.strip() for piece in word.split(",")):
+                found |= dict.fromkeys(_read(config, part)) if part else {}
+        else:
+            made = Receiver(word[0], word[2], word[1]) if _is_triple(word) else word
+            if not isinstance(made, Receiver) or made not in all_receivers(config):
+                raise InputError(_unknown(config, shown(getattr(made, "label", made))))
+            found[made] = None
+    if not found:
+        raise InputError("no receiver was named; name heads as L1H2.q, MLPs as 'L1 MLP', or logits.")
+    return tuple(found)
+
+
+def _is_triple(word: Any) -> bool:
+    return isinstance(word, tuple) and len(word) == 3 and word[2] in ("q", "k", "v")
+
+
+def _read(config: Any, word: str) -> list[Receiver]:
+    there = all_receivers(config)
+    if word.lower() == "all":
+        return list(there)
+    if word.lower() == "logits":
+        return [there[-1]]
+    head = _HEAD.fullmatch(word)
+    if head is None:
+        if not re.fullmatch(r"L\d+\s*MLP", word, re.IGNORECASE):
+            raise InputError(_unknown(config, shown(word)))
+        part = find_parts(config, word)[0]
+        return [Receiver(part.layer, "mlp")]
+    part = find_parts(config, head[1])[0]
+    kinds = [head[2].lower()] if head[2] else ["q", "k", "v"]
+    found = [one for one in there if one[0] == part.layer and one.head == part.unit and one.kind in kinds]
+    if not found:
+        raise InputError(
+            f"{word}: {config.n_heads} query heads share {config.kv_heads} heads of keys and values here; "
+            f"choose L{part.layer}H0 to L{part.layer}H{config.kv_heads - 1} for k and v."
+        )
+    return found
+
+
+def _unknown(config: Any, word: str) -> str:
+    hint = nearest(word, [one.label for one in all_receivers(config)])
+    if hint.startswith("Choose"):
+        hint = "Heads' inputs are called L1H2.q, MLPs L1 MLP, the end logits."
+    return f"nothing that reads the residual stream is called {word!r}. {hint}"
+
+
+def find_senders(config: Any, named: Any = None) -> tuple[Component, ...]:
+    """Writers into the residual stream, the earliest first.
+
+    Args:
+        config: the model's.
+        named: as in `parts.find_parts`, or `embed`; the embedding, all heads and all MLPs if not set.
+
+    Raises:
+        InputError: an unknown writer, or a neuron.
+    """
+    everything = (EMBED, *(one for one in components(config) if one.kind in ("head", "mlp")))
+    if named is None:
+        return everything
+    words: list[Any] = named.split(",") if isinstance(named, str) else [named]
+    if not isinstance(named, str | Part | Component) and isinstance(named, Iterable):
+        words = list(named)
+    words = [word.strip() if isinstance(word, str) else word for word in words]
+    embedding = [word for word in words if getattr(word, "label", word) == EMBED.label]
+    parts = find_parts(config, [word for word in words if word not in embedding])
+    chosen = {part.label for part in parts} | ({EMBED.label} if embedding else set())
+    for part in parts:
+        if part.kind == "neuron":
+            raise InputError(f"{part.label}: paths begin at the embedding, a head or an MLP.")
+    if not chosen:
+        raise InputError("no sender was named; name heads as L0H1, MLPs as 'L0 MLP', or embed.")
+    return tuple(one for one in everything if one.label in chosen)
+
+
+def layer_of(sender: Component) -> int:
+    """Its block; -1 of the embedding."""
+    return -1 if sender.layer is None else sender.layer
+
+
+def reaches(config: Any, sender: Component, receiver: Receiver) -> bool:
+    """Whether the receiver reads what the sender wrote."""
+    if layer_of(sender) != receiver.layer:
+        return layer_of(sender) < receiver.layer
+    return sender.kind == "head" and receiver.kind == "mlp" and config.blocks[receiver.layer] == "am"
+
+
+# Direct paths: who writes, who reads, and what a reader is given when one writer alone changes.
+#
+# The residual stream is walked with every head and every MLP frozen at what it wrote in the base run, but
+# for one sender, which writes what it wrote in the donor's run. Only norms are computed anew, so the walk
+# stays at its position and costs little beside a forward pass. It holds for every architecture: post-norm,
+# parallel blocks, weighted residual streams.
+
+
+def needed(config: Any) -> list[str]:
+    """Hook points whose activations `Base` has to keep for a walk."""
+    found = []
+    for layer, kind in enumerate(config.blocks):
+        found += [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_attn_out"] if "a" in kind else []
+        found += [f"blocks.{layer}.hook_mlp_out"] if "m" in kind else []
+    return found
+
+
+def moving(base: Base, donor: Base, senders: Sequence[Component]) -> Bool[np.ndarray, "sender pos"]:
+    """Where a sender wrote something else, to the bit, in any pair."""
+    rows = []
+    for sender in senders:
+        if sender.kind == "embed":
+            mine, other = base.streams[0], donor.streams[0]
+        else:
+            what = "attn.hook_z" if sender.kind == "head" else "hook_mlp_out"
+            mine, other = (run.kept[f"blocks.{sender.layer}.{what}"] for run in (base, donor))
+            if sender.kind == "head":
+                mine, other = mine[:, :, sender.head], other[:, :, sender.head]
+        rows.append((mine != other).any(-1).any(0))
+    return torch.stack(rows).cpu().numpy()
+
+
+def walk(
+    base: Base, donor: Base, senders: Sequence[Component | None], stop: int, through_mlps: bool = False
+) -> Iterator[tuple[tuple[int, str], Float[Tensor, "row pos d_model"]]]:
+    """What each reader is given, as each sender alone writes what it wrote in the donor's run.
+
+    Args:
+        base: a run that kept what `needed` says; everything but the senders is as in it.
+        donor: another such run.
+        senders: who changes, one at a time; None changes nothing.
+        stop: positions before this one.
+        through_mlps: MLPs answer what they are given, as in Wang et al. 2022; else they are frozen too.
+
+    Yields:
+        (layer, "attn"), (layer, "mlp") and at last (n_layers, "logits"), each with the stream that is read
+        there, rows [sender x pair], the pair fastest. The first are those of the earliest sender's block.
+    """
+    model, count, pairs = base.model, len(senders), len(base.tokens)
+    changes = [(index, sender) for index, sender in enumerate(senders) if sender is not None]
+    first = max(0, min((layer_of(sender) for _, sender in changes), default=0))
+    x, written = before(base, first, 0, stop, count)
+    whose: dict[int, list[tuple[slice, Component]]] = {}
+    for index, sender in changes:
+        rows = slice(index * pairs, (index + 1) * pairs)
+        whose.setdefault(layer_of(sender), []).append((rows, sender))
+    for rows, _ in whose.get(layer_of(EMBED), []):
+        for part in (x, *written[:1]):
+            part[rows] = donor.streams[0][:, :stop]
+    for layer in range(first, model.config.n_layers):
+        block, here, name = model.blocks[layer], whose.get(layer, []), f"blocks.{layer}"
+        yield (layer, "attn"), x
+        parts: list[Tensor] = []
+        if block.attn is not None:
+            out = base.kept[f"{name}.hook_attn_out"][:, :stop].repeat(count, 1, 1)
+            for rows, sender in here:
+                if sender.head is not None:
+                    out[rows] = _one_head_changed(block, name, base, donor, sender.head)[:, :stop]
+            parts.append(out)
+        if block.kind == "am":
+            x = x + parts[0]
+            x = normed(block.ln1, x) if block.post_norm else x
+        if block.mlp is not None:
+            yield (layer, "mlp"), x
+            frozen = base.kept[f"{name}.hook_mlp_out"][:, :stop]
+            fed = feed(block, x) if through_mlps else frozen.repeat(count, 1, 1)
+            for rows, sender in here:
+                if sender.kind == "mlp":
+                    fed[rows] = donor.kept[f"{name}.hook_mlp_out"][:, :stop]
+            parts.append(fed)
+        total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+        x = x + (parts[1] if block.kind == "am" else total)
+        if block.mix is not None:
+            written.append(total)
+            x = block.mix(written, block.hook_mix)
+        if block.post_norm:
+            x = normed(block.ln1 if block.ln2 is None else block.ln2, x)
+    yield (model.config.n_layers, "logits"), x
+
+
+def _one_head_changed(block: Any, name: str, base: Base, donor: Base, head: int) -> Tensor:
+    """The attention's output with one head's z from the donor."""
+    z, other = (run.kept[f"{name}.attn.hook_z"] for run in (base, donor))
+    change = (other - z)[:, :, head] @ block.attn.W_O[head]
+    if block.ln1_post is None:
+        return base.kept[f"{name}.hook_attn_out"] + change
+    return normed(
+        block.ln1_post, F.linear(z.flatten(-2), block.attn.out_weight, block.attn.out_bias) + change
+    )
+
+
+def feed(block: Any, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+    """What the block's MLP writes when it reads `x`."""
+    return block.mlp(x if block.post_norm else normed(block.ln2, x))
+
+
+def answer(model: Any, receiver: Receiver, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d"]:
+    """The receiver's own output when it reads `x`: a head's q, k or v, the MLP's output, or `x` itself."""
+    if receiver.kind == "logits":
+        return x
+    block = model.blocks[receiver.layer]
+    if receiver.kind == "mlp":
+        return feed(block, x)
+    attn, kind = block.attn, receiver.kind.upper()
+    head = receiver.head * (1 if kind == "Q" else attn.n_heads // attn.kv_heads)
+    x = x if block.post_norm else normed(block.ln1, x)
+    return x @ getattr(attn, f"W_{kind}")[head] + getattr(attn, f"b_{kind}")[head]
+
+
+@torch.no_grad()
+def path_patch(
+    model: Any,
+    clean: Any,
+    corrupted: Any,
+    *,
+    right: Any = None,
+    wrong: Any = None,
+    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    receivers: Any = "logits",
+    senders: Any = None,
+    by_position: bool = False,
+    together: bool = False,
+    through_mlps: bool = False,
+    direction: Direction = "denoise",
+    tick: Tick = lambda share: None,
+) -> PathPatchResult:
+    """Patch the direct path from each sender to each receiver, and measure each.
+
+    Args:
+        model: a `HookedTransformer`; half-precision weights are computed in float32.
+        clean: as in `workbench.interp.patching.sweep.patch`, as are corrupted, right, wrong, metric and
+            direction.
+        receivers: who is given something else: `"L1H2.q"`, `"L1H2"` (q, k and v), `(1, 2, "q")`, `"L1 MLP"`,
+            `"logits"`, `"all"`, or several of these.
+        senders: `"L0H1"`, `"L0 MLP"`, `"embed"`, `"heads"`, `"mlps"`, or several; all of them if not set.
+        by_position: one cell for each position of the sender too; else all positions change together.
+        together: all receivers are given their inputs at once, as the name movers' queries in Wang et al.;
+            else one at a time.
+        through_mlps: the MLPs between sender and receiver answer what reaches them, as in Wang et al.; else
+            they are frozen, as in Goldowsky-Dill et al.
+        tick: told now and then which share of the work is done.
+
+    Raises:
+        InputError: unknown senders or receivers, none with a path, the logits together with others, and
+            what `patch` refuses.
+
+    Warns:
+        UserWarning: no patch changes anything.
+    """
+    with ready(model) as network:
+        config = network.config
+        first, second, mask = prompts(network, clean, corrupted)
+        into, other = (second, first) if direction == "denoise" else (first, second)
+        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
+        froms = find_senders(config, senders)
+        targets = find_receivers(config, receivers)
+        groups = [list(targets)] if together else [[one] for one in targets]
+        if together and len(targets) > 1 and any(one.kind == "logits" for one in targets):
+            raise InputError("the logits are received alone; leave them out, or leave out together.")
+        path = np.array([[any(reaches(config, s, r) for r in group) for s in froms] for group in groups])
+        if not path.any():
+            raise InputError(
+                f"no path leads from {froms[0].label} ... to {groups[0][0].label}: senders must come before "
+                "receivers."
+            )
+        base, donor = (Base(network, tokens, mask, needed(config)) for tokens in (into, other))
+        ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
+        found = _sweep(base, donor, froms, groups, path, metric, ends[0], by_position, through_mlps, tick)
+    if not np.nan_to_num(found - ends[0]).any():
+        warnings.warn(
+            "no patch changes anything: do the prompts differ where the answer can see it?", stacklevel=3
+        )
+    return PathPatchResult(
+        senders=froms,
+        receivers=tuple(" + ".join(one.label for one in group) for group in groups),
+        direction=direction,
+        metric=metric.name,
+        through_mlps=through_mlps,
+        per_pair=found,
+        base=ends[0],
+        other=ends[1],
+        tokens=tuple(labels(model, into)) if by_position else None,
+    )
+
+
+def _sweep(
+    base: Base,
+    donor: Base,
+    senders: Sequence[Component],
+    groups: Sequence[Sequence[Receiver]],
+    path: Bool[np.ndarray, "receiver sender"],
+    metric: Metric,
+    unpatched: Float[np.ndarray, " pair"],
+    by_position: bool,
+    through_mlps: bool,
+    tick: Tick,
+) -> Float[np.ndarray, "receiver sender *pos pair"]:
+    """The metric of every path; NaN where there is none."""
+    pairs, length = base.tokens.shape
+    stop = length if metric.reads is None or not base.causal else int(metric.reads.max()) + 1
+    moves = moving(base, donor, senders)  # what is not changed is not run
+    found = np.tile(unpatched, (len(groups), len(senders), length if by_position else 1, 1))
+    found[~path] = np.nan
+    wanted = np.flatnonzero(path.any(0) & moves[:, :stop].any(1))
+    size = max(1, TOKENS_PER_BATCH.get(base.tokens.device.type, 32 * 8192) // (pairs * stop))
+    ends = [max(receiver.place for receiver in group) for group in groups]
+    for done in range(0, len(wanted), size):
+        chunk = wanted[done : done + size]
+        waiting = {index for index in range(len(groups)) if path[index, chunk].any()}
+        answers: dict[Receiver, Tensor] = {}
+        for place, x in walk(base, donor, [senders[index] for index in chunk], stop, through_mlps):
+            for receiver in {one for index in waiting for one in groups[index] if one.place == place}:
+                answers[receiver] = answer(base.model, receiver, x).unflatten(0, (-1, pairs))
+            ready_now = {index for index in waiting if ends[index] == place}
+            for index in ready_now:
+                given = {one: answers[one] for one in groups[index] if one in answers}
+                here = path[index, chunk]
+                for pos in range(stop) if by_position else [-1]:
+                    rows = np.flatnonzero(here & (moves[chunk, pos] if pos >= 0 else True))
+                    if len(rows):
+                        start = pos if by_position else int(moves[chunk[rows]].any(0).argmax())
+                        values = {one: x[rows] for one, x in given.items()}
+                        cells = _received(base, values, metric, pos, start if base.causal else 0, stop)
+                        found[index, chunk[rows], max(pos, 0)] = cells
+            waiting -= ready_now
+            if not waiting:
+                break
+            answers = {one: x for one, x in answers.items() if any(one in groups[i] for i in waiting)}
+        tick(min(1.0, (done + size) / len(wanted)))
+    tick(1.0)
+    return found if by_position else found[:, :, 0]
+
+
+def _received(
+    base: Base,
+    answers: Mapping[Receiver, Float[Tensor, "sender pair pos d"]],
+    metric: Metric,
+    pos: int,
+    start: int,
+    stop: int,
+) -> Float[np.ndarray, "sender pair"]:
+    """The metric when receivers answer so, at one position (-1: at all); positions from `start` differ."""
+    cells, pairs = next(iter(answers.values())).shape[:2]
+    to = slice(None) if pos < 0 else slice(pos - start, pos - start + 1)
+    of = slice(start, stop) if pos < 0 else slice(pos, pos + 1)
+
+    def put(x: Tensor, receiver: Receiver) -> Tensor:
+        x = x.clone()
+        place = x.unflatten(0, (cells, pairs))[:, :, to]
+        (place[:, :, :, receiver.head] if receiver.kind in "qkv" else place).copy_(
+            answers[receiver][:, :, of]
+        )
+        return x
+
+    again = Rerun(base, min(receiver.layer for receiver in answers), start, stop, cells)
+    hooks = []
+    for one in answers:
+        if one.kind == "logits":
+            again.x = put(again.x, one)
+        else:
+            hooks.append((one.hook_name, lambda x, hook, one=one: put(x, one)))
+    with base.model.hooks(fwd_hooks=hooks):
+        x = again.run()
+    return again.measure(x, metric).cpu().numpy()

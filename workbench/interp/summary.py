@@ -1,0 +1,589 @@
+"""The maker of a run's summary, from what the library measures one by one."""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from workbench.data.embedded.stories import stories
+from workbench.data.pairs import Pair, PairSet, find_pairs, open_pairs
+from workbench.errors import ConfigError, DataError, InputError, WorkbenchError
+from workbench.evals.blimp import BlimpResult, has_sentences, with_sentences
+from workbench.interp.attribution import PairAttribution, attribute_pair
+from workbench.interp.components import find_site, layers_with
+from workbench.interp.heads import (
+    HeadScores,
+    find_names,
+    head_scores,
+    name_ids,
+    punctuation_ids,
+    unigram_counts,
+)
+from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix
+from workbench.interp.texts import own_stories, story_rows
+from workbench.io import new_folder, read_hashed, read_json, write_json
+from workbench.runs.checkpoint import checkpoint_folder, weights_of
+from workbench.runs.folder import is_shipped, places_of, results_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from workbench.interp.attribution import TextAttribution
+    from workbench.interp.heads import HeadScores
+    from workbench.interp.matrix import ComponentMatrix
+
+
+# Summaries on the disk: `explain/step-000512/` beside a run's results.
+#
+# A folder holds a parquet file for each table and summary.json, which names the weights that they are of,
+# what was asked for, and the SHA-256 of each file. It appears whole or not at all. A reader takes a table
+# only if all of that fits. Nothing heavy is imported here.
+
+
+FOLDER, CARD = "explain", "summary.json"
+FORMAT = 2
+"""Of the tables; those of another format are made again."""
+LIMIT = 64_000_000
+"""Bytes of a table that are read."""
+
+
+def summary_folder(place: Path, step: int) -> Path:
+    """Where the summary of a step lies, under a run's folder or under that of its results."""
+    return Path(place) / FOLDER / f"step-{step:06d}"
+
+
+def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
+    """Write a summary, whole or not at all, in place of an earlier one.
+
+    Args:
+        summary: what `make_summary` gave.
+        place: the run's folder, or that of its results (`workbench.runs.shipped.results_folder`).
+        small: for a run that ships: numbers in few bits (`workbench.interp.summary.pack.BITS`), but for the
+            pairs to open on; and tokens of our own sentences only.
+
+    Returns:
+        The folder.
+    """
+    from workbench import __version__
+
+    tables = dict(summary.tables)
+    if small and "opening" in tables:
+        opening, tokens = tables["opening"], tables["opening_tokens"]
+        ours = opening.pairs[opening.source == "embedded"]
+        tables["opening_tokens"] = tokens.loc[tokens.pairs.isin(ours)]
+    files = {
+        f"{name}.parquet": packed(frame, small and not name.startswith("opening"))
+        for name, frame in tables.items()
+    }
+    card = {
+        "format": FORMAT,
+        "workbench": __version__,
+        "run": summary.run,
+        "step": summary.step,
+        "weights": summary.weights,
+        "wish": summary.wish,
+        "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    folder = summary_folder(place, summary.step)
+    with new_folder(folder) as made:
+        for name, data in files.items():
+            (made / name).write_bytes(data)
+        write_json(made / CARD, card)
+    return folder
+
+
+def read_card(place: Path, step: int, weights: str) -> dict[str, Any] | None:
+    """The card of a summary of these weights; None where there is none, or one of other weights or format."""
+    try:
+        card = read_json(summary_folder(place, step) / CARD)
+    except DataError:
+        return None
+    if not isinstance(card, dict) or (card.get("format"), card.get("weights")) != (FORMAT, weights):
+        return None
+    return card if isinstance(card.get("files"), dict) and isinstance(card.get("wish"), dict) else None
+
+
+def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
+    """Whether a whole summary of this checkpoint is there; `wish` is what `summary.make.wanted` gives."""
+    for folder, card in _summaries(run, step):
+        if card["wish"] == wish:
+            return all(
+                read_hashed(folder / name, digest, LIMIT) is not None
+                for name, digest in card["files"].items()
+            )
+    return False
+
+
+def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
+    """A table of a run's summary: see `Summary.tables`.
+
+    Args:
+        run: the run's folder.
+        step: of the checkpoint.
+        name: of the table.
+
+    Returns:
+        None where there is none, or it is of other weights, or damaged; never an error.
+    """
+
+    file = f"{name}.parquet"
+    for folder, card in _summaries(run, step):
+        data = read_hashed(folder / file, card["files"][file], LIMIT) if file in card["files"] else None
+        frame = None if data is None else unpacked(io.BytesIO(data))
+        if frame is not None:
+            return frame
+    return None
+
+
+def _summaries(run: Path, step: int) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and card of each summary of a checkpoint's weights, in the order in which they are looked at."""
+    try:
+        weights = weights_of(checkpoint_folder(run, step))
+    except DataError:
+        return
+    for place in places_of(run):
+        card = read_card(place, step, weights)
+        if card is not None:
+            yield summary_folder(place, step), card
+
+
+# The pair to open on: a clear mistake at one token, so that its components can be told.
+
+
+LOOKED_AT = 2000
+"""Mistakes whose tokens are compared."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Opening:
+    """A pair of a set, and what it is made of."""
+
+    paradigm: str
+    pair_id: int
+    pair: PairAttribution = dataclasses.field(repr=False, compare=False)
+
+
+def candidates(frame: "pd.DataFrame", tokenizer: Any = None, count: int = 6) -> "pd.DataFrame":
+    """Mistakes to open on: the clearest one of each paradigm that the model mostly gets right (else of all),
+    of sentences that differ in one token where there are any, else of equally many; clearest first.
+
+    Args:
+        frame: as `BlimpResult.per_pair`, with sentences.
+        tokenizer: the model's; None: tokens are not looked at.
+        count: at most so many.
+    """
+    accuracy = frame.groupby("paradigm").correct.transform("mean")
+    even = frame.tokens_good == frame.tokens_bad
+    wrong = frame.correct < 0.5
+    single = _single(frame, wrong & even & (accuracy > 0.5), tokenizer)
+    kinds = (single, wrong & even & (accuracy > 0.5), wrong & even, wrong, frame.correct >= 0)
+    chosen = next((frame[kind] for kind in kinds if kind.any()), frame)
+    clearest = chosen.loc[chosen.groupby("paradigm").margin.idxmin()]
+    return clearest.sort_values(["margin", "paradigm"], kind="stable").head(count)
+
+
+def _single(frame: "pd.DataFrame", among: "pd.Series", tokenizer: Any) -> np.ndarray:
+    """Which of the clearest of these pairs differ in one token only."""
+    found = np.zeros(len(frame), dtype=bool)
+    rows = np.flatnonzero(among.to_numpy())
+    if tokenizer is None or not len(rows):
+        return found
+    rows = rows[np.argsort(frame.margin.to_numpy()[rows], kind="stable")][:LOOKED_AT]
+    goods, bads = (frame[name].iloc[rows].tolist() for name in ("sentence_good", "sentence_bad"))
+    for row, good, bad in zip(rows, tokenizer(goods)["input_ids"], tokenizer(bads)["input_ids"], strict=True):
+        found[row] = len(good) == len(bad) and sum(a != b for a, b in zip(good, bad, strict=True)) == 1
+    return found
+
+
+def opening_pair(
+    model: Any,
+    tokenizer: Any,
+    frame: "pd.DataFrame",
+    protocol: str = "native",
+    pll: str = "original",
+    attribute: Callable[[str, str], PairAttribution] | None = None,
+) -> Opening | None:
+    """Of the clearest mistakes of several paradigms the one whose first differing token carries most of it,
+    so that its components can be told; None without pairs.
+
+    Args:
+        model: a `HookedTransformer`.
+        tokenizer: its own.
+        frame: the model's decisions, as `BlimpResult.per_pair`, with sentences.
+        protocol: how they were scored.
+        pll: for masked models.
+        attribute: takes the place of `attribute_pair`, for a caller that remembers what it gave.
+    """
+
+    def own(good: str, bad: str) -> PairAttribution:
+        return attribute_pair(model, tokenizer, good, bad, protocol=protocol, pll=pll)
+
+    found = []
+    for row in candidates(frame, tokenizer).to_dict("records"):
+        pair = (attribute or own)(row["sentence_good"], row["sentence_bad"])
+        worst = max(pair.difference, pair.difference_at_place)
+        where = Opening(str(row["paradigm"]), int(row["pair_id"]), pair)
+        found.append((worst, where.paradigm, where.pair_id, where))
+    return min(found)[-1] if found else None
+
+
+# `Summary`: what is known of a run at a first look, as tables.
+
+
+@dataclasses.dataclass(frozen=True)
+class SetOpening:
+    """The pair to open on, of one set of pairs."""
+
+    pairs: str
+    """The set's name."""
+    source: str
+    fingerprint: str
+    protocol: str
+    pll: str | None
+    opening: Opening
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Head scores, component x paradigm matrix and the pairs to open on, of one checkpoint."""
+
+    run: str
+    step: int
+    weights: str
+    """SHA-256 of the checkpoint's weights on the disk."""
+    wish: dict[str, Any]
+    """What was asked for, see `workbench.interp.summary.make.Wish`, and the fingerprint of the pairs."""
+    heads: "HeadScores | None"
+    """None for a model without attention."""
+    components: "ComponentMatrix"
+    openings: tuple[SetOpening, ...]
+
+    @cached_property
+    def tables(self) -> "dict[str, pd.DataFrame]":
+        """By name: `head_scores` (`HeadScores.to_frame`), `components` (`ComponentMatrix.to_frame` and the
+        set of pairs), and of the pairs to open on `opening` (one row for each set of pairs), `opening_parts`
+        (`PairAttribution.to_frame`) and `opening_tokens` (sentence, id, token, log_prob), these two with the
+        set's name; one that cannot be made is left out."""
+        import pandas as pd
+
+        found: dict[str, pd.DataFrame] = {}
+        if self.heads is not None:
+            found["head_scores"] = self.heads.to_frame()
+        about = {"pairs": self.components.name, "protocol": self.components.protocol}
+        found["components"] = self.components.to_frame().drop(columns=["run", "step"]).assign(**about)
+        if self.openings:
+            found["opening"] = pd.DataFrame([_opening(one) for one in self.openings])
+            pairs = [(one.pairs, one.opening.pair) for one in self.openings]
+            found["opening_parts"] = pd.concat([pair.to_frame().assign(pairs=name) for name, pair in pairs])
+            sides = [
+                (name, side, of)
+                for name, pair in pairs
+                for side, of in (("good", pair.good), ("bad", pair.bad))
+            ]
+            found["opening_tokens"] = pd.concat(
+                [_tokens(of).assign(pairs=name, sentence=side) for name, side, of in sides]
+            )
+        return found
+
+    def to_frame(self) -> "pd.DataFrame":
+        """The component x paradigm table, one row for each method, paradigm and component."""
+        return self.tables["components"]
+
+    def plot(self) -> Any:
+        """The component x paradigm matrix; needs matplotlib."""
+        return self.components.plot()
+
+
+def _opening(one: SetOpening) -> dict[str, Any]:
+    row = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+    pair = row.pop("opening").pair
+    names = (
+        "difference",
+        "difference_at_place",
+        "uniform_at_place",
+        "uniform_whole",
+        "place",
+        "same_context",
+    )
+    where = {"paradigm": one.opening.paradigm, "pair_id": one.opening.pair_id}
+    return row | where | {name: getattr(pair, name) for name in names}
+
+
+def _tokens(text: "TextAttribution") -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame({"id": text.ids, "token": text.tokens, "log_prob": text.log_probs})
+
+
+# Tables as parquet: exact, or small enough to ship.
+
+
+HALF = "half"
+"""Column of half the interval, which takes the place of both its ends."""
+BITS = {"effect": 6, HALF: 4, "q": 3}
+"""Bits of the mantissa that a small table keeps; of other columns 7."""
+
+
+def packed(frame: "pd.DataFrame", small: bool = False) -> bytes:
+    """A table as bytes of parquet.
+
+    Args:
+        frame: without an index.
+        small: numbers as float16 with few bits of mantissa (`BITS`); symmetric intervals as their half.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    options: dict[str, Any] = {"compression": "zstd", "compression_level": 19}
+    if small:
+        options = {"compression": "brotli", "write_statistics": False}
+        frame = _small(frame)
+    table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    if small:
+        numbers = [name for name in table.column_names if pa.types.is_float16(table.schema.field(name).type)]
+        options |= {
+            "use_dictionary": [name for name in table.column_names if name not in numbers],
+            "column_encoding": dict.fromkeys(numbers, "BYTE_STREAM_SPLIT"),
+        }
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, **options)
+    return buffer.getvalue()
+
+
+def unpacked(data: io.BytesIO) -> "pd.DataFrame | None":
+    """The table again, numbers as float64, names as text; None if it is no table."""
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(data)
+    except Exception:  # whatever a damaged file makes of pyarrow
+        return None
+    for name in frame.columns:
+        if frame[name].dtype == np.float16:
+            frame[name] = frame[name].astype(np.float64)
+    if HALF in frame:
+        at = int(frame.columns.get_loc("effect")) + 1  # type: ignore[arg-type]
+        frame.insert(at, "low", frame.effect - frame[HALF])
+        frame.insert(at + 1, "high", frame.effect + frame[HALF])
+        frame = frame.drop(columns=HALF)
+    return frame
+
+
+def _small(frame: "pd.DataFrame") -> "pd.DataFrame":
+    frame = frame.copy()
+    if {"effect", "low", "high"} <= set(frame.columns):
+        frame.insert(int(frame.columns.get_loc("low")), HALF, (frame.high - frame.low) / 2)  # type: ignore[arg-type]
+        frame = frame.drop(columns=["low", "high"])
+    for name in frame.columns:
+        if frame[name].dtype == np.float64:
+            frame[name] = _rounded(frame[name].to_numpy(), BITS.get(str(name), 7))
+    return frame
+
+
+def _rounded(values: np.ndarray, bits: int) -> np.ndarray:
+    """float16 with so many bits of mantissa: off by at most 1 part in 2 ** bits; under 1e-7 perhaps 0."""
+    mantissa, exponent = np.frexp(values)
+    near = np.ldexp(np.round(mantissa * 2.0**bits) / 2.0**bits, exponent)
+    limit = float(np.finfo(np.float16).max)
+    return np.clip(near, -limit, limit).astype(np.float16)
+
+
+Tick = Callable[[float, str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """How much a summary measures.
+
+    Raises:
+        ConfigError: a number below 1, an unknown method, none at all.
+    """
+
+    limit: int = 50
+    """Pairs of each paradigm behind the component matrix; the pair to open on is sought among all."""
+    methods: tuple[str, ...] = ("direct", "ablate")
+    """Of `workbench.interp.components.matrix.METHODS`."""
+    stories: int = 200
+    """Embedded validation stories that heads are scored on."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("limit", 1), ("stories", 2)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be {least} or more; found {getattr(self, name)}.")
+        if not self.methods or set(self.methods) - set(METHODS):
+            raise ConfigError(f"methods: {self.methods}; choose from {', '.join(METHODS)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """The pairs that a summary is made with."""
+
+    pairs: PairSet
+    """For the component matrix."""
+    protocol: str
+    pll: str
+    results: tuple[BlimpResult, ...]
+    """The checkpoint's saved results, with sentences; a pair to open on is chosen in each."""
+
+
+def make_summary(
+    run: Any,
+    wish: Wish | None = None,
+    material: Material | None = None,
+    tick: Tick = lambda share, what: None,
+) -> Summary:
+    """Measure what a first look at a run shows.
+
+    Head scores stand beside an untrained copy's, on embedded stories. The component x paradigm matrix is of
+    the material's pairs. A pair to open on is chosen in each set that the checkpoint was scored on; without
+    any, among the pairs of the matrix.
+
+    Args:
+        run: an opened run (`wb.load(...)`).
+        wish: how much of it.
+        material: the pairs; `find_material(run)` if not set.
+        tick: told now and then which share of the work is done, and on what.
+
+    Raises:
+        WorkbenchError: the checkpoint cannot be read.
+    """
+    wish, material = wish or Wish(), material or find_material(run)
+    model, pairs = run.model, material.pairs
+    heads = _heads(model, wish, lambda share: tick(0.3 * share, "heads"))
+    matrix = component_matrix(
+        run,
+        pairs,
+        limit=wish.limit,
+        methods=wish.methods,
+        reference=_reference(run),
+        protocol=material.protocol,
+        pll=material.pll,
+        seed=wish.seed,
+        progress=lambda done, total: tick(0.3 + 0.6 * done / total, f"{done:,} of {total:,} pairs"),
+    )
+    tick(0.9, "pair to open on")
+    openings = _openings(run, material, matrix)
+    return Summary(
+        run.name, run.step, weights_of(run.checkpoint.path), wanted(wish, material), heads, matrix,
+        openings,
+    )  # fmt: skip
+
+
+def wanted(wish: Wish, material: Material) -> dict[str, Any]:
+    """What a summary is bound to beside the weights, as JSON reads it."""
+    pairs = material.pairs
+    return {
+        **dataclasses.asdict(wish), "methods": list(wish.methods), "pairs": pairs.name,
+        "fingerprint": pairs.fingerprint, "protocol": material.protocol, "pll": material.pll,
+        "sets": [f"{one.pairs} {one.fingerprint} {one.protocol.name}" for one in material.results],
+    }  # fmt: skip
+
+
+def find_material(run: Any, data: str | None = None) -> Material:
+    """The pairs that the run was scored on: BLiMP before other folders, these before the embedded pairs, and
+    of each set the newest result; of another checkpoint where this one was not scored.
+
+    Args:
+        run: an opened run.
+        data: a folder of pairs, or of such folders, for results that came without their sentences. Sets
+            whose sentences are not at hand are left out; without any, the embedded pairs are taken.
+    """
+    known: dict[str, BlimpResult] = {}
+    own: dict[str, BlimpResult] = {}
+    for file in result_files(run.path):
+        try:
+            result = BlimpResult.read(file)
+            here = result.step == run.step
+            if result.pairs in own or (result.pairs in known and not here):
+                continue
+            if not has_sentences(result.per_pair):
+                pairs = find_pairs(result.pairs, result.source, result.fingerprint, data)
+                if pairs is None:
+                    continue
+                result = with_sentences(result, pairs, run.tokenizer)
+        except WorkbenchError:
+            continue  # a damaged result is none
+        known.setdefault(result.pairs, result)
+        if here:
+            own[result.pairs] = known[result.pairs] = result
+    if not known:
+        return Material(open_pairs(None), "native", "original", ())
+    first = min(known.values(), key=_rank)
+    results = tuple(sorted(own.values(), key=_rank))
+    return Material(pairs_of(first), first.protocol.name, first.pll or "original", results)
+
+
+def _rank(result: BlimpResult) -> int:
+    return ("blimp", "folder", "embedded").index(result.source)
+
+
+def result_files(run: Path) -> list[Path]:
+    """The saved results on minimal pairs, the newest first; of a run that ships the reader's own before
+    those that came with it."""
+    places = [results_folder(run), *([run] if is_shipped(run) else [])]
+    found = []
+    for place in places:
+        files = (place / "blimp").glob("*.json")
+        found += sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
+    return found
+
+
+def pairs_of(result: BlimpResult) -> PairSet:
+    """The pairs of a result with sentences."""
+    columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
+    paradigms: dict[str, list[Pair]] = {}
+    rows = result.per_pair[columns].itertuples(index=False, name=None)
+    for good, bad, paradigm, phenomenon, number in rows:
+        paradigms.setdefault(str(paradigm), []).append(Pair(good, bad, paradigm, phenomenon, int(number)))
+    return PairSet(result.pairs, result.source, paradigms)
+
+
+def _openings(run: Any, material: Material, matrix: ComponentMatrix) -> tuple[SetOpening, ...]:
+    """A pair for each saved result; without any, one of those that the matrix scored."""
+    of = [
+        ((one.pairs, one.source, one.fingerprint, one.protocol.name, one.pll), one.per_pair)
+        for one in material.results
+    ] or [
+        (
+            (matrix.name, material.pairs.source, material.pairs.fingerprint, matrix.protocol, matrix.pll),
+            matrix.pairs,
+        )
+    ]
+    found = []
+    for about, frame in of:
+        opening = opening_pair(run.model, run.tokenizer, frame, about[3], about[4] or "original")
+        if opening is not None:
+            found.append(SetOpening(*about, opening))
+    return tuple(found)
+
+
+def _heads(model: Any, wish: Wish, tick: Callable[[float], None]) -> HeadScores | None:
+    try:
+        layers_with(model.config, find_site("pattern"))
+    except InputError:
+        return None
+    texts = stories(wish.stories, split="validation")
+    rows = story_rows(model.tokenizer, texts, model.config.n_ctx, end=False)
+    return head_scores(
+        model,
+        rows,
+        punctuation=punctuation_ids(model.tokenizer),
+        names=name_ids(model.tokenizer, find_names(texts)),
+        unigram=unigram_counts(rows, model.config.d_vocab),
+        seed=wish.seed,
+        tick=tick,
+    )
+
+
+def _reference(run: Any) -> Any:
+    """Stories whose mean takes an ablated component's place; embedded ones where the corpus is gone."""
+    try:
+        return own_stories(run, "train", 100)
+    except WorkbenchError:
+        return stories(100)

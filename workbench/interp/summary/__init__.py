@@ -1,1 +1,0 @@
-"""What a first look at a run shows, worked out once and kept beside it."""
