@@ -527,7 +527,7 @@ def shipped(run) -> pd.DataFrame:
 
 def explained(run, table: str) -> dict[str, list[Any]]:
     """The first rows of a table of the saved summary, and the sum of each column of numbers."""
-    from workbench.interp.summary.saved import read_table  # the facade has no reader of summaries
+    from workbench.interp.summary import read_table  # the facade has no reader of summaries
 
     frame = read_table(run.path, run.step, table)
     if frame is None:
