@@ -74,13 +74,13 @@ class Run:
             DataError: tokenizer.json is missing or damaged.
             RunError: it is not the one that the model was trained with.
         """
-        from workbench.data.tokenizer import load_tokenizer, tokenizer_hash
+        from workbench.data.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 
         file = folder.tokenizer_file(self.path)
         tokenizer = load_tokenizer(file)
-        if len(tokenizer) > self.checkpoint.config.d_vocab:
+        if vocabulary_size(tokenizer) > self.checkpoint.config.d_vocab:
             raise RunError(
-                f"{file} has {len(tokenizer):,} tokens and the model {self.checkpoint.config.d_vocab:,}; "
+                f"{file} has {vocabulary_size(tokenizer):,} tokens and the model {self.checkpoint.config.d_vocab:,}; "
                 "it is not this run's tokenizer."
             )
         written = self.checkpoint.state.get("tokenizer")
