@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from workbench.interp.components import Site
 from workbench.interp.metrics import Metric
-from workbench.model.mask import LayerCache, AttentionMask
+from workbench.model.mask import AttentionMask, LayerCache
 
 # Rows of different lengths as one list of tokens, laid out in rows only where attention needs it.
 

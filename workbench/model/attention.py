@@ -10,7 +10,7 @@ from workbench.model.config import ModelConfig
 from workbench.model.hooks import listened
 from workbench.model.kernels import causal_attention, kept_pattern_attention, kept_pattern_is_faster
 from workbench.model.layers import Rotary
-from workbench.model.mask import LayerCache, AttentionMask
+from workbench.model.mask import AttentionMask, LayerCache
 
 
 class Attention(nn.Module):

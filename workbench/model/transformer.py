@@ -18,7 +18,7 @@ from workbench.model.config import ModelConfig
 from workbench.model.hooks import listened
 from workbench.model.kernels import linear_cross_entropy
 from workbench.model.layers import BIASES, MLP, VECTORS, Embed, LayerMix, MLMHead, make_norm, normed
-from workbench.model.mask import KeyValueCache, LayerCache, AttentionMask
+from workbench.model.mask import AttentionMask, KeyValueCache, LayerCache
 from workbench.model.size import kept_by_default, refuse_large_cache, refuse_too_large
 from workbench.model.tl import LensSurface, TextInterface, WeightViews
 from workbench.stats import derive

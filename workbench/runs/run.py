@@ -78,10 +78,10 @@ class Run:
 
         file = folder.tokenizer_file(self.path)
         tokenizer = load_tokenizer(file)
-        if vocabulary_size(tokenizer) > self.checkpoint.config.d_vocab:
+        rows, d_vocab = vocabulary_size(tokenizer), self.checkpoint.config.d_vocab
+        if rows > d_vocab:
             raise RunError(
-                f"{file} has {vocabulary_size(tokenizer):,} tokens and the model {self.checkpoint.config.d_vocab:,}; "
-                "it is not this run's tokenizer."
+                f"{file} has {rows:,} tokens and the model {d_vocab:,}; it is not this run's tokenizer."
             )
         written = self.checkpoint.state.get("tokenizer")
         if written is not None and written != tokenizer_hash(tokenizer):
