@@ -30,7 +30,7 @@ from workbench.evals.protocols import (
 )
 
 # Independent batches over the processor's cores: one thread each, no waiting for one another.
-
+from workbench.runs.run import ModelLike, Opened, open_model
 
 T = TypeVar("T")
 
@@ -500,11 +500,9 @@ def score_sentences(
     )
 
 
-def opened(model: Any) -> tuple[Any, Any, Any]:
+def opened(model: ModelLike) -> Opened:
     """The run (or None), the network and the tokenizer of a run or a model."""
-    if hasattr(model, "model") and hasattr(model, "step"):
-        return model, model.model, model.tokenizer
-    return None, model, model.tokenizer
+    return open_model(model)
 
 
 @contextmanager
