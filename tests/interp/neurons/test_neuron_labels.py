@@ -16,9 +16,9 @@ from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import InputError
 from workbench.interp.neurons import labels as module
 from workbench.interp.neurons.labels import label_neurons, token_features
+from workbench.interp.neurons.ranks import aucs, clustered_errors, p_greater, ranked
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
-from workbench.stats import aucs, clustered_errors, p_greater, ranked
 
 TOLD = stories(50, seed=9)
 WORD = "said"
