@@ -32,8 +32,8 @@ from workbench.evals.scoring import opened, ready
 from workbench.interp.components import SITES
 from workbench.interp.heads import find_names
 from workbench.interp.neurons.examples import neuron_layers, numbered_batches
+from workbench.interp.neurons.ranks import aucs, clustered_errors, p_greater, ranked
 from workbench.interp.texts import own_stories, untrained_copy
-from workbench.stats import aucs, clustered_errors, p_greater, ranked
 
 if TYPE_CHECKING:
     import pandas as pd
