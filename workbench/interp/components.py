@@ -143,7 +143,8 @@ class Component(NamedTuple):
     @property
     def place(self) -> tuple[int, int]:
         """(layer, unit) of a head or neuron."""
-        assert self.layer is not None and self.unit is not None
+        assert self.layer is not None
+        assert self.unit is not None
         return self.layer, self.unit
 
     @property

@@ -25,8 +25,8 @@ from workbench.interp.paths import (
     list_receivers,
     needed,
     path_patch,
-    step_of,
     reaches,
+    step_of,
     walk,
 )
 from workbench.interp.prompts import labels, prompts

@@ -9,7 +9,7 @@ is computed anew.
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -25,12 +25,11 @@ from workbench.interp.engine import TOKENS_PER_BATCH, Base, Rerun, Tick, before
 from workbench.interp.metrics import Metric, choose_metric
 from workbench.interp.patching import Direction
 from workbench.interp.prompts import labels, prompts
+from workbench.model.config import ModelConfig
 from workbench.model.layers import normed
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from workbench.model.config import ModelConfig
 
 
 # What path patching found.
