@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.data.pairs import PairSet, open_matching, has_fingerprint, candidate_folders
+from workbench.data.pairs import PairSet, candidate_folders, has_fingerprint, open_matching
 
 
 def place_of(name: str, source: str, fingerprint: str, data: str | None = None) -> str | None:

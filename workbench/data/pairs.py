@@ -32,7 +32,7 @@ TERMS = {
     "quantifiers": "quantifiers",
     "subject_verb_agreement": "subject-verb agreement",
 }
-"""`linguistics_term` in BLiMP's files -> the paper's phenomenon; it counts s-selection as argument structure."""
+"""`linguistics_term` in BLiMP's files -> the paper's phenomenon (s-selection is argument structure)."""
 
 _UIDS = {
     "anaphor agreement": "anaphor_gender_agreement anaphor_number_agreement",
