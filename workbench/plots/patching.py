@@ -98,10 +98,8 @@ def plot_paths(result: "PathPatchResult", ax: Any = None, recovered: bool = Fals
         grid, rows = _strongest(grid, rows)
         columns = [f"{plain(token)}\n{place}" for place, token in enumerate(result.tokens)]
         below = "position of the sender (tokens of the first pair)"
-    elif len(result.receivers) == 1 and any(
-        one.layer is not None and one.layer >= 0 for one in result.senders
-    ):
-        inside = [index for index, one in enumerate(result.senders) if (one.layer or 0) >= 0]
+    elif len(result.receivers) == 1 and any(one.layer is not None for one in result.senders):
+        inside = [index for index, one in enumerate(result.senders) if one.layer is not None]
         grid, columns = layer_map([result.senders[index] for index in inside], values[0, inside])
         rows = [f"L{layer}" for layer in range(len(grid))]
         outside = [i for i in range(len(senders)) if i not in inside and not np.isnan(values[0, i])]
@@ -156,11 +154,11 @@ def plot_edges(result: "EdgeAttribution", ax: Any = None, count: int = 25) -> An
     pyplot = need_pyplot()
     frame: Any = result.top(count)
     frame = frame[frame["score"] != 0]
-    layers = max([one.layer for one in result.receivers])
+    layers = 1 + max(one.layer for one in result.receivers if one.layer is not None)
     heads = 1 + max([one.head or 0 for one in result.senders])
     where = {"embed": (heads / 2 - 0.5, -1.0), "logits": (heads / 2 - 0.5, float(layers))}
     for one in result.senders:
-        if one.layer is not None and one.layer >= 0:
+        if one.layer is not None:
             mlp = one.head is None
             where[one.label] = (heads + 0.3 if mlp else float(one.head or 0), one.layer + 0.35 * mlp)
     used = {name.split(".")[0] for column in ("sender", "receiver") for name in frame[column]}

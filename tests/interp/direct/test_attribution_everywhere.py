@@ -12,6 +12,7 @@ from workbench.interp.attribution import (
     project,
     written,
 )
+from workbench.interp.components import list_components
 
 GOOD, BAD = "The cat likes the ball.", "The cats like the"
 # Sums in float64 over some 20 parts of order 10, and a path integral complete to 1e-12.
