@@ -19,10 +19,10 @@ from workbench.errors import InputError
 from workbench.interp.neurons import labels as module
 from workbench.interp.neurons.examples import neuron_examples
 from workbench.interp.neurons.labels import label_neurons, token_features
+from workbench.interp.neurons.ranks import aucs, clustered_errors, p_greater, ranked
 from workbench.interp.texts import story_rows
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
-from workbench.stats import aucs, clustered_errors, p_greater, ranked
 
 TOLD = stories(50, seed=9)
 WORD = "said"

@@ -129,9 +129,7 @@ class NeuronExamples(Result):
         """
         index = self.part(neuron)
         ranks = zip(self.top_value[index], self.top_row[index], self.top_pos[index], strict=True)
-        examples = [
-            Example("top", float(value), int(row), int(pos)) for value, row, pos in ranks if row >= 0
-        ]
+        examples = [Example("top", float(value), int(row), int(pos)) for value, row, pos in ranks if row >= 0]
         values = self.sample_value[:, *index]
 
         def sampled(kind: str, at: int) -> Example:
@@ -143,7 +141,9 @@ class NeuronExamples(Result):
             below = (values <= bounds[high]) if last else (values < bounds[high])
             inside = (values >= bounds[high - 1]) & below
             name = "-".join(f"{100 * quantile:g}" for quantile in self.quantiles[high - 1 : high + 1]) + " %"
-            drawn = np.flatnonzero(inside[self.random :]) + self.random  # the first ones are the random examples
+            drawn = (
+                np.flatnonzero(inside[self.random :]) + self.random
+            )  # the first ones are the random examples
             examples += [sampled(name, int(at)) for at in drawn[:per_bin]]
         examples += [sampled("random", at) for at in range(min(self.random, len(values)))]
         return tuple(examples)
@@ -152,7 +152,9 @@ class NeuronExamples(Result):
         """Return one row per neuron: component, layer, neuron, mean, std, active, max, and a column for each
         inner quantile of the sample (`q50`, `q75`, ...)."""
         frame = neuron_frame(self.layers, self.mean.shape[1])
-        frame = frame.assign(**{name: getattr(self, name).ravel() for name in ("mean", "std", "active", "max")})
+        frame = frame.assign(
+            **{name: getattr(self, name).ravel() for name in ("mean", "std", "active", "max")}
+        )
         inner = [quantile for quantile in self.quantiles if 0 < quantile < 1]
         for quantile, values in zip(inner, np.quantile(self.sample_value, inner, axis=0), strict=True):
             frame[f"q{100 * quantile:g}"] = values.ravel()
@@ -287,7 +289,9 @@ def neuron_frame(layers: Sequence[int], width: int) -> "pd.DataFrame":
     """Return one row per neuron: component, layer, neuron."""
     import pandas as pd
 
-    frame = pd.DataFrame({"layer": np.repeat(layers, width), "neuron": np.tile(np.arange(width), len(layers))})
+    frame = pd.DataFrame(
+        {"layer": np.repeat(layers, width), "neuron": np.tile(np.arange(width), len(layers))}
+    )
     names = [f"L{layer}N{unit}" for layer in layers for unit in range(width)]
     frame.insert(0, "component", names)
     return frame
@@ -456,7 +460,9 @@ class _Collector:
         mean = table(lambda tally: tally.mean)
         if not np.isfinite(mean).all():
             layer, neuron = np.argwhere(~np.isfinite(mean))[0]
-            raise InputError(f"L{layers[layer]}N{neuron} has activations that are not finite; check the model.")
+            raise InputError(
+                f"L{layers[layer]}N{neuron} has activations that are not finite; check the model."
+            )
         return {
             "mean": mean,
             "std": table(lambda tally: tally.variance.sqrt()),

@@ -28,7 +28,6 @@ from workbench.interp.texts import own_stories, untrained_copy
 from workbench.result import Result
 from workbench.runs.run import ModelLike, open_model
 
-
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedTokenizerFast
@@ -318,7 +317,9 @@ def _activations(
                 pos = torch.cat([torch.arange(length) for length in lengths.tolist()]) + first_position
                 token = torch.cat([torch.arange(*span) for span in spans])
 
-                def store(x: Tensor, hook: Any, tables: Any = tables, token: Any = token, at: Any = (row, pos)):
+                def store(
+                    x: Tensor, hook: Any, tables: Any = tables, token: Any = token, at: Any = (row, pos)
+                ):
                     tables[hook.name][token] = x[at]
 
                 with network.hooks(fwd_hooks=[(name, store) for name in tables]):
@@ -344,9 +345,7 @@ def _held_out_excess(scores: _Scores, usual: Float[np.ndarray, " feature"]) -> F
     return excess_over(_pick(scores.second, best), usual[best])
 
 
-def _test_labels(
-    scores: _Scores, usual: Float[np.ndarray, " feature"], half: _Half
-) -> dict[str, np.ndarray]:
+def _test_labels(scores: _Scores, usual: Float[np.ndarray, " feature"], half: _Half) -> dict[str, np.ndarray]:
     """Test each neuron's best feature on the second half; p is of all features, [feature neuron]."""
     best = _best_features(scores, usual)
     auc = _pick(scores.second, best)
