@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -16,7 +17,7 @@ from torch import Tensor
 from workbench.console import OnProgress, progress_bar
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
-from workbench.interp.components import SITES, Component, layers_with
+from workbench.interp.components import SITES, Part, layers_with
 from workbench.interp.texts import IGNORED, TextBatch, text_batches
 from workbench.result import Result
 from workbench.runs.run import ModelLike, open_model
@@ -42,8 +43,8 @@ _MAGNITUDES = [2.0 ** (LOWEST + octave) * half for octave in range(OCTAVES) for 
 EDGES = np.array([-np.inf, *(-np.array(_MAGNITUDES[::-1])), *_MAGNITUDES, np.inf])
 """Edges of the bins; the middle one holds magnitudes under 2 ** LOWEST."""
 
-NeuronName: TypeAlias = str | tuple[int, int] | Component
-"""A neuron: `"L2N17"`, `(2, 17)` or a `Component`."""
+NeuronName: TypeAlias = str | tuple[int, int] | Part
+"""A neuron: `"L2N17"`, `(2, 17)` or a `Part`."""
 
 
 class Example(NamedTuple):
@@ -108,7 +109,7 @@ class NeuronExamples(Result):
         """Return the index of a neuron along the axes (layer, neuron).
 
         Args:
-            neuron: `"L2N17"`, `(2, 17)` or a `Component`.
+            neuron: `"L2N17"`, `(2, 17)` or a `Part`.
 
         Raises:
             InputError: the neuron was not read.
@@ -124,7 +125,7 @@ class NeuronExamples(Result):
         """Return the top examples, `per_bin` from each quantile bin (strongest first) and `random` others.
 
         Args:
-            neuron: `"L2N17"`, `(2, 17)` or a `Component`.
+            neuron: `"L2N17"`, `(2, 17)` or a `Part`.
             per_bin: examples from between neighbouring `quantiles` of the sampled activations.
         """
         index = self.part(neuron)
@@ -161,7 +162,7 @@ class NeuronExamples(Result):
         return frame
 
     def passages(self) -> "pd.DataFrame":
-        """Return one row per neuron and rank: component, rank, activation, row, pos; `rows` has the tokens."""
+        """Return one row per neuron and rank: component, rank, activation, row, pos (tokens: `rows`)."""
         import pandas as pd
 
         layer, neuron, rank = index = tuple(np.argwhere(self.top_row >= 0).T)
@@ -257,13 +258,14 @@ def neuron_examples(
     )
 
 
-def parse_neuron(neuron: object) -> Component | None:
-    """Return the neuron that `"L2N17"`, `(2, 17)` or a `Component` names, None if it names no neuron."""
+def parse_neuron(neuron: object) -> Part | None:
+    """Return the neuron that `"L2N17"`, `(2, 17)` or a `Part` names, None if it names no neuron."""
     if isinstance(neuron, str):
-        neuron = Component.parse(neuron)
-    elif isinstance(neuron, tuple) and len(neuron) == 2:
-        neuron = Component(neuron[0], "neuron", neuron[1])
-    return neuron if isinstance(neuron, Component) and neuron.kind == "neuron" else None
+        match = re.fullmatch(r"L(\d{1,9})N(\d{1,9})", neuron.strip(), re.IGNORECASE)
+        return Part(int(match[1]), "neuron", int(match[2])) if match else None
+    if isinstance(neuron, tuple) and len(neuron) == 2:
+        neuron = Part(neuron[0], "neuron", neuron[1])
+    return neuron if isinstance(neuron, Part) and neuron.kind == "neuron" else None
 
 
 def neuron_layers(config: "ModelConfig", layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -355,8 +357,9 @@ def structural_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     The unknown token is not one of them: it stands for a character of the text.
     """
     roles = ("bos", "eos", "pad", "mask", "cls", "sep")
-    structural = {getattr(tokenizer, f"{role}_token_id", None) for role in roles}
-    return sorted(set(tokenizer.all_special_ids) - ({tokenizer.unk_token_id} - structural))
+    structural = [getattr(tokenizer, f"{role}_token_id", None) for role in roles]
+    unknown = tokenizer.unk_token_id
+    return sorted(id for id in tokenizer.all_special_ids if id != unknown or unknown in structural)
 
 
 def _check_options(
@@ -488,7 +491,7 @@ class _Collector:
 
 
 def _as_slice(places: Int[Tensor, " place"]) -> slice | Tensor:
-    """Return the same places as a slice where they are consecutive, which spares a copy of the activations."""
+    """Return consecutive positions as a slice, which spares a copy of the activations."""
     first, last = int(places[0]), int(places[-1])
     return slice(first, last + 1) if last - first + 1 == len(places) else places
 
