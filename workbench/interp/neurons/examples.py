@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -17,7 +16,7 @@ from torch import Tensor
 from workbench.console import OnProgress, progress_bar
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
-from workbench.interp.components import SITES, Part, layers_with
+from workbench.interp.components import SITES, Component, layers_with
 from workbench.interp.texts import IGNORED, TextBatch, text_batches
 from workbench.result import Result
 from workbench.runs.run import ModelLike, open_model
@@ -43,8 +42,8 @@ _MAGNITUDES = [2.0 ** (LOWEST + octave) * half for octave in range(OCTAVES) for 
 EDGES = np.array([-np.inf, *(-np.array(_MAGNITUDES[::-1])), *_MAGNITUDES, np.inf])
 """Edges of the bins; the middle one holds magnitudes under 2 ** LOWEST."""
 
-NeuronName: TypeAlias = str | tuple[int, int] | Part
-"""A neuron: `"L2N17"`, `(2, 17)` or a `Part`."""
+NeuronName: TypeAlias = str | tuple[int, int] | Component
+"""A neuron: `"L2N17"`, `(2, 17)` or a `Component`."""
 
 
 class Example(NamedTuple):
@@ -109,23 +108,24 @@ class NeuronExamples(Result):
         """Return the index of a neuron along the axes (layer, neuron).
 
         Args:
-            neuron: `"L2N17"`, `(2, 17)` or a `Part`.
+            neuron: `"L2N17"`, `(2, 17)` or a `Component`.
 
         Raises:
             InputError: the neuron was not read.
         """
         component, width = parse_neuron(neuron), self.mean.shape[1]
-        if component is None or component.layer not in self.layers or not 0 <= component.unit < width:  # type: ignore[operator]
-            ranges = ", ".join(f"L{layer}N0 to L{layer}N{width - 1}" for layer in self.layers)
-            name = getattr(neuron if component is None else component, "label", neuron)
+        layer, unit = (-1, -1) if component is None else component.place
+        if layer not in self.layers or not 0 <= unit < width:
+            ranges = ", ".join(f"L{one}N0 to L{one}N{width - 1}" for one in self.layers)
+            name = neuron if component is None else component.label
             raise InputError(f"{shown(name)!r} was not read; the neurons read are {ranges}.")
-        return self.layers.index(component.layer), component.unit  # type: ignore[return-value]
+        return self.layers.index(layer), unit
 
     def examples(self, neuron: NeuronName, per_bin: int = 2) -> tuple[Example, ...]:
         """Return the top examples, `per_bin` from each quantile bin (strongest first) and `random` others.
 
         Args:
-            neuron: `"L2N17"`, `(2, 17)` or a `Part`.
+            neuron: `"L2N17"`, `(2, 17)` or a `Component`.
             per_bin: examples from between neighbouring `quantiles` of the sampled activations.
         """
         index = self.part(neuron)
@@ -258,14 +258,13 @@ def neuron_examples(
     )
 
 
-def parse_neuron(neuron: object) -> Part | None:
-    """Return the neuron that `"L2N17"`, `(2, 17)` or a `Part` names, None if it names no neuron."""
+def parse_neuron(neuron: object) -> Component | None:
+    """Return the neuron that `"L2N17"`, `(2, 17)` or a `Component` names, None if it names no neuron."""
     if isinstance(neuron, str):
-        match = re.fullmatch(r"L(\d{1,9})N(\d{1,9})", neuron.strip(), re.IGNORECASE)
-        return Part(int(match[1]), "neuron", int(match[2])) if match else None
-    if isinstance(neuron, tuple) and len(neuron) == 2:
-        neuron = Part(neuron[0], "neuron", neuron[1])
-    return neuron if isinstance(neuron, Part) and neuron.kind == "neuron" else None
+        neuron = Component.parse(neuron)
+    elif isinstance(neuron, tuple) and len(neuron) == 2:
+        neuron = Component(neuron[0], "neuron", neuron[1])
+    return neuron if isinstance(neuron, Component) and neuron.kind == "neuron" else None
 
 
 def neuron_layers(config: "ModelConfig", layers: Sequence[int] | None) -> tuple[int, ...]:
