@@ -20,8 +20,8 @@ from torch import Tensor
 
 from workbench.errors import InputError, nearest, shown
 from workbench.evals.scoring import ready
-from workbench.interp.attribution import components
 from workbench.interp.components import Component, Part, find_parts
+from workbench.interp.contributions import residual_components
 from workbench.interp.engine import TOKENS_PER_BATCH, Base, Rerun, Tick, before
 from workbench.interp.metrics import Metric, choose_metric
 from workbench.interp.patching import Direction
@@ -233,7 +233,7 @@ def find_senders(config: Any, named: Any = None) -> tuple[Component, ...]:
     Raises:
         InputError: an unknown writer, or a neuron.
     """
-    everything = (EMBED, *(one for one in components(config) if one.kind in ("head", "mlp")))
+    everything = (EMBED, *(one for one in residual_components(config) if one.kind in ("head", "mlp")))
     if named is None:
         return everything
     words: list[Any] = named.split(",") if isinstance(named, str) else [named]

@@ -185,9 +185,9 @@ def _heads(
 
 def explain_heads(opened: Opened) -> list[str]:
     """All heads of the model."""
-    from workbench.interp.attribution import components
+    from workbench.interp.contributions import residual_components
 
-    return explain.head_labels(components(opened.model.config))
+    return explain.head_labels(residual_components(opened.model.config))
 
 
 def link_to_head(head: str | None) -> None:

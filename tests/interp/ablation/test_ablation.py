@@ -12,8 +12,8 @@ from workbench.evals import scoring as causal_scoring
 from workbench.evals.protocols import ragged
 from workbench.evals.scoring import MaskedRows, causal_log_probs, masked_log_probs
 from workbench.interp.ablation import ablated, replacement
-from workbench.interp.attribution import components
 from workbench.interp.components import Part, all_parts, find_parts
+from workbench.interp.contributions import residual_components
 
 EXACT = dict(rtol=0, atol=1e-12)  # float64: the same sums, perhaps in another order
 MASK = 3
@@ -257,11 +257,11 @@ def test_hooks_go_and_only_they(causal):
 
 def test_parts_have_the_names_of_components(model):
     config = model.config
-    labels = [part.label for part in components(config) if part.layer is not None]
+    labels = [part.label for part in residual_components(config) if part.layer is not None]
     assert [part.label for part in all_parts(config)] == labels
-    assert find_parts(config, [part for part in components(config) if part.layer is not None]) == all_parts(
-        config
-    )
+    assert find_parts(
+        config, [part for part in residual_components(config) if part.layer is not None]
+    ) == all_parts(config)
     assert find_parts(config, ", ".join(labels)) == all_parts(config)
     assert find_parts(config, ["heads", "mlps"]) == all_parts(config, mlps=False) + all_parts(
         config, heads=False
