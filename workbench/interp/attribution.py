@@ -26,7 +26,7 @@ from workbench.interp.metrics import answers
 from workbench.interp.prompts import read_positions
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model, open_model
-from workbench.stats import mean_change
+from workbench.stats import bootstrap_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -262,7 +262,7 @@ class LogitAttribution(Result):
         import pandas as pd
 
         order = np.argsort(-np.abs(self.mean), kind="stable")[:count]
-        changes = [mean_change(self.contributions[:, index], seed=seed) for index in order]
+        changes = [bootstrap_mean(self.contributions[:, index], seed=seed) for index in order]
         frame = pd.DataFrame(_columns([self.components[index] for index in order]))
         return frame.assign(**{name: [getattr(c, name) for c in changes] for name in ("mean", "low", "high")})
 

@@ -32,7 +32,7 @@ from workbench.io import read_json, write_bytes, write_json
 from workbench.model.layers import normed
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model, open_model
-from workbench.stats import generator, mean_change
+from workbench.stats import bootstrap_mean, generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -182,7 +182,7 @@ class LensCurve(Result):
         bootstrap interval of the mean difference, missing for one pair), accuracy."""
         import pandas as pd
 
-        changes = [mean_change(column, seed=seed) for column in self.difference.T]
+        changes = [bootstrap_mean(column, seed=seed) for column in self.difference.T]
         return pd.DataFrame(
             {
                 "lens": self.lens,
