@@ -177,7 +177,7 @@ def clean(text: object) -> str:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
-    """Print columns under their headings; the first `left` columns are left-aligned, the others right-aligned.
+    """Print columns under their headings, the first `left` left-aligned and the others right-aligned.
 
     Lines are cut at the terminal's width, and nowhere else.
     """

@@ -10,7 +10,7 @@ import workbench as wb
 from training.session import resume
 from workbench.data.pairs import open_pairs
 from workbench.errors import RunError
-from workbench.runs import folder as shipped
+from workbench.runs import zoo as shipped
 from workbench.runs.checkpoint import WEIGHTS, checkpoint_folder, read_model, verify_checkpoint
 
 
