@@ -239,7 +239,7 @@ def fails(workbench, folder: Path, run: Path, *words: str) -> None:
 
 
 def test_import_writes_over_nothing(workbench, gpt2, runs, tmp_path):
-    fails(workbench, gpt2, runs / "one", "the run", "exists already")
+    fails(workbench, gpt2, runs / "one", "the run", "already exists")
     (tmp_path / "file").write_text("x")
     fails(workbench, gpt2, tmp_path / "file", "exists and is not a run")
 

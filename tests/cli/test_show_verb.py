@@ -27,8 +27,7 @@ def test_what_sets_it_apart(workbench, root):
     )
     assert "alibi positions" in mixed
     assert (
-        "blocks a, am, (am), m (a attention, m MLP, (am) parallel); layers share their MLP weights"
-        in mixed
+        "blocks a, am, (am), m (a attention, m MLP, (am) parallel); layers share their MLP weights" in mixed
     )
     assert "blocks" not in plain
     assert "8,000 tokens in 8 s, limit none, float32" in plain
