@@ -549,9 +549,9 @@ def _folded(
     indices: dict[Component, list[int]] = {}
     for index, component in enumerate(components):
         if component.kind == "neuron":
-            component = Component(f"L{component.layer} MLP", "mlp", component.layer)
+            component = Component(component.layer, "mlp")
         elif component.kind == "bias":
-            component = Component("biases", "biases")
+            component = Component(None, "biases")
         indices.setdefault(component, []).append(index)
     return tuple(indices), np.stack([values[..., chosen].sum(-1) for chosen in indices.values()], -1)
 

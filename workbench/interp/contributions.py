@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from workbench.interp.components import Component
+from workbench.interp.components import Component, list_components
 from workbench.interp.texts import TOKENS_PER_FORWARD
 
 if TYPE_CHECKING:
@@ -22,35 +22,6 @@ if TYPE_CHECKING:
 
 EMBEDDINGS = {"embed": "hook_embed", "pos_embed": "hook_pos_embed", "token_type": "hook_token_type_embed"}
 """Kind of component -> hook point of the term that it adds to the embedding."""
-
-
-def residual_components(config: "ModelConfig", neurons: bool = False) -> tuple[Component, ...]:
-    """Return all components that write into the residual stream, in the order of every contribution array.
-
-    The order is: embeddings, then block by block the heads and the MLP, then the biases. `b_V` has no entry
-    of its own: attention weights sum to one, so it reaches the stream through the heads.
-
-    Args:
-        config: the model's configuration.
-        neurons: list the neurons of each MLP's last hidden layer instead of the MLP.
-    """
-    components = [Component("embed", "embed")]
-    if config.positions in ("learned", "sinusoidal"):
-        components.append(Component("pos_embed", "pos_embed"))
-    if config.token_types:
-        components.append(Component("token_type", "token_type"))
-    for layer, kind in enumerate(config.blocks):
-        if "a" in kind:
-            components += [
-                Component(f"L{layer}H{head}", "head", layer, head) for head in range(config.n_heads)
-            ]
-        if "m" in kind and neurons:
-            components += [
-                Component(f"L{layer}N{i}", "neuron", layer, None, i) for i in range(config.mlp_width)
-            ]
-        elif "m" in kind:
-            components.append(Component(f"L{layer} MLP", "mlp", layer))
-    return (*components, Component("biases", "biases"))
 
 
 class ComponentOutputs(NamedTuple):
@@ -261,7 +232,7 @@ def decompose(
         biases: list each bias instead of their sum; a shared one counts in each block that adds it.
 
     Returns:
-        The components, in the order of `residual_components`, and their contributions in float64.
+        The components, in the order of `list_components`, and their contributions in float64.
     """
     activations, post = outputs.activations, model.config.norm_place == "post"
     path = path_from_readout(model, activations, directions)
@@ -288,7 +259,7 @@ def decompose(
     path.norm(model.embed.norm, "embed.norm")
     embeddings = [path.product(activations[n])[:, None] for n in EMBEDDINGS.values() if n in activations]
     values = [*embeddings, *reversed(columns)]
-    components = residual_components(model.config, neurons)
+    components = list_components(model.config, neurons=neurons, embeddings=True, biases=True)
     each = torch.stack([*path.biases.values(), torch.zeros_like(path.direction[:, 0])], -1)
     if not biases:
         return components, torch.cat([*values, each.sum(-1, keepdim=True)], -1)
@@ -299,9 +270,9 @@ def _bias(name: str) -> Component:
     """Return the component of a bias: `blocks.2.attn.b_O` is labelled `L2 b_O`."""
     words = name.split(".")
     if words[0] != "blocks":
-        return Component(name, "bias")
+        return Component(None, "bias", name=name)
     rest = ".".join(word for word in words[2:] if word not in ("attn", "mlp"))
-    return Component(f"L{words[1]} {rest}", "bias", int(words[1]))
+    return Component(int(words[1]), "bias", name=rest)
 
 
 def _mlp(mlp: "MLP", path: FrozenPath, name: str, neurons: bool) -> Float[Tensor, "read one_or_neurons"]:

@@ -6,7 +6,8 @@ import torch
 from small_models import SINGLE, VARIANTS, build, marked
 
 from workbench.interp.attribution import attribute_pair, attribute_text
-from workbench.interp.contributions import EMBEDDINGS, decompose, record_outputs, residual_components
+from workbench.interp.components import list_components
+from workbench.interp.contributions import EMBEDDINGS, decompose, record_outputs
 
 GOOD, BAD = "The cat likes the ball.", "The cats like the"
 # Sums in float64 over some 20 parts of order 10, and a path integral complete to 1e-12.
@@ -72,7 +73,10 @@ def test_each_part_is_the_gradient_of_a_linearised_model(variant):
     torch.testing.assert_close(parts.final, final.detach(), rtol=0, atol=1e-10)  # the same sums, once fused
     found = decompose(variant, parts, direction)[1]
     columns = {
-        part.label: column for part, column in zip(residual_components(variant.config), found.T, strict=True)
+        part.label: column
+        for part, column in zip(
+            list_components(variant.config, embeddings=True, biases=True), found.T, strict=True
+        )
     }
 
     for index, row in enumerate(rows):
@@ -101,7 +105,7 @@ def test_each_part_is_the_gradient_of_a_linearised_model(variant):
 
 @single
 def test_a_silenced_writer_has_an_empty_column_and_no_other_does(variant, tokenizer):
-    labels = [part.label for part in residual_components(variant.config)]
+    labels = [part.label for part in list_components(variant.config, embeddings=True, biases=True)]
     silent = set()
     with torch.no_grad():
         for index, block in enumerate(variant.blocks):
@@ -159,7 +163,7 @@ def test_layer_weights_that_leave_out_a_block_leave_out_its_writers(tokenizer):
 )
 def test_components_are_what_the_layout_has(fields, labels, tokenizer):
     model = build(d_vocab=len(tokenizer), n_heads=2, **fields)
-    found = [part.label for part in residual_components(model.config)]
+    found = [part.label for part in list_components(model.config, embeddings=True, biases=True)]
     first = ["embed"] if fields.get("positions") == "none" else ["embed", "pos_embed"]
     assert found == [*first, *labels, "biases"]
 

@@ -9,7 +9,8 @@ from planted_agreement import planted_agreement
 from small_models import VARIANTS, build
 
 from workbench.interp.attribution import attribute_text
-from workbench.interp.contributions import decompose, record_outputs, residual_components
+from workbench.interp.components import list_components
+from workbench.interp.contributions import decompose, record_outputs
 from workbench.interp.metrics import LogProb, SentenceLogProb
 from workbench.interp.neurons.attribution import BASELINES, METHODS, attribute_neurons
 from workbench.interp.patching import patch
@@ -80,7 +81,11 @@ def test_contributions_are_those_of_direct_attribution(name, prompts):
     neurons = columns[:, [index for index, part in enumerate(known) if part.kind == "neuron"]].numpy()
     np.testing.assert_allclose(found.per_pair[:, :, -1].reshape(3, -1), neurons, **EXACT)
     parts = record_outputs(model, clean, torch.arange(3), torch.full((3,), 6))
-    mlps = [index for index, part in enumerate(residual_components(model.config)) if part.kind == "mlp"]
+    mlps = [
+        index
+        for index, part in enumerate(list_components(model.config, embeddings=True, biases=True))
+        if part.kind == "mlp"
+    ]
     np.testing.assert_allclose(
         found.per_pair.sum((2, 3)), decompose(model, parts, up)[1][:, mlps].numpy(), **EXACT
     )
