@@ -64,9 +64,7 @@ def _of_pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll:
     from workbench.interp.attribution import attribute_pair
 
     with _opened.lock:
-        found = attribute_pair(
-            _opened.model, _opened.tokenizer, good, bad, protocol=protocol, pll=pll, neurons=True
-        )
+        found = attribute_pair(_opened.model, good, bad, protocol=protocol, pll=pll, neurons=True)
     return _ranked(found.components, whole=found.whole, here=found.at_place)
 
 
@@ -75,7 +73,7 @@ def _of_text(_opened: Opened, key: str, text: str) -> "pd.DataFrame":
     from workbench.interp.attribution import attribute_text
 
     with _opened.lock:
-        found = attribute_text(_opened.model, _opened.tokenizer, text, neurons=True)
+        found = attribute_text(_opened.model, text, neurons=True)
     return _ranked(found.components, whole=found.contributions.sum(0))
 
 
