@@ -703,7 +703,7 @@ def attribute_logits(
     """
     network = opened(model)[1]
     with ready(network) as network:
-        tokens, real = network._to_input(prompts, None, None)
+        tokens, real = network.to_input(prompts, None, None)
         places = read_positions(network, tokens, real, position)
         count = len(tokens)
         good = answers(network, right, count, "right").to(tokens.device)

@@ -450,7 +450,7 @@ def given_rows(model: Any, sequences: Any, mask: Tensor | None) -> Iterator[Int[
     d_vocab, n_ctx = model.config.d_vocab, model.config.n_ctx
     for index, given in enumerate(sequences):
         if isinstance(given, str):
-            given = story_rows(model._need_tokenizer(), [given], end=False)[0]
+            given = story_rows(model.need_tokenizer(), [given], end=False)[0]
         row = torch.as_tensor(given)
         if mask is not None:
             real = mask[index].bool()

@@ -437,7 +437,7 @@ def _places(model: Any, text: Any, protocol: str, pll: str) -> tuple[Tensor, Ten
             for part in readings(model, model.tokenizer, text, chosen, pll, "the text")
         )
         return tokens, rows, places, ids, ids
-    tokens, _ = model._to_input(text, None, None)
+    tokens, _ = model.to_input(text, None, None)
     if len(tokens) != 1:
         raise InputError(f"a lens reads one text at a time; found {len(tokens)}. lens_loss takes many.")
     places = torch.arange(tokens.shape[1], device=tokens.device)
@@ -778,7 +778,7 @@ def answer_curve(
     with ready(network) as network:
         points = lens_points(network.config, sublayers)
         check_lens(network, lens, points)
-        tokens, real = network._to_input(prompts, None, None)
+        tokens, real = network.to_input(prompts, None, None)
         places = read_positions(network, tokens, real, position)
         rows = torch.arange(len(tokens), device=tokens.device)
         sides = []
