@@ -20,7 +20,7 @@ from workbench.errors import InputError
 from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import AblationResult, ablation_effect
-from workbench.interp.components import SITES, all_parts, find_parts, layers_with
+from workbench.interp.components import SITES, find_components, layers_with, list_components
 from workbench.interp.heads import (
     OTHER,
     HeadKinds,
@@ -38,7 +38,7 @@ from workbench.interp.neurons.card import promoted_tokens
 from workbench.interp.neurons.examples import NeuronExamples, neuron_examples
 from workbench.interp.neurons.labels import NeuronLabels, label_neurons
 from workbench.interp.texts import own_stories, story_rows, untrained_copy
-from workbench.stats import Change, Share, generator, mean_change, ratio_change
+from workbench.stats import Accuracy, Estimate, bootstrap_mean, bootstrap_ratio, generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -298,10 +298,10 @@ class ShownNeuron:
     mean: float
     """Activation; over tokens that are not special."""
     active: float
-    """Share of those at which it is above 0."""
+    """Accuracy of those at which it is above 0."""
     greatest: float
     lit: float
-    """Share of tokens drawn at random at which it is above half of `greatest`."""
+    """Accuracy of tokens drawn at random at which it is above half of `greatest`."""
     passages: tuple[Passage, ...]
     promoted: tuple[str, ...]
     """Tokens whose logits it raises most."""
@@ -348,8 +348,8 @@ def show_neurons(
     with ready(network) as network:
         for trained in (True, False):
             one = network if trained else untrained_copy(network)
-            own = find_parts(network.config, hero) if hero and trained else ()
-            layers = sorted({layer, *(part.layer for part in own)})
+            own = find_components(network.config, hero) if hero and trained else ()
+            layers = sorted({layer, *(part.place[0] for part in own)})
             found = neuron_examples(one, stories, layers=layers, count=count, random=1, seed=seed)
             total = int(found.mean[layers.index(layer)].argmax())
             chosen = {f"L{layer}N0": "first"}
@@ -453,7 +453,7 @@ class Study:
     training: dict[str, Any]
     stories: int
     pairs: BlimpResult
-    pairs_untrained: Share
+    pairs_untrained: Accuracy
     sample: Sample | None
     heads: HeadScores | None
     kinds: HeadKinds | None
@@ -492,7 +492,7 @@ class Study:
         """Plain values, six digits of each number; None where there is none."""
         table = self.ablation.loss
         assert table is not None
-        base = _interval(ratio_change(table.base, table.tokens, self.seed))
+        base = _interval(bootstrap_ratio(table.base, table.tokens, self.seed))
         uniform = math.log(self.config["d_vocab"])
         overall = self.pairs.overall.micro
         found: dict[str, Any] = {
@@ -551,7 +551,7 @@ class Study:
             pairs, effect = self.matrix.pairs, self.matrix.effects["ablate"]
             margin = pairs.margin.to_numpy() - effect[:, self.matrix.labels.index(name)]
             after = decide(margin, np.zeros_like(margin), 0.5)
-            found = _interval(mean_change(after - pairs.correct.to_numpy(), seed=self.seed))
+            found = _interval(bootstrap_mean(after - pairs.correct.to_numpy(), seed=self.seed))
         return {"loss": _interval(self.ablation.loss_intervals[index]), "accuracy": found}
 
     def _effects_of(self, name: str) -> dict[str, Any]:
@@ -660,7 +660,7 @@ class Study:
         }
 
 
-def _interval(change: Change) -> dict[str, float]:
+def _interval(change: Estimate) -> dict[str, float]:
     return {"value": change.mean, "low": change.low, "high": change.high}
 
 
@@ -778,7 +778,7 @@ def study(
             ),
         )  # fmt: skip
         at.begin("ablation")
-        parts = {part.label: [part] for part in all_parts(config)}
+        parts = {part.label: [part] for part in list_components(config)}
         parts |= {one.label: [one.label] for one in neurons or () if one.trained}
         ablation = ablation_effect(
             subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=at.counted

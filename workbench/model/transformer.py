@@ -433,6 +433,8 @@ class HookedTransformer(TransformerLensModel):
                     "the padding stands on the left or inside a row; pad on the right, "
                     "because left padding would move every token's position."
                 )
+            if attention_mask.all():
+                attention_mask = None
         if segments is None and (causal or attention_mask is None):
             return None  # padding on the right is in the future of every real token
         allowed = torch.ones(1, length, length, dtype=torch.bool, device=self.device)
