@@ -349,7 +349,7 @@ class HookedTransformer(TransformerLensModel):
         attention_mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
         segments: Int[Tensor, "batch pos"] | None = None,
         positions: Int[Tensor, "batch pos"] | None = None,
-        mask: Bool[Tensor, "#batch 1 pos pos"] | None = None,
+        mask: Bool[Tensor, "#batch 1 pos key_pos"] | None = None,
         cache: KeyValueCache | None = None,
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
@@ -660,9 +660,9 @@ def share_weights(blocks: nn.ModuleList, what: str) -> None:
     """
     parts = {"all": ("attn", "mlp", "ln1", "ln2", "ln1_post"), "attention": ("attn",), "mlp": ("mlp",)}[what]
     for part in parts:
-        first, *others = [module for block in blocks if (module := getattr(block, part)) is not None]
-        for module in others:
-            for name, parameter in first.named_parameters():
+        modules = [module for block in blocks if (module := getattr(block, part)) is not None]
+        for module in modules[1:]:
+            for name, parameter in modules[0].named_parameters():
                 *path, last = name.split(".")
                 setattr(module.get_submodule(".".join(path)), last, parameter)
 
