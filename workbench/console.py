@@ -1,4 +1,4 @@
-"""Tables and pictures that commands write with --out, each in one step."""
+"""What commands and long-running functions show on a terminal: progress, tables, errors, saved outputs."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ import sys
 import time
 import unicodedata
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,65 @@ class Progress:
             self._stream.flush()
         except (OSError, ValueError, UnicodeEncodeError):
             self._quiet = True  # the terminal is gone; training goes on
+
+
+OnProgress = Callable[[float, str], None]
+"""Called periodically with the completed fraction (0 to 1) and a short message."""
+_DELAY = 2.0
+"""Seconds after which a bar appears when nobody asked for one."""
+
+
+def ignore_progress(fraction: float, message: str = "") -> None:
+    """Do nothing: the `OnProgress` of a caller that shows no progress."""
+
+
+@contextlib.contextmanager
+def progress_bar(progress: bool | OnProgress | None, label: str) -> Iterator[OnProgress]:
+    """Turn the `progress` argument of a public function into the callback that it calls.
+
+    Args:
+        progress: a callback, which is returned as it is; True for a bar at once; None for a bar once the
+            work has taken two seconds, if stderr is a terminal or the caller a notebook; False for none.
+        label: shown in front of the bar.
+    """
+    if callable(progress):
+        yield progress
+        return
+    notebook = "ipykernel" in sys.modules
+    if progress is False or not (progress or notebook or sys.stderr.isatty()):
+        yield ignore_progress
+        return
+    if not notebook and not sys.stderr.isatty():  # True, and stderr goes to a file
+        line = Progress(label)
+        yield lambda fraction, message="": line.update(fraction, message) if line.due() else None
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[message]}"),
+    )
+    bar = RichProgress(*columns, console=Console(stderr=not notebook), transient=True)
+    task = bar.add_task(label, total=1.0, message="")
+    began, shown_bar = time.monotonic(), False
+
+    def on_progress(fraction: float, message: str = "") -> None:
+        nonlocal shown_bar
+        if not shown_bar and (progress or time.monotonic() - began > _DELAY):
+            shown_bar = True
+            bar.start()
+        bar.update(task, completed=fraction, message=message)
+
+    try:
+        yield on_progress
+    finally:
+        bar.stop()
 
 
 # Tables, numbers and curves as text, for commands that print them.

@@ -25,7 +25,7 @@ from workbench.interp.pairs import EncodedPairs, PairBatch
 from workbench.interp.texts import text_batches
 from workbench.io import read_json, sha256, write_bytes, write_json
 from workbench.runs.checkpoint import MANIFEST
-from workbench.stats import summary, welch
+from workbench.stats import mean_effects, welch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -285,7 +285,7 @@ class ComponentMatrix:
     @cached_property
     def _tables(self) -> dict[str, dict[str, np.ndarray]]:
         margin, members = self.pairs.margin.to_numpy(), [*self._members.values()]
-        return {method: summary(effect, margin, members) for method, effect in self.effects.items()}
+        return {method: mean_effects(effect, margin, members) for method, effect in self.effects.items()}
 
     def _table(self, method: str | None) -> dict[str, np.ndarray]:
         return self._tables[self._method(method)]
@@ -363,12 +363,12 @@ class Interventions:
         """Log-probabilities (see `PairBatch.log_probs`) of the base run, and of every cell's."""
         model, rows = self.model, len(batch.tokens)
         weighted = model.config.residual == "weighted"
-        sights = {1: batch.sight(model, 1)}
+        masks = {1: batch.attention_mask(model, 1)}
         x = model._embed(batch.tokens, batch.positions)
         written, streams = [x], []
         for block in model.blocks:
             streams.append(x)
-            x = block(x, sights[1], None, written)
+            x = block(x, masks[1], None, written)
         base = batch.log_probs(model, self.readout, x, 1)[0]
         found = base.new_empty(len(cells), *base.shape)
         layers = np.array([cell.part.layer for cell in cells])
@@ -376,13 +376,13 @@ class Interventions:
             here = np.flatnonzero(layers == layer)
             for some in np.split(here, range(CELLS_AT_ONCE, len(here), CELLS_AT_ONCE)):
                 count = len(some)
-                if count not in sights:
-                    sights[count] = batch.sight(model, count)
+                if count not in masks:
+                    masks[count] = batch.attention_mask(model, count)
                 x = streams[layer].repeat(count, 1, 1)
                 wrote = [part.repeat(count, 1, 1) for part in written[: layer + 1]] if weighted else []
                 self._local.changes = self._changes(batch, [cells[index] for index in some], rows)
                 for block in model.blocks[layer:]:
-                    x = block(x, sights[count], None, wrote)
+                    x = block(x, masks[count], None, wrote)
                     self._local.changes = {}
                 found[torch.from_numpy(some)] = batch.log_probs(model, self.readout, x, count)
         return base.cpu().numpy(), found.cpu().numpy()

@@ -29,7 +29,7 @@ from workbench.evals.scoring import (
     tokens_per_forward,
     variants,
 )
-from workbench.model.mask import Sight
+from workbench.model.mask import AttentionMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class EncodedSentence(NamedTuple):
-    """The rows that a model reads to score a sentence, and where each scored token is predicted; all int64."""
+    """Rows (int64) that a model reads to score a sentence, and where each scored token is predicted."""
 
     ids: Int[np.ndarray, " scored"]
     """The scored tokens."""
@@ -148,13 +148,13 @@ class PairBatch:
     """Each token's counterpart in the other sentence (itself in the shared beginning); None if some pair is
     not usable."""
 
-    def sight(self, model: "HookedTransformer", cells: int) -> Sight:
+    def attention_mask(self, model: "HookedTransformer", cells: int) -> AttentionMask:
         """Return the attention mask of `cells` copies of the rows."""
         places, mask = self.positions.repeat(cells, 1), self.mask.repeat(cells, 1, 1, 1)
-        sight = Sight(places, places, mask, model.config.attention == "causal", in_order=False)
+        made = AttentionMask(places, places, mask, model.config.attention == "causal", in_order=False)
         if model.position_bias is not None:
-            sight.bias = model.position_bias(sight.distance, model.embed.W_E)
-        return sight
+            made.bias = model.position_bias(made.distance, model.embed.W_E)
+        return made
 
     def stream(self, model: "HookedTransformer") -> Float[Tensor, "row pos d_model"]:
         """Return the last block's output."""

@@ -4,9 +4,9 @@ import dataclasses
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from workbench.errors import RunError, WorkbenchError
+from workbench.errors import InputError, RunError, WorkbenchError, shown
 from workbench.io import is_locked, read_json
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
@@ -74,14 +74,14 @@ class Run:
             DataError: tokenizer.json is missing or damaged.
             RunError: it is not the one that the model was trained with.
         """
-        from workbench.data.tokenizer import load_tokenizer, tokenizer_hash
+        from workbench.data.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 
         file = folder.tokenizer_file(self.path)
         tokenizer = load_tokenizer(file)
-        if len(tokenizer) > self.checkpoint.config.d_vocab:
+        rows, d_vocab = vocabulary_size(tokenizer), self.checkpoint.config.d_vocab
+        if rows > d_vocab:
             raise RunError(
-                f"{file} has {len(tokenizer):,} tokens and the model {self.checkpoint.config.d_vocab:,}; "
-                "it is not this run's tokenizer."
+                f"{file} has {rows:,} tokens and the model {d_vocab:,}; it is not this run's tokenizer."
             )
         written = self.checkpoint.state.get("tokenizer")
         if written is not None and written != tokenizer_hash(tokenizer):
@@ -151,6 +151,42 @@ def load(name: str | os.PathLike[str]) -> Run:
     """
     path, step = folder.find_run(name)
     return Run(path, folder.good_checkpoint(path, step))
+
+
+ModelLike: TypeAlias = "Run | HookedTransformer | str | os.PathLike[str]"
+"""What every function that takes a model accepts: a run, a model, or a name such as `zoo/tiny-4h@512`."""
+
+
+class Opened(NamedTuple):
+    """A model with the run and the tokenizer it came with."""
+
+    run: "Run | None"
+    model: "HookedTransformer"
+    tokenizer: "PreTrainedTokenizerFast | None"
+
+
+def open_model(model: ModelLike) -> Opened:
+    """Return the run (None for a bare model), the model and its tokenizer.
+
+    Raises:
+        RunError: a name of no run.
+        InputError: an object that is neither a run nor a model.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = load(model)
+    if isinstance(model, Run):
+        return Opened(model, model.model, model.tokenizer)
+    if not hasattr(model, "hook_dict"):
+        raise InputError(
+            f"expected a run, a HookedTransformer or a run's name such as 'runs/tiny', "
+            f"found {shown(type(model).__name__)}."
+        )
+    return Opened(None, model, getattr(model, "tokenizer", None))
+
+
+def as_model(model: ModelLike) -> "HookedTransformer":
+    """Return the `HookedTransformer` of a run, of a run's name, or the model itself (see `open_model`)."""
+    return open_model(model).model
 
 
 def list_runs(root: str | os.PathLike[str] = "runs") -> list[RunSummary]:

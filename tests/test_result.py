@@ -1,0 +1,73 @@
+"""Every result class saves and reads itself back; nothing is pickled, and foreign classes are refused."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from workbench.errors import DataError
+from workbench.result import Result
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Example(Result):
+    effect: np.ndarray
+    names: tuple[str, ...]
+    table: pd.DataFrame
+    tensor: torch.Tensor
+    nested: dict[str, float]
+
+    def to_frame(self) -> pd.DataFrame:
+        return pd.DataFrame({"name": self.names, "effect": self.effect})
+
+
+@pytest.fixture
+def example(monkeypatch):
+    # Classes are looked up under the package's name only.
+    monkeypatch.setattr("workbench.result.Example", Example, raising=False)
+    monkeypatch.setattr(Example, "__module__", "workbench.result")
+    frame = pd.DataFrame({"a": [1, 2]})
+    return Example(np.array([0.5, np.nan]), ("L0H1", "L1 MLP"), frame, torch.eye(2), {"x": float("nan")})
+
+
+def test_a_result_is_read_back_as_its_class(example, tmp_path):
+    for folder in (example.save(tmp_path / "r"), example.save(tmp_path / "r")):  # replacing is allowed
+        again = Result.read(folder)
+    assert type(again) is Example
+    np.testing.assert_array_equal(again.effect, example.effect)
+    assert again.names == example.names
+    assert np.isnan(again.nested["x"])
+    assert torch.equal(again.tensor, example.tensor)
+    pd.testing.assert_frame_equal(again.table, example.table)
+
+
+def test_repr_and_summary_are_short(example):
+    assert repr(example) == "Example(2 rows: name, effect)"
+    assert example.summary().row_count == 2
+    assert "<table" in example._repr_html_()
+
+
+def test_a_folder_that_is_no_result_is_never_replaced(example, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="not a saved result"):
+        example.save(tmp_path)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["os:system", "workbench.io:write_text", "workbench.nothing:X", "", None])
+def test_a_class_that_is_no_result_is_refused(example, tmp_path, name):
+    folder = example.save(tmp_path / "r")
+    head = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(head | {"class": name}))
+    with pytest.raises(DataError):
+        Result.read(folder)
+
+
+def test_a_damaged_folder_says_so(example, tmp_path):
+    folder = example.save(tmp_path / "r")
+    (folder / "arrays.npz").write_bytes(b"PK")
+    with pytest.raises(DataError):
+        Result.read(folder)
