@@ -167,7 +167,7 @@ class PairBatch:
         x: Float[Tensor, "cell_row pos d_model"],
         cells: int,
     ) -> Float[Tensor, "cell pair 2"]:
-        """Sum each sentence's weighted log-probabilities, good and bad, without those that cancel in the pair.
+        """Sum the weighted log-probabilities of each sentence, good and bad, that do not cancel in the pair.
 
         Args:
             model: gives the final norm.
@@ -226,7 +226,7 @@ class EncodedPairs:
         pll: str = "original",
         tokenizer: "PreTrainedTokenizerFast | None" = None,
     ) -> None:
-        objective, self.device = model.config.objective, model.device
+        objective, self.device = model.config.objective or "clm", model.device
         self.pairs, self.causal = tuple(pairs), model.config.attention == "causal"
         self.protocol = find_protocol(protocol, objective, pll)
         sentences = [text for pair in pairs for text in (pair.sentence_good, pair.sentence_bad)]
