@@ -19,8 +19,8 @@ from workbench.errors import DataError, InputError, nearest
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import Readout, Tally, for_each, opened, ready, threads_for
 from workbench.interp.ablation import DRAWS, Replacement, replacement
-from workbench.interp.attribution import path_probabilities, project, written
 from workbench.interp.components import Component, list_components
+from workbench.interp.contributions import decompose, path_probabilities, record_outputs
 from workbench.interp.pairs import EncodedPairs, PairBatch
 from workbench.interp.texts import text_batches
 from workbench.io import read_json, sha256, write_bytes, write_json
@@ -422,9 +422,9 @@ def _new(batch: PairBatch, cell: Cell, x: Float[Tensor, "row pos width"]) -> Ten
 
 def direct(model: Any, batch: PairBatch) -> Float[np.ndarray, "pair component"]:
     """Direct attribution of each pair's margin, whole sentences, as `attribute_pair` gives it; columns in the
-    order of `workbench.interp.direct.writers.components`."""
+    order of `list_components`."""
     places = (batch.tokens, batch.node_row, batch.node_place)
-    parts = written(model, *places, positions=batch.positions, mask=batch.mask)
+    outputs = record_outputs(model, *places, positions=batch.positions, mask=batch.mask)
     weight, bias = model.readout_weight.detach(), model.readout_bias
     nodes = len(batch.net)
     direction = weight.new_zeros(nodes, weight.shape[1], dtype=torch.float64)
@@ -433,12 +433,12 @@ def direct(model: Any, batch: PairBatch) -> Float[np.ndarray, "pair component"]:
     if bias is not None:
         added.index_add_(0, batch.target_node, bias.detach()[batch.target_token].double() * batch.weight)
     for some in (batch.net != 0).nonzero()[:, 0].split(max(1, LOGITS_AT_ONCE // len(weight))):
-        logits = model.unembed(parts.final[some]).detach()
+        logits = model.unembed(outputs.final[some]).detach()
         expected = path_probabilities(logits, 1e-12 if logits.dtype == torch.float64 else SHARP)
         direction[some] -= batch.net[some, None] * (expected @ weight).double()
         if bias is not None:
             added[some] -= batch.net[some] * (expected @ bias.detach()).double()
-    contributions = project(model, parts, direction)
+    contributions = decompose(model, outputs, direction)[1]
     contributions[:, -1] += added
     pair = batch.row_pair[batch.node_row]
     out = contributions.new_zeros(len(batch.pairs), contributions.shape[1])

@@ -61,7 +61,7 @@ def test_direct_and_ablated_margins_are_those_of_one_pair_and_one_ablation(model
     model = named(model, tokenizer)
     found = component_matrix(model, pair_set(), methods=("direct", "ablate"), reference=TEXT)
     for row, (good, bad) in enumerate(SENTENCES):
-        pair = attribute_pair(model, tokenizer, good, bad)
+        pair = attribute_pair(model, good, bad, tokenizer=tokenizer)
         np.testing.assert_allclose(found.effects["direct"][row], pair.whole, rtol=0, atol=1e-9)
         assert found.pairs.margin[row] == pytest.approx(pair.difference, abs=1e-9)
     lost = lost_by_ablation(model, how="mean", reference=TEXT)
