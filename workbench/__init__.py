@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from workbench.interp.attribution import attribute_logits, attribute_pair, attribute_text, layer_weights
     from workbench.interp.circuit import smallest_circuit
     from workbench.interp.gradients import attribution_patch, check_attribution, edge_attribution
-    from workbench.interp.heads import composition, head_scores, ov_circuit, qk_circuit
+    from workbench.interp.head_circuits import composition, ov_circuit, qk_circuit
+    from workbench.interp.heads import head_scores
     from workbench.interp.importance import head_importance, prune_heads
     from workbench.interp.lens import lens_curve, load_tuned_lens, logit_lens, train_tuned_lens
     from workbench.interp.matrix import component_family, component_history, component_matrix
@@ -65,7 +66,7 @@ _HOMES = {
     "component_family": "workbench.interp.matrix",
     "component_history": "workbench.interp.matrix",
     "component_matrix": "workbench.interp.matrix",
-    "composition": "workbench.interp.heads",
+    "composition": "workbench.interp.head_circuits",
     "edge_attribution": "workbench.interp.gradients",
     "embedded_pairs": "workbench.data.embedded.pairs",
     "fit_critical_batch": "workbench.scaling.laws",
@@ -88,7 +89,7 @@ _HOMES = {
     "logit_lens": "workbench.interp.lens",
     "neuron_card": "workbench.interp.neurons.card",
     "neuron_examples": "workbench.interp.neurons.examples",
-    "ov_circuit": "workbench.interp.heads",
+    "ov_circuit": "workbench.interp.head_circuits",
     "patch": "workbench.interp.patching",
     "path_patch": "workbench.interp.paths",
     "points_of_runs": "workbench.scaling.points",
@@ -96,7 +97,7 @@ _HOMES = {
     "preset": "workbench.model.config",
     "promoted_tokens": "workbench.interp.neurons.card",
     "prune_heads": "workbench.interp.importance",
-    "qk_circuit": "workbench.interp.heads",
+    "qk_circuit": "workbench.interp.head_circuits",
     "scaling": "workbench.scaling.study",
     "smallest_circuit": "workbench.interp.circuit",
     "stories": "workbench.data.embedded.stories",

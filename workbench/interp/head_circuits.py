@@ -7,7 +7,7 @@ positions are left out; the activation in a masked model's head is replaced by t
 d_vocab x d_vocab is ever formed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 
+from workbench.console import OnProgress, progress_bar
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, find_head, find_site, layers_with
 from workbench.result import Result
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
     from workbench.model.config import ModelConfig
     from workbench.model.transformer import HookedTransformer
+
+SEEN = 5
+"""Minimum count of a token in `circuit_pairs`."""
 
 
 @torch.no_grad()
@@ -158,12 +162,49 @@ def top_pairs(
     rows, columns = (kept[part.cpu()].tolist() for part in (where // width, where % width))
 
     def label(token: int) -> str:
-        return str(token) if tokenizer is None else tokenizer.decode([token])
+        return str(token if tokenizer is None else tokenizer.decode([token]))
 
     return TokenPairs(
         np.array(rows), np.array(columns), best.double().cpu().numpy(),
         tuple(map(label, rows)), tuple(map(label, columns)),
     )  # fmt: skip
+
+
+def circuit_pairs(
+    model: ModelLike,
+    heads: Iterable[str | tuple[int, int] | Component],
+    unigram: Int[np.ndarray, " d_vocab"],
+    count: int = 10,
+    *,
+    progress: bool | OnProgress | None = None,
+) -> "pd.DataFrame":
+    """Return the strongest token pairs of the OV and QK circuits of several heads.
+
+    Args:
+        model: half-precision weights are computed in float32.
+        heads: such as `"L2H1"` or `(2, 1)`.
+        unigram: count of each token in some text; only tokens that occur `SEEN` times are in a pair, or all
+            that occur if none does so often.
+        count: pairs of each circuit.
+        progress: see `workbench.console.progress_bar`.
+
+    Returns:
+        row, column, value, row_token, column_token, layer, head, circuit. OV: a token attended to, and the
+        token whose logit it raises; QK: a query token, and the key token that it scores highest.
+    """
+    import pandas as pd
+
+    model = as_model(model)
+    among = np.flatnonzero(unigram >= SEEN)
+    among = among if len(among) else np.flatnonzero(unigram)
+    chosen, frames = [find_head(model.config, head) for head in heads], []
+    with progress_bar(progress, "Head circuits") as on_progress:
+        for done, head in enumerate(chosen, 1):
+            for name, circuit in (("OV", ov_circuit), ("QK", qk_circuit)):
+                pairs = top_pairs(circuit(model, head), count, among=among, tokenizer=model.tokenizer)
+                frames.append(pairs.to_frame().assign(layer=head.layer, head=head.unit, circuit=name))
+            on_progress(done / len(chosen), f"{done:,} of {len(chosen):,} heads")
+    return pd.concat(frames, ignore_index=True)
 
 
 def head_maps(model: "HookedTransformer", layer: int) -> dict[str, Tensor]:

@@ -137,7 +137,7 @@ def head_kinds(
     gains: list[np.ndarray] = []
     with ready(model) as network, progress_bar(progress, "Head kinds") as on_progress:
         networks = [network, untrained_copy(network)] if untrained else [network]
-        done, total = 0, len(rows) * len(networks)
+        done, count = 0, len(rows) * len(networks)
         for one in networks:
             rules = _Rules(one, layers, max(map(len, rows)))
             evaluated = []
@@ -147,10 +147,11 @@ def head_kinds(
                     if gain is not None:
                         evaluated.append(gain)
                     done += 1
-                    on_progress(done / total, f"{done:,} of {total:,} sequences")
+                    on_progress(done / count, f"{done:,} of {count:,} sequences")
             gains.append(np.stack(evaluated))
     copy = gains[1].mean(0) if untrained else np.full_like(gains[0][0], np.nan)
-    return HeadKinds(np.array(layers), *np.moveaxis(gains[0], 1, 0), copy, seed)
+    total, distance, token = np.moveaxis(gains[0], 1, 0)
+    return HeadKinds(np.array(layers), total, distance, token, copy, seed)
 
 
 class _Rules:
@@ -166,9 +167,7 @@ class _Rules:
         self.attended = {name: prior(len(layers), model.config.n_heads, size) for name, size in sizes.items()}
         self.uniform = {name: prior(len(layers), size) for name, size in sizes.items()}
 
-    def read(
-        self, row: Int[Tensor, " pos"], fitting: bool
-    ) -> Float[np.ndarray, "measure layer head"] | None:
+    def read(self, row: Int[Tensor, " pos"], fitting: bool) -> Float[np.ndarray, "measure layer head"] | None:
         """Fit the rules to one sequence, or return the KL and the gains on it."""
         length = len(row)
         place = torch.arange(length, device=row.device)

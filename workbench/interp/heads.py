@@ -1,5 +1,5 @@
-"""Attention pattern scores of heads (previous token, duplicate, induction, ...), with uniform attention and an
-untrained copy as baselines. See `head_kinds` for distance against content and `head_circuits` for weights."""
+"""Attention pattern scores of heads (previous token, duplicate, induction, ...), compared with uniform
+attention and an untrained copy. Related: `head_kinds` (distance or content), `head_circuits` (weights)."""
 
 import dataclasses
 import math
@@ -380,6 +380,33 @@ def copy_loss(
     return CopyLoss(first, second, untrained, seed)
 
 
+def story_head_scores(
+    model: ModelLike, stories: Sequence[str], *, names: Sequence[str] | None = None, **options: Any
+) -> HeadScores:
+    """Score every head on stories, with the punctuation, names and token counts found in them.
+
+    Args:
+        model: with a tokenizer.
+        stories: texts; BOS is prepended.
+        names: of people; capitalised words of the stories if not set (see `find_names`).
+        options: of `head_scores`.
+
+    Raises:
+        InputError: as `head_scores`.
+    """
+    model = as_model(model)
+    tokenizer, config = model._need_tokenizer(), model.config
+    rows = story_rows(tokenizer, stories, config.n_ctx, end=False)
+    return head_scores(
+        model,
+        rows,
+        punctuation=punctuation_ids(tokenizer),
+        names=name_ids(tokenizer, find_names(stories) if names is None else names),
+        unigram=unigram_counts(rows, config.d_vocab),
+        **options,
+    )
+
+
 # Patterns: the keys that count for each query.
 
 
@@ -438,7 +465,7 @@ SCORES = (*TEXT, *REPEATED, *(f"{name}_unigram" for name in REPEATED))
 
 
 def _repeat_length(config: "ModelConfig", requested: int | None) -> int:
-    """Return the length of r: `[BOS] r r` must fit, and every window must reach from one copy to the other."""
+    """Return the length of r: `[BOS] r r` must fit, and windows must reach from one copy to the other."""
     room = (config.n_ctx - 1) // 2
     if requested is not None:
         if not 2 <= requested <= room:
@@ -670,9 +697,7 @@ def _pattern_scores(tallies: list[_Tally]) -> PatternScores:
     return PatternScores(value, low, high, uniform.T, copy, copy_high, queries.T)
 
 
-def _poisson_weights(
-    seed: int, name: str, start: int, count: int
-) -> Float[np.ndarray, "replicate batch"]:
+def _poisson_weights(seed: int, name: str, start: int, count: int) -> Float[np.ndarray, "replicate batch"]:
     """Return the weight of each sequence: 1, then its own Poisson draws, independent of the batching."""
     drawn = [
         generator(seed, f"bootstrap {name}", start + index).poisson(1.0, REPLICATES) for index in range(count)
@@ -686,7 +711,7 @@ def _poisson_weights(
 def punctuation_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     """Return the tokens that consist of punctuation and white space only."""
     specials = set(tokenizer.all_special_ids)
-    texts = [(index, tokenizer.decode([index]).strip()) for index in range(len(tokenizer))]
+    texts = [(index, str(tokenizer.decode([index])).strip()) for index in range(len(tokenizer))]
     return [
         index
         for index, text in texts

@@ -8,7 +8,9 @@ import numpy as np
 from workbench.plots.primitives import need_pyplot
 
 if TYPE_CHECKING:
-    from workbench.interp.heads import Composition, HeadKinds, HeadScores, TokenPairs
+    from workbench.interp.head_circuits import Composition, TokenPairs
+    from workbench.interp.head_kinds import HeadKinds
+    from workbench.interp.heads import HeadScores
 
 
 # Figures of head scores: layer x head maps, alone or all on one page.
