@@ -292,7 +292,7 @@ class ScalingStudy:
         return {method: _figure(fit.plot()) for method, fit in self.fits.items()}
 
 
-def scaling(
+def scaling_study(
     source: str | Path,
     *,
     methods: Sequence[str] | None = None,
