@@ -36,7 +36,7 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
     """
     from workbench.data.corpus import open_corpus
     from workbench.data.packing import pack
-    from workbench.data.tokenizer import corpus_tokenizer, load_tokenizer, tokenizer_hash
+    from workbench.data.tokenizer import corpus_tokenizer, load_tokenizer, tokenizer_hash, vocabulary_size
 
     # In a process that trains many runs, a corpus is opened and packed once (see `training.memo`).
 
@@ -52,13 +52,14 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
     size = settings.model.d_vocab
     if tokenizer is None:
         tokenizer = corpus_tokenizer(corpus.train, size, corpus.fingerprint)
-    if len(tokenizer) > size:
+    rows = vocabulary_size(tokenizer)
+    if rows > size:
         raise ConfigError(
-            f"model.d_vocab = {size:,} is smaller than the tokenizer, which has {len(tokenizer):,} tokens; "
-            f"set model.d_vocab={len(tokenizer)}."
+            f"model.d_vocab = {size:,} is smaller than the tokenizer, which has {rows:,} tokens; "
+            f"set model.d_vocab={rows}."
         )
     if run is None:
-        shape = dataclasses.replace(settings.model, d_vocab=len(tokenizer))
+        shape = dataclasses.replace(settings.model, d_vocab=rows)
         data = dataclasses.replace(data, source=corpus.source)
         settings = dataclasses.replace(settings, model=shape, data=data)
     room = settings.model.n_ctx - 1

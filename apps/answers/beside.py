@@ -8,7 +8,7 @@ from apps.answers import sources
 from apps.answers.catalogue import Opened
 from apps.answers.sources import Saved
 from apps.answers.wanted import Wanted
-from workbench.stats import Share, weighted_share
+from workbench.stats import Accuracy, weighted_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,16 +42,16 @@ def matching(run: Path, like: Saved, step: int | None = None) -> Saved | None:
     return next(iter([*here, *found]), None)
 
 
-def share(saved: Saved, paradigm: str) -> Share | None:
-    """Share of one paradigm's pairs decided rightly, with its interval; None if it was not scored."""
+def share(saved: Saved, paradigm: str) -> Accuracy | None:
+    """Accuracy of one paradigm's pairs decided rightly, with its interval; None if it was not scored."""
     frame = sources.read_result(saved).paradigms
     if paradigm not in frame.index:
         return None
     row = frame.loc[paradigm]
-    return weighted_share([row.accuracy], [int(row.n)], [1.0], int(row.ties))
+    return weighted_accuracy([row.accuracy], [int(row.n)], [1.0], int(row.ties))
 
 
-def of_paradigm(opened: Opened, wanted: Wanted, second: bool) -> Share | None:
+def of_paradigm(opened: Opened, wanted: Wanted, second: bool) -> Accuracy | None:
     """How a model fares on all pairs of the wanted paradigm: model A, or model B from its saved result; None
     where that is not known."""
     if wanted.paradigm is None or not second:

@@ -14,7 +14,7 @@ from workbench.data.pairs import Pair, PairSet
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import ready
 from workbench.interp.ablation import DRAWS, ablated, on_threads
-from workbench.stats import Change, Flips, Share, flips, mean_change, weighted_share
+from workbench.stats import Accuracy, Estimate, Flips, bootstrap_mean, mcnemar, weighted_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,12 +27,12 @@ TRIAL = 8
 class Outcome:
     """What taking the parts out did to the decisions on some pairs."""
 
-    before: Share
-    after: Share
-    change: Change
+    before: Accuracy
+    after: Accuracy
+    change: Estimate
     """After minus before, with its 95 % interval by drawing pairs again."""
     flips: Flips
-    margin: Change
+    margin: Estimate
     """Of the margin, nats."""
 
 
@@ -79,14 +79,14 @@ def outcome(frame: "pd.DataFrame") -> Outcome:
     """Accuracies with Wilson's intervals, the paired change, the pairs that turned (McNemar)."""
     count = len(frame)
     shares = [
-        weighted_share([float(correct.mean())], [count], [1.0], int((margin == 0).sum()))
+        weighted_accuracy([float(correct.mean())], [count], [1.0], int((margin == 0).sum()))
         for correct, margin in (
             (frame.correct, frame.margin), (frame.correct_now, frame.margin_now),
         )
     ]  # fmt: skip
     change = (frame.correct_now - frame.correct).to_numpy(float)
     margin = (frame.margin_now - frame.margin).to_numpy(float)
-    return Outcome(shares[0], shares[1], mean_change(change), flips(change), mean_change(margin))
+    return Outcome(shares[0], shares[1], bootstrap_mean(change), mcnemar(change), bootstrap_mean(margin))
 
 
 def turned(frame: "pd.DataFrame") -> "pd.DataFrame":

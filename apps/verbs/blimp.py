@@ -109,7 +109,7 @@ def print_result(result: "BlimpResult", by: str = "phenomenon") -> None:
     from rich.text import Text
 
     from workbench.console import clean
-    from workbench.stats import Share
+    from workbench.stats import Accuracy
 
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     width = 24 if console.width >= 88 else 16
@@ -122,7 +122,7 @@ def print_result(result: "BlimpResult", by: str = "phenomenon") -> None:
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("0 %" + "chance".center(width - 8) + "100 %", no_wrap=True)
 
-    def add(name: str, share: Share) -> None:
+    def add(name: str, share: Accuracy) -> None:
         interval = f"{100 * share.low:.1f} – {100 * share.high:.1f}"
         style = "green" if share.low > 0.5 else "red" if share.high < 0.5 else "yellow"
         table.add_row(
@@ -131,7 +131,7 @@ def print_result(result: "BlimpResult", by: str = "phenomenon") -> None:
         )  # fmt: skip
 
     for row in frame.itertuples():
-        add(str(row.Index), Share(row.accuracy, row.low, row.high, row.n, row.ties))  # type: ignore[arg-type]
+        add(str(row.Index), Accuracy(row.accuracy, row.low, row.high, row.n, row.ties))  # type: ignore[arg-type]
     table.add_row()
     count = len(result.paradigms)
     add(f"mean over {count} paradigm{'s' * (count != 1)}", overall.paradigms)

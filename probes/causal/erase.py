@@ -25,7 +25,7 @@ from probes.fitting.scaling import fit_scaler
 from probes.material import Material
 from probes.result import CONTROL, TASK
 from workbench.errors import InputError
-from workbench.stats import mean_change, ratio_change
+from workbench.stats import bootstrap_mean, bootstrap_ratio
 
 RANDOMS = 3
 """Random subspaces that effects are averaged over."""
@@ -191,11 +191,11 @@ def _changes(bench: Bench, base: Outcome, other: Outcome) -> dict[str, float]:
 
 def _beyond(end: str, bench: Bench, mine: Outcome, randoms: Sequence[Outcome]) -> dict[str, float]:
     """What an erasure does beyond the mean of the random ones, paired by row of text and by minimal pair."""
-    loss = ratio_change(mine.nats - np.mean([one.nats for one in randoms], 0), bench.tokens)
+    loss = bootstrap_ratio(mine.nats - np.mean([one.nats for one in randoms], 0), bench.tokens)
     pairs = None
     drawn = [one.correct for one in randoms if one.correct is not None]
     if mine.correct is not None and drawn:
-        pairs = mean_change(mine.correct - np.mean(drawn, 0), bench.paradigm)
+        pairs = bootstrap_mean(mine.correct - np.mean(drawn, 0), bench.paradigm)
     return change_columns(f"loss_beyond{end}", loss) | change_columns(f"pairs_beyond{end}", pairs)
 
 

@@ -13,7 +13,7 @@ from workbench.errors import InputError
 from workbench.evals.blimp import blimp
 from workbench.interp.ablation import on_threads
 from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
-from workbench.stats import Change, mean_change, ratio_change
+from workbench.stats import Estimate, bootstrap_mean, bootstrap_ratio
 
 WINDOWS = 256
 """Windows of the corpus that the loss is measured on, unless there is text."""
@@ -69,25 +69,25 @@ class Bench:
         self.paradigm = found.paradigm.to_numpy()
         return Outcome(nats, found.correct.to_numpy(), found.margin.to_numpy())
 
-    def loss_change(self, base: Outcome, other: Outcome) -> Change:
+    def loss_change(self, base: Outcome, other: Outcome) -> Estimate:
         """Nats a token, with its interval over rows of text."""
-        return ratio_change(other.nats - base.nats, self.tokens)
+        return bootstrap_ratio(other.nats - base.nats, self.tokens)
 
-    def pairs_change(self, base: Outcome, other: Outcome) -> Change | None:
+    def pairs_change(self, base: Outcome, other: Outcome) -> Estimate | None:
         """Accuracy, the mean over paradigms, with its interval over pairs."""
         if base.correct is None or other.correct is None:
             return None
-        return mean_change(other.correct - base.correct, self.paradigm)
+        return bootstrap_mean(other.correct - base.correct, self.paradigm)
 
-    def by_paradigm(self, base: Outcome, other: Outcome) -> dict[str, Change]:
-        """Change of accuracy in each paradigm."""
+    def by_paradigm(self, base: Outcome, other: Outcome) -> dict[str, Estimate]:
+        """Estimate of accuracy in each paradigm."""
         if base.correct is None or other.correct is None or self.paradigm is None:
             return {}
         change = other.correct - base.correct
-        return {str(name): mean_change(change[self.paradigm == name]) for name in np.unique(self.paradigm)}
+        return {str(name): bootstrap_mean(change[self.paradigm == name]) for name in np.unique(self.paradigm)}
 
 
-def change_columns(name: str, change: Change | None) -> dict[str, float]:
+def change_columns(name: str, change: Estimate | None) -> dict[str, float]:
     """A change and the ends of its interval as columns of a table; not a number where there is none."""
     mean, low, high = (np.nan,) * 3 if change is None else change
     return {name: float(mean), f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from workbench.stats import weighted_share, wilson
+from workbench.stats import weighted_accuracy, wilson
 
 
 @settings(deadline=None)
@@ -42,13 +42,13 @@ def test_no_interval_for_what_is_no_share(share, n):
 def test_weights_by_pairs_are_the_pooled_share(strata):
     counts = [n for _, n in strata]
     pooled = sum(right for right, _ in strata) / sum(counts)
-    share = weighted_share([right / n for right, n in strata], counts, counts)
+    share = weighted_accuracy([right / n for right, n in strata], counts, counts)
     assert share.accuracy == pytest.approx(pooled)
     assert (share.low, share.high) == pytest.approx(wilson(pooled, sum(counts)))
     assert share.n == sum(counts)
 
 
 def test_a_small_stratum_widens_the_mean():
-    even = weighted_share([0.6, 0.6], [500, 500], [1, 1])
-    uneven = weighted_share([0.6, 0.6], [990, 10], [1, 1])
+    even = weighted_accuracy([0.6, 0.6], [500, 500], [1, 1])
+    uneven = weighted_accuracy([0.6, 0.6], [990, 10], [1, 1])
     assert uneven.high - uneven.low > 3 * (even.high - even.low)

@@ -12,7 +12,7 @@ from transformer_lens.hook_points import HookPoint
 from workbench.model.attention import Attention
 from workbench.model.kernels import linear_cross_entropy
 from workbench.model.layers import BIASES, MLP, NORMS, VECTORS, Embed, LayerMix, MLMHead
-from workbench.model.mask import Sight
+from workbench.model.mask import AttentionMask
 from workbench.model.transformer import Block
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -120,7 +120,7 @@ def test_attention(monkeypatch, fields, path):
 
     def run(x: Tensor) -> Tensor:
         places = torch.arange(4)[None]
-        sight = Sight(places, places, None, config.attention == "causal", True)
+        sight = AttentionMask(places, places, None, config.attention == "causal", True)
         sight.bias = None if bias is None else bias(sight.distance, x)
         return attn(x, sight)
 
@@ -139,7 +139,7 @@ def test_blocks(fields):
     config = tiny(**fields)
     block = randomised(Block(config, 0, config.blocks[0], 0))
     places = torch.arange(3)[None]
-    check(block, lambda x: block(x, Sight(places, places, None, True, True)), rows(1, 3, 4))
+    check(block, lambda x: block(x, AttentionMask(places, places, None, True, True)), rows(1, 3, 4))
 
 
 def test_block_of_a_weighted_residual_stream():
@@ -148,7 +148,7 @@ def test_block_of_a_weighted_residual_stream():
     places = torch.arange(3)[None]
 
     def run(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
-        return block(x, Sight(places, places, None, True, True), None, [first, second])
+        return block(x, AttentionMask(places, places, None, True, True), None, [first, second])
 
     check(block, run, rows(1, 3, 4), rows(1, 3, 4).flip(1), rows(1, 3, 4) * 2)
 

@@ -27,7 +27,7 @@ def vocabulary_of(plan: Plan) -> dict[int, int]:
     Raises:
         WorkbenchError: a corpus that cannot be read, a vocabulary that no tokenizer can have.
     """
-    from workbench.data.tokenizer import load_tokenizer
+    from workbench.data.tokenizer import load_tokenizer, vocabulary_size
 
     found = {}
     for member in plan.members:
@@ -36,7 +36,7 @@ def vocabulary_of(plan: Plan) -> dict[int, int]:
             continue
         given = member.settings.data.tokenizer
         tokenizer = load_tokenizer(Path(given)) if given is not None else _train(member, asked)
-        found[asked] = len(tokenizer)
+        found[asked] = vocabulary_size(tokenizer)
     return found
 
 

@@ -209,6 +209,14 @@ def plain_encoder_of(path: Path) -> "Tokenizer":
     return encoder
 
 
+def vocabulary_size(tokenizer: "PreTrainedTokenizerFast") -> int:
+    """Return the number of embedding rows that the tokenizer needs: its largest id + 1.
+
+    It exceeds `len(tokenizer)` where ids are missing, as in vocabularies that were pruned.
+    """
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 def token_bytes(tokenizer: "PreTrainedTokenizerFast") -> np.ndarray:
     """UTF-8 bytes that each token stands for: int64 `[d_vocab]`, 0 for special tokens.
 
@@ -218,7 +226,7 @@ def token_bytes(tokenizer: "PreTrainedTokenizerFast") -> np.ndarray:
     specials = set(tokenizer.all_special_ids)
     byte_level = '"ByteLevel"' in json.dumps(_essence(tokenizer).get("decoder"))
     vocabulary = tokenizer.get_vocab()
-    lengths = np.zeros(max(len(tokenizer), max(vocabulary.values()) + 1), dtype=np.int64)
+    lengths = np.zeros(vocabulary_size(tokenizer), dtype=np.int64)
     for token, index in vocabulary.items():
         if index not in specials:
             lengths[index] = len(token) if byte_level else len(str(tokenizer.decode([index])).encode())

@@ -18,7 +18,7 @@ from workbench.evals.protocols import PROTOCOLS, Protocol, describe, find_protoc
 from workbench.evals.scoring import opened, score_sentences
 from workbench.io import read_json, write_bytes, write_json, write_text
 from workbench.runs.folder import results_folder
-from workbench.stats import Number, Share, weighted_share
+from workbench.stats import Accuracy, weighted_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -211,12 +211,12 @@ class Overall:
     """Three ways to make one number of many paradigms; the same when all have equally many pairs
     and all phenomena equally many paradigms."""
 
-    paradigms: Share
+    paradigms: Accuracy
     """Mean over paradigms: BLiMP's own overall figure."""
-    phenomena: Share
+    phenomena: Accuracy
     """Mean over phenomena, each the mean over its paradigms."""
-    micro: Share
-    """Share of all pairs."""
+    micro: Accuracy
+    """Accuracy of all pairs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,7 +270,7 @@ class BlimpResult:
         )
         rows = {}
         for paradigm, part in groups.to_dict("index").items():
-            share = weighted_share([part["accuracy"]], [part["n"]], [1.0], part["ties"])
+            share = weighted_accuracy([part["accuracy"]], [part["n"]], [1.0], part["ties"])
             rows[paradigm] = {"phenomenon": part["phenomenon"], **dataclasses.asdict(share)}
         frame = pd.DataFrame([*rows.values()], pd.Index(rows, name="paradigm"))
         return frame.loc[:, ["phenomenon", *SHARE_COLUMNS]]
@@ -282,7 +282,9 @@ class BlimpResult:
 
         rows = {}
         for phenomenon, part in self.paradigms.groupby("phenomenon"):
-            share = weighted_share(list(part.accuracy), list(part.n), [1.0] * len(part), int(part.ties.sum()))
+            share = weighted_accuracy(
+                list(part.accuracy), list(part.n), [1.0] * len(part), int(part.ties.sum())
+            )
             rows[phenomenon] = {"paradigms": len(part), **dataclasses.asdict(share)}
         frame = pd.DataFrame([*rows.values()], pd.Index(rows, name="phenomenon"))
         return frame.loc[:, ["paradigms", *SHARE_COLUMNS]]
@@ -294,8 +296,8 @@ class BlimpResult:
         accuracies, counts, ties = list(frame.accuracy), list(frame.n), int(frame.ties.sum())
         in_phenomenon = frame.groupby("phenomenon").accuracy.transform("size")
 
-        def mean(weights: list[Number]) -> Share:
-            return weighted_share(accuracies, counts, weights, ties)
+        def mean(weights: list[int | float]) -> Accuracy:
+            return weighted_accuracy(accuracies, counts, weights, ties)
 
         return Overall(
             paradigms=mean([1.0] * len(frame)), phenomena=mean(list(1 / in_phenomenon)), micro=mean(counts)

@@ -17,7 +17,7 @@ from workbench.evals.blimp import blimp
 from workbench.evals.scoring import opened, ready
 from workbench.interp.components import Part, all_parts, find_parts
 from workbench.interp.texts import TextBatch, mean_activations, refuse_unscored, row_nats, text_batches
-from workbench.stats import Change, flips, mean_change, ratio_change
+from workbench.stats import Estimate, bootstrap_mean, bootstrap_ratio, mcnemar
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,21 +98,21 @@ class AblationResult:
 
     @cached_property
     def accuracy_change(self) -> Float[np.ndarray, " cell"]:
-        """Change of the accuracy, mean over paradigms."""
+        """Estimate of the accuracy, mean over paradigms."""
         table = self._need("pairs")
         return table.mean(table.change)
 
     @cached_property
-    def loss_intervals(self) -> tuple[Change, ...]:
-        """Change of the loss of each cell, with 95 % intervals over drawing other rows of text."""
+    def loss_intervals(self) -> tuple[Estimate, ...]:
+        """Estimate of the loss of each cell, with 95 % intervals over drawing other rows of text."""
         table = self._need("loss")
-        return tuple(ratio_change(row - table.base, table.tokens, self.seed) for row in table.without)
+        return tuple(bootstrap_ratio(row - table.base, table.tokens, self.seed) for row in table.without)
 
     @cached_property
-    def accuracy_intervals(self) -> tuple[Change, ...]:
-        """Change of the accuracy of each cell, with 95 % intervals over drawing other pairs."""
+    def accuracy_intervals(self) -> tuple[Estimate, ...]:
+        """Estimate of the accuracy of each cell, with 95 % intervals over drawing other pairs."""
         table = self._need("pairs")
-        return tuple(mean_change(row, table.paradigm, self.seed) for row in table.change)
+        return tuple(bootstrap_mean(row, table.paradigm, self.seed) for row in table.change)
 
     def to_frame(self) -> "pd.DataFrame":
         """One row a cell: component, loss, loss_change with low and high (nats a token), accuracy,
@@ -127,7 +127,7 @@ class AblationResult:
             frame["accuracy"] = self.pairs.mean(self.pairs.correct)
             columns = ["accuracy_change", "accuracy_low", "accuracy_high"]
             frame[columns] = np.array(self.accuracy_intervals).reshape(-1, 3)
-            turned = pd.DataFrame([flips(row)._asdict() for row in self.pairs.change])
+            turned = pd.DataFrame([mcnemar(row)._asdict() for row in self.pairs.change])
             frame = frame.join(turned)
         return frame.assign(how=self.how, run=self.run, step=self.step)
 
@@ -154,7 +154,7 @@ class AblationResult:
             for paradigm in np.unique(table.paradigm):
                 mine = table.paradigm == paradigm
                 turned = table.change[cell, mine]
-                change = mean_change(turned, seed=self.seed)
+                change = bootstrap_mean(turned, seed=self.seed)
                 rows.append(
                     {
                         "component": name,
@@ -166,14 +166,14 @@ class AblationResult:
                         "change": change.mean,
                         "low": change.low,
                         "high": change.high,
-                        **flips(turned)._asdict(),
+                        **mcnemar(turned)._asdict(),
                         "margin_change": (table.margin[cell, mine] - margin[mine]).mean(),
                     }
                 )
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:
-        """Change of the loss (of the accuracy, if only pairs were scored) with intervals; needs matplotlib.
+        """Estimate of the loss (of the accuracy, if only pairs were scored) with intervals; needs matplotlib.
 
         Returns:
             The matplotlib axes.

@@ -18,7 +18,7 @@ from workbench.evals.scoring import masked_rows, opened, ready, variants
 from workbench.interp.components import Component
 from workbench.interp.metrics import answers
 from workbench.interp.prompts import read_positions
-from workbench.stats import mean_change
+from workbench.stats import bootstrap_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -645,7 +645,7 @@ class LogitAttribution:
         import pandas as pd
 
         order = np.argsort(-np.abs(self.mean), kind="stable")[:count]
-        changes = [mean_change(self.contributions[:, index], seed=seed) for index in order]
+        changes = [bootstrap_mean(self.contributions[:, index], seed=seed) for index in order]
         frame = pd.DataFrame(columns([self.components[index] for index in order]))
         return frame.assign(**{name: [getattr(c, name) for c in changes] for name in ("mean", "low", "high")})
 

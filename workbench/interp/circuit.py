@@ -27,7 +27,7 @@ from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import Replacement, ablated, on_threads, replacement
 from workbench.interp.components import Part, all_parts
 from workbench.interp.pairs import EncodedPairs
-from workbench.stats import Change, flips, mean_change, wilson
+from workbench.stats import Estimate, bootstrap_mean, mcnemar, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,13 +71,13 @@ class Half:
         """
         return float(decisions(self._margins(name)).mean())
 
-    def change(self, name: str, beside: str = "whole") -> Change:
+    def change(self, name: str, beside: str = "whole") -> Estimate:
         """Accuracy of a set minus that of another, with a 95 % interval over drawing other pairs.
 
         Raises:
             InputError: no such set.
         """
-        return mean_change(decisions(self._margins(name)) - decisions(self._margins(beside)))
+        return bootstrap_mean(decisions(self._margins(name)) - decisions(self._margins(beside)))
 
     @property
     def random_accuracy(self) -> Float[np.ndarray, " draw"]:
@@ -130,10 +130,10 @@ class SmallestCircuit:
         return tuple(part.label for part in self.kept)
 
     @property
-    def beyond_target(self) -> Change:
+    def beyond_target(self) -> Estimate:
         """Held-out accuracy minus what was to be kept of the whole model's there, with a 95 % interval."""
         circuit, whole = (decisions(self.held_out.sets[name]) for name in ("circuit", "whole"))
-        return mean_change(circuit - self.keep * whole - (1 - self.keep) * self.chance, seed=self.seed)
+        return bootstrap_mean(circuit - self.keep * whole - (1 - self.keep) * self.chance, seed=self.seed)
 
     @property
     def holds(self) -> bool:
@@ -150,7 +150,7 @@ class SmallestCircuit:
         circuit, chosen = decisions(half.sets["circuit"]), decisions(self.chosen_on.without).mean(-1)
         for index, part in enumerate(self.kept):
             turned = decisions(half.without[index]) - circuit
-            change = mean_change(turned, seed=self.seed)
+            change = bootstrap_mean(turned, seed=self.seed)
             rows.append(
                 {
                     "part": part.label,
@@ -161,7 +161,7 @@ class SmallestCircuit:
                     "change": change.mean,
                     "low": change.low,
                     "high": change.high,
-                    **flips(turned)._asdict(),
+                    **mcnemar(turned)._asdict(),
                     "margin_change": (half.without[index] - half.sets["circuit"]).mean(),
                 }
             )
@@ -186,7 +186,7 @@ class SmallestCircuit:
         whole = decisions(half.sets["whole"])
         for name, margins in [*half.sets.items(), *([("random", half.random)] if len(half.random) else [])]:
             right = decisions(np.atleast_2d(margins)).mean(0)
-            change = mean_change(right - whole, seed=self.seed)
+            change = bootstrap_mean(right - whole, seed=self.seed)
             row = {
                 "set": name,
                 "parts": sizes.get(name, size),

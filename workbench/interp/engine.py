@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from workbench.interp.components import Site
 from workbench.interp.metrics import Metric
-from workbench.model.mask import LayerCache, Sight
+from workbench.model.mask import AttentionMask, LayerCache
 
 # Rows of different lengths as one list of tokens, laid out in rows only where attention needs it.
 
@@ -303,7 +303,7 @@ class Base:
         places: Int[Tensor, "#row query_pos"],
         pair: Int[Tensor, " row"] | None = None,
         tokens: Int[Tensor, "1 token"] | None = None,
-    ) -> Sight:
+    ) -> AttentionMask:
         """What queries at `places` see, in rows of some pairs or of all.
 
         Args:
@@ -321,7 +321,7 @@ class Base:
                 mask = mask.gather(2, at)
         elif self.causal and not whole:
             mask = keys[:, None, None] <= places[:, None, :, None]
-        sight = Sight(places if tokens is None else tokens, keys, mask, self.causal, True, places)
+        sight = AttentionMask(places if tokens is None else tokens, keys, mask, self.causal, True, places)
         if self.model.position_bias is not None:
             sight.bias = self.model.position_bias(sight.distance, self.streams[0])
         return sight
@@ -383,7 +383,7 @@ class Rerun:
             x = torch.where((places >= self.start)[:, None], mine, final[pair, places])[:, None]
         return metric(model, model.final(x), pair).view(self.count, pairs).double()
 
-    def _sight(self) -> Sight:
+    def _sight(self) -> AttentionMask:
         base, device = self.base, self.x.device
         model, length = base.model, base.tokens.shape[1]
         places = torch.arange(self.start, self.stop, device=device)[None]
@@ -391,7 +391,7 @@ class Rerun:
         mask = base.mask
         if mask is not None:
             mask = mask[:, :, self.start : self.stop].repeat(self.count, 1, 1, 1)
-        sight = Sight(places, keys, mask, base.causal, in_order=True)
+        sight = AttentionMask(places, keys, mask, base.causal, in_order=True)
         if model.position_bias is not None:
             sight.bias = model.position_bias(sight.distance, self.x)
         return sight
@@ -595,7 +595,7 @@ class _Sweep:
                     x = block(x, base.sight(places, tokens.pair, tokens.pos[None]), packed, written)
                 return x, written
             if packed is not None:
-                sight = Sight(tokens.pos[None], tokens.pos[None], None, base.causal, in_order=True)
+                sight = AttentionMask(tokens.pos[None], tokens.pos[None], None, base.causal, in_order=True)
                 with near:
                     packed = Shown(*packed.append(*block.keys_values(x, sight)))
         assert self.reads is not None

@@ -27,7 +27,7 @@ from workbench.errors import InputError, nearest
 from workbench.evals.scoring import opened, ready
 from workbench.interp.components import find_site, layers_with
 from workbench.interp.texts import IGNORED, TextBatch, row_nats, story_rows, untrained_copy
-from workbench.stats import Change, derive, generator, mean_change
+from workbench.stats import Estimate, bootstrap_mean, derive, generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,14 +79,14 @@ class CopyLoss:
 
     first: Float[np.ndarray, " sequence"]
     second: Float[np.ndarray, " sequence"]
-    untrained: Change
+    untrained: Estimate
     """`change` of an untrained copy; NaN if there was none."""
     seed: int = 0
 
     @property
-    def change(self) -> Change:
+    def change(self) -> Estimate:
         """Second minus first, with its 95 % interval over other sequences; below 0, r is read again."""
-        return mean_change(self.second - self.first, seed=self.seed)
+        return bootstrap_mean(self.second - self.first, seed=self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """The figures as plain values."""
@@ -129,8 +129,8 @@ def copy_loss(
             nats.append(torch.cat(parts).cpu().numpy() / (length - 1))
         found.append(nats)
     first, second = found[0]
-    none = Change(np.nan, np.nan, np.nan)
-    untrained = mean_change(found[1][1] - found[1][0], seed=seed) if len(found) > 1 else none
+    none = Estimate(np.nan, np.nan, np.nan)
+    untrained = bootstrap_mean(found[1][1] - found[1][0], seed=seed) if len(found) > 1 else none
     return CopyLoss(first, second, untrained, seed)
 
 
@@ -201,7 +201,7 @@ class HeadKinds:
         for index, name in enumerate(self.measures):
             values = getattr(self, name)
             for at, head in np.ndindex(values.shape[1:]):
-                change = mean_change(values[:, at, head], seed=self.seed)
+                change = bootstrap_mean(values[:, at, head], seed=self.seed)
                 rows.append(
                     {
                         "layer": int(self.layers[at]), "head": head, "kind": kinds[at, head], "measure": name,

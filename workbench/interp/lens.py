@@ -172,9 +172,9 @@ class LensCurve:
         interval of 95 % of the mean difference, missing for one pair), accuracy."""
         import pandas as pd
 
-        from workbench.stats import mean_change
+        from workbench.stats import bootstrap_mean
 
-        changes = [mean_change(column, seed=seed) for column in self.difference.T]
+        changes = [bootstrap_mean(column, seed=seed) for column in self.difference.T]
         return pd.DataFrame(
             {
                 "lens": self.lens,

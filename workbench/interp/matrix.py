@@ -25,7 +25,7 @@ from workbench.interp.pairs import REASONS, PairBatch, PairRows, groups, pair_ba
 from workbench.interp.texts import text_batches
 from workbench.io import read_json, sha256, write_bytes, write_json
 from workbench.runs.checkpoint import MANIFEST
-from workbench.stats import summary, welch
+from workbench.stats import mean_effects, welch
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -285,7 +285,7 @@ class ComponentMatrix:
     @cached_property
     def _tables(self) -> dict[str, dict[str, np.ndarray]]:
         margin, members = self.pairs.margin.to_numpy(), [*self._members.values()]
-        return {method: summary(effect, margin, members) for method, effect in self.effects.items()}
+        return {method: mean_effects(effect, margin, members) for method, effect in self.effects.items()}
 
     def _table(self, method: str | None) -> dict[str, np.ndarray]:
         return self._tables[self._method(method)]

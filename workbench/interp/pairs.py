@@ -32,7 +32,7 @@ from workbench.evals.scoring import (
     tree_mask,
     variants,
 )
-from workbench.model.mask import Sight
+from workbench.model.mask import AttentionMask
 
 # Minimal pairs encoded once, and scored as often as one likes under whatever hooks are on the model.
 #
@@ -285,10 +285,10 @@ class PairBatch:
     """Each token's counterpart in the other sentence (itself in the shared beginning); None if some pair is
     not usable."""
 
-    def sight(self, model: Any, cells: int) -> Sight:
+    def sight(self, model: Any, cells: int) -> AttentionMask:
         """Who sees whom, for `cells` copies of the rows."""
         places, mask = self.positions.repeat(cells, 1), self.mask.repeat(cells, 1, 1, 1)
-        sight = Sight(places, places, mask, model.config.attention == "causal", in_order=False)
+        sight = AttentionMask(places, places, mask, model.config.attention == "causal", in_order=False)
         if model.position_bias is not None:
             sight.bias = model.position_bias(sight.distance, model.embed.W_E)
         return sight

@@ -38,7 +38,7 @@ from workbench.interp.neurons.card import promoted_tokens
 from workbench.interp.neurons.examples import NeuronExamples, neuron_examples
 from workbench.interp.neurons.labels import NeuronLabels, label_neurons
 from workbench.interp.texts import own_stories, story_rows, untrained_copy
-from workbench.stats import Change, Share, generator, mean_change, ratio_change
+from workbench.stats import Accuracy, Estimate, bootstrap_mean, bootstrap_ratio, generator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -298,10 +298,10 @@ class ShownNeuron:
     mean: float
     """Activation; over tokens that are not special."""
     active: float
-    """Share of those at which it is above 0."""
+    """Accuracy of those at which it is above 0."""
     greatest: float
     lit: float
-    """Share of tokens drawn at random at which it is above half of `greatest`."""
+    """Accuracy of tokens drawn at random at which it is above half of `greatest`."""
     passages: tuple[Passage, ...]
     promoted: tuple[str, ...]
     """Tokens whose logits it raises most."""
@@ -453,7 +453,7 @@ class Study:
     training: dict[str, Any]
     stories: int
     pairs: BlimpResult
-    pairs_untrained: Share
+    pairs_untrained: Accuracy
     sample: Sample | None
     heads: HeadScores | None
     kinds: HeadKinds | None
@@ -492,7 +492,7 @@ class Study:
         """Plain values, six digits of each number; None where there is none."""
         table = self.ablation.loss
         assert table is not None
-        base = _interval(ratio_change(table.base, table.tokens, self.seed))
+        base = _interval(bootstrap_ratio(table.base, table.tokens, self.seed))
         uniform = math.log(self.config["d_vocab"])
         overall = self.pairs.overall.micro
         found: dict[str, Any] = {
@@ -551,7 +551,7 @@ class Study:
             pairs, effect = self.matrix.pairs, self.matrix.effects["ablate"]
             margin = pairs.margin.to_numpy() - effect[:, self.matrix.labels.index(name)]
             after = decide(margin, np.zeros_like(margin), 0.5)
-            found = _interval(mean_change(after - pairs.correct.to_numpy(), seed=self.seed))
+            found = _interval(bootstrap_mean(after - pairs.correct.to_numpy(), seed=self.seed))
         return {"loss": _interval(self.ablation.loss_intervals[index]), "accuracy": found}
 
     def _effects_of(self, name: str) -> dict[str, Any]:
@@ -660,7 +660,7 @@ class Study:
         }
 
 
-def _interval(change: Change) -> dict[str, float]:
+def _interval(change: Estimate) -> dict[str, float]:
     return {"value": change.mean, "low": change.low, "high": change.high}
 
 

@@ -10,7 +10,7 @@ from workbench.model.config import ModelConfig
 from workbench.model.hooks import listened
 from workbench.model.kernels import causal_attention, kept_pattern_attention, kept_pattern_is_faster
 from workbench.model.layers import Rotary
-from workbench.model.mask import LayerCache, Sight
+from workbench.model.mask import AttentionMask, LayerCache
 
 
 class Attention(nn.Module):
@@ -110,7 +110,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        sight: Sight,
+        sight: AttentionMask,
         cache: LayerCache | None = None,
         split: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
@@ -160,7 +160,7 @@ class Attention(nn.Module):
         return out if self.out_bias is None else out + self.out_bias
 
     def keys_values(
-        self, x: Float[Tensor, "batch pos d_model"], sight: Sight
+        self, x: Float[Tensor, "batch pos d_model"], sight: AttentionMask
     ) -> tuple[Float[Tensor, "batch kv_head pos d_head"], Float[Tensor, "batch kv_head pos d_value"]]:
         """What `forward` would put into a cache, without any query's work.
 
@@ -200,7 +200,7 @@ class Attention(nn.Module):
         return not listened(*seen, self.hook_z, self.hook_result)
 
     def _fused(
-        self, q: Tensor, k: Tensor, v: Tensor, sight: Sight
+        self, q: Tensor, k: Tensor, v: Tensor, sight: AttentionMask
     ) -> Float[Tensor, "batch head pos d_value"]:
         plain = sight.is_plain(self.window)
         return F.scaled_dot_product_attention(
@@ -212,7 +212,7 @@ class Attention(nn.Module):
         )  # fmt: skip
 
     def _explicit(
-        self, q: Tensor, k: Tensor, v: Tensor, sight: Sight
+        self, q: Tensor, k: Tensor, v: Tensor, sight: AttentionMask
     ) -> Float[Tensor, "batch head pos d_value"]:
         scores = q @ k.transpose(-1, -2)
         steps = None
@@ -233,6 +233,6 @@ class Attention(nn.Module):
             z = z + by_step.scatter_add(-1, steps, pattern) @ self.rel_value
         return z
 
-    def _steps(self, sight: Sight) -> Int[Tensor, "#batch 1 pos key_pos"]:
+    def _steps(self, sight: AttentionMask) -> Int[Tensor, "#batch 1 pos key_pos"]:
         """Row of Shaw's tables for each query and key: the key's place from the query, clipped."""
         return (-sight.distance).clamp(-self.farthest, self.farthest)[:, None] + self.farthest

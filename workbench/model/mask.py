@@ -9,7 +9,7 @@ from workbench.model.config import ModelConfig
 # Which keys each query may see, and how far away they stand.
 
 
-class Sight:
+class AttentionMask:
     """What all attention modules of one forward pass share.
 
     Distances come from the tokens' positions, not their places in the row, so that several stories in a

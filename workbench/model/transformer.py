@@ -18,7 +18,7 @@ from workbench.model.config import ModelConfig
 from workbench.model.hooks import listened
 from workbench.model.kernels import linear_cross_entropy
 from workbench.model.layers import BIASES, MLP, VECTORS, Embed, LayerMix, MLMHead, make_norm, normed
-from workbench.model.mask import KeyValueCache, LayerCache, Sight
+from workbench.model.mask import AttentionMask, KeyValueCache, LayerCache
 from workbench.model.size import kept_by_default, refuse_large_cache, refuse_too_large
 from workbench.model.tl import LensSurface, TextInterface, WeightViews
 from workbench.stats import derive
@@ -71,7 +71,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch pos d_model"],
-        sight: Sight,
+        sight: AttentionMask,
         cache: LayerCache | None = None,
         written: list[Tensor] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
@@ -110,12 +110,14 @@ class Block(nn.Module):
         last = self.ln2 if self.ln2 is not None else self.ln1
         return self.hook_normalized_resid_post(normed(last, post))
 
-    def keys_values(self, x: Float[Tensor, "batch pos d_model"], sight: Sight) -> tuple[Tensor, Tensor]:
+    def keys_values(
+        self, x: Float[Tensor, "batch pos d_model"], sight: AttentionMask
+    ) -> tuple[Tensor, Tensor]:
         """The keys and values of tokens whose queries nobody asks for."""
         assert self.attn is not None
         return self.attn.keys_values(x if self.post_norm else normed(self.ln1, x), sight)
 
-    def _attend(self, pre: Tensor, sight: Sight, cache: LayerCache | None) -> Tensor:
+    def _attend(self, pre: Tensor, sight: AttentionMask, cache: LayerCache | None) -> Tensor:
         assert self.attn is not None
         norm = None if self.post_norm else self.ln1
         forked = self.attn.fork(pre)
@@ -366,7 +368,7 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
             if segments is not None:
                 positions = positions - _segment_starts(segments)
         keys = positions if cache is None else cache.append_positions(positions)
-        sight = Sight(positions, keys, mask, self.config.attention == "causal", in_order)
+        sight = AttentionMask(positions, keys, mask, self.config.attention == "causal", in_order)
         x = self._embed(tokens, positions)
         if self.position_bias is not None:
             sight.bias = self.position_bias(sight.distance, x)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import workbench
-from workbench.data.tokenizer import SPECIAL_FILES, SPECIALS, load_tokenizer, tokenizer_hash
+from workbench.data.tokenizer import SPECIAL_FILES, SPECIALS, load_tokenizer, tokenizer_hash, vocabulary_size
 from workbench.errors import DataError, RunError
 from workbench.io import new_folder, write_bytes, write_json
 from workbench.model.config import ModelConfig
@@ -54,7 +54,7 @@ def import_run(source: Path, run: Path) -> Converted:
     family, config = read_config(source)
     file = source / folder.TOKENIZER
     tokenizer = load_tokenizer(file)
-    largest = max(tokenizer.get_vocab().values(), default=0)
+    largest = vocabulary_size(tokenizer) - 1
     if largest >= config.d_vocab:
         raise DataError(
             f"{file} has ids up to {largest:,} and the model a vocabulary of {config.d_vocab:,}; "

@@ -74,14 +74,14 @@ class Run:
             DataError: tokenizer.json is missing or damaged.
             RunError: it is not the one that the model was trained with.
         """
-        from workbench.data.tokenizer import load_tokenizer, tokenizer_hash
+        from workbench.data.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 
         file = folder.tokenizer_file(self.path)
         tokenizer = load_tokenizer(file)
-        if len(tokenizer) > self.checkpoint.config.d_vocab:
+        rows, d_vocab = vocabulary_size(tokenizer), self.checkpoint.config.d_vocab
+        if rows > d_vocab:
             raise RunError(
-                f"{file} has {len(tokenizer):,} tokens and the model {self.checkpoint.config.d_vocab:,}; "
-                "it is not this run's tokenizer."
+                f"{file} has {rows:,} tokens and the model {d_vocab:,}; it is not this run's tokenizer."
             )
         written = self.checkpoint.state.get("tokenizer")
         if written is not None and written != tokenizer_hash(tokenizer):

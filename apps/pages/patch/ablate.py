@@ -20,7 +20,7 @@ from apps.look.palette import Palette
 from apps.look.tokens import visible
 from apps.pages.explain.pair import CARD
 from apps.pages.patch import paradigm, switches
-from workbench.stats import Share
+from workbench.stats import Accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +109,7 @@ def _change(
     downloads(f"{opened.name}-tokens", _table(before, now, names).assign(off=", ".join(off), how=how))
 
 
-def _figures(mean: Share | None, before: Said, now: Said) -> None:
+def _figures(mean: Accuracy | None, before: Said, now: Said) -> None:
     """`mean`: how the model fares on all pairs of the paradigm."""
     with st.container(horizontal=True):
         st.metric(

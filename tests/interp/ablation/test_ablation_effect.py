@@ -18,7 +18,7 @@ from workbench.evals.scoring import threads_for
 from workbench.interp.ablation import ablated, ablation_effect, leave_one_out, replacement
 from workbench.interp.components import all_parts
 from workbench.interp.texts import IGNORED, text_batches
-from workbench.stats import flips, mean_change, ratio_change, spearman
+from workbench.stats import bootstrap_mean, bootstrap_ratio, mcnemar, spearman
 
 TEXT = stories(12, seed=3)
 LONG = stories(30, seed=4)  # all positions that the pairs have
@@ -212,7 +212,7 @@ def test_the_interval_covers_the_known_effect():
     random, covered, trials = np.random.default_rng(0), 0, 400
     for trial in range(trials):
         change = random.choice([-1.0, 0.0, 1.0], 200, p=[0.15, 0.8, 0.05])
-        found = mean_change(change, seed=trial, draws=1000)
+        found = bootstrap_mean(change, seed=trial, draws=1000)
         assert found.mean == pytest.approx(change.mean())
         covered += found.low <= -0.1 <= found.high
     # The binomial's 0.1 % and 99.9 % quantiles around 0.95, and some room for percentiles of 200 pairs.
@@ -224,20 +224,20 @@ def test_pairing_is_what_makes_the_interval_narrow():
     before = (random.random(500) < 0.7).astype(float)
     after = before.copy()
     after[:5] = 1 - after[:5]
-    paired = mean_change(after - before)
-    unpaired = mean_change(random.permutation(after) - before)
+    paired = bootstrap_mean(after - before)
+    unpaired = bootstrap_mean(random.permutation(after) - before)
     assert (paired.high - paired.low) < 0.2 * (unpaired.high - unpaired.low)
 
 
 def test_groups_count_alike_and_are_drawn_apart():
     change = np.concatenate([np.ones(10), np.zeros(1000)])
     groups = np.array(["a"] * 10 + ["b"] * 1000)
-    found = mean_change(change, groups)
+    found = bootstrap_mean(change, groups)
     assert found == (0.5, 0.5, 0.5)  # inside a paradigm no pair differs from another
 
 
 def test_one_row_and_one_pair_have_no_interval():
-    for found in (mean_change(np.ones(1)), ratio_change(np.ones(1), np.ones(1, np.int64))):
+    for found in (bootstrap_mean(np.ones(1)), bootstrap_ratio(np.ones(1), np.ones(1, np.int64))):
         assert found.mean == 1
         assert np.isnan([found.low, found.high]).all()
 
@@ -247,7 +247,7 @@ def test_a_ratio_of_sums_and_its_interval():
     for trial in range(200):
         tokens = random.integers(20, 60, 60)
         nats = tokens * 0.3 + random.normal(0, 3, 60)
-        found = ratio_change(nats, tokens, trial, 400)
+        found = bootstrap_ratio(nats, tokens, trial, 400)
         assert found.mean == pytest.approx(nats.sum() / tokens.sum())
         covered += found.low <= 0.3 <= found.high
     assert 0.88 <= covered / 200 <= 0.99  # 0.95 give or take 200 trials and 60 rows
@@ -257,7 +257,7 @@ def test_counts_and_ranks_agree_with_scipy():
     stats = pytest.importorskip("scipy.stats")
     for lost, gained in [(0, 0), (7, 0), (3, 9), (400, 460)]:
         change = np.array([-1.0] * lost + [0.5] * gained + [0.0] * 5)
-        found = flips(change)
+        found = mcnemar(change)
         assert found[:2] == (lost, gained)
         wanted = stats.binomtest(lost, lost + gained).pvalue if lost + gained else 1.0
         assert found.p == pytest.approx(wanted, rel=1e-9)

@@ -9,16 +9,20 @@ import scipy.stats
 import torch
 from scored_models import small_model, small_tokenizer
 from sklearn.metrics import roc_auc_score
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from workbench.data.embedded.annotated import word_classes
 from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import InputError
 from workbench.interp.neurons import labels as module
+from workbench.interp.neurons.examples import neuron_examples
 from workbench.interp.neurons.labels import label_neurons, token_features
+from workbench.interp.neurons.ranks import aucs, clustered_errors, p_greater, ranked
+from workbench.interp.texts import story_rows
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
-from workbench.stats import aucs, clustered_errors, p_greater, ranked
 
 TOLD = stories(50, seed=9)
 WORD = "said"
@@ -220,6 +224,33 @@ def test_a_word_is_in_one_class_at_most():
     assert seen["the"] == "determiner"
     assert seen["mice"] == "noun"
     assert seen["ran"] == "verb"
+
+
+def test_unknown_characters_are_tokens_of_the_text(unchecked):
+    """A tokenizer of half the words: the unknown token is special, but stands for text at its position."""
+    pieces = pre_tokenizers.Whitespace()
+    known = sorted({word for text in TOLD for word, _ in pieces.pre_tokenize_str(text)})[::2]
+    names = ["<pad>", "<bos>", "<eos>", "<mask>", "<unk>", *known]
+    backend = Tokenizer(
+        models.WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>")
+    )
+    backend.pre_tokenizer = pieces
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
+    )
+    model = small_model(d_vocab=len(names)).double()
+    model.tokenizer = tokenizer
+    rows = story_rows(tokenizer, TOLD, 96, end=False)
+    assert any(tokenizer.unk_token_id in row for row in rows)
+    counted = neuron_examples(model, TOLD).tokens
+    assert counted == sum(len(row) - 1 for row in rows)
+    found = label_neurons(model, TOLD, layers=[1], control=False)
+    story = np.repeat(np.arange(len(rows)), [len(row) - 1 for row in rows])
+    (x,) = module._activations(model, [1], TOLD, story, 0)
+    hook = "blocks.1.mlp.hook_post"
+    alone = [model.run_with_cache(torch.tensor([row]))[1][hook][0, 1:].detach() for row in rows]
+    torch.testing.assert_close(x, torch.cat(alone), rtol=0, atol=1e-12)
+    assert found.auc.shape == (1, 64)
 
 
 @pytest.mark.parametrize(

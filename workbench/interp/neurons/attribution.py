@@ -38,7 +38,7 @@ from workbench.interp.neurons.examples import neuron_layers
 from workbench.interp.patching import SomePairs, plan
 from workbench.interp.prompts import labels, prompts
 from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
-from workbench.model.mask import Sight
+from workbench.model.mask import AttentionMask
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -410,13 +410,13 @@ def _from_block(
     return metric(model, model.final(x), pair)
 
 
-def _sight(base: Base, copies: int) -> Sight:
+def _sight(base: Base, copies: int) -> AttentionMask:
     """What whole rows see."""
     model, places = base.model, torch.arange(base.tokens.shape[1], device=base.tokens.device)[None]
     mask = model._mask(base.tokens, base.attention_mask, None)
     if mask is not None and len(mask) > 1:
         mask = mask.repeat(copies, 1, 1, 1)
-    sight = Sight(places, places, mask, base.causal, in_order=True)
+    sight = AttentionMask(places, places, mask, base.causal, in_order=True)
     if model.position_bias is not None:
         sight.bias = model.position_bias(sight.distance, base.streams[0])
     return sight

@@ -429,14 +429,25 @@ def counted_places(batch: TextBatch, tokenizer: Any, left: int | None) -> list[T
     """Positions of each row that count, up to the row that reaches `left` of them."""
     counts = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.real is None else batch.real
     if tokenizer is not None:
-        specials = torch.tensor(sorted(tokenizer.all_special_ids), device=counts.device)
-        counts = counts & ~torch.isin(batch.tokens, specials)
+        counts = counts & ~torch.isin(
+            batch.tokens, torch.tensor(structural_ids(tokenizer), device=counts.device)
+        )
     found = []
     for row in counts.cpu():
         if left is not None and left <= sum(map(len, found)):
             break
         found.append(row.nonzero()[:, 0])
     return found
+
+
+def structural_ids(tokenizer: Any) -> list[int]:
+    """Return the ids of special tokens that stand for no text (BOS, EOS, padding, mask, ...).
+
+    The unknown token is not one of them: it stands for a character of the text.
+    """
+    roles = ("bos", "eos", "pad", "mask", "cls", "sep")
+    structural = {getattr(tokenizer, f"{role}_token_id", None) for role in roles}
+    return sorted(set(tokenizer.all_special_ids) - ({tokenizer.unk_token_id} - structural))
 
 
 def as_slice(places: Int[Tensor, " place"]) -> slice | Tensor:

@@ -31,9 +31,9 @@ from workbench.errors import InputError, nearest
 from workbench.evals.scoring import opened, ready
 from workbench.interp.components import SITES
 from workbench.interp.heads import find_names
-from workbench.interp.neurons.examples import counted_places, neuron_layers, numbered_batches
+from workbench.interp.neurons.examples import neuron_layers, numbered_batches
+from workbench.interp.neurons.ranks import aucs, clustered_errors, p_greater, ranked
 from workbench.interp.texts import own_stories, untrained_copy
-from workbench.stats import aucs, clustered_errors, p_greater, ranked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -446,7 +446,7 @@ def _activations(
     model: Any, layers: Sequence[int], texts: Sequence[str], story: Int[np.ndarray, " token"], seed: int
 ) -> Iterator[Float[Tensor, "token neuron"]]:
     """Each layer's activations at all tokens of the stories, as many layers in one pass as memory allows."""
-    tokenizer, hook = opened(model)[2], SITES["neuron"].hook_name
+    first_place, hook = int(opened(model)[2].bos_token_id is not None), SITES["neuron"].hook_name
     starts = np.searchsorted(story, np.arange(len(texts) + 1))
     with ready(opened(model)[1]) as network:
         width = network.config.mlp_width
@@ -457,10 +457,12 @@ def _activations(
                 for layer in layers[first : first + size]
             }
             for numbers, batch in numbered_batches(network, texts, seed):
-                wanted = counted_places(batch, tokenizer, None)
-                lengths = torch.tensor([len(places) for places in wanted])
-                rows, places = torch.repeat_interleave(torch.arange(len(wanted)), lengths), torch.cat(wanted)
-                where = torch.cat([torch.arange(starts[each], starts[each + 1]) for each in numbers])
+                spans = [(int(starts[each]), int(starts[each + 1])) for each in numbers]
+                lengths = torch.tensor([stop - start for start, stop in spans])
+                rows = torch.repeat_interleave(torch.arange(len(spans)), lengths)
+                # The text's tokens, whatever their ids: a row is BOS, if there is one, and the text.
+                places = torch.cat([torch.arange(length) for length in lengths.tolist()]) + first_place
+                where = torch.cat([torch.arange(*span) for span in spans])
 
                 def take(x: Tensor, hook: Any, out: Any = found, to: Any = where, at: Any = (rows, places)):
                     out[hook.name][to] = x[at]
