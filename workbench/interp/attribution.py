@@ -81,10 +81,11 @@ class TextAttribution:
         return frame.assign(nats=self.contributions.ravel())
 
     def plot(self, ax: Any = None) -> Any:
-        """Contributions as a component x token map; needs matplotlib. Returns the axes."""
+        """Draw the contributions as component x token and return the figure."""
         from workbench.plots.components import plot_text
 
-        return plot_text(self, ax)
+        whole = self.folded()
+        return plot_text([part.label for part in whole.components], self.tokens, whole.contributions, ax)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,18 +188,22 @@ class PairAttribution:
         return frame.assign(at_place=self.at_place, whole=self.whole)
 
     def plot(self, ax: Any = None, whole: bool = False) -> Any:
-        """Contributions as a layer x component map with symmetric limits; needs matplotlib.
+        """Draw the contributions as layer x component and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            whole: of the whole sentences instead of the shown position.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            whole: draw those of the whole sentences in place of the shown position.
         """
         from workbench.plots.components import plot_pair
 
-        return plot_pair(self, ax, whole)
+        total, place = self.folded(), "whole sentences" if whole else "shown position"
+        difference = self.difference if whole else self.difference_at_place
+        return plot_pair(
+            [part.label for part in total.components],
+            total.whole if whole else total.at_place,
+            title=f"{place}: {difference:+.2f} nats, norm scales frozen",
+            ax=ax,
+        )
 
     def _at(self, side: TextAttribution) -> Float[np.ndarray, " component"]:
         if self.place < len(side.ids):
@@ -660,14 +665,20 @@ class LogitAttribution:
         return frame.assign(contribution=self.contributions.ravel())
 
     def plot(self, ax: Any = None, count: int = 20) -> Any:
-        """The largest mean contributions as bars, with intervals over prompts; needs matplotlib.
+        """Draw the largest mean contributions, with intervals over prompts, and return the figure.
 
-        Returns:
-            The axes.
+        Args:
+            ax: axes to draw into; a new figure if not set.
+            count: number of components.
         """
         from workbench.plots.components import plot_logits
+        from workbench.plots.primitives import plain
 
-        return plot_logits(self, ax, count)
+        answer = repr(self.right[0]) + ("" if self.wrong is None else f" − {self.wrong[0]!r}")
+        over = f", mean of {len(self.prompts)} prompts" if len(self.prompts) > 1 else ""
+        title = f"{self.quantity} {plain(answer)}: {self.logits.mean():+.2f}{over}"
+        frame = self.top(count)
+        return plot_logits(frame, title=title, omitted=len(self.components) - len(frame), ax=ax)
 
 
 @torch.no_grad()
@@ -944,10 +955,10 @@ class LayerWeights:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """The weights as a heat map; needs matplotlib. Returns the axes."""
+        """Draw the weights as a heat map and return the figure."""
         from workbench.plots.components import plot_layer_weights
 
-        return plot_layer_weights(self, ax)
+        return plot_layer_weights(self.weights, self.readers, self.sources, ax)
 
 
 def layer_weights(model: Any) -> LayerWeights:

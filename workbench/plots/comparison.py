@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.plots.primitives import (
-    DARK, GREY, LIGHT, NEGATIVE, PALETTE, curve, dress, intervals, legend, open_axes, open_panels, plain, shades,
+    DARK,
+    GREY,
+    LIGHT,
+    NEGATIVE,
+    PALETTE,
+    curve,
+    dress,
+    intervals,
+    legend,
+    open_axes,
+    open_panels,
+    plain,
+    shades,
     short_number,
 )  # fmt: skip
 
@@ -87,14 +99,15 @@ def _x_axis(ax: "Axes", x: np.ndarray, label: str) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def plot_phenomena(table: "pd.DataFrame", order: Sequence[str], ordered: bool, ax: "Axes | None" = None) -> "Figure":
+def plot_phenomena(
+    table: "pd.DataFrame", order: Sequence[str], ordered: bool, ax: "Axes | None" = None
+) -> "Figure":
     """Draw minimal pairs by phenomenon, a dot with its interval over seeds for each row, and the chance line.
 
     Args:
         table: row, phenomenon, accuracy, low, high.
         order: of the rows.
         ordered: rows lie on a scale, and are coloured from light to dark.
-        ax: axes to draw into; a new figure if not set.
     """
     names = list(table.groupby("phenomenon")["accuracy"].mean().sort_values().index)
     height = max(3.0, 0.24 * len(names) * max(1.0, len(order) / 4) + 1.2)
@@ -146,12 +159,13 @@ def plot_blimp(frame: "pd.DataFrame", *, title: str, ax: "Axes | None" = None) -
     Args:
         frame: indexed by phenomenon: accuracy, low, high; the last row is the mean, in another colour.
         title: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (7, 1.2 + 0.32 * len(frame)))
     colors = [LIGHT] * (len(frame) - 1) + [DARK]
     names = [plain(str(name)) for name in frame.index]
-    intervals(ax, names, frame["accuracy"], frame["low"], frame["high"], bars=True, color=colors, reference=None)
+    intervals(
+        ax, names, frame["accuracy"], frame["low"], frame["high"], bars=True, color=colors, reference=None
+    )
     ax.axvline(0.5, color=NEGATIVE, linewidth=1, linestyle="--", label="chance")
     dress(ax, plain(title), xlim=(0, 1), xlabel="fraction of pairs correct")
     legend(ax, outside=True)
@@ -166,7 +180,6 @@ def plot_range(
     Args:
         frame: rate, loss, smoothed.
         steepest, knee, suggested: rates to mark.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (5.4, 3.9))
     curve(ax, frame["rate"], frame["loss"], color=PALETTE[0], alpha=0.3, linewidth=1, label="each batch")
@@ -186,12 +199,12 @@ def plot_range(
 def plot_noise(
     frame: "pd.DataFrame", value: float, low: float, high: float, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw the gradient-noise scale over steps, each from the steps around it, and over all with its interval.
+    """Draw the gradient-noise scale over steps, each from the steps around it, and over all with its
+    interval.
 
     Args:
         frame: signal and noise at each step.
         value, low, high: over all steps, in windows.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (5.4, 3.9))
     width = max(3, len(frame) // 5)

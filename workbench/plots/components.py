@@ -1,17 +1,33 @@
-"""Plots of what heads, MLPs and layers contribute: attributions, lenses, ablations, component matrices and circuits."""
+"""Plots of what components and layers contribute: attributions, lenses, ablations, matrices, circuits."""
 
 import math
 import re
 from collections.abc import Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.errors import InputError, nearest
 from workbench.plots.primitives import (
-    ACCENT, DARK, DIVERGING, GREY, INK, LIGHT, NEGATIVE, PALETTE, SEQUENTIAL, add_colorbar, curve, dress, heatmap,
-    intervals, legend, need_pyplot, open_axes, open_panels, plain,
+    ACCENT,
+    DARK,
+    GREY,
+    INK,
+    LIGHT,
+    NEGATIVE,
+    PALETTE,
+    SEQUENTIAL,
+    add_colorbar,
+    curve,
+    dress,
+    heatmap,
+    intervals,
+    legend,
+    need_pyplot,
+    open_axes,
+    open_panels,
+    plain,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -72,14 +88,13 @@ def layer_map(names: Sequence[str], values: Any) -> tuple[np.ndarray, list[str],
 
 
 def plot_pair(names: Sequence[str], values: np.ndarray, *, title: str, ax: "Axes | None" = None) -> "Figure":
-    """Draw contributions to a minimal pair's difference as layer x (heads, MLP); embeddings and biases are named
-    in the title.
+    """Draw contributions to a minimal pair's difference as layer x (heads, MLP); embeddings and biases are
+    named in the title.
 
     Args:
         names: labels of the components, each MLP's neurons in one.
         values: [component] nats.
         title: what is split, and its total.
-        ax: axes to draw into; a new figure if not set.
     """
     grid, rows, columns = layer_map(names, values)
     others = ", ".join(
@@ -100,7 +115,6 @@ def plot_text(
         names: labels of the components.
         tokens: of the text.
         contributions: [pos component] nats above the uniform guess.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (2.2 + 0.5 * len(tokens), 1.2 + 0.24 * len(names)))
     labels = [plain(token, 14) for token in tokens]
@@ -115,7 +129,6 @@ def plot_logits(frame: "pd.DataFrame", *, title: str, omitted: int = 0, ax: "Axe
         frame: component, mean, low and high (NaN for one prompt), the largest first.
         title: what is split, and its value.
         omitted: number of smaller components that the frame leaves out.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (6, 1.4 + 0.24 * len(frame)))
     intervals(ax, list(frame["component"]), frame["mean"], frame["low"], frame["high"], bars=True)
@@ -132,7 +145,6 @@ def plot_layer_weights(
     Args:
         weights: [reader source], NaN for what is not written yet.
         readers, sources: their labels.
-        ax: axes to draw into; a new figure if not set.
     """
     numbers = len(sources) <= MOST_NUMBERS
     cell = 0.5 if numbers else 0.24
@@ -165,7 +177,6 @@ def plot_lens(
         points, tokens: labels of rows and columns.
         value: what `values` are, a key of `LENS_VALUES`.
         title, xlabel: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (2.4 + 0.75 * len(tokens), 1.6 + 0.3 * len(points)))
     cells = np.array([[plain(token, 10) for token in row] for row in top_tokens], object)
@@ -200,7 +211,6 @@ def plot_lens_curve(
         name: of the lens, for the legend.
         ylabel, title: of the plot.
         signed: values may be below 0; the axis else begins at 0.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (max(4.5, 1.5 + 0.5 * len(points)), 3.4))
     curve(ax, range(len(points)), values, low, high, marker="o", markersize=4, label=name)
@@ -216,16 +226,13 @@ def plot_lens_curve(
     return figure
 
 
-def plot_effects(
-    frame: "pd.DataFrame", *, how: str, xlabel: str, ax: "Axes | None" = None
-) -> "Figure":
+def plot_effects(frame: "pd.DataFrame", *, how: str, xlabel: str, ax: "Axes | None" = None) -> "Figure":
     """Draw the effects of ablations as bars with their intervals, the strongest first, 40 at most.
 
     Args:
         frame: component, change, low, high.
         how: kind of ablation, for the title.
         xlabel: what a change is of.
-        ax: axes to draw into; a new figure if not set.
     """
     order = np.argsort(-frame["change"].abs().to_numpy(), kind="stable")[:MOST_BARS]
     rows = frame.iloc[order]
@@ -246,7 +253,9 @@ def plot_importance(names: Sequence[str], importance: np.ndarray, ax: "Axes | No
     grid, rows, columns = layer_map(names, importance)
     figure, ax = open_axes(ax, (max(4.2, 1.9 + 0.55 * len(columns)), 1.2 + 0.45 * len(grid)))
     limits = (0, float(np.nanmax(grid)) or 1.0)
-    heatmap(ax, grid, rows, columns, label="mean |dL / d gate|", cells="{:.2g}", limits=limits, cmap=SEQUENTIAL)
+    heatmap(
+        ax, grid, rows, columns, label="mean |dL / d gate|", cells="{:.2g}", limits=limits, cmap=SEQUENTIAL
+    )
     ax.set_title("importance (Michel et al. 2019), nats", fontsize=10)
     return figure
 
@@ -256,7 +265,6 @@ def plot_pruning(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
 
     Args:
         frame: order (`importance`, `random 0`, ...), share, loss.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (6, 4))
     orders = [(name, part) for name, part in frame.groupby("order", sort=False) if name != "importance"]
@@ -264,7 +272,9 @@ def plot_pruning(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
         label = None if index else "random order"
         curve(ax, part["share"], part["loss"], color=LIGHT, linewidth=1, linestyle="--", label=label)
     part = frame[frame["order"] == "importance"]
-    curve(ax, part["share"], part["loss"], color=DARK, marker="o", markersize=4, label="least important first")
+    curve(
+        ax, part["share"], part["loss"], color=DARK, marker="o", markersize=4, label="least important first"
+    )
     dress(ax, xlabel="fraction of heads pruned", ylabel="loss, nats per token", xlim=(0, 1))
     legend(ax)
     return figure
@@ -283,9 +293,9 @@ def plot_matrix(
 ) -> "Figure":
     """Draw components x paradigms: blue helps the grammatical sentence, red the other.
 
-    Cells whose interval includes 0 are faint, cells without an effect (the method does not apply, or no pair is
-    usable) are grey. Colours are on an asinh scale, so that small effects are visible next to large ones, and
-    end at the 99th percentile of the magnitudes.
+    Cells whose interval includes 0 are faint, cells without an effect (the method does not apply, or no pair
+    is usable) are grey. Colours are on an asinh scale, so that small effects are visible next to large ones,
+    and end at the 99th percentile of the magnitudes.
 
     Args:
         frame: one method's rows: paradigm, component, effect (nats), found (the interval excludes 0).
@@ -294,7 +304,6 @@ def plot_matrix(
         method: a key of `METHODS`.
         how: kind of ablation.
         title: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     pyplot = need_pyplot()
     names, columns = list(phenomena), list(dict.fromkeys(frame["component"])) or list(components)
@@ -319,9 +328,11 @@ def plot_matrix(
         stop = start + len(list(group))
         if start:
             ax.axhline(start - 0.5, color=GREY, linewidth=0.6)
-        ax.text(len(columns) - 0.3, (start + stop - 1) / 2, plain(phenomenon), fontsize=7, va="center", color=INK)
+        ax.text(
+            len(columns) - 0.3, (start + stop - 1) / 2, plain(phenomenon), fontsize=7, va="center", color=INK
+        )
         start = stop
-    for column, (last, name) in enumerate(zip(columns, columns[1:], strict=False)):
+    for column, (last, name) in enumerate(pairwise(columns)):
         if name_layer(last) != name_layer(name):
             ax.axvline(column + 0.5, color=GREY, linewidth=0.6)
     ax.set_title(
@@ -366,18 +377,28 @@ def plot_family(
         for kind, hatch in (("head", None), ("mlp", "///")):
             part = depths[(depths["run"] == run) & (depths["kind"] == kind)].sort_values("from")
             heights = part["share"].to_numpy()
-            right.bar(places, heights, width * 0.92, below, color=color, hatch=hatch, edgecolor="white", linewidth=0)
+            right.bar(
+                places, heights, width * 0.92, below, color=color, hatch=hatch, edgecolor="white", linewidth=0
+            )
             below += heights
     for fraction in (0.5, 0.9):
         left.axhline(fraction, color="0.75", linewidth=0.8, linestyle="--", zorder=0)
     ylabel = "fraction of all effects"
-    dress(left, title, xlabel="fraction of the components, strongest first", ylabel=ylabel, xlim=(0, 1), ylim=(0, 1))
+    dress(
+        left,
+        title,
+        xlabel="fraction of the components, strongest first",
+        ylabel=ylabel,
+        xlim=(0, 1),
+        ylim=(0, 1),
+    )
     legend(left, title="run (components)", loc="lower right")
     dress(right, xlabel="relative depth: 0 first block, 1 last", ylabel=ylabel)
     labels = [f"{start:.2g} to {end:.2g}" for start, end in zip(starts, [*starts[1:], 1.0], strict=True)]
     right.set_xticks(range(len(starts)), labels)
     handles = [
-        pyplot.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="white", hatch=hatch) for hatch in (None, "///")
+        pyplot.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="white", hatch=hatch)
+        for hatch in (None, "///")
     ]
     legend(right, handles=handles, labels=["heads", "MLPs"])
     return figure
@@ -418,7 +439,9 @@ def plot_history(
         part = frame[(frame["paradigm"] == paradigm) & frame["kind"].isin(["head", "mlp"])]
         end = part[part["step"] == frame["step"].max()]
         order = np.argsort(-end["effect"].abs().to_numpy(), kind="stable")[:top]
-        for color, component in zip(PALETTE * math.ceil(top / len(PALETTE)), end["component"].iloc[order], strict=False):
+        for color, component in zip(
+            PALETTE * math.ceil(top / len(PALETTE)), end["component"].iloc[order], strict=False
+        ):
             line = part[part["component"] == component].sort_values("step")
             curve(
                 panel, line["step"], line["effect"], line["low"], line["high"], color=color, linewidth=1.5,
@@ -453,13 +476,12 @@ def plot_circuit(
     """Draw accuracy against the number of components kept: the search for a circuit and its controls.
 
     Args:
-        path: direction (`backward`, `forward`), parts, accuracy (on the pairs that the circuit was chosen on),
-            held_accuracy.
+        path: direction (`backward`, `forward`), parts, accuracy (on the pairs that the circuit was chosen
+            on), held_accuracy.
         checks: set (`whole`, `circuit`, `complement`), parts, accuracy on held-out pairs.
         random_accuracy: [draw] of random sets of the circuit's size.
         target: accuracy that the circuit has to keep.
         title: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (6.8, 4.2))
     for direction, verb, color in (("backward", "removing", DARK), ("forward", "adding", LIGHT)):
@@ -467,7 +489,9 @@ def plot_circuit(
         if len(part):
             curve(ax, part["parts"], part["accuracy"], color=color, linewidth=1, linestyle="--", marker=".")
             label = f"{verb}, held out"
-            curve(ax, part["parts"], part["held_accuracy"], color=color, marker="o", markersize=4, label=label)
+            curve(
+                ax, part["parts"], part["held_accuracy"], color=color, marker="o", markersize=4, label=label
+            )
     sets = checks.set_index("set")
     parts, accuracy = sets["parts"].astype(int), sets["accuracy"]
     ax.plot([], [], color=GREY, linewidth=1, linestyle="--", label="pairs it was chosen on")
@@ -477,7 +501,15 @@ def plot_circuit(
         places = [parts["circuit"]] * len(random_accuracy)
         ax.plot(places, random_accuracy, "_", color=GREY, markersize=9, label="random sets")
     ax.plot(parts["complement"], accuracy["complement"], "x", color=NEGATIVE, label="without the circuit")
-    ax.plot(parts["circuit"], accuracy["circuit"], "*", color=ACCENT, markersize=14, label="circuit, held out", zorder=3)
+    ax.plot(
+        parts["circuit"],
+        accuracy["circuit"],
+        "*",
+        color=ACCENT,
+        markersize=14,
+        label="circuit, held out",
+        zorder=3,
+    )
     dress(ax, title, xlabel="heads and MLPs kept", ylabel="accuracy", xlim=(-0.4, parts["whole"] + 0.4))
     ax.xaxis.get_major_locator().set_params(integer=True)
     legend(ax, outside=True)

@@ -1,4 +1,4 @@
-"""Plots of attention heads: scores and classes by layer and head, composition, and circuits through the vocabulary."""
+"""Plots of attention heads: scores and classes by layer and head, composition, and token pairs."""
 
 import math
 from collections.abc import Sequence
@@ -7,8 +7,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.plots.primitives import (
-    DIVERGING, INK, PALETTE, SEQUENTIAL, add_colorbar, dress, heatmap, intervals, legend, need_pyplot, new_figure,
-    open_axes, open_panels, plain,
+    DIVERGING,
+    INK,
+    PALETTE,
+    SEQUENTIAL,
+    add_colorbar,
+    dress,
+    heatmap,
+    intervals,
+    legend,
+    need_pyplot,
+    new_figure,
+    open_axes,
+    open_panels,
+    plain,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -27,14 +39,15 @@ CLASS_COLORS = {
 MARK = "#e66100"
 
 
-def plot_head_score(frame: "pd.DataFrame", score: str, *, most: float | None = None, ax: "Axes | None" = None) -> "Figure":
+def plot_head_score(
+    frame: "pd.DataFrame", score: str, *, most: float | None = None, ax: "Axes | None" = None
+) -> "Figure":
     """Draw one score as layer x head; heads of the class that the score stands for are framed.
 
     Args:
         frame: layer, head, score, value, uniform, untrained, untrained_high, class.
         score: which.
         most: end of the colour scale; by default the frame's largest attention score.
-        ax: axes to draw into; a new figure if not set.
     """
     rows = frame[frame["score"] == score]
     grid = rows.pivot(index="layer", columns="head", values="value")
@@ -43,8 +56,8 @@ def plot_head_score(frame: "pd.DataFrame", score: str, *, most: float | None = N
     most = 1.0 if signed else most or color_limit(frame)
     cells = "{:+.2f}" if signed else "{:.2f}"
     heatmap(
-        ax, grid, *_names(grid), limits=(-most if signed else 0, most), cmap=DIVERGING if signed else SEQUENTIAL,
-        cells=cells if grid.shape[1] <= MOST_NUMBERS else None, gaps=True,
+        ax, grid, *_names(grid), cells=cells if grid.shape[1] <= MOST_NUMBERS else None, gaps=True,
+        limits=(-most if signed else 0, most), cmap=DIVERGING if signed else SEQUENTIAL,
     )  # fmt: skip
     classes = rows.pivot(index="layer", columns="head", values="class").to_numpy()
     frame_style = {"fill": False, "edgecolor": MARK, "linewidth": 2}
@@ -70,7 +83,6 @@ def plot_head_classes(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figur
 
     Args:
         frame: layer, head, class; the first row of a head counts.
-        ax: axes to draw into; a new figure if not set.
     """
     pyplot = need_pyplot()
     grid = frame.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="class")
@@ -81,7 +93,8 @@ def plot_head_classes(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figur
     heatmap(
         ax, indices, *_names(grid), limits=(0, len(known) - 1),
         cmap=pyplot.matplotlib.colors.ListedColormap(list(CLASS_COLORS.values())),
-        cells=np.vectorize(_words, otypes=[object])(classes) if roomy else None, gaps=True, colorbar=False, fontsize=7.5,
+        cells=np.vectorize(_words, otypes=[object])(classes) if roomy else None, fontsize=7.5,
+        gaps=True, colorbar=False,
     )  # fmt: skip
     if not roomy:
         present = [name for name in known if name in classes]
@@ -91,20 +104,23 @@ def plot_head_classes(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figur
     return figure
 
 
-def plot_head_profile(frame: "pd.DataFrame", *, most: float | None = None, ax: "Axes | None" = None) -> "Figure":
+def plot_head_profile(
+    frame: "pd.DataFrame", *, most: float | None = None, ax: "Axes | None" = None
+) -> "Figure":
     """Draw the mean attention by distance, a row for each head.
 
     Args:
         frame: layer, head, offset (query - key), value.
         most: end of the colour scale.
-        ax: axes to draw into; a new figure if not set.
     """
     grid = frame.pivot(index=["layer", "head"], columns="offset", values="value")
     figure, ax = open_axes(ax, (2.4 + 0.3 * grid.shape[1], 1.2 + 0.22 * len(grid)))
     names = [f"L{layer}H{head}" for layer, head in grid.index]
     columns = [str(offset) for offset in grid.columns]
     limits = (0, most or color_limit(frame))
-    heatmap(ax, grid, names, columns, limits=limits, cmap=SEQUENTIAL, label="attention", fontsize=7, most_ticks=48)
+    heatmap(
+        ax, grid, names, columns, limits=limits, cmap=SEQUENTIAL, label="attention", fontsize=7, most_ticks=48
+    )
     ax.set_xlabel("query - key, tokens")
     ax.set_title("attention by distance", fontsize=9, color=INK)
     heads = len(set(frame["head"]))
@@ -163,14 +179,17 @@ def plot_head_kinds(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure"
 
     Args:
         frame: layer, head, kind, measure (`total`, `distance`, `token`), nats, low, high.
-        ax: axes to draw into; a new figure if not set.
     """
     parts = {name: frame[frame["measure"] == name] for name in ("total", "distance", "token")}
     total = parts["total"]
     labels = [f"L{row.layer}H{row.head}  {row.kind}" for row in total.itertuples()]
     figure, ax = open_axes(ax, (5.8, 1.1 + 0.34 * len(labels)))
     intervals(ax, labels, total["nats"], bars=True, color="#dfe4ea", reference=None)
-    for name, shift, color in (("total", 0.0, "#8a94a3"), ("distance", -0.2, PALETTE[0]), ("token", 0.2, PALETTE[1])):
+    for name, shift, color in (
+        ("total", 0.0, "#8a94a3"),
+        ("distance", -0.2, PALETTE[0]),
+        ("token", 0.2, PALETTE[1]),
+    ):
         places = np.arange(len(labels)) + shift
         part = parts[name]
         label = "KL from uniform attention" if name == "total" else f"explained by {name} alone"
@@ -183,7 +202,11 @@ def plot_head_kinds(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure"
 
 
 def plot_composition(
-    frame: "pd.DataFrame", layers: Sequence[int], heads: int, random: Any, axes: "Sequence[Axes] | None" = None
+    frame: "pd.DataFrame",
+    layers: Sequence[int],
+    heads: int,
+    random: Any,
+    axes: "Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draw composition of earlier with later heads above that of random heads, a panel each for Q, K and V.
 
@@ -202,7 +225,10 @@ def plot_composition(
     figure, panels = open_panels(axes, 3, (side + 0.2, side + 0.5))
     values = frame.set_index(["kind", "earlier_layer", "earlier_head", "later_layer", "later_head"])["value"]
     grids = [
-        np.array([[values.get((kind, *writer, *reader), np.nan) for reader in readers] for writer in writers], float)
+        np.array(
+            [[values.get((kind, *writer, *reader), np.nan) for reader in readers] for writer in writers],
+            float,
+        )
         - chance
         for kind, chance in zip("QKV", random, strict=True)
     ]
@@ -210,7 +236,15 @@ def plot_composition(
     names = [[f"L{layer}H{head}" for layer, head in part] for part in (writers, readers)]
     for panel, kind, grid, chance in zip(panels, "QKV", grids, random, strict=True):
         image = heatmap(
-            panel, grid, *names, limits=(-most, most), cmap="PuOr", rotation=90, colorbar=False, fontsize=7, most_ticks=32
+            panel,
+            grid,
+            *names,
+            limits=(-most, most),
+            cmap="PuOr",
+            rotation=90,
+            colorbar=False,
+            fontsize=7,
+            most_ticks=32,
         )
         panel.set(xlabel="reads", ylabel="writes" if kind == "Q" else "")
         panel.set_title(f"{kind}-composition (random {chance:.2f})", fontsize=9, color=INK)
@@ -223,7 +257,6 @@ def plot_token_pairs(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure
 
     Args:
         frame: value, row_token, column_token.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (4.8, 0.9 + 0.22 * len(frame)))
     labels = [

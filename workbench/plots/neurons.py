@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from workbench.plots.primitives import (
-    ACCENT, DARK, LIGHT, dress, heatmap, intervals, legend, open_axes, plain, shades,
+    ACCENT,
+    DARK,
+    LIGHT,
+    dress,
+    heatmap,
+    intervals,
+    legend,
+    open_axes,
+    plain,
+    shades,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -34,7 +43,6 @@ def plot_attribution(
         title: method and baseline.
         pairs: number of prompts that a value is the mean of.
         count: neurons drawn.
-        ax: axes to draw into; a new figure if not set.
     """
     neurons = frame[["layer", "neuron"]].drop_duplicates().shape[0]
     strength = frame.assign(size=frame["value"].abs()).groupby(["layer", "neuron"])["size"].max()
@@ -65,7 +73,6 @@ def plot_activity(frame: "pd.DataFrame", tokens: int, ax: "Axes | None" = None) 
     Args:
         frame: layer, active, max; one row per neuron.
         tokens: how many were read.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (6, 4))
     layers = list(dict.fromkeys(frame["layer"]))
@@ -88,7 +95,6 @@ def plot_histogram(
         edges: [bin + 1] of the bins; the outermost may be infinite.
         marks: activations to mark, such as those of the strongest passages.
         title: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (6, 3.2))
     used = np.flatnonzero(counts)
@@ -123,7 +129,6 @@ def plot_labels(
         level: the quantile 1 - `alpha` of `untrained`.
         alpha: see `level`.
         title: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (6, 3.6))
     bins = np.linspace(-1, 1, 61)
@@ -133,18 +138,24 @@ def plot_labels(
         ax.hist(np.clip(untrained, -1, 1), bins, density=True, **style)
         label = f"{100 * (1 - alpha):g} % of those are below"
         ax.axvline(level, color="black", linewidth=1, linestyle="--", label=label)
-    dress(ax, title, xlabel="held-out AUC above the feature's usual one (fraction of the rest)", ylabel="density")
+    dress(
+        ax,
+        title,
+        xlabel="held-out AUC above the feature's usual one (fraction of the rest)",
+        ylabel="density",
+    )
     legend(ax, loc="upper left")
     return figure
 
 
 def plot_knowledge(frame: "pd.DataFrame", *, title: str, ax: "Axes | None" = None) -> "Figure":
-    """Draw how the answers' probability changes with the neurons suppressed and doubled, next to random neurons.
+    """Draw how the answers' probability changes with the neurons suppressed and doubled, next to random
+    neurons.
 
     Args:
-        frame: on (set of prompts), neurons (`suppressed` or `enhanced`), change, random, random_low, random_high.
+        frame: on (set of prompts), neurons (`suppressed` or `enhanced`), change, random, random_low,
+            random_high.
         title: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (3.0 + 1.05 * len(frame), 3.8))
     places, mean = np.arange(len(frame)), 100 * frame["random"]

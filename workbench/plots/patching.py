@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,13 @@ NAMED = 3
 
 
 def plot_patches(
-    frame: "pd.DataFrame", tokens: Sequence[str], *, metric: str, title: str, recovered: bool = False, ax: "Axes | None" = None
+    frame: "pd.DataFrame",
+    tokens: Sequence[str],
+    *,
+    metric: str,
+    title: str,
+    recovered: bool = False,
+    ax: "Axes | None" = None,
 ) -> "Figure":
     """Draw a sweep of patches: layer x position, layer x unit, or layer and unit x position.
 
@@ -32,17 +38,24 @@ def plot_patches(
         metric: what `effect` is a change of.
         title: site, direction and values of the sweep.
         recovered: draw the fraction of the two runs' difference in place of the effect.
-        ax: axes to draw into; a new figure if not set.
     """
     unit = next((name for name in ("head", "kv_head", "neuron") if name in frame), None)
     by_position = "pos" in frame
     rows = ["layer", unit] if by_position and unit else ["layer"]
     column = "pos" if by_position else unit or "all"
-    grid = frame.assign(all=0).pivot(index=rows, columns=column, values="recovered" if recovered else "effect")
+    grid = frame.assign(all=0).pivot(
+        index=rows, columns=column, values="recovered" if recovered else "effect"
+    )
     letter = "N" if unit == "neuron" else "H"
-    names = [f"L{place[0]}" + "".join(f"{letter}{index}" for index in place[1:]) for place in map(np.atleast_1d, grid.index)]
+    names = [
+        f"L{place[0]}" + "".join(f"{letter}{index}" for index in place[1:])
+        for place in map(np.atleast_1d, grid.index)
+    ]
     if by_position:
-        labels, xlabel = [_position(tokens, place) for place in grid.columns], "position in the patched run (tokens of the first pair)"
+        labels, xlabel = (
+            [_position(tokens, place) for place in grid.columns],
+            "position in the patched run (tokens of the first pair)",
+        )
     elif unit:
         labels, xlabel = [str(index) for index in grid.columns], unit.replace("_", "/")
     else:
@@ -77,7 +90,6 @@ def plot_paths(
         metric: what an effect is a change of.
         title: direction and settings of the sweep.
         recovered: `effects` are fractions of the two runs' difference.
-        ax: axes to draw into; a new figure if not set.
     """
     xlabel, ylabel, options = "", "", {}
     inside = [index for index, name in enumerate(senders) if name_layer(name) is not None]
@@ -108,14 +120,14 @@ def plot_paths(
 def plot_edges(
     edges: "pd.DataFrame", senders: Sequence[str], *, title: str, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw edges as a graph: layers upwards, heads side by side, MLPs to the right. Blue edges raise the metric,
-    red ones lower it, the strongest are widest. A letter below a head is the input that an edge enters.
+    """Draw edges as a graph: layers upwards, heads side by side, MLPs to the right. Blue edges raise the
+    metric, red ones lower it, the strongest are widest. A letter below a head is the input that an edge
+    enters.
 
     Args:
         edges: sender, receiver (`L1H2.q`, `L1 MLP`, `logits`) and score, the strongest first.
         senders: labels of all components, with or without edges.
         title: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     edges = edges[edges["score"] != 0]
     layers = 1 + max([layer for name in senders if (layer := name_layer(name)) is not None], default=0)
@@ -161,7 +173,6 @@ def plot_estimates(
         fits: name of an estimate to its correlation with the exact effects (NaN: not defined) and slope.
         metric: what an effect is a change of.
         title: of the plot.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (5.6, 5.2))
     legends = {
@@ -175,7 +186,7 @@ def plot_estimates(
             right = exact[cell] > middle
             ax.annotate(
                 plain(names[cell]), (exact[cell], last[cell]), xytext=(-6 if right else 6, 0),
-                textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7, color="0.3",
+                textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7,
             )  # fmt: skip
     dress(ax, title, xlabel=f"exact change of the {metric}", ylabel="estimate")
     legend(ax, loc="upper left")
@@ -183,7 +194,7 @@ def plot_estimates(
 
 
 def _strongest(values: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Return the rows that change the metric most, in their own order; rows without any value are left out."""
+    """Return the rows that change the metric most, in their own order; rows without values are left out."""
     present = np.flatnonzero(~np.isnan(values).all(1))
     if not len(present):
         return values[:MOST], names[:MOST]

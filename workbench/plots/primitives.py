@@ -1,4 +1,4 @@
-"""Primitives that every plot is drawn with: heat maps, values with intervals, curves with bands, scatter plots and graphs.
+"""Primitives of every plot: heat maps, values with intervals, curves with bands, scatter plots, graphs.
 
 They take arrays, data frames and plain values, draw into matplotlib axes, and know no result class.
 """
@@ -13,7 +13,6 @@ from workbench.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#1b222c")
@@ -66,7 +65,11 @@ def open_axes(ax: "Axes | None", size: tuple[float, float]) -> "tuple[Any, Axes]
 
 
 def open_panels(
-    axes: "Sequence[Axes] | None", count: int, size: tuple[float, float], columns: int | None = None, **options: Any
+    axes: "Sequence[Axes] | None",
+    count: int,
+    size: tuple[float, float],
+    columns: int | None = None,
+    **options: Any,
 ) -> "tuple[Any, list[Axes]]":
     """Return a figure and `count` panels: the given axes, or new ones in a grid of `columns`.
 
@@ -89,7 +92,7 @@ def open_panels(
 
 
 def plain(text: Any, most: int | None = None) -> str:
-    """Return text for a label: printable, without surrounding spaces or formulas, at most `most` characters."""
+    """Return text for a label: printable, stripped, no formula, at most `most` characters."""
     visible = "".join(letter if letter.isprintable() else "·" for letter in str(text).strip()) or "␣"
     if most is not None and len(visible) > most:
         visible = visible[: most - 1] + "…"
@@ -171,7 +174,9 @@ def heatmap(
     if norm is None and limits is None:
         most = float(np.abs(values).max()) if values.count() else 0.0
         limits = (-(most or 1.0), most or 1.0)
-    scale: dict[str, Any] = {"norm": norm} if limits is None else dict(zip(("vmin", "vmax"), limits, strict=True))
+    scale: dict[str, Any] = (
+        {"norm": norm} if limits is None else dict(zip(("vmin", "vmax"), limits, strict=True))
+    )
     ax.set_facecolor(NO_VALUE)
     image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest", alpha=opacity, **scale)
     if cells is not None:
@@ -259,7 +264,15 @@ def intervals(
 
 
 def curve(
-    ax: "Axes", x: Any, y: Any, low: Any = None, high: Any = None, *, color: Any = None, band: float = 0.18, **style: Any
+    ax: "Axes",
+    x: Any,
+    y: Any,
+    low: Any = None,
+    high: Any = None,
+    *,
+    color: Any = None,
+    band: float = 0.18,
+    **style: Any,
 ) -> None:
     """Draw a line with the band between `low` and `high`; `style` is passed on to `Axes.plot`."""
     (line,) = ax.plot(x, y, color=color, **style)
@@ -290,16 +303,17 @@ def graph(
     Args:
         ax: the axes.
         nodes: name to its place.
-        edges: from, to, weight, and how far the arrow is bent. Width and opacity follow the weight's magnitude,
-            the colour its sign. Later edges are drawn on top.
+        edges: from, to, weight, and how far the arrow is bent. Width and opacity follow the weight's
+            magnitude, the colour its sign. Later edges are drawn on top.
         notes: small text below a node.
     """
     most = max((abs(weight) for _, _, weight, _ in edges), default=0.0) or 1.0
     for source, target, weight, bend in edges:
         strength = abs(weight) / most
         style = {
-            "arrowstyle": "-|>", "color": POSITIVE if weight > 0 else NEGATIVE, "alpha": 0.25 + 0.75 * strength,
-            "linewidth": 0.6 + 3 * strength, "shrinkA": 13, "shrinkB": 13, "connectionstyle": f"arc3,rad={bend}",
+            "arrowstyle": "-|>", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 13, "shrinkB": 13,
+            "color": POSITIVE if weight > 0 else NEGATIVE, "alpha": 0.25 + 0.75 * strength,
+            "linewidth": 0.6 + 3 * strength,
         }  # fmt: skip
         ax.annotate("", nodes[target], nodes[source], arrowprops=style)
     used = {name for source, target, _, _ in edges for name in (source, target)}

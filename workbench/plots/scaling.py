@@ -1,4 +1,4 @@
-"""Plots of scaling laws: power laws, the loss surface, IsoFLOP parabolas, the compute envelope, and predictions."""
+"""Plots of scaling laws: power laws, loss surface, IsoFLOP parabolas, compute envelope, predictions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.plots.primitives import (
-    GREY, PALETTE, curve, dress, intervals, legend, log_ticks, open_axes, open_panels, plain, shades, short_number,
+    GREY,
+    PALETTE,
+    curve,
+    dress,
+    intervals,
+    legend,
+    log_ticks,
+    open_axes,
+    open_panels,
+    plain,
+    shades,
+    short_number,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -35,8 +46,8 @@ def plot_parametric(
     ylabel: str,
     axes: "Sequence[Axes] | None" = None,
 ) -> "Figure":
-    """Draw a law L(N, D): left the loss over N, a line for each number of tokens; right contours of equal loss
-    over compute and N with the points and the best size.
+    """Draw a law L(N, D): left the loss over N, a line for each number of tokens; right contours of equal
+    loss over compute and N with the points and the best size.
 
     Args:
         points: n, tokens, loss.
@@ -59,8 +70,8 @@ def plot_parametric(
         curve(left, span, loss(span, count), color=color, linewidth=1.4, label=short_number(count))
     left.axhline(floor, color=GREY, linewidth=0.9, linestyle="--")
     left.annotate(
-        f"E = {floor:.3g}", (0.99, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=7.5,
-        color="0.35",
+        f"E = {floor:.3g}", (0.99, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+        fontsize=7.5, color="0.35",
     )  # fmt: skip
     dress(left, r"$E + A/N^\alpha + B/D^\beta$", xlabel=xlabel, ylabel=ylabel)
     log_ticks(left, "x")
@@ -100,7 +111,8 @@ def plot_isoflop(
     ylabel: str,
     axes: "Sequence[Axes] | None" = None,
 ) -> "Figure":
-    """Draw IsoFLOP parabolas: left the loss over N at each budget with its vertex, right the vertices over compute.
+    """Draw IsoFLOP parabolas: left the loss over N at each budget with its vertex, right the vertices over
+    compute.
 
     Args:
         budgets: flops, n, n_low, n_high, loss: the vertex of each.
@@ -118,7 +130,14 @@ def plot_isoflop(
         span = np.geomspace(n.min(), n.max(), 200)
         left.plot(n, y, "o", color=color, markersize=4)
         curve(left, span, parabola(span), color=color, linewidth=1.4, label=f"{row.flops:.2g}")
-        left.hlines(row.loss, max(row.n_low, n.min()), min(row.n_high, n.max()), color="black", linewidth=1.2, zorder=3)
+        left.hlines(
+            row.loss,
+            max(row.n_low, n.min()),
+            min(row.n_high, n.max()),
+            color="black",
+            linewidth=1.2,
+            zorder=3,
+        )
         left.plot(row.n, row.loss, "D", color="white", markeredgecolor="black", markersize=5, zorder=4)
         error = [[row.n - row.n_low], [row.n_high - row.n]]
         right.errorbar(row.flops, row.n, error, fmt="D", color=color, ecolor="0.3", capsize=3, markersize=6)
@@ -148,7 +167,7 @@ def plot_envelope(
     """Draw training curves over compute with their lower envelope, and the best size over compute.
 
     Args:
-        points: group (a run), n, compute, loss.
+        points: group (a run), n, six_nd (compute), loss.
         envelope: flops, n, loss.
         best_n: the best size for an amount of compute.
         exponent: of compute in the best size, with its interval.
@@ -160,10 +179,10 @@ def plot_envelope(
     colors = dict(zip(sizes, shades(len(sizes)), strict=True))
     unnamed = set(_spread(sizes))
     for _, group in sorted(points.groupby("group"), key=lambda item: item[1]["n"].iloc[0]):
-        group, size = group.sort_values("compute"), group["n"].iloc[0]
+        group, size = group.sort_values("six_nd"), group["n"].iloc[0]
         label = short_number(size) if size in unnamed else None
         unnamed.discard(size)
-        curve(left, group["compute"], group["loss"], color=colors[size], linewidth=1.1, label=label)
+        curve(left, group["six_nd"], group["loss"], color=colors[size], linewidth=1.1, label=label)
     curve(left, envelope["flops"], envelope["loss"], color="black", linewidth=2, label="envelope")
     dress(left, xlabel=COMPUTE, ylabel=ylabel)
     log_ticks(left)
@@ -206,7 +225,6 @@ def plot_power(
         scale, exponent: of the law (scale / x)^exponent.
         floor: the irreducible loss; None for none.
         xlabel, ylabel: what x counts, and what the loss is.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (5.6, 4.1))
     span = np.geomspace(x.min() / 1.4, x.max() * 1.4, 200)
@@ -229,14 +247,15 @@ def plot_critical_batch(
         frame: loss (nats per token), noise_scale (tokens).
         law: critical batch at an array of losses.
         scale, exponent: of the law.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (5.6, 4.1))
     span = np.geomspace(frame["loss"].min() / 1.05, frame["loss"].max() * 1.05, 100)
     ax.plot(frame["loss"], frame["noise_scale"], "o", color=LINE, markersize=5, label="measured")
     curve(ax, span, law(span), color=LAW, linewidth=1.8, label="law")
     title = rf"$B = {_scientific(scale)} / L^{{1/{exponent:.2f}}}$"
-    dress(ax, title, xlabel="loss, nats per token (training goes to the right)", ylabel="critical batch, tokens")
+    dress(
+        ax, title, xlabel="loss, nats per token (training goes to the right)", ylabel="critical batch, tokens"
+    )
     log_ticks(ax)
     ax.invert_xaxis()
     legend(ax)
@@ -248,7 +267,6 @@ def plot_predictions(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure
 
     Args:
         frame: run, predicted, low, high, measured, covered.
-        ax: axes to draw into; a new figure if not set.
     """
     figure, ax = open_axes(ax, (6.4, 1.6 + 0.35 * max(1, len(frame))))
     names = [plain(str(run)) for run in frame["run"]]
@@ -295,8 +313,12 @@ def plot_grammar(
         value, low, high = (100 * end for end in gains[name])
         dress(panel)
         weight = None if low <= 0 <= high else "bold"
-        panel.set_title(f"{plain(name)}\n{value:+.1f} [{low:+.1f}, {high:+.1f}]", fontsize=7.5, fontweight=weight)
+        panel.set_title(
+            f"{plain(name)}\n{value:+.1f} [{low:+.1f}, {high:+.1f}]", fontsize=7.5, fontweight=weight
+        )
         log_ticks(panel, "x")
-    figure.supxlabel("parameters N; above: percentage points for ten times the size (bold: not 0)", fontsize=8.5)
+    figure.supxlabel(
+        "parameters N; above: percentage points for ten times the size (bold: not 0)", fontsize=8.5
+    )
     figure.supylabel("accuracy", fontsize=8.5)
     return figure
