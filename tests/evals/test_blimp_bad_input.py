@@ -8,7 +8,7 @@ from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import DataError, InputError, WorkbenchError
 from workbench.evals.blimp import blimp
-from workbench.evals.protocols import find_protocol
+from workbench.evals.protocols import PROTOCOLS, find_protocol
 from workbench.evals.scoring import score_sentences
 
 
@@ -107,6 +107,25 @@ def test_missing_special_tokens_are_named(causal, masked):
     tokenizer.bos_token = None
     assert score_sentences(causal, tokenizer, ["The dog ran."]).tokens[0] > 0  # EOS stands in
     tokenizer.eos_token = None
-    assert "begins with BOS or EOS" in message(lambda: score_sentences(causal, tokenizer, ["The dog ran."]))
-    with pytest.raises(InputError, match="begins with EOS"):
+    assert "needs BOS or EOS" in message(lambda: score_sentences(causal, tokenizer, ["The dog ran."]))
+    with pytest.raises(InputError, match="needs EOS"):
         score_sentences(causal, tokenizer, ["The dog ran."], "babylm-2023")
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+@pytest.mark.parametrize("missing", [["bos"], ["eos"], ["bos", "eos"]])
+def test_every_protocol_scores_without_special_tokens_or_says_which_it_needs(attention, missing, embedded):
+    model, tokenizer = small_model(attention=attention), train_tokenizer(stories(300), 600)
+    model.tokenizer = tokenizer
+    for name in missing:
+        setattr(tokenizer, f"{name}_token", None)
+    for name, protocol in PROTOCOLS.items():
+        special = protocol.causal if attention == "causal" else protocol.masked
+        if special is None:
+            continue
+        substitute = attention == "causal" and special == "bos" and len(missing) == 1  # EOS in place of BOS
+        if special == "default" or substitute or (special == "eos" and missing == ["bos"]):
+            assert blimp(model, embedded, name, limit=1).per_pair.tokens_good.min() > 0
+        else:
+            with pytest.raises(InputError, match=r"needs .*EOS.* the tokenizer has none; minicons, "):
+                blimp(model, embedded, name, limit=1)

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 import torch
 from scored_models import small_model
+from tokenizers.processors import TemplateProcessing
 
+from workbench.data.embedded.stories import stories
+from workbench.data.tokenizer import train_tokenizer
 from workbench.evals.protocols import PROTOCOLS, encode
 from workbench.evals.scoring import masked_log_probs, masked_rows, score_sentences, variants
 
@@ -71,7 +74,12 @@ def test_within_word_masks_the_later_tokens_of_the_word():
 def test_equal_contexts_are_read_once(masked, tokenizer, monkeypatch):
     read = []
     residual = masked.residual
-    monkeypatch.setattr(masked, "residual", lambda tokens: read.append(len(tokens)) or residual(tokens))
+
+    def counted(tokens, **options):
+        read.append(len(tokens))
+        return residual(tokens, **options)
+
+    monkeypatch.setattr(masked, "residual", counted)
     sentences = ["Tim covered himself.", "Tim covered herself."]
     lengths = {len(ids) for ids in tokenizer(sentences)["input_ids"]}
     assert len(lengths) == 1
@@ -93,3 +101,17 @@ def test_the_tokenizers_own_special_tokens_under_default(masked, tokenizer):
             row = [3 if place == target else token for place, token in enumerate(ids)]
             total += float(masked(torch.tensor([row])).log_softmax(-1)[0, target, ids[target]])
     assert scores.scores[0] == pytest.approx(total, rel=1e-5)
+
+
+@pytest.mark.parametrize("protocol", ["native", "minicons"])
+def test_a_closing_token_that_is_also_pad_is_read(protocol, masked):
+    """BERT-like tokenizers may use one token for PAD and EOS (or SEP)."""
+    tokenizer = train_tokenizer(stories(300), 600)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
+    )
+    masked.tokenizer = tokenizer
+    scores = score_sentences(masked, tokenizer, SENTENCES, protocol).scores
+    tokenizer.pad_token = "<eos>"
+    assert tokenizer.pad_token_id == 2
+    np.testing.assert_array_equal(score_sentences(masked, tokenizer, SENTENCES, protocol).scores, scores)

@@ -265,9 +265,32 @@ def prefix_token(tokenizer: Any, protocol: Protocol) -> int:
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     token = eos if protocol.causal == "eos" or bos is None else bos
     if token is None:
-        wanted = "EOS" if protocol.causal == "eos" else "BOS or EOS"
-        raise InputError(f"protocol {protocol.name!r} begins with {wanted}, and the tokenizer has none.")
+        needed = "EOS" if protocol.causal == "eos" else "BOS or EOS"
+        raise InputError(
+            f"protocol {protocol.name!r} needs {needed} before the sentence and the tokenizer has none; "
+            f"{_without_specials('causal')} need no special token."
+        )
     return int(token)
+
+
+def surround(tokenizer: Any, protocol: Protocol) -> tuple[int, int]:
+    """Return the ids before and after a masked model's sentence: BOS and EOS, else CLS and SEP.
+
+    Raises:
+        InputError: the tokenizer has neither pair.
+    """
+    for first, last in (("bos", "eos"), ("cls", "sep")):
+        ids = getattr(tokenizer, f"{first}_token_id"), getattr(tokenizer, f"{last}_token_id")
+        if None not in ids:
+            return ids
+    raise InputError(
+        f"protocol {protocol.name!r} needs BOS and EOS, or CLS and SEP, around the sentence and "
+        f"the tokenizer has none; {_without_specials('masked')} need no special token."
+    )
+
+
+def _without_specials(field: str) -> str:
+    return ", ".join(name for name, protocol in PROTOCOLS.items() if getattr(protocol, field) == "default")
 
 
 def refuse_empty(sentences: Sequence[str], label: Label) -> None:

@@ -26,6 +26,7 @@ from workbench.evals.protocols import (
     ragged,
     refuse_empty,
     refuse_misfit,
+    surround,
 )
 
 # Independent batches over the processor's cores: one thread each, no waiting for one another.
@@ -323,7 +324,7 @@ def masked_rows(tokenizer: Any, sentences: Sequence[str], protocol: Protocol, la
     if default:
         special = [one.special_tokens_mask for one in encoded]
     else:
-        before, after = surround(tokenizer)
+        before, after = surround(tokenizer, protocol)
         ids = [[before, *row, after] for row in ids]
         words = [[-1, *row, -1] for row in words]
         special = [[1, *[0] * (len(row) - 2), 1] for row in ids]
@@ -336,20 +337,6 @@ def masked_rows(tokenizer: Any, sentences: Sequence[str], protocol: Protocol, la
 
 def _row_numbers(rows: Rows) -> Int[np.ndarray, " total"]:
     return np.repeat(np.arange(len(rows)), rows.lengths)
-
-
-def surround(tokenizer: Any) -> tuple[int, int]:
-    """The ids before and after a sentence: BOS and EOS, else CLS and SEP.
-
-    Raises:
-        InputError: the tokenizer has neither.
-    """
-    before, after = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if before is None or after is None:
-        before, after = tokenizer.cls_token_id, tokenizer.sep_token_id
-    if before is None or after is None:
-        raise InputError("the tokenizer has neither BOS and EOS nor CLS and SEP to put around a sentence.")
-    return int(before), int(after)
 
 
 def masked_log_probs(
@@ -425,7 +412,9 @@ def _score(
         chosen = first[start : start + step]
         batch = torch.from_numpy(copies[chosen].astype(np.int64)).to(device)
         positions = torch.from_numpy(place[chosen]).to(device)
-        x = model.residual(batch)[torch.arange(len(chosen), device=device), positions]
+        # Without a mask the model takes a closing token that is also PAD for padding.
+        real = torch.ones_like(batch, dtype=torch.bool)
+        x = model.residual(batch, attention_mask=real)[torch.arange(len(chosen), device=device), positions]
         low, high = np.searchsorted(sorted_context, [start, start + len(chosen)])
         asked = by_context[low:high]
         parents = torch.from_numpy(context[asked] - start).to(device)

@@ -403,6 +403,8 @@ class HookedTransformer(TextInterface, WeightViews, StoredWeights, LensSurface, 
                     "the padding stands on the left or inside a row; pad on the right, "
                     "because left padding would move every token's position."
                 )
+            if attention_mask.all():
+                attention_mask = None
         if segments is None and (causal or attention_mask is None):
             return None  # right padding lies in every real token's future
         length = tokens.shape[1]

@@ -196,7 +196,7 @@ def fit_power(
         starts = np.array([[e, *row] for e in floor for row in starts])
     found = minimise(problem, starts)
     theta = found.theta[found.best]
-    if theta[-1] <= 0:
+    if theta[-1] * np.ptp(np.log(x)) <= ROUNDING:
         raise InputError(f"the loss does not fall with {variable.upper()}; no power law follows from it.")
     draws = bootstrap(problem, theta, kept.groups, bootstraps, seed, DELTA)
     return PowerLaw(kept, variable, theta, draws, tuple(notes))
@@ -234,6 +234,8 @@ GRID = (
 )
 """Starts of log E, log A, log B, alpha, beta (appendix D.3): 4,500 in all."""
 BOOTSTRAPS = 1000
+ROUNDING = 1e-9
+"""A fall of the log-loss over the data below this may be rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -394,8 +396,9 @@ def fit_parametric(
     found = minimise(problem, starts, delta=delta)
     best = found.objective[found.best]
     theta = found.theta[found.best]
-    if theta[3] <= 0 or theta[4] <= 0:
-        what = "size" if theta[3] <= 0 else "number of tokens"
+    falls = theta[3:] * np.ptp(np.log([points.n, points.d]), axis=1) > ROUNDING
+    if not falls.all():
+        what = "size" if not falls[0] else "number of tokens"
         raise InputError(f"the loss does not fall with the {what}; no scaling law follows from these points.")
     draws = bootstrap(problem, theta, points.groups, bootstraps, seed, delta)
     agreeing = int((found.objective <= best * (1 + 1e-6) + 1e-15).sum())

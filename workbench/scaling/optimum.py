@@ -154,6 +154,8 @@ WIDEST = 0.3
 LEAST = 4
 """Sizes that a parabola needs, so that its three coefficients leave something to judge it by."""
 DRAWS = 4000
+ROUNDING = 1e-9
+"""A relative change of the loss below this may be rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,6 +337,9 @@ def _parabola(
     freedom: int,
 ) -> Parabola | str:
     at = f"at {flops:.2g} FLOPs"
+    reach = np.ptp(np.log(n))
+    if abs(beta[2]) * reach**2 <= ROUNDING * abs(beta[0]):
+        return f"{at} the loss over N has no curvature, so no size is best"
     if beta[2] <= 0:
         return f"{at} the loss has no minimum over N (the parabola opens downward)"
     vertex = -beta[1] / (2 * beta[2])

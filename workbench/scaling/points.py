@@ -256,7 +256,7 @@ def read_frame(file: Path) -> "pd.DataFrame":
             raise DataError(f"{shown(str(file))} is over 500 MB; a table of points has some hundred rows.")
         if file.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(file)
-        return pd.read_csv(file, sep="\t" if file.suffix.lower() == ".tsv" else ",")
+        frame = pd.read_csv(file, sep="\t" if file.suffix.lower() == ".tsv" else ",")
     except OSError as error:
         reason = error.strerror or str(error)
         raise DataError(f"{shown(str(file))} cannot be read: {shown(reason)}.") from None
@@ -264,6 +264,13 @@ def read_frame(file: Path) -> "pd.DataFrame":
         raise
     except Exception as error:  # pandas and pyarrow raise many kinds for what is no table
         raise DataError(f"{shown(str(file))} is no CSV or parquet table ({shown(str(error), 80)}).") from None
+    for separator, name in ((";", "';'"), ("\t", "a tab"), (",", "','")):
+        if len(frame.columns) == 1 and separator in str(frame.columns[0]):
+            raise DataError(
+                f"the columns of {shown(str(file))} look separated by {name}; separate them by ',' in a .csv "
+                "file or by tabs in a .tsv file."
+            )
+    return frame
 
 
 # How many tokens a second this machine trains, measured by a few steps of a model of random weights.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from workbench.errors import InputError
-from workbench.scaling.laws import fit_parametric
+from workbench.scaling.laws import fit_parametric, fit_power
 from workbench.scaling.optimum import (
     best_for_flops,
     best_for_hours,
@@ -176,3 +176,18 @@ def test_exact_counts_that_are_unknown_are_refused():
     found = fit_parametric(known.points(*known.grid(5, 5)), bootstraps=20, grid=FEW)
     with pytest.raises(InputError, match="not known; use 6ND"):
         best_for_flops(found, 1e20, exact=True)
+
+
+@pytest.mark.parametrize("loss", [lambda n, d: 2.5 + 0 * n, lambda n, d: 3 - 0.1 * np.log(n)])
+def test_losses_without_curvature_have_no_best_size(loss):
+    """Constant losses, and losses on a line, differ from a parabola by rounding only."""
+    n, d = known.isoflop()
+    with pytest.raises(InputError, match="has no curvature"):
+        fit_isoflop(known.of_losses(n, d, loss(n, d)))
+
+
+@pytest.mark.parametrize("fit_law", [fit_power, lambda points: fit_power(points, "d"), fit_parametric])
+def test_constant_losses_follow_no_law(fit_law):
+    n, d = known.grid(6, 6)
+    with pytest.raises(InputError, match="the loss does not fall"):
+        fit_law(known.of_losses(n, d, np.full(len(n), 2.5)))

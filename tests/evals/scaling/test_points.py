@@ -188,3 +188,12 @@ def test_json_numbers_that_are_text_do_not_pass(pair, unchecked):
     file.write_text(json.dumps({"kind": "eval", "step": 100, "loss": "low", "final": True}) + "\n")
     with pytest.raises(InputError, match="of w8 is nan"):
         points_of_runs(pair)
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "table.csv"), ("\t", "table.csv"), (",", "table.tsv")])
+def test_another_separator_is_named(separator, name, tmp_path):
+    file = tmp_path / name
+    file.write_text(f"n{separator}d{separator}loss\n1{separator}2{separator}3\n")
+    shown = "a tab" if separator == "\t" else f"'{separator}'"
+    with pytest.raises(DataError, match=f"look separated by {shown}"):
+        points_of_table(file)
