@@ -24,6 +24,7 @@ from workbench.plots.primitives import (
     heatmap,
     intervals,
     legend,
+    log_ticks,
     need_pyplot,
     open_axes,
     open_panels,
@@ -275,7 +276,7 @@ def plot_pruning(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     curve(
         ax, part["share"], part["loss"], color=DARK, marker="o", markersize=4, label="least important first"
     )
-    dress(ax, xlabel="fraction of heads pruned", ylabel="loss, nats per token", xlim=(0, 1))
+    dress(ax, xlabel="fraction of heads pruned", ylabel="loss, nats per token")
     legend(ax)
     return figure
 
@@ -341,7 +342,7 @@ def plot_matrix(
     bar = add_colorbar(
         image, ax, "nats for the grammatical sentence (faint: interval includes 0)",
         extend="both" if sizes.max(initial=0.0) > limit else "neither",
-        orientation="horizontal", shrink=0.6, aspect=45, pad=0.01,
+        orientation="horizontal", shrink=0.6, aspect=45, pad=0.03,
     )  # fmt: skip
     bar.solids.set_alpha(1.0)
     ticks = [fraction * limit for fraction in (-1, -0.3, -0.1, 0, 0.1, 0.3, 1)]
@@ -426,7 +427,8 @@ def plot_history(
         InputError: no such paradigm.
     """
     known = list(dict.fromkeys(frame["paradigm"]))
-    last = frame[frame["step"] == frame["step"].max()]
+    steps = np.unique(frame["step"])
+    last = frame[frame["step"] == steps[-1]]
     if paradigms is None:
         accuracy = last.groupby("paradigm", sort=False)["accuracy"].first()
         best = set(accuracy.sort_values(ascending=False, kind="stable").index[:MOST_PANELS])
@@ -437,7 +439,7 @@ def plot_history(
     figure, panels = open_panels(axes, len(paradigms), (4.2, 2.6), 3, sharex=True)
     for panel, paradigm in zip(panels, paradigms, strict=True):
         part = frame[(frame["paradigm"] == paradigm) & frame["kind"].isin(["head", "mlp"])]
-        end = part[part["step"] == frame["step"].max()]
+        end = part[part["step"] == steps[-1]]
         order = np.argsort(-end["effect"].abs().to_numpy(), kind="stable")[:top]
         for color, component in zip(
             PALETTE * math.ceil(top / len(PALETTE)), end["component"].iloc[order], strict=False
@@ -448,13 +450,16 @@ def plot_history(
                 label=component, marker=".", markersize=4, band=0.15,
             )  # fmt: skip
         panel.axhline(0, color=GREY, linewidth=0.7)
-        panel.set_xscale("symlog", linthresh=1)
+        if steps[0] < 1:
+            panel.set_xscale("symlog", linthresh=1)
         right = panel.twinx()
         accuracy = part.groupby("step")["accuracy"].first()
         right.plot(accuracy.index, accuracy, ":", color="black", linewidth=1)
         right.set_ylim(0, 1)
         right.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"], fontsize=6, color="0.4")
-        dress(panel, xlim=(0, frame["step"].max()))
+        dress(panel, xlim=(steps[0], steps[-1]))
+        if steps[0] >= 1:
+            log_ticks(panel, "x")
         panel.set_title(plain(paradigm.removeprefix("embedded_"), 44), fontsize=8)
         panel.tick_params(labelsize=7)
         right.spines["top"].set_visible(False)

@@ -142,7 +142,10 @@ def plot_heads(frame: "pd.DataFrame", profile: "pd.DataFrame", *, title: str, co
     heads = len(set(frame["head"])), len(set(frame["layer"]))
     width, height = _size((heads[1], heads[0]))
     rows = math.ceil((len(scores) + 2) / columns)
-    figure, grid = new_figure((columns * width, rows * height), rows, columns)
+    tall = max(height, 0.9 + 0.13 * heads[0] * heads[1])  # the profile's panel has a row for each head
+    ratios = {"height_ratios": [height] * (rows - 1) + [tall]}
+    size = (columns * width, (rows - 1) * height + tall)
+    figure, grid = new_figure(size, rows, columns, gridspec_kw=ratios)
     panels = list(grid.ravel())
     most = max(color_limit(frame), color_limit(profile))
     plot_head_classes(frame, panels.pop(0))
@@ -183,7 +186,7 @@ def plot_head_kinds(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure"
     parts = {name: frame[frame["measure"] == name] for name in ("total", "distance", "token")}
     total = parts["total"]
     labels = [f"L{row.layer}H{row.head}  {row.kind}" for row in total.itertuples()]
-    figure, ax = open_axes(ax, (5.8, 1.1 + 0.34 * len(labels)))
+    figure, ax = open_axes(ax, (7.2, 1.1 + 0.34 * len(labels)))
     intervals(ax, labels, total["nats"], bars=True, color="#dfe4ea", reference=None)
     for name, shift, color in (
         ("total", 0.0, "#8a94a3"),
@@ -197,7 +200,7 @@ def plot_head_kinds(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure"
         ax.hlines(places, part["low"], part["high"], color=color, linewidth=1.4)
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set_xlabel("nats per query, with 95 % intervals", fontsize=9)
-    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    legend(ax, outside=True)
     return figure
 
 
@@ -232,7 +235,7 @@ def plot_composition(
         - chance
         for kind, chance in zip("QKV", random, strict=True)
     ]
-    most = max(0.05, *(float(np.nanmax(grid, initial=0)) for grid in grids))
+    most = max(0.05, *(float(np.nanmax(np.abs(grid), initial=0)) for grid in grids))
     names = [[f"L{layer}H{head}" for layer, head in part] for part in (writers, readers)]
     for panel, kind, grid, chance in zip(panels, "QKV", grids, random, strict=True):
         image = heatmap(

@@ -61,7 +61,7 @@ def plot_patches(
     else:
         labels, xlabel = ["all positions"], ""
     values, names = _strongest(grid.to_numpy(), names)
-    size = (2.4 + 0.55 * len(labels), 1.6 + max(0.28 * len(names), 1.0))
+    size = (2.4 + 0.55 * len(labels), 1.6 + max(0.28 * len(names), 1.4))
     figure, ax = open_axes(ax, size)
     heatmap(ax, values, names, labels, label=_unit(metric, recovered))
     ax.set_xlabel(xlabel)
@@ -110,7 +110,7 @@ def plot_paths(
         values, rows = _strongest(effects, list(receivers))
         turned, columns = _strongest(values.T, list(senders))
         values, xlabel, ylabel, options = turned.T, "sender", "receiver", {"rotation": 90}
-    figure, ax = open_axes(ax, (2.8 + 0.46 * len(columns), 1.8 + max(0.26 * len(rows), 1.0)))
+    figure, ax = open_axes(ax, (2.8 + 0.46 * len(columns), 1.8 + max(0.26 * len(rows), 1.4)))
     heatmap(ax, values, rows, columns, label=_unit(metric, recovered), **options)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.set_title(title, fontsize=10)

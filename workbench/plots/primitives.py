@@ -131,7 +131,7 @@ def legend(ax: "Axes", outside: bool = False, **options: Any) -> None:
 def shades(count: int) -> list[Any]:
     """Return `count` colours from light to dark for ordered lines."""
     scale = need_pyplot().get_cmap("viridis")
-    return [scale(0.92 * (1 - index / max(1, count - 1))) for index in range(count)]
+    return [scale(place) for place in np.linspace(0.88, 0, count)] if count > 1 else [scale(0.25)]
 
 
 def heatmap(
@@ -143,7 +143,7 @@ def heatmap(
     label: str = "",
     cells: "str | np.ndarray | None" = None,
     limits: tuple[float | None, float | None] | None = None,
-    cmap: str = DIVERGING,
+    cmap: Any = DIVERGING,
     norm: Any = None,
     opacity: Any = 1.0,
     rotation: float = 0,
@@ -177,8 +177,8 @@ def heatmap(
     scale: dict[str, Any] = (
         {"norm": norm} if limits is None else dict(zip(("vmin", "vmax"), limits, strict=True))
     )
-    ax.set_facecolor(NO_VALUE)
-    image = ax.imshow(values, cmap=cmap, aspect="auto", interpolation="nearest", alpha=opacity, **scale)
+    colors = need_pyplot().get_cmap(cmap).with_extremes(bad=NO_VALUE)
+    image = ax.imshow(values, cmap=colors, aspect="auto", interpolation="nearest", alpha=opacity, **scale)
     if cells is not None:
         texts = np.full(values.shape, "", object) if isinstance(cells, str) else cells
         for place, value in np.ndenumerate(values.filled(np.nan)):
@@ -211,7 +211,12 @@ def add_colorbar(image: "AxesImage", axes: Any, label: str, **options: Any) -> A
     """Add a colour bar without a frame next to one or more axes and return it."""
     figure = image.get_figure(root=True)
     assert figure is not None
-    bar = figure.colorbar(image, ax=axes, **{"shrink": 0.85, "pad": 0.02} | options)
+    first = axes if hasattr(axes, "get_position") else axes[0]
+    height = first.get_position().height * figure.get_figheight()
+    # The same width in inches for flat and tall axes.
+    bar = figure.colorbar(
+        image, ax=axes, **{"shrink": 0.85, "pad": 0.02, "aspect": max(6.0, 6 * height)} | options
+    )
     bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=7, length=2)

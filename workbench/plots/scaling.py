@@ -187,12 +187,15 @@ def plot_envelope(
     dress(left, xlabel=COMPUTE, ylabel=ylabel)
     log_ticks(left)
     legend(left, title="parameters N", fontsize=7)
-    right.plot(envelope["flops"], envelope["n"], ".", color=LINE, markersize=3)
-    curve(right, envelope["flops"], best_n(envelope["flops"].to_numpy()), color=LAW, linewidth=1.8)
+    right.plot(envelope["flops"], envelope["n"], ".", color=LINE, markersize=3, label="envelope")
+    curve(
+        right, envelope["flops"], best_n(envelope["flops"].to_numpy()), color=LAW, linewidth=1.8, label="law"
+    )
     interval = f" [{exponent[1]:.2f}, {exponent[2]:.2f}]" if np.isfinite(exponent[1]) else ""
     title = rf"best $N \propto C^{{{exponent[0]:.2f}}}$" + interval
     dress(right, title, xlabel=COMPUTE, ylabel="best N on the envelope")
     log_ticks(right)
+    legend(right)
     return figure
 
 
@@ -302,7 +305,9 @@ def plot_grammar(
         gains: by phenomenon: rise in accuracy for ten times the size, with its interval.
         axes: as many axes as phenomena; a new figure if not set.
     """
-    figure, panels = open_panels(axes, len(curves), (2.5, 2.2), IN_A_ROW, sharex=True, sharey=True)
+    figure, panels = open_panels(
+        axes, len(curves), (max(2.5, 5 / len(curves)), 2.3), IN_A_ROW, sharex=True, sharey=True
+    )
     for panel, (name, law) in zip(panels, curves.items(), strict=True):
         part = table[table["phenomenon"] == name]
         n = part["n"].to_numpy(float)
@@ -317,8 +322,7 @@ def plot_grammar(
             f"{plain(name)}\n{value:+.1f} [{low:+.1f}, {high:+.1f}]", fontsize=7.5, fontweight=weight
         )
         log_ticks(panel, "x")
-    figure.supxlabel(
-        "parameters N; above: percentage points for ten times the size (bold: not 0)", fontsize=8.5
-    )
+    note = "above: points of accuracy for ten times the size (bold: not 0)"
+    figure.supxlabel(f"parameters N\n{note}", fontsize=8)
     figure.supylabel("accuracy", fontsize=8.5)
     return figure
