@@ -23,6 +23,7 @@ POSITIVE, NEGATIVE = "#2166ac", "#b2182b"
 DARK, LIGHT, ACCENT, GREY, INK = "#33526e", "#7ba0c4", "#d9822b", "0.6", "#1b222c"
 NO_VALUE = "0.87"
 """Colour of heat-map cells without a value."""
+Number = float | int
 LARGEST = 24.0
 """Inches that a figure grows to at most, in either direction."""
 
@@ -40,7 +41,9 @@ def need_pyplot() -> Any:
     return pyplot
 
 
-def new_figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+def new_figure(
+    size: tuple[Number, Number], rows: int = 1, columns: int = 1, **options: Any
+) -> tuple[Any, Any]:
     """Return a figure and its grid of axes, [rows columns].
 
     With the inline backend of notebooks the figure is closed at once: the notebook then shows the returned
@@ -56,7 +59,7 @@ def new_figure(size: tuple[float, float], rows: int = 1, columns: int = 1, **opt
     return figure, grid
 
 
-def open_axes(ax: "Axes | None", size: tuple[float, float]) -> "tuple[Any, Axes]":
+def open_axes(ax: "Axes | None", size: tuple[Number, Number]) -> "tuple[Any, Axes]":
     """Return the figure and axes to draw into: the given axes, or those of a new figure of `size` inches."""
     if ax is not None:
         return ax.get_figure(root=True), ax
@@ -67,7 +70,7 @@ def open_axes(ax: "Axes | None", size: tuple[float, float]) -> "tuple[Any, Axes]
 def open_panels(
     axes: "Sequence[Axes] | None",
     count: int,
-    size: tuple[float, float],
+    size: tuple[Number, Number],
     columns: int | None = None,
     **options: Any,
 ) -> "tuple[Any, list[Axes]]":
@@ -99,7 +102,7 @@ def plain(text: Any, most: int | None = None) -> str:
     return visible.replace("$", r"\$")
 
 
-def short_number(value: float) -> str:
+def short_number(value: Number) -> str:
     """Return `812`, `1.5k`, `20M`; numbers from 10^14 on as `2e+15`."""
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if limit <= abs(value) < 1e14:
@@ -142,14 +145,14 @@ def heatmap(
     *,
     label: str = "",
     cells: "str | np.ndarray | None" = None,
-    limits: tuple[float | None, float | None] | None = None,
+    limits: tuple[Number | None, Number | None] | None = None,
     cmap: Any = DIVERGING,
     norm: Any = None,
     opacity: Any = 1.0,
-    rotation: float = 0,
+    rotation: Number = 0,
     gaps: bool = False,
     colorbar: bool = True,
-    fontsize: float = 8,
+    fontsize: Number = 8,
     most_ticks: int = 40,
 ) -> "AxesImage":
     """Draw a matrix as a heat map with a labelled colour bar; cells without a value are grey.
@@ -232,7 +235,7 @@ def intervals(
     *,
     bars: bool = False,
     color: Any = None,
-    reference: float | None = 0.0,
+    reference: Number | None = 0.0,
 ) -> None:
     """Draw a row for each value, the first on top: a dot or a bar from 0, with its interval.
 
@@ -276,7 +279,7 @@ def curve(
     high: Any = None,
     *,
     color: Any = None,
-    band: float = 0.18,
+    band: Number = 0.18,
     **style: Any,
 ) -> None:
     """Draw a line with the band between `low` and `high`; `style` is passed on to `Axes.plot`."""
@@ -299,8 +302,8 @@ def scatter_diagonal(ax: "Axes", x: Any, series: Mapping[str, Any]) -> None:
 
 def graph(
     ax: "Axes",
-    nodes: Mapping[str, tuple[float, float]],
-    edges: Sequence[tuple[str, str, float, float]],
+    nodes: Mapping[str, tuple[Number, Number]],
+    edges: Sequence[tuple[str, str, Number, Number]],
     notes: Mapping[str, str] | None = None,
 ) -> None:
     """Draw nodes and weighted arrows between them; nodes without an edge are pale.
