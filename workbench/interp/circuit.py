@@ -338,7 +338,7 @@ class Measured:
         odds = expit(self.margins(kept))
         weights = odds * (1 - odds) / len(odds)
         with network.hooks(fwd_hooks=[(name, gate) for name in points]):
-            found = self.pairs.pull_back(network, weights, list(gates.values()))
+            found = self.pairs.margin_gradients(network, weights, list(gates.values()))
         self._tick()
         return {
             part: float(slope)
@@ -433,7 +433,7 @@ def smallest_circuit(
         screen = SCREENED if order == "gradient" else len(parts)
         count = _Counter(progress, len(parts), screen, random_sets)
         select, held = (
-            Measured(network, parts, given, EncodedPairs(network, tokenizer, half, protocol, pll), count)
+            Measured(network, parts, given, EncodedPairs(network, half, protocol, pll, tokenizer), count)
             for half in halves
         )
         target = _target(select, keep, chance, tuple(chosen.paradigms))

@@ -221,7 +221,7 @@ def opening_pair(
     """
 
     def own(good: str, bad: str) -> PairAttribution:
-        return attribute_pair(model, tokenizer, good, bad, protocol=protocol, pll=pll)
+        return attribute_pair(model, good, bad, tokenizer=tokenizer, protocol=protocol, pll=pll)
 
     found = []
     for row in candidates(frame, tokenizer).to_dict("records"):
