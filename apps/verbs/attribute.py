@@ -190,7 +190,7 @@ def _tuned(opened: Any, args: argparse.Namespace) -> Any:
     from workbench.errors import WorkbenchError
     from workbench.interp.lens import ABOUT, load_tuned_lens, train_tuned_lens
 
-    folder = opened.results / "tuned_lens" / f"step-{opened.step:06}"
+    folder = opened.results_folder / "tuned_lens" / f"step-{opened.step:06}"
     if (folder / ABOUT).is_file():
         try:
             return load_tuned_lens(folder, opened)

@@ -893,7 +893,7 @@ def _training(run: Any) -> dict[str, Any]:
         "tokens_seen": state.get("tokens_seen"),
         "minutes": None if state.get("seconds_trained") is None else state["seconds_trained"] / 60,
     }
-    rows = run.metrics()
+    rows = run.metrics
     if "kind" in rows:
         rows = rows[(rows["kind"] == "eval") & (rows["step"] <= run.step)]
         found["curve"] = [
