@@ -92,10 +92,11 @@ class TextAttribution(Result):
         return frame.assign(nats=self.contributions.ravel())
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the contributions as a component x token map and return the axes."""
+        """Draw the contributions as component x token and return the figure."""
         from workbench.plots.components import plot_text
 
-        return plot_text(self, ax)
+        whole = self.folded()
+        return plot_text([part.label for part in whole.components], self.tokens, whole.contributions, ax)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -202,18 +203,22 @@ class PairAttribution(Result):
         return frame.assign(at_place=self.at_place, whole=self.whole)
 
     def plot(self, ax: Any = None, whole: bool = False) -> Any:
-        """Draw the contributions as a layer x component map with symmetric limits.
+        """Draw the contributions as layer x component and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            whole: of the whole sentences instead of the shown position.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            whole: draw those of the whole sentences in place of the shown position.
         """
         from workbench.plots.components import plot_pair
 
-        return plot_pair(self, ax, whole)
+        total, place = self.folded(), "whole sentences" if whole else "shown position"
+        difference = self.difference if whole else self.difference_at_place
+        return plot_pair(
+            [part.label for part in total.components],
+            total.whole if whole else total.at_place,
+            title=f"{place}: {difference:+.2f} nats, norm scales frozen",
+            ax=ax,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -279,10 +284,20 @@ class LogitAttribution(Result):
         return frame.assign(contribution=self.contributions.ravel())
 
     def plot(self, ax: Any = None, count: int = 20) -> Any:
-        """Draw the largest mean contributions as bars with intervals over prompts and return the axes."""
-        from workbench.plots.components import plot_logits
+        """Draw the largest mean contributions, with intervals over prompts, and return the figure.
 
-        return plot_logits(self, ax, count)
+        Args:
+            ax: axes to draw into; a new figure if not set.
+            count: number of components.
+        """
+        from workbench.plots.components import plot_logits
+        from workbench.plots.primitives import plain
+
+        answer = repr(self.right[0]) + ("" if self.wrong is None else f" − {self.wrong[0]!r}")
+        over = f", mean of {len(self.prompts)} prompts" if len(self.prompts) > 1 else ""
+        title = f"{self.quantity} {plain(answer)}: {self.logits.mean():+.2f}{over}"
+        frame = self.top(count)
+        return plot_logits(frame, title=title, omitted=len(self.components) - len(frame), ax=ax)
 
 
 def attribute_text(
@@ -541,10 +556,10 @@ class LayerWeights(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the weights as a heat map and return the axes."""
+        """Draw the weights as a heat map and return the figure."""
         from workbench.plots.components import plot_layer_weights
 
-        return plot_layer_weights(self, ax)
+        return plot_layer_weights(self.weights, self.readers, self.sources, ax)
 
 
 def layer_weights(model: ModelLike) -> LayerWeights:
