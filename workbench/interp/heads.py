@@ -212,8 +212,7 @@ class HeadKinds:
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw each head's KL from uniform attention and the gains of the two rules, and return the figure.
-        """
+        """Draw each head's KL from uniform attention and what two rules gain; return the figure."""
         from workbench.plots.heads import plot_head_kinds
 
         return plot_head_kinds(self.to_frame(), ax)
@@ -1157,8 +1156,7 @@ class Composition:
         return frame.loc[order].reset_index(drop=True)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw earlier x later heads, a panel each for Q, K and V, above random heads, and return the figure.
-        """
+        """Draw Q-, K- and V-composition of earlier with later heads above random; return the figure."""
         from workbench.plots.heads import plot_composition
 
         layers = [int(layer) for layer in self.layers]
