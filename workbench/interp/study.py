@@ -487,7 +487,7 @@ class Study:
         return frame
 
     def plot(self, ax: Any = None) -> Any:
-        """Rise in loss without each component; needs matplotlib. Returns the axes."""
+        """Draw the rise in loss without each component and return the figure."""
         return self.ablation.plot(ax)
 
     def to_dict(self) -> dict[str, Any]:
