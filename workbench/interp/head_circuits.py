@@ -119,10 +119,10 @@ class TokenPairs(Result):
         )  # fmt: skip
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw a bar for each pair and return the axes."""
-        from workbench.plots.heads import plot_pairs
+        """Draw a bar for each pair and return the figure."""
+        from workbench.plots.heads import plot_token_pairs
 
-        return plot_pairs(self, ax)
+        return plot_token_pairs(self.to_frame(), ax)
 
 
 @torch.no_grad()
@@ -293,10 +293,11 @@ class Composition(Result):
         return frame.loc[order].reset_index(drop=True)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw earlier x later heads, a panel for each kind, relative to random heads; return the axes."""
+        """Draw Q-, K- and V-composition of earlier with later heads above random; return the figure."""
         from workbench.plots.heads import plot_composition
 
-        return plot_composition(self, ax)
+        layers = [int(layer) for layer in self.layers]
+        return plot_composition(self.to_frame(), layers, self.value.shape[2], self.random, ax)
 
 
 @torch.no_grad()

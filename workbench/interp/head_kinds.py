@@ -97,10 +97,10 @@ class HeadKinds(Result):
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw each head's KL and the gains of the two rules as bars and return the axes."""
-        from workbench.plots.heads import plot_kinds
+        """Draw each head's KL from uniform attention and the gains of the two rules; return the figure."""
+        from workbench.plots.heads import plot_head_kinds
 
-        return plot_kinds(self, ax)
+        return plot_head_kinds(self.to_frame(), ax)
 
 
 @torch.no_grad()

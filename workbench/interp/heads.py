@@ -224,10 +224,27 @@ class HeadScores(Result):
         return pd.DataFrame(columns)
 
     def plot(self, score: str | None = None, ax: Any = None) -> Any:
-        """Draw a layer x head map of one score and return the axes, or of all and return the figure."""
-        from workbench.plots.heads import plot_all, plot_score
+        """Draw one score as layer x head, or all of them on one page, and return the figure.
 
-        return plot_all(self) if score is None else plot_score(self, score, ax)
+        Args:
+            score: one of `names`, or `copying`; all if not set.
+            ax: axes to draw one score into; a new figure if not set.
+
+        Raises:
+            InputError: no such score.
+        """
+        from workbench.plots.heads import plot_head_score, plot_heads
+
+        frame = self.to_frame()
+        if score is not None:
+            if score != "copying":
+                self.index(score)
+            return plot_head_score(frame, score, ax=ax)
+        title = (
+            f"attention heads on {self.sequences:,} sequences, {self.tokens:,} tokens "
+            "(framed: the heads that are named after the score)"
+        )
+        return plot_heads(frame, self.profile_frame(), title=title)
 
 
 @torch.no_grad()

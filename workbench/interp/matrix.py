@@ -220,10 +220,29 @@ class ComponentMatrix:
         return pd.crosstab(self.pairs.paradigm, self.pairs.usable).reindex(index=list(self.paradigms))
 
     def plot(self, ax: Any = None, method: str | None = None) -> Any:
-        """Components x paradigms as a heat map; needs matplotlib. Returns the axes."""
+        """Draw components x paradigms as a heat map and return the figure.
+
+        Args:
+            ax: axes to draw into; a new figure if not set.
+            method: one of `methods`; the first if not set.
+
+        Raises:
+            InputError: no such method.
+        """
         from workbench.plots.components import plot_matrix
 
-        return plot_matrix(self, ax, method)
+        method = self._method(method)
+        names = zip(self.labels, self.components, strict=True)
+        return plot_matrix(
+            self.to_frame().query("method == @method"),
+            self.phenomenon,
+            self.accuracy,
+            [label for label, component in names if component.kind in ("head", "mlp")],
+            method=method,
+            how=self.how,
+            title=self.title,
+            ax=ax,
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write `component_pairs.parquet` (every pair, a column for each method and component), then
@@ -866,11 +885,13 @@ class ComponentFamily:
         return found
 
     def plot(self, ax: Any = None) -> Any:
-        """Ranked cumulative share, and share by depth and kind, each run a colour; needs matplotlib. Returns
-        the two axes."""
+        """Draw the ranked cumulative fraction of effects, and the fraction by depth and kind, each run a
+        colour, and return the figure.
+        """
         from workbench.plots.components import plot_family
 
-        return plot_family(self, ax)
+        title = f"{self.method}, mean over {len(self.matrices[0].paradigms)} paradigms"
+        return plot_family(self.to_frame(), self.depths(), title=title, axes=ax)
 
 
 def component_family(
@@ -987,21 +1008,22 @@ class ComponentHistory:
         kept += ["effect", "low", "high", "share", "final_accuracy"]
         return whole.loc[order, kept].sort_values(by="paradigm", kind="stable", ignore_index=True)
 
-    def plot(self, ax: Any = None, paradigms: Sequence[str] | None = None, top: int = 5) -> Any:
-        """Effects over training, a panel for each paradigm and a line for each of its strongest components;
-        needs matplotlib.
+    def plot(self, ax: Any = None, paradigms: str | Sequence[str] | None = None, top: int = 5) -> Any:
+        """Draw effects over training, a panel for each paradigm and a line for each of its strongest
+        components, and return the figure.
 
         Args:
-            ax: as many matplotlib axes as paradigms; new ones if not set.
-            paradigms: which; by default the twelve that the run knows best at the end.
+            ax: as many axes as paradigms; a new figure if not set.
+            paradigms: which; by default the twelve with the highest accuracy at the end.
             top: lines in a panel.
 
-        Returns:
-            The axes.
+        Raises:
+            InputError: no such paradigm.
         """
         from workbench.plots.components import plot_history
 
-        return plot_history(self, ax, paradigms, top)
+        chosen = [paradigms] if isinstance(paradigms, str) else paradigms
+        return plot_history(self.to_frame(), method=self.method, paradigms=chosen, top=top, axes=ax)
 
 
 def component_history(

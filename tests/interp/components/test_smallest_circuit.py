@@ -212,7 +212,7 @@ def test_the_result_tells_everything():
     assert "1 of 8 heads and MLPs" in text
     assert "circuit: L1H2" in text
     assert "0 as good as the circuit" in text
-    assert found.plot().get_xlabel() == "heads and MLPs kept"
+    assert found.plot().axes[0].get_xlabel() == "heads and MLPs kept"
 
 
 def test_a_circuit_that_fits_its_own_pairs_only_is_told_so():
