@@ -11,7 +11,7 @@ from apps.answers.background import Tick, Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.heads import own_copy, pair_subject
 from apps.answers.wanted import Wanted
-from workbench.interp.components import Part, find_parts
+from workbench.interp.components import Component, find_components
 from workbench.interp.neurons.card import NeuronTokens
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def mlp_layers(config: Any) -> list[int]:
     return [layer for layer, kind in enumerate(config.blocks) if "m" in kind]
 
 
-def part_of(config: Any, label: str) -> Part | None:
+def part_of(config: Any, label: str) -> Component | None:
     """The neuron of that name; None if the model has none."""
     from workbench.errors import InputError
 
     try:
-        found = find_parts(config, label)
+        found = find_components(config, label)
     except InputError:
         return None
     return found[0] if len(found) == 1 and found[0].kind == "neuron" else None
@@ -64,9 +64,7 @@ def _of_pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll:
     from workbench.interp.attribution import attribute_pair
 
     with _opened.lock:
-        found = attribute_pair(
-            _opened.model, _opened.tokenizer, good, bad, protocol=protocol, pll=pll, neurons=True
-        )
+        found = attribute_pair(_opened.model, good, bad, protocol=protocol, pll=pll, neurons=True)
     return _ranked(found.components, whole=found.whole, here=found.at_place)
 
 
@@ -75,7 +73,7 @@ def _of_text(_opened: Opened, key: str, text: str) -> "pd.DataFrame":
     from workbench.interp.attribution import attribute_text
 
     with _opened.lock:
-        found = attribute_text(_opened.model, _opened.tokenizer, text, neurons=True)
+        found = attribute_text(_opened.model, text, neurons=True)
     return _ranked(found.components, whole=found.contributions.sum(0))
 
 
@@ -103,9 +101,9 @@ def promoted(opened: Opened, label: str) -> NeuronTokens:
 def _promoted(_opened: Opened, key: str, label: str) -> NeuronTokens:
     from workbench.interp.neurons.card import promoted_tokens
 
-    part = find_parts(_opened.model.config, label)[0]
+    part = find_components(_opened.model.config, label)[0]
     with _opened.lock:
-        return promoted_tokens(_opened.model, part.layer, part.unit, min(NAMED, _opened.model.config.d_vocab))
+        return promoted_tokens(_opened.model, *part.place, min(NAMED, _opened.model.config.d_vocab))
 
 
 def begin_examples(opened: Opened, layer: int, tokens: int) -> Work:
@@ -151,14 +149,14 @@ def search(opened: Opened, layer: int, tokens: int, tick: Tick = lambda share: N
         layers=[layer],
         tokens=tokens,
         sample=SAMPLE if model.config.mlp_width <= WIDE else SAMPLE // 4,
-        progress=lambda done, whole: tick(min(1.0, done / tokens)),
+        progress=lambda fraction, message: tick(fraction),
     )
 
 
 def passages(opened: Opened, label: str, tokens: int) -> "tuple[Passage, ...]":
     """The neuron's examples as text: `top`, `random` and of each quantile; the search must be done."""
-    part = find_parts(opened.model.config, label)[0]
-    found = known_examples(opened, part.layer, tokens)
+    part = find_components(opened.model.config, label)[0]
+    found = known_examples(opened, part.place[0], tokens)
     assert found is not None
     return _passages(opened, opened.key, label, tokens, found)
 
@@ -169,7 +167,7 @@ def _passages(
 ) -> "tuple[Passage, ...]":
     from workbench.interp.neurons.card import neuron_passages
 
-    part = find_parts(_opened.model.config, label)[0]
+    part = find_components(_opened.model.config, label)[0]
     with _opened.lock:
         return neuron_passages(_opened.model, _found, part)
 
@@ -228,7 +226,7 @@ def _along(_opened: Opened, key: str, ids: tuple[int, ...], label: str) -> np.nd
     from workbench.interp.neurons.card import activations_along
     from workbench.interp.neurons.examples import Row
 
-    part = find_parts(_opened.model.config, label)[0]
+    part = find_components(_opened.model.config, label)[0]
     with _opened.lock, ready(_opened.model) as network:
         return activations_along(network, Row(np.array(ids), None), part)
 
@@ -303,7 +301,7 @@ def measure_labels(
         own_copy(opened),
         stories(stories_read, split="validation"),
         layers=[layer],
-        progress=lambda done, whole: tick(done / whole),
+        progress=lambda fraction, message: tick(fraction),
     )
 
 

@@ -83,9 +83,7 @@ def _pair(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
 
     good, bad = (args.good, args.bad) if args.paradigm is None else _chosen(args)
     reading = {"protocol": args.protocol, "pll": args.pll}
-    found = attribute_pair(
-        opened.model, opened.tokenizer, good, bad, neurons=args.neurons, biases=args.biases, **reading
-    )
+    found = attribute_pair(opened.model, good, bad, neurons=args.neurons, biases=args.biases, **reading)
     print(f"{clean(opened)}: log-probability difference {found.difference:+.3f} nats\n")
     for name, side in (("good", found.good), ("bad", found.bad)):
         print(f"  {name:4}  {side.log_prob:9.3f}  {clean(side.text)}")
@@ -144,9 +142,7 @@ def _text(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
     from workbench.interp.lens import logit_lens
 
     reading = {"protocol": args.protocol, "pll": args.pll}
-    found = attribute_text(
-        opened.model, opened.tokenizer, args.text, neurons=args.neurons, biases=args.biases, **reading
-    )
+    found = attribute_text(opened.model, args.text, neurons=args.neurons, biases=args.biases, **reading)
     count = len(found.ids)
     print(
         f"{clean(opened)}: {found.log_prob:.3f} nats, {found.log_prob / count:.3f} a token; {count} tokens\n"
@@ -189,9 +185,8 @@ def _lenses(opened: Any, args: argparse.Namespace) -> list[Any]:
 
 
 def _tuned(opened: Any, args: argparse.Namespace) -> Any:
-    import time
 
-    from workbench.console import Progress, clean, clock
+    from workbench.console import clean
     from workbench.errors import WorkbenchError
     from workbench.interp.lens import ABOUT, load_tuned_lens, train_tuned_lens
 
@@ -201,20 +196,7 @@ def _tuned(opened: Any, args: argparse.Namespace) -> Any:
             return load_tuned_lens(folder, opened)
         except WorkbenchError as error:
             print(f"\n{error}")
-    line, began = Progress(opened.name, quiet=args.quiet), time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        if line.due():
-            speed = done / max(time.monotonic() - began, 1e-9)
-            left = clock((total - done) / speed)
-            line.update(
-                done / total, f"tuned lens  {done:,} of {total:,} tokens  {speed:,.0f}/s  {left} left"
-            )
-
-    try:
-        made = train_tuned_lens(opened, tokens=args.tokens, sublayers=True, progress=progress)
-    finally:
-        line.close()
+    made = train_tuned_lens(opened, tokens=args.tokens, sublayers=True, progress=not args.quiet)
     try:
         print(f"\ntuned lens saved: {clean(made.save(folder))}")
     except OSError as error:

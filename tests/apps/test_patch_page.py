@@ -68,9 +68,9 @@ def test_switches_stand_in_the_address_and_the_figures_are_the_librarys(page, fe
     from workbench.interp.attribution import attribute_pair
 
     sentences = (pair.sentence_good, pair.sentence_bad)
-    before = attribute_pair(run.model, run.tokenizer, *sentences).difference
+    before = attribute_pair(run.model, *sentences).difference
     with ablated(run.model, "L0H1,L0N5,L1 MLP", "mean", stories(6)):
-        now = attribute_pair(run.model, run.tokenizer, *sentences).difference
+        now = attribute_pair(run.model, *sentences).difference
     shown = figures(test)
     assert shown["Everything on"] == f"{before:+.2f} nats".replace("-", "−")
     assert shown["Now"] == f"{now:+.2f} nats".replace("-", "−")
@@ -94,8 +94,8 @@ def test_one_switch_more_and_everything_on_again(page, few):
     [
         ("L9H0", "blocks are L0 to L1"),
         ("L0N9999", "L0N0 to L0N63"),
-        ("banana", "no head, MLP or neuron is called"),
-        (HOSTILE_TEXT, "no head, MLP or neuron is called"),
+        ("banana", "Unknown head, MLP or neuron"),
+        (HOSTILE_TEXT, "Unknown head, MLP or neuron"),
         (",,,", ""),
         ("L0H" + "9" * 3000, "no head"),
     ],

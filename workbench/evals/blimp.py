@@ -17,7 +17,7 @@ from workbench.errors import DataError, InputError
 from workbench.evals.protocols import PROTOCOLS, Protocol, describe, find_protocol
 from workbench.evals.scoring import opened, score_sentences
 from workbench.io import read_json, write_bytes, write_json, write_text
-from workbench.runs.folder import results_folder
+from workbench.runs.zoo import results_folder
 from workbench.stats import Accuracy, weighted_accuracy
 
 if TYPE_CHECKING:

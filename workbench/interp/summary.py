@@ -28,7 +28,7 @@ from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix
 from workbench.interp.texts import own_stories, story_rows
 from workbench.io import new_folder, read_hashed, read_json, write_json
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
-from workbench.runs.folder import is_shipped, places_of, results_folder
+from workbench.runs.zoo import is_shipped, places_of, results_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -221,7 +221,7 @@ def opening_pair(
     """
 
     def own(good: str, bad: str) -> PairAttribution:
-        return attribute_pair(model, tokenizer, good, bad, protocol=protocol, pll=pll)
+        return attribute_pair(model, good, bad, tokenizer=tokenizer, protocol=protocol, pll=pll)
 
     found = []
     for row in candidates(frame, tokenizer).to_dict("records"):

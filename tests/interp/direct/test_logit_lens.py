@@ -73,7 +73,7 @@ def test_the_curve_ends_in_the_score_of_the_pair(model, tokenizer):
     model = own(model, tokenizer)
     curve = lens_curve(model, *PAIR, sublayers=True)
     assert curve.difference[0, -1] == pytest.approx(
-        attribute_pair(model, tokenizer, *PAIR).difference, abs=EXACT
+        attribute_pair(model, *PAIR, tokenizer=tokenizer).difference, abs=EXACT
     )
     assert curve.good.shape == (1, len(lens_points(model.config, True)))
     model.tokenizer = None

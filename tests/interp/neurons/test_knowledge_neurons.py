@@ -154,7 +154,7 @@ BAD = {
     "steps": (dict(steps=0), "at least 1 step and 1 draw"),
     "draws": (dict(draws=0), "at least 1 step and 1 draw"),
     "others": (dict(others=FACTS), "others=, their prompts, and other_answers="),
-    "layers": (dict(layers=[2]), "block 2 has no neurons"),
+    "layers": (dict(layers=[2]), "Block 2 has no neurons"),
 }
 
 
