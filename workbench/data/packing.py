@@ -21,7 +21,13 @@ import numpy as np
 from workbench.console import OnProgress, progress_bar
 from workbench.data.corpus import Corpus
 from workbench.data.sources import cache_root, disk_errors, locked
-from workbench.data.tokenizer import is_byte_level, plain_encoder, token_bytes, tokenizer_hash
+from workbench.data.tokenizer import (
+    is_byte_level,
+    plain_encoder,
+    token_bytes,
+    tokenizer_hash,
+    vocabulary_size,
+)
 from workbench.errors import ConfigError, DataError
 from workbench.io import new_folder, sha256, write_text
 
@@ -365,8 +371,8 @@ def _build(
     byte_level: bool,
 ) -> dict[str, Any]:
     """Write the files of a packed folder; returns the manifest's other entries."""
-    encoder = plain_encoder(tokenizer)
-    dtype = np.dtype("<u2" if len(tokenizer) <= 65_535 else "<u4")
+    encoder, d_vocab = plain_encoder(tokenizer), vocabulary_size(tokenizer)
+    dtype = np.dtype("<u2" if d_vocab <= 65_535 else "<u4")
     bos, eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)  # type: ignore[arg-type]
     files: dict[str, dict[str, Any]] = {}
     splits: dict[str, dict[str, Any]] = {}
@@ -413,7 +419,7 @@ def _build(
             "blank": corpus.blank,
         },
         "dtype": dtype.str,
-        "vocabulary": {"d_vocab": len(tokenizer), "special_ids": sorted(tokenizer.all_special_ids), **roles},
+        "vocabulary": {"d_vocab": d_vocab, "special_ids": sorted(tokenizer.all_special_ids), **roles},
         "splits": splits,
         "files": files,
     }

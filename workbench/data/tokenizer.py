@@ -280,6 +280,14 @@ def plain_encoder_of(path: Path) -> "Tokenizer":
     return encoder
 
 
+def vocabulary_size(tokenizer: "PreTrainedTokenizerFast") -> int:
+    """Return the number of embedding rows that the tokenizer needs: its largest id + 1.
+
+    It exceeds `len(tokenizer)` where ids are missing, as in vocabularies that were pruned.
+    """
+    return max(tokenizer.get_vocab().values(), default=-1) + 1
+
+
 def token_texts(tokenizer: "PreTrainedTokenizerFast", ids: Sequence[int]) -> list[str]:
     """Return the text of each token of a sequence, as it reads there: joined, they are the decoded text.
 
@@ -356,9 +364,8 @@ def token_bytes(tokenizer: "PreTrainedTokenizerFast") -> np.ndarray:
         int64 `[d_vocab]`, 0 for special tokens.
     """
     specials, added = set(tokenizer.all_special_ids), tokenizer.get_added_vocab()
-    vocabulary = tokenizer.get_vocab()
-    lengths = np.zeros(max(len(tokenizer), max(vocabulary.values()) + 1), dtype=np.int64)
-    for token, index in vocabulary.items():
+    lengths = np.zeros(vocabulary_size(tokenizer), dtype=np.int64)
+    for token, index in tokenizer.get_vocab().items():
         if index not in specials:
             lengths[index] = len(token.encode() if token in added else token)
     return lengths
