@@ -270,7 +270,7 @@ def _check(args: argparse.Namespace) -> int:
 
         save_table(Path(args.out) / "checked.parquet", found.to_frame())
         if len(found.table):
-            save_picture(Path(args.out) / "checked.png", found.plot().figure)
+            save_picture(Path(args.out) / "checked.png", found.plot())
         print(f"\nsaved: {clean(args.out)}")
     return 0
 

@@ -508,7 +508,7 @@ def layout(folder: Path) -> dict[str, dict[str, list[str]]]:
 
 
 def shipped(run) -> pd.DataFrame:
-    saved, metrics = run.blimp(), run.metrics()
+    saved, metrics = run.blimp(), run.metrics
     return pd.DataFrame(
         {
             "step": [run.step],

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import workbench
-from workbench.data.tokenizer import SPECIAL_FILES, SPECIALS, load_tokenizer, tokenizer_hash, vocabulary_size
+from workbench.data.tokenizer import (
+    SPECIAL_FILES,
+    SPECIALS,
+    load_tokenizer,
+    tokenizer_hash,
+    tokenizer_json,
+    vocabulary_size,
+)
 from workbench.errors import DataError, RunError
 from workbench.io import new_folder, write_bytes, write_json
 from workbench.model.config import ModelConfig
@@ -42,8 +49,8 @@ class Converted:
 def import_run(source: Path, run: Path) -> Converted:
     """Create a run from a folder with config.json, model.safetensors and tokenizer.json.
 
-    The only checkpoint is step 0. tokenizer.json is copied unchanged, with the files that name its special
-    tokens. The run is created atomically.
+    The only checkpoint is step 0. tokenizer.json is copied with the files that name its special tokens,
+    changed only where tokenizer_config.json overrides it. The run is created atomically.
 
     Args:
         source: the folder.
@@ -74,7 +81,8 @@ def import_run(source: Path, run: Path) -> Converted:
     }
     try:
         with new_folder(run, keep=_refuse_existing) as made:
-            for name in (folder.TOKENIZER, *SPECIAL_FILES):
+            write_bytes(made / folder.TOKENIZER, tokenizer_json(file).encode())
+            for name in SPECIAL_FILES:
                 if (source / name).is_file():
                     write_bytes(made / name, (source / name).read_bytes())
             write_json(made / folder.DATA_CARD, {"name": source.absolute().name, **origin})
