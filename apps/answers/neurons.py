@@ -149,7 +149,7 @@ def search(opened: Opened, layer: int, tokens: int, tick: Tick = lambda share: N
         layers=[layer],
         tokens=tokens,
         sample=SAMPLE if model.config.mlp_width <= WIDE else SAMPLE // 4,
-        progress=lambda done, whole: tick(min(1.0, done / tokens)),
+        progress=lambda fraction, message: tick(fraction),
     )
 
 
@@ -301,7 +301,7 @@ def measure_labels(
         own_copy(opened),
         stories(stories_read, split="validation"),
         layers=[layer],
-        progress=lambda done, whole: tick(done / whole),
+        progress=lambda fraction, message: tick(fraction),
     )
 
 

@@ -21,16 +21,13 @@ from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import AblationResult, ablation_effect
 from workbench.interp.components import SITES, find_components, layers_with, list_components
+from workbench.interp.head_kinds import HeadKinds, head_kinds
 from workbench.interp.heads import (
     OTHER,
-    HeadKinds,
     HeadScores,
     find_names,
-    head_kinds,
-    head_scores,
     name_ids,
-    punctuation_ids,
-    unigram_counts,
+    story_head_scores,
 )
 from workbench.interp.lens import LensLoss, lens_loss
 from workbench.interp.matrix import ComponentMatrix, component_matrix
@@ -166,7 +163,7 @@ def find_protagonist_neuron(
     Args:
         model: a run or a `HookedTransformer`.
         stories: texts; every other one is held out.
-        names: names of people, as `workbench.interp.heads.token_sets.find_names` finds them.
+        names: names of people, as `workbench.interp.heads.find_names` finds them.
         seed: of the intervals.
         progress: called with the stories read and in all.
 
@@ -350,7 +347,9 @@ def show_neurons(
             one = network if trained else untrained_copy(network)
             own = find_components(network.config, hero) if hero and trained else ()
             layers = sorted({layer, *(part.place[0] for part in own)})
-            found = neuron_examples(one, stories, layers=layers, count=count, random=1, seed=seed)
+            found = neuron_examples(
+                one, stories, layers=layers, count=count, random=1, seed=seed, progress=False
+            )
             total = int(found.mean[layers.index(layer)].argmax())
             chosen = {f"L{layer}N0": "first"}
             chosen |= {f"L{layer}N1": "second"} if width > 1 else {}
@@ -485,7 +484,7 @@ class Study:
         return frame
 
     def plot(self, ax: Any = None) -> Any:
-        """Rise in loss without each component; needs matplotlib. Returns the axes."""
+        """Draw the rise in loss without each component and return the figure."""
         return self.ablation.plot(ax)
 
     def to_dict(self) -> dict[str, Any]:
@@ -754,14 +753,11 @@ def study(
         sample = attempt("sample", lambda: _sample(network, prompt, seed))
         heads = attempt(
             "heads",
-            lambda: head_scores(
-                network, rows, punctuation=punctuation_ids(tokenizer), names=name_ids(tokenizer, people),
-                unigram=unigram_counts(rows, config.d_vocab), seed=seed, tick=at.share,
-            ),
-        )  # fmt: skip
+            lambda: story_head_scores(network, texts, names=people, seed=seed, progress=at.on_progress),
+        )
         kinds = attention = None
         if heads is not None:
-            kinds = attempt("kinds", lambda: head_kinds(network, rows, seed=seed, progress=at.counted))
+            kinds = attempt("kinds", lambda: head_kinds(network, rows, seed=seed, progress=at.on_progress))
             attention = _attention(network, tokenizer, texts, people, int(heads.layers[-1]))
         hero = attempt(
             "protagonist",
@@ -774,7 +770,7 @@ def study(
         labels = attempt(
             "labels",
             lambda: label_neurons(
-                network, texts, layers=_layers_of(neurons), seed=seed, progress=at.counted
+                network, texts, layers=_layers_of(neurons), seed=seed, progress=at.on_progress
             ),
         )  # fmt: skip
         at.begin("ablation")
@@ -842,6 +838,9 @@ class _Stages:
     def counted(self, done: int, total: int) -> None:
         self.share(done / max(1, total))
 
+    def on_progress(self, fraction: float, message: str) -> None:
+        self.share(fraction)
+
 
 def _sample(model: Any, prompt: str, seed: int) -> Sample:
     room = model.config.n_ctx - 1
@@ -888,7 +887,7 @@ def _training(run: Any) -> dict[str, Any]:
         "tokens_seen": state.get("tokens_seen"),
         "minutes": None if state.get("seconds_trained") is None else state["seconds_trained"] / 60,
     }
-    rows = run.metrics()
+    rows = run.metrics
     if "kind" in rows:
         rows = rows[(rows["kind"] == "eval") & (rows["step"] <= run.step)]
         found["curve"] = [
