@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from workbench.data.tokenizer import vocabulary_size
 from workbench.errors import InputError
 from workbench.evals.prefix_tree import Block, PrefixTree, cut, grow
 from workbench.evals.protocols import (
@@ -473,9 +474,10 @@ def score_sentences(
         raise InputError("there are no sentences to score.")
     if tokenizer is None:
         raise InputError("the model has no tokenizer; pass the one it was trained with.")
-    if len(tokenizer) > model.config.d_vocab:
+    size = vocabulary_size(tokenizer)
+    if size > model.config.d_vocab:
         raise InputError(
-            f"the tokenizer does not fit the model: it has {len(tokenizer):,} tokens, the model's "
+            f"the tokenizer does not fit the model: it has {size:,} tokens, the model's "
             f"vocabulary has {model.config.d_vocab:,}; use the tokenizer of the model's own run."
         )
     named = label or (lambda index: f"sentence {index}")
