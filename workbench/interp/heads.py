@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import FactoredMatrix
 
+from workbench.data.tokenizer import token_text
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import opened, ready
 from workbench.interp.components import find_site, layers_with
@@ -883,12 +884,9 @@ def top_pairs(
         where = where[order]
     rows, columns = (kept[part.cpu()].tolist() for part in (where // width, where % width))
 
-    def label(token: int) -> str:
-        return str(token) if tokenizer is None else tokenizer.decode([token])
-
     return TokenPairs(
         np.array(rows), np.array(columns), best.double().cpu().numpy(),
-        tuple(map(label, rows)), tuple(map(label, columns)),
+        *(tuple(token_text(tokenizer, token) for token in side) for side in (rows, columns)),
     )  # fmt: skip
 
 

@@ -267,7 +267,9 @@ class TextInterface(_Model):
     def to_str_tokens(
         self, input: str | list[str] | Int[Tensor, "*batch pos"], prepend_bos: bool | None = None
     ) -> list[str] | list[list[str]]:
-        """Each token as text. Bytes of a character that several tokens share show as `�`."""
+        """Return the text of each token in its context; see `workbench.data.tokenizer.token_texts`."""
+        from workbench.data.tokenizer import token_texts
+
         tokenizer = self._need_tokenizer()
         if isinstance(input, list):
             return [self.to_str_tokens(one, prepend_bos) for one in input]  # type: ignore[misc]
@@ -276,8 +278,7 @@ class TextInterface(_Model):
             ids = ids[0]
         if ids.ndim == 2:
             return [self.to_str_tokens(row) for row in ids]  # type: ignore[misc]
-        flat = ids.reshape(-1).tolist()
-        return [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in flat]
+        return token_texts(tokenizer, ids.reshape(-1).tolist())
 
     def to_single_token(self, text: str) -> int:
         """The id of a text that is one token.
@@ -289,7 +290,9 @@ class TextInterface(_Model):
         known = tokenizer.convert_tokens_to_ids(text) if text in tokenizer.all_special_tokens else None
         ids = [known] if known is not None else _ids(tokenizer, text)
         if len(ids) != 1:
-            parts = [tokenizer.decode([i], clean_up_tokenization_spaces=False) for i in ids]
+            from workbench.data.tokenizer import token_texts
+
+            parts = token_texts(tokenizer, ids)
             raise InputError(f"{text!r} is {len(ids)} tokens, not one: {parts}. Mind the leading space.")
         return ids[0]
 
