@@ -413,7 +413,7 @@ def story_head_scores(
         InputError: as `head_scores`.
     """
     model = as_model(model)
-    tokenizer, config = model._need_tokenizer(), model.config
+    tokenizer, config = model.need_tokenizer(), model.config
     rows = story_rows(tokenizer, stories, config.n_ctx, end=False)
     return head_scores(
         model,
@@ -542,7 +542,7 @@ def _given_rows(
     d_vocab, n_ctx = model.config.d_vocab, model.config.n_ctx
     for index, sequence in enumerate(sequences):
         if isinstance(sequence, str):
-            sequence = story_rows(model._need_tokenizer(), [sequence], end=False)[0]
+            sequence = story_rows(model.need_tokenizer(), [sequence], end=False)[0]
         row = torch.as_tensor(sequence)
         if mask is not None:
             real = mask[index].bool()

@@ -20,8 +20,7 @@ from workbench.data.tokenizer import (
 from workbench.errors import DataError, RunError
 from workbench.io import new_folder, write_bytes, write_json
 from workbench.model.config import ModelConfig
-from workbench.model.hf import FAMILIES, from_folder
-from workbench.model.hf.convert import as_family, read_config
+from workbench.model.hf import FAMILIES, as_family, from_folder, read_config
 from workbench.runs import folder
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import save_checkpoint
