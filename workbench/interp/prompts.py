@@ -61,7 +61,8 @@ def prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Ten
         raise InputError(
             f"pair {worst} has {int(lengths[0][worst])} clean and {int(lengths[1][worst])} corrupted tokens; "
             "patching goes position by position: choose prompts of equal length, or match their tokens: "
-            "alignment=align(model, clean, corrupted), or --align."
+            "alignment=align(model, clean, corrupted).",
+            option="--align",
         )
     return first, second, None if bool(one.all()) else one
 

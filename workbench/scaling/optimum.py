@@ -77,7 +77,9 @@ def fit_envelope(points: ScalingPoints, *, exact: bool = False) -> Envelope:
     """
     points.checked(8, 4, "the envelope of training curves")
     if not points.curves:
-        raise InputError("the envelope needs losses along training, not only the ends of runs (--along).")
+        raise InputError(
+            "the envelope needs losses along training, not only the ends of runs (along=True).", "--along"
+        )
     compute = points.exact if exact else points.c
     if not np.isfinite(compute).all():
         raise InputError("the exact count of FLOPs of some points is not known; use 6ND.")
@@ -488,7 +490,8 @@ def _best(
     if beyond is not None and not extrapolate:
         raise InputError(
             f"the optimum for {budget:.3g} {unit} lies outside the data: {beyond}; train models there, "
-            "choose another budget, or allow it (--extrapolate)."
+            "choose another budget, or pass extrapolate=True.",
+            option="--extrapolate",
         )
     n_draws, d_draws, _ = _lowest_optimum(fit.draws, grid, tokens(grid))
     return Optimum(

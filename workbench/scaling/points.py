@@ -122,7 +122,8 @@ class ScalingPoints:
         if len(self) < least:
             raise InputError(
                 f"{what} needs at least {least} points; {shown(self.source)} gives {len(self)}: "
-                "train more models, or take the evaluations along training (--along)."
+                "train more models, or take the evaluations along training (along=True).",
+                option="--along",
             )
         found = len(self.sizes)
         if found == 1 and sizes > 1:
@@ -424,7 +425,7 @@ def refuse_decayed(points: ScalingPoints, root: str | Path) -> None:
     if any("learning rate falls" in note for note in points.notes):
         raise InputError(
             f"the runs of {root} have a learning rate that falls, so losses on their way cannot be fitted; "
-            "fit their ends (without --along), or train with a constant schedule."
+            "fit their ends (along=False), or train with a constant schedule."
         )
 
 
@@ -555,7 +556,8 @@ def _refuse_mixed(rows: Sequence[dict[str, Any]], root: str | Path, measure: Mea
     if measure == "loss" and len({row["tokenizer"] for row in rows}) > 1:
         raise InputError(
             f"the runs of {root} have different tokenizers, so their losses a token cannot be compared; "
-            "fit bits a byte: --measure bits_per_byte."
+            "fit bits per byte (measure='bits_per_byte').",
+            option="--measure bits_per_byte",
         )
     leaks = sorted({row["run"] for row in rows if row["objective"] == "mlm" and row["loss"] < LEAK})
     if leaks:

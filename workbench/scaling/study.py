@@ -153,7 +153,7 @@ def predict_run(fit: Any, config: ModelConfig, tokens: float | int) -> Predictio
         InputError: tokens that are no positive number.
     """
     if not (math.isfinite(tokens) and tokens > 0):
-        raise InputError(f"--tokens must be a positive number; found {tokens!r}.")
+        raise InputError(f"tokens must be a positive number; found {tokens!r}.")
     points: ScalingPoints = fit.points
     parts = count_parameters(config)
     whole = sum(parts.values())

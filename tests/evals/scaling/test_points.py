@@ -97,7 +97,7 @@ def test_masked_and_causal_runs_are_not_mixed(pair):
 
 def test_tokenizers_are_not_mixed_but_bits_a_byte_are(pair):
     made.make_run(pair / "other", made.config(24), 1e5, tokenizer="another")
-    with pytest.raises(InputError, match=r"different tokenizers.*--measure bits_per_byte"):
+    with pytest.raises(InputError, match=r"different tokenizers.*measure=.bits_per_byte"):
         points_of_runs(pair)
     points = points_of_runs(pair, measure="bits_per_byte")
     assert len(points) == 3
