@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from workbench.data.tokenizer import token_texts
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ def read_positions(
 
 def labels(model: Any, tokens: Int[Tensor, "pair pos"]) -> list[str]:
     """The first row's tokens: text if the model has a tokenizer, ids otherwise."""
-    if model.tokenizer is None:
-        return [str(token) for token in tokens[0].tolist()]
-    return model.to_str_tokens(tokens[0])
+    return token_texts(model.tokenizer, tokens[0].tolist())
 
 
 NOTHING = -1
