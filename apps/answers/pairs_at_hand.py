@@ -4,15 +4,15 @@ from pathlib import Path
 
 import streamlit as st
 
-from workbench.data.pairs import PairSet, fitting, holds, places
+from workbench.data.pairs import PairSet, candidate_folders, has_fingerprint, open_matching
 
 
 def place_of(name: str, source: str, fingerprint: str, data: str | None = None) -> str | None:
     """Where on this machine the set lies, see `workbench.data.pairs.find_pairs`; None if it does not.
     `embedded` for the pairs that come with the package."""
     if source == "embedded":
-        return "embedded" if holds(None, fingerprint) else None
-    for place in dict.fromkeys(map(str, places(name, data))):
+        return "embedded" if has_fingerprint(None, fingerprint) else None
+    for place in dict.fromkeys(map(str, candidate_folders(name, data))):
         if _holds(place, fingerprint, _changed(place)):
             return place
     return None
@@ -33,9 +33,9 @@ def _changed(place: str) -> int:
 
 @st.cache_data(max_entries=64, show_spinner="Looking for the pairs …")
 def _holds(place: str, fingerprint: str, changed: int) -> bool:
-    return holds(place, fingerprint)
+    return has_fingerprint(place, fingerprint)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading the pairs …")
 def _opened(place: str, fingerprint: str) -> PairSet | None:
-    return fitting(None if place == "embedded" else place, fingerprint)
+    return open_matching(None if place == "embedded" else place, fingerprint)

@@ -9,7 +9,7 @@ import streamlit as st
 from apps.answers.catalogue import Opened
 from apps.answers.libraries import libraries
 from apps.answers.pairs_at_hand import pairs_at_hand, place_of
-from workbench.data.pairs import Pair, PairSet, open_pairs, paradigm_of
+from workbench.data.pairs import Pair, PairSet, open_pairs, read_paradigm
 from workbench.errors import WorkbenchError
 from workbench.evals.blimp import BlimpResult, has_sentences, one_paradigm, with_sentences
 from workbench.io import read_json
@@ -227,7 +227,7 @@ def _part(path: str, modified: int, paradigm: str, _source: Source) -> BlimpResu
     saved = _source.saved
     assert saved is not None
     if not saved.sentences and (place := _place(saved, _source.data)) is not None:
-        pairs = paradigm_of(None if place == "embedded" else place, paradigm)
+        pairs = read_paradigm(None if place == "embedded" else place, paradigm)
         return one_paradigm(read_result(saved), paradigm, pairs, tokenizer_file(saved.path.parents[1]))
     whole = _whole(saved, _source.data)
     frame = whole.per_pair[whole.per_pair.paradigm == paradigm].reset_index(drop=True)

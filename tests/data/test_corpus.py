@@ -219,7 +219,10 @@ BAD_FILES = {
         "a\ncaf\xe9 au lait".encode("latin1"),
         "not UTF-8 text: byte 0xe9 at position 5 (line 2); convert it first",
     ),
-    "utf16.txt": ("hello".encode("utf-16"), "not UTF-8 text: byte 0xff at position 0 (line 1)"),
+    "utf16.txt": (
+        "hello".encode("utf-16"),
+        "utf16.txt is UTF-16 text; convert it to UTF-8 first, such as with iconv -f UTF-16 -t UTF-8",
+    ),
     "cut.txt": ("ab é".encode()[:-1], "not UTF-8 text: byte 0xc3 at position 3 (line 1)"),
     "empty.jsonl": (b"", "empty.jsonl holds no stories"),
     "blank.jsonl": (b'{"text": " "}\n{"text": ""}\n', "holds no stories, only 2 blank ones"),

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from workbench.data.pairs import BLIMP, Pair, PairSet, open_pairs, phenomenon_of
+from workbench.data.pairs import BLIMP, Pair, PairSet, describe_pairs, open_pairs, phenomenon_of
 from workbench.errors import DataError
 
 GOOD = {"sentence_good": "The cat sleeps.", "sentence_bad": "The cat sleep."}
@@ -112,7 +112,7 @@ def test_select(blimp):
 
 
 def test_select_refuses_an_empty_choice(blimp):
-    with pytest.raises(DataError, match="no paradigms were chosen"):
+    with pytest.raises(DataError, match="no paradigms were selected"):
         blimp.select([])
 
 
@@ -168,7 +168,7 @@ def test_missing_and_empty_folders(tmp_path):
     assert refusal(tmp_path / "nowhere").startswith(f"No pairs at '{tmp_path / 'nowhere'}': no such folder.")
     assert "Did you mean 'embedded'?" in refusal("embeded")
     assert refusal(tmp_path) == (
-        f"{tmp_path} holds no pairs: neither <paradigm>/*.parquet, as on the hub, nor *.jsonl was found in it."
+        f"{tmp_path} holds no pairs: found neither <paradigm>/*.parquet, as on the hub, nor *.jsonl."
     )
     write_jsonl(tmp_path / "rule.jsonl", "\n\n")
     assert refusal(tmp_path) == f"{tmp_path} holds no pairs: its files are empty."
@@ -183,7 +183,7 @@ def test_missing_and_empty_folders(tmp_path):
         (GOOD | {"sentence_good": " "}, "field 'sentence_good' is ' ', not a sentence."),
         (GOOD | {"sentence_bad": GOOD["sentence_good"]}, "sentence_good and sentence_bad are equal"),
         (GOOD | {"pair_id": "seven"}, "field 'pair_id' is 'seven', not a whole number from 0 up."),
-        ("[1, 2]\n", "a JSON list, where an object with both sentences goes."),
+        ("[1, 2]\n", "a JSON list, not an object with both sentences."),
         ("{'sentence_good': 1}\n", "not JSON (Expecting property name"),
         ("{broken\n", "not JSON"),
     ],
@@ -191,6 +191,53 @@ def test_missing_and_empty_folders(tmp_path):
 def test_a_wrong_line_is_named(tmp_path, row, words):
     file = write_jsonl(tmp_path / "rule.jsonl", GOOD, "\n", row)
     assert refusal(tmp_path).startswith(f"{file}, line 3: {words}")
+
+
+def test_byte_order_marks_and_wide_encodings(tmp_path):
+    text = json.dumps(GOOD)
+    file = tmp_path / "rule.jsonl"
+    file.write_text(text, "utf-8-sig")
+    assert open_pairs(file).pairs[0].sentence_good == GOOD["sentence_good"]
+    for encoding, name in (("utf-16", "UTF-16"), ("utf-16-be", "UTF-16BE"), ("utf-32", "UTF-32")):
+        file.write_bytes(text.encode(encoding))
+        assert (
+            refusal(file) == f"{file} is {name}; convert it to UTF-8, such as with iconv -f {name} -t UTF-8."
+        )
+
+
+def test_pair_numbers_are_unique_over_files(tmp_path):
+    named = GOOD | {"UID": "rule"}
+    write_jsonl(tmp_path / "a.jsonl", named, named, GOOD)
+    write_jsonl(tmp_path / "b.jsonl", named, GOOD)
+    pairs = open_pairs(tmp_path).pairs
+    assert [(one.uid, one.pair_id) for one in pairs] == [
+        ("a", 2),
+        ("b", 1),
+        *(("rule", i) for i in (0, 1, 2)),
+    ]
+    file = write_jsonl(tmp_path / "c.jsonl", named | {"pair_id": 1})
+    assert refusal(tmp_path).startswith(f"{file}, line 1: paradigm 'rule' already has a pair with pair_id 1;")
+
+
+def test_a_single_parquet_file(tmp_path):
+    assert list(open_pairs(write_parquet(tmp_path / "mine.parquet", GOOD)).paradigms) == ["mine"]
+    file = write_parquet(tmp_path / "rule" / "train-00000-of-00001.parquet", GOOD)
+    assert list(open_pairs(file).paradigms) == ["rule"]
+
+
+def test_a_part_of_blimp_is_told_from_blimp(blimp):
+    whole = describe_pairs(blimp)
+    assert (whole.name, whole.n_paradigms, whole.n_pairs, whole.part_of) == ("blimp", 67, 67_000, None)
+    assert whole.sha256 == "9cf2951f4b720dbff7938cf36851f207567b057f51d179402f7576ec5b55c19b"
+    names = [
+        ("wh_island", ["wh_island"], None),
+        ("blimp (2 of 67 paradigms)", ["wh_island", "causative"], None),
+    ]
+    for name, uids, limit in (*names, ("blimp (670 of 67,000 pairs)", None, 10)):
+        part = describe_pairs(blimp.select(uids, limit))
+        assert (part.name, part.part_of) == (name, "blimp")
+        assert part.sha256 != whole.sha256
+    assert describe_pairs(open_pairs()).part_of is None
 
 
 def test_not_utf8(tmp_path):
@@ -213,7 +260,7 @@ def test_a_parquet_without_the_columns(tmp_path):
 
 def test_hub_out_of_reach():
     words = refusal("some-owner/some-pairs")
-    assert words.startswith("'some-owner/some-pairs' is no folder here, and the hub is out of reach (")
+    assert words.startswith("'some-owner/some-pairs' is not a local folder, and the hub cannot be reached (")
     assert "pass a local folder" in words
 
 
@@ -226,7 +273,7 @@ def test_hub_without_that_name(monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
     assert refusal("nyu-mll/blump") == (
-        "'nyu-mll/blump' is neither a folder here nor a data set of the hub; check the name."
+        "'nyu-mll/blump' is neither a local folder nor a data set on the hub; check the name."
     )
 
 

@@ -310,8 +310,23 @@ LONGEST_STORY = 64 * 2**20
 """Characters; a text without a separator for so long is no file of stories."""
 
 
+def wide_encoding(start: bytes) -> str | None:
+    """Return the name of the UTF-16 or UTF-32 encoding that text with these first bytes has, else None."""
+    for mark, name in (
+        (codecs.BOM_UTF32_LE, "UTF-32"),
+        (codecs.BOM_UTF32_BE, "UTF-32"),
+        (codecs.BOM_UTF16_LE, "UTF-16"),
+        (codecs.BOM_UTF16_BE, "UTF-16"),
+    ):
+        if start.startswith(mark):
+            return name
+    # Without a mark: text starts with two ASCII characters, and UTF-8 text has no NUL bytes.
+    zeros = tuple(byte == 0 for byte in start[:4])
+    return {(False, True, False, True): "UTF-16LE", (True, False, True, False): "UTF-16BE"}.get(zeros)
+
+
 def scan(path: Path, *, text: bool) -> str:
-    """SHA-256 of a file's bytes; with `text`, also a check that all of it is UTF-8.
+    """Return the SHA-256 of a file's bytes; with `text`, also check that all of it is UTF-8.
 
     Raises:
         DataError: unreadable; not UTF-8 (with the byte, its position and its line).
@@ -323,6 +338,11 @@ def scan(path: Path, *, text: bool) -> str:
         with open(path, "rb") as stream:
             while chunk := stream.read(2**20):
                 digest.update(chunk)
+                if text and not position and (encoding := wide_encoding(chunk)):
+                    raise DataError(
+                        f"{path} is {encoding} text; convert it to UTF-8 first, such as with "
+                        f"iconv -f {encoding} -t UTF-8."
+                    )
                 if text:
                     pending = len(decoder.getstate()[0])
                     _decode(decoder, chunk, path, position - pending, line)
