@@ -14,6 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.evals.blimp import BlimpResult, has_sentences, one_paradigm, with_sentences
 from workbench.io import read_json
 from workbench.runs.folder import is_shipped, results_folder, tokenizer_file
+from workbench.runs.run import is_whole
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,8 @@ def pairs_name(pairs: str, source: str) -> str:
 def _head(path: str, modified: int) -> dict[str, Any] | None:
     try:
         value = read_json(Path(path))
+        if not isinstance(value, dict) or not is_whole(value):
+            return None
         return {
             "step": value["step"],
             "pairs": str(value["pairs"]),
