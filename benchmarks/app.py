@@ -217,7 +217,8 @@ def random_runs(root: Path) -> tuple[list[str], dict[str, tuple[int, int]]]:
     from workbench.data.tokenizer import tokenizer_hash
     from workbench.model.config import preset
     from workbench.runs.checkpoint import save_checkpoint
-    from workbench.runs.folder import create_run, middle_member
+    from workbench.runs.folder import create_run
+    from workbench.runs.zoo import middle_member
 
     run = wb.load(f"zoo/{middle_member()}")
     words = run.tokenizer
@@ -252,7 +253,7 @@ def run(times: int, many: int, out: Path | None) -> Table:
     """Measure everything; prints the table as it grows."""
     complaints, table = Complaints(), Table()
     import workbench as wb
-    from workbench.runs.folder import middle_member
+    from workbench.runs.zoo import middle_member
 
     middle = wb.load(f"zoo/{middle_member()}").checkpoint.config
     layers, heads = middle.n_layers, middle.n_heads

@@ -22,7 +22,7 @@ def run(shape: str, threads: int, limit: int = 100, peer: bool = True) -> dict[s
 
     from training.memory import keep_freed_pages
     from workbench.interp.ablation import replacement
-    from workbench.interp.components import all_parts
+    from workbench.interp.components import list_components
     from workbench.interp.matrix import component_matrix
 
     keep_freed_pages()
@@ -31,7 +31,7 @@ def run(shape: str, threads: int, limit: int = 100, peer: bool = True) -> dict[s
     for parameter in model.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape)
     pairs = pairs.select(None, limit)
-    parts = all_parts(model.config)
+    parts = list_components(model.config)
     stories = [pair.sentence_good for pair in pairs.pairs[:: max(1, len(pairs) // 100)]]
     began = time.perf_counter()
     found = component_matrix(model, pairs, reference=stories)

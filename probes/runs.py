@@ -57,7 +57,7 @@ def _members(name: str) -> list[str]:
     """The runs that a name stands for: itself, or those of a folder of runs."""
     from pathlib import Path
 
-    from workbench.runs import folder as shipped
+    from workbench.runs import zoo as shipped
     from workbench.runs.checkpoint import checkpoint_steps
     from workbench.runs.folder import run_folders
 

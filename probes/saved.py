@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, DataError, shown
 from workbench.io import FULL_DISK, new_folder, read_hashed, read_json, write_json, write_text
-from workbench.runs.folder import places_of
+from workbench.runs.zoo import places_of
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult, RunProbes

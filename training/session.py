@@ -24,7 +24,7 @@ from workbench.console import Progress
 from workbench.errors import ConfigError, RunError
 from workbench.io import BAD_DISK, disk_reason, locked, read_json, write_json
 from workbench.runs import folder
-from workbench.runs import folder as shipped
+from workbench.runs import zoo as shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
 
@@ -117,7 +117,7 @@ def resume(
         quiet: no progress line.
 
     Raises:
-        WorkbenchError: no such run, no whole checkpoint, other data than before, already finished.
+        WorkbenchError: no such run, no intact checkpoint, other data than before, already finished.
     """
     path, asked = folder.find_run(run)
     shipped.refuse_shipped(path, "trained further")

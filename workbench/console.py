@@ -18,14 +18,11 @@ from typing import Any
 from workbench.errors import ConfigError, WorkbenchError, shown
 from workbench.io import FULL_DISK, write_bytes
 
-# A progress line on the terminal; plain lines where there is no terminal.
-
-
 _BAR = 20
 
 
 def clock(seconds: float | int) -> str:
-    """`4:05`, or `1:02:03`.
+    """Return a duration as `4:05` or `1:02:03`.
 
     >>> clock(245)
     '4:05'
@@ -36,7 +33,7 @@ def clock(seconds: float | int) -> str:
 
 
 def short(number: float | int) -> str:
-    """A number in four or five characters: `812`, `81.2k`, `3.4M`.
+    """Return a number in four or five characters: `812`, `81.2k`, `3.4M`.
 
     >>> short(81234)
     '81.2k'
@@ -48,14 +45,13 @@ def short(number: float | int) -> str:
 
 
 class Progress:
-    """One line that is redrawn at most five times a second, and sentences above it.
+    """A progress line, redrawn at most five times a second, with messages printed above it.
 
     Args:
-        label: what is going on; the run's name.
-        stream: where to; stderr if not set. Without a terminal there, a line is printed every
-            `pause` seconds instead. `stream=None` and `quiet=True` prints nothing but sentences.
-        quiet: no progress, only sentences.
-        pause: seconds between lines without a terminal.
+        label: shown first, such as the run's name.
+        stream: stderr if not set. If it is not a terminal, a line is printed every `pause` seconds.
+        quiet: print messages only.
+        pause: seconds between lines if the stream is not a terminal.
     """
 
     def __init__(self, label: str, stream: Any = None, quiet: bool = False, pause: float = 20.0) -> None:
@@ -68,29 +64,31 @@ class Progress:
         self._drawn = False
 
     def due(self) -> bool:
-        """Whether it is time to call `update`; cheap enough for every step."""
+        """Return True if it is time to call `update`; cheap enough for every step."""
         return not self._quiet and time.monotonic() - self._last >= self._every
 
-    def update(self, share: float, text: str) -> None:
-        """Draw: share of the work done, 0 to 1, and what to say behind the bar."""
+    def update(self, fraction: float, text: str) -> None:
+        """Draw the line: the completed fraction (0 to 1) and the text after the bar."""
         self._last = time.monotonic()
         if self._quiet:
             return
         if not self._live:
-            self._write(f"{self._label}  {share:4.0%}  {text}\n")
+            self._write(f"{self._label}  {fraction:4.0%}  {text}\n")
             return
-        filled = round(share * _BAR)
+        filled = round(fraction * _BAR)
         bar = "━" * filled + "\x1b[2m" + "─" * (_BAR - filled) + "\x1b[0m"
         width = shutil.get_terminal_size().columns
         room = width - len(self._label) - _BAR - 11
         body = (
-            f"{self._label}  {bar}  {share:4.0%}  {text[: max(0, room)]}" if room > 10 else text[: width - 1]
+            f"{self._label}  {bar}  {fraction:4.0%}  {text[: max(0, room)]}"
+            if room > 10
+            else text[: width - 1]
         )
         self._write(f"\r\x1b[2K{body}")
         self._drawn = True
 
     def say(self, sentence: str) -> None:
-        """Print a sentence of its own, above the line."""
+        """Print a message above the line."""
         self._write(f"{self._clear()}{sentence}\n")
         self._last = 0.0 if self._live else self._last
 
@@ -169,22 +167,19 @@ def progress_bar(progress: bool | OnProgress | None, label: str) -> Iterator[OnP
         bar.stop()
 
 
-# Tables, numbers and curves as text, for commands that print them.
-
-
 _LEVELS = "▁▂▃▄▅▆▇█"
 
 
 def clean(text: object) -> str:
-    """Text on one line without control characters, so that no name can drive the terminal."""
+    """Return text on one line without control characters, so that no name can control the terminal."""
     line = " ".join(str(text).split())
     return "".join(character for character in line if unicodedata.category(character)[0] != "C")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
-    """Print columns under their headings; the first `left` columns to the left, numbers to the right.
+    """Print columns under their headings, the first `left` left-aligned and the others right-aligned.
 
-    On a terminal that is too narrow the last columns' text is cut; elsewhere nothing is.
+    Lines are cut at the terminal's width, and nowhere else.
     """
     cells = [[clean(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
@@ -204,12 +199,12 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], left: i
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A number with so many decimals, or a dash where there is none."""
+    """Format a number with `digits` decimals; None as a dash."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:
-    """A curve as one line of blocks, the lowest value lowest; longer series are averaged down."""
+    """Draw a series as one line of block characters; long series are averaged to `width`."""
     if not values:
         return ""
     count = min(width, len(values))
@@ -220,15 +215,12 @@ def sparkline(values: Sequence[float], width: int = 60) -> str:
     return "".join(_LEVELS[min(7, int((mean - low) / span * 8))] for mean in means)
 
 
-# What every command does at its edge: errors as one line, exit codes, plain warnings.
-
-
 def guarded(command: Callable[[], int], quiet: tuple[type[BaseException], ...] = ()) -> int:
-    """Run a command and turn what ends it into an exit code.
+    """Run a command and turn its errors into one line on stderr and an exit code.
 
     Args:
         command: returns its own code.
-        quiet: errors that have been told already: they end it with 2 and no word.
+        quiet: errors already reported; they end the command with 2 and no message.
 
     Returns:
         The command's own code; 2 after a `WorkbenchError` or a full disk (one line on stderr), 128 plus
@@ -297,27 +289,27 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def records(frame: Any) -> list[dict[str, Any]]:
-    """A data frame's rows as plain values for JSON; None where there is no number."""
+    """Return a data frame's rows as plain values for JSON; NaN becomes None."""
     return frame.astype(object).where(frame.notna(), None).to_dict("records")
 
 
 def out_folder(name: str) -> Path:
-    """The folder that --out names, before any work is done for it; nothing is made yet.
+    """Check the folder given by --out before any work is done for it; nothing is created yet.
 
     Raises:
-        ConfigError: a file, or nothing that could become a folder.
+        ConfigError: it is a file, or cannot become a writable folder.
     """
     folder = Path(name)
     try:
-        stands = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        existing = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     except OSError as error:
         raise ConfigError(f"--out {shown(name)} cannot be a folder: {error.strerror}.") from None
-    if not stands.is_dir():
+    if not existing.is_dir():
         raise ConfigError(
-            f"--out {shown(name)}: {shown(str(stands))} is a file, not a folder; choose another name."
+            f"--out {shown(name)}: {shown(str(existing))} is a file, not a folder; choose another name."
         )
-    if not os.access(stands, os.W_OK | os.X_OK):
+    if not os.access(existing, os.W_OK | os.X_OK):
         raise ConfigError(
-            f"--out {shown(name)}: nothing may be written in {shown(str(stands))}; choose another place."
+            f"--out {shown(name)}: no permission to write in {shown(str(existing))}; choose another place."
         )
     return folder

@@ -1,15 +1,15 @@
-"""Errors a user can mend: one line that says what was asked, what was found, what to do."""
+"""Errors that a user can fix. Each message is one line: what was asked, what was found, what to do."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class WorkbenchError(Exception):
-    """Base of every error that is the user's to mend. The command line prints it and exits with 2."""
+    """Base of every error that a user can fix. The command line prints it and exits with 2."""
 
 
 class ConfigError(WorkbenchError):
-    """A field, value or combination of values that no model or run can have."""
+    """An invalid field, value or combination of values."""
 
 
 class DataError(WorkbenchError):
@@ -25,7 +25,7 @@ class InputError(WorkbenchError):
 
 
 def shown(value: object, limit: int = 60) -> str:
-    """A value as it may stand in a message: text without quotes, cut to `limit` letters.
+    """Return a value as shown in a message: text without quotes, cut to `limit` characters.
 
     >>> shown("a" * 100, 5)
     'aa...'
@@ -39,7 +39,7 @@ def shown(value: object, limit: int = 60) -> str:
 
 
 def nearest(word: object, options: Iterable[str]) -> str:
-    """A hint to append to an error: the closest of `options`, else the whole list.
+    """Return a hint to append to an error: the closest of `options`, else the whole list.
 
     >>> nearest("tinny", ["nano", "tiny"])
     "Did you mean 'tiny'?"

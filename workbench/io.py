@@ -1,4 +1,7 @@
-"""One training at a time in a run folder."""
+"""Files that are either complete or absent (temporary name, fsync, rename), and the lock of a run folder.
+
+Nothing is pickled.
+"""
 
 import errno
 import fcntl
@@ -16,49 +19,43 @@ from typing import Any
 
 from workbench.errors import DataError, RunError
 
-# Files that are whole or absent: temporary name, fsync, rename. No pickle.
-
-
 FULL_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a disk, a quota or a limit on the size of files that leaves no room."""
+"""The disk, a quota or a limit on file sizes leaves no room."""
 BAD_DISK = FULL_DISK | {errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV}
-"""Errors that are the disk's, whatever was written."""
+"""The disk fails, whatever is written."""
 
 
 def disk_reason(error: OSError) -> str:
-    """What is wrong with the disk, in words that stand after a colon."""
+    """Return what is wrong with the disk, to follow a colon in a message."""
     return "the disk is full" if error.errno in FULL_DISK else (error.strerror or str(error))
 
 
 def read_plain(path: Path, limit: int | None = None) -> bytes:
-    """The bytes of a regular file; a pipe or a device, which might never end, is refused at once.
+    """Read a regular file; pipes and devices, which might never end, are refused.
 
     Args:
         path: the file; a link is followed.
-        limit: the most bytes that it may have.
+        limit: maximum size in bytes.
 
     Raises:
-        OSError: it cannot be opened, is no regular file, or is larger; as for any other file.
+        OSError: the file cannot be opened, is not a regular file, or is larger than `limit`.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as stream:
         info = os.fstat(stream.fileno())
         if not stat.S_ISREG(info.st_mode):
-            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if limit is not None and info.st_size > limit:
             raise OSError(errno.EFBIG, f"it has {info.st_size:,} bytes, over {limit:,}", str(path))
         return stream.read()
 
 
 def read_hashed(path: Path, digest: object, limit: int | None = None) -> bytes | None:
-    """A file's bytes, if they are those that were written.
+    """Read a file whose SHA-256 is known; return None if it is unreadable or has other contents.
 
     Args:
         path: the file; see `read_plain`.
-        digest: their SHA-256.
-        limit: the most bytes that it may have.
-
-    Returns:
-        None where it cannot be read, or has other contents.
+        digest: the expected hexadecimal SHA-256.
+        limit: maximum size in bytes.
     """
     try:
         data = read_plain(path, limit)
@@ -68,7 +65,7 @@ def read_hashed(path: Path, digest: object, limit: int | None = None) -> bytes |
 
 
 def fsync_folder(folder: Path) -> None:
-    """Flush a folder's entries, so that a rename survives a power cut."""
+    """Flush a folder's entries, so that a rename survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -86,7 +83,7 @@ def fsync_file(path: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write `data` to `path` in one step: a reader sees the old file or the new one, never half."""
+    """Write `data` to `path` atomically: a reader sees the old file or the new one, never a part."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -104,12 +101,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text in one step (see `write_bytes`)."""
+    """Write UTF-8 text atomically (see `write_bytes`)."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON in one step (see `write_bytes`)."""
+    """Write indented JSON atomically (see `write_bytes`)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -129,24 +126,24 @@ def read_json(path: Path) -> Any:
 
 
 def sha256(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @contextmanager
 def new_folder(path: Path, keep: Callable[[Path], bool] | None = None) -> Iterator[Path]:
-    """A folder that appears under its name only when the block ends well.
+    """Create a folder that appears under its name only if the block succeeds.
 
-    The block fills a temporary folder beside it; its files are fsynced and the folder renamed to
-    `path`. A folder that stood there before is moved aside first, so no half-deleted one is ever seen
-    under the name. On an exception, Ctrl-C included, the temporary folder is removed. A kill leaves only
-    a name that starts with a dot and ends in `.tmp`, which readers ignore.
+    The block fills a temporary folder next to it, whose files are fsynced before it is renamed to `path`. An
+    existing folder is moved aside first, so a half-deleted one is never visible. On an exception, Ctrl-C
+    included, the temporary folder is removed. A kill leaves only a name that starts with a dot and ends in
+    `.tmp`, which readers ignore.
 
     Args:
         path: the folder.
-        keep: asked about a folder that stands there at the end; True leaves it there and drops ours. For
-            builders that race to make the same thing: a good one is then never moved from under its readers.
+        keep: called with an existing folder at the end; True keeps it and drops the new one. For processes
+            that race to build the same thing: a good folder is then never moved away from its readers.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -166,7 +163,7 @@ def new_folder(path: Path, keep: Callable[[Path], bool] | None = None) -> Iterat
 
 
 def _put_in_place(temporary: Path, path: Path, keep: Callable[[Path], bool] | None) -> None:
-    """Rename `temporary` to `path`, moving what stands there aside; another process may do the same."""
+    """Rename `temporary` to `path`, moving an existing folder aside; another process may do the same."""
     while True:
         try:
             os.rename(temporary, path)
@@ -202,14 +199,15 @@ LOCK = ".lock"
 def locked(run: Path) -> Iterator[None]:
     """Hold the run folder's lock while the block runs.
 
-    The kernel drops the lock when its process ends, however it ends, so a lock is never stale.
+    The kernel releases the lock when its process ends, however it ends, so a lock is never stale. The file
+    holds the process id for other processes' messages; `filelock` would truncate it whenever one looks.
 
     Raises:
-        RunError: another process holds it; the message gives its process id.
+        RunError: another process holds it; the message names its process id.
     """
     handle = os.open(Path(run) / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
-        if not _taken(handle, attempts=3):
+        if not _acquire(handle, attempts=3):
             owner = os.read(handle, 32).decode(errors="replace").strip()
             raise RunError(
                 f"{run} is being trained by process {owner or 'unknown'}; "
@@ -223,23 +221,23 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def is_locked(run: Path) -> bool:
-    """Whether a process is training into the run folder now."""
+    """Return True if a process is training into the run folder."""
     try:
         handle = os.open(Path(run) / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
-        return not _taken(handle, attempts=1)
+        return not _acquire(handle, attempts=1)
     finally:
         os.close(handle)
 
 
-def _taken(handle: int, attempts: int) -> bool:
+def _acquire(handle: int, attempts: int) -> bool:
     for attempt in range(attempts):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except OSError:
             if attempt + 1 < attempts:
-                time.sleep(0.05)  # `is_locked` holds the lock for an instant
+                time.sleep(0.05)  # `is_locked` holds the lock for a moment
     return False

@@ -1,4 +1,4 @@
-"""Large numbers as people write them: `50M`, `1e15`, `2.5G`."""
+"""Settings: from a mapping (YAML, JSON, `--set a.b=c`) to a validated dataclass, and back."""
 
 import dataclasses
 import math
@@ -11,14 +11,11 @@ from typing import Any, TypeVar
 from workbench.errors import ConfigError, nearest, shown
 from workbench.io import read_plain
 
-# From a mapping (YAML, JSON, `--set a.b=c`) to a validated dataclass, and back.
-
-
 T = TypeVar("T")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Make the dataclass `cls` from `values`, checking every key and type.
+    """Build the dataclass `cls` from `values`, checking every key and type.
 
     Args:
         cls: a dataclass; nested dataclass fields take nested mappings.
@@ -27,7 +24,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
     Raises:
         ConfigError: an unknown key (with the nearest one), a missing key, a value of the wrong
-            type; the message has the field's path, the value and the rule.
+            type; the message names the field, the value and the rule.
     """
     from pydantic import ValidationError
 
@@ -46,7 +43,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 @lru_cache(maxsize=64)
 def _adapter(cls: Any) -> Any:
-    """What checks values of a dataclass; made once, because a sweep builds thousands of settings."""
+    """Return the pydantic validator of a dataclass; cached, because a sweep builds thousands of settings."""
     from pydantic import ConfigDict, TypeAdapter
 
     # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
@@ -66,14 +63,14 @@ def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
 
 
 def to_dict(value: Any) -> dict[str, Any]:
-    """A dataclass as plain nested dictionaries, ready for YAML or JSON."""
+    """Return a dataclass as nested dictionaries, ready for YAML or JSON."""
     return dataclasses.asdict(value)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping with `yaml.SafeLoader`, refusing duplicate keys.
 
-    `4:00:00` is the text that it looks like, and not YAML 1.1's number of base 60.
+    `4:00:00` is read as text, not as YAML 1.1's base-60 number.
 
     Raises:
         ConfigError: missing, a folder, not UTF-8, over 1 MB, not YAML, a duplicate key, or not a mapping.
@@ -92,7 +89,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             if not isinstance(key, str):
                 raise ConfigError(f"{path}: the key {key!r} is not text.")
             if key in seen:
-                raise ConfigError(f"{path}: the key {key!r} stands twice.")
+                raise ConfigError(f"{path}: the key {key!r} occurs twice.")
             seen.add(key)
         return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
@@ -109,15 +106,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise ConfigError(f"{path} is not valid YAML: its mappings are nested too deeply.") from None
-    except ValueError as error:  # a date that is none, a number of thousands of digits
+    except ValueError as error:  # an invalid date, or a number of thousands of digits
         raise ConfigError(f"{path} is not valid YAML: {shown(str(error), 150)}") from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} holds no mapping of fields.")
+        raise ConfigError(f"{path} does not hold a mapping of fields.")
     return values
 
 
 def _loader() -> Any:
-    """SafeLoader without numbers of base 60, which would read a time of 4:00:00 as 14400."""
+    """Return a SafeLoader without base-60 numbers, which would read a time of 4:00:00 as 14400."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -140,7 +137,7 @@ def assign(values: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Apply `a.b=c` assignments (values read as YAML) to nested dictionaries; returns a new one.
 
     Raises:
-        ConfigError: an assignment without `=`, or one that goes through a value that is no mapping.
+        ConfigError: an assignment without `=`, or through a value that is not a mapping.
     """
     import copy
 
@@ -168,11 +165,11 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9, "t": 1e12}
 
 
 def amount(value: Any, where: str) -> float:
-    """A number above 0, or a text such as `50M`, `1e15`, `1_000` or `2.5G`.
+    """Return a positive number given as a number or as text such as `50M`, `1e15`, `1_000` or `2.5G`.
 
     Args:
-        value: what was given.
-        where: the field or option that it was given for, for the message.
+        value: the number or text.
+        where: the field or option, for the message.
 
     Raises:
         ConfigError: anything else.

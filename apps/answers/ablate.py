@@ -18,7 +18,7 @@ from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
 from workbench.interp.ablation import DRAWS, Replacement, ablated, replacement
 from workbench.interp.attribution import first_difference, readings
-from workbench.interp.components import Part, all_parts, find_parts
+from workbench.interp.components import Component, find_components, list_components
 
 HOWS = {
     "zero": "Zero",
@@ -84,16 +84,16 @@ def meaning(how: str, config: Any) -> str:
 
 def switches(config: Any) -> list[str]:
     """Labels of all heads and MLPs, block by block."""
-    return [part.label for part in all_parts(config)]
+    return [part.label for part in list_components(config)]
 
 
 def known(config: Any, labels: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
     """The labels as the model calls them, in order and each once, and a sentence for each that is none."""
-    found: dict[Part, None] = {}
+    found: dict[Component, None] = {}
     wrong = []
     for label in labels:
         try:
-            found |= dict.fromkeys(find_parts(config, label))
+            found |= dict.fromkeys(find_components(config, label))
         except InputError as error:
             wrong.append(str(error))
     kinds = {"head": 0, "mlp": 1, "neuron": 2}
@@ -170,7 +170,7 @@ def replacements(opened: Opened, off: tuple[str, ...], how: str) -> list[Replace
     """
     if how == "zero" or not off:
         return [Replacement("zero", {})]
-    parts = find_parts(opened.model.config, off)
+    parts = find_components(opened.model.config, off)
     groups = {part.layer if part.kind == "neuron" else None for part in parts}
     found = [_replacements(opened, opened.key, layer, how) for layer in groups]
     merged = [
@@ -185,9 +185,9 @@ def _replacements(_opened: Opened, key: str, layer: int | None, how: str) -> lis
     """Of all heads and MLPs, or of one layer's neurons."""
     config = _opened.model.config
     if layer is None:
-        named = all_parts(config)
+        named = list_components(config)
     else:
-        named = tuple(Part(layer, "neuron", unit) for unit in range(config.mlp_width))
+        named = tuple(Component(layer, "neuron", unit) for unit in range(config.mlp_width))
     text = stories(story_count(config), split="train")
     seeds = range(DRAWS) if how == "resample" else (0,)
     with _opened.lock, ready(_opened.model) as network:

@@ -17,9 +17,10 @@ import streamlit as st
 from apps.answers.libraries import libraries
 from workbench.errors import RunError, nearest
 from workbench.runs.checkpoint import MANIFEST, checkpoint_folder, checkpoint_steps
-from workbench.runs.folder import DamagedCheckpoint, family_folder, good_checkpoint, run_folders, runs_root
-from workbench.runs.folder import shown_name as shipped_name
+from workbench.runs.folder import DamagedCheckpoint, good_checkpoint, run_folders, runs_root
 from workbench.runs.run import Run, RunSummary, summarise
+from workbench.runs.zoo import family_folder
+from workbench.runs.zoo import shown_name as shipped_name
 
 if TYPE_CHECKING:
     from workbench.model.transformer import HookedTransformer

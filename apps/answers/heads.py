@@ -12,7 +12,7 @@ from apps.answers.background import Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Reading, Subject
 from apps.answers.wanted import Wanted
-from workbench.interp.components import Part, all_parts, find_parts
+from workbench.interp.components import Component, find_components, list_components
 from workbench.interp.heads import HeadScores
 
 if TYPE_CHECKING:
@@ -105,12 +105,12 @@ OF_PHENOMENON = {"phenomenon": "direct", "phenomenon_off": "ablate"}
 
 def head_labels(config: Any) -> list[str]:
     """All heads of a model, layer by layer; none where it has no attention."""
-    return [part.label for part in all_parts(config, mlps=False)]
+    return [part.label for part in list_components(config, mlps=False)]
 
 
-def part_of(config: Any, label: str) -> Part:
+def part_of(config: Any, label: str) -> Component:
     """The head of that name."""
-    return find_parts(config, label)[0]
+    return find_components(config, label)[0]
 
 
 def known_scores(opened: Opened, stories: int = STORIES[0]) -> "pd.DataFrame | None":
@@ -256,7 +256,7 @@ def cancel_composition(opened: Opened) -> None:
     works().cancel(("composition", opened.key))
 
 
-def partners(frame: "pd.DataFrame", part: Part, count: int = 4) -> dict[str, "pd.DataFrame"]:
+def partners(frame: "pd.DataFrame", part: Component, count: int = 4) -> dict[str, "pd.DataFrame"]:
     """`reads` and `is read by`: the strongest compositions of a head above what 97.5 % of random heads have:
     head, kind, value, random, random_high."""
     found = {}
@@ -326,7 +326,8 @@ def attention_frame(opened: Opened, readings: tuple[Reading, ...], label: str) -
     part = part_of(opened.model.config, label)
     frames = []
     for reading in readings:
-        pattern = explain.attention(opened, reading.ids, part.layer)[part.unit]
+        layer, head = part.place
+        pattern = explain.attention(opened, reading.ids, layer)[head]
         names = [opened.tokenizer.decode([token]) for token in reading.ids]
         query, key = (index.ravel() for index in np.indices(pattern.shape))
         frames.append(

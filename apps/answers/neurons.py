@@ -11,7 +11,7 @@ from apps.answers.background import Tick, Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.heads import own_copy, pair_subject
 from apps.answers.wanted import Wanted
-from workbench.interp.components import Part, find_parts
+from workbench.interp.components import Component, find_components
 from workbench.interp.neurons.card import NeuronTokens
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ def mlp_layers(config: Any) -> list[int]:
     return [layer for layer, kind in enumerate(config.blocks) if "m" in kind]
 
 
-def part_of(config: Any, label: str) -> Part | None:
+def part_of(config: Any, label: str) -> Component | None:
     """The neuron of that name; None if the model has none."""
     from workbench.errors import InputError
 
     try:
-        found = find_parts(config, label)
+        found = find_components(config, label)
     except InputError:
         return None
     return found[0] if len(found) == 1 and found[0].kind == "neuron" else None
@@ -103,9 +103,9 @@ def promoted(opened: Opened, label: str) -> NeuronTokens:
 def _promoted(_opened: Opened, key: str, label: str) -> NeuronTokens:
     from workbench.interp.neurons.card import promoted_tokens
 
-    part = find_parts(_opened.model.config, label)[0]
+    part = find_components(_opened.model.config, label)[0]
     with _opened.lock:
-        return promoted_tokens(_opened.model, part.layer, part.unit, min(NAMED, _opened.model.config.d_vocab))
+        return promoted_tokens(_opened.model, *part.place, min(NAMED, _opened.model.config.d_vocab))
 
 
 def begin_examples(opened: Opened, layer: int, tokens: int) -> Work:
@@ -157,8 +157,8 @@ def search(opened: Opened, layer: int, tokens: int, tick: Tick = lambda share: N
 
 def passages(opened: Opened, label: str, tokens: int) -> "tuple[Passage, ...]":
     """The neuron's examples as text: `top`, `random` and of each quantile; the search must be done."""
-    part = find_parts(opened.model.config, label)[0]
-    found = known_examples(opened, part.layer, tokens)
+    part = find_components(opened.model.config, label)[0]
+    found = known_examples(opened, part.place[0], tokens)
     assert found is not None
     return _passages(opened, opened.key, label, tokens, found)
 
@@ -169,7 +169,7 @@ def _passages(
 ) -> "tuple[Passage, ...]":
     from workbench.interp.neurons.card import neuron_passages
 
-    part = find_parts(_opened.model.config, label)[0]
+    part = find_components(_opened.model.config, label)[0]
     with _opened.lock:
         return neuron_passages(_opened.model, _found, part)
 
@@ -228,7 +228,7 @@ def _along(_opened: Opened, key: str, ids: tuple[int, ...], label: str) -> np.nd
     from workbench.interp.neurons.card import activations_along
     from workbench.interp.neurons.examples import Row
 
-    part = find_parts(_opened.model.config, label)[0]
+    part = find_components(_opened.model.config, label)[0]
     with _opened.lock, ready(_opened.model) as network:
         return activations_along(network, Row(np.array(ids), None), part)
 

@@ -71,17 +71,11 @@ def first_look(opened: Opened, source: Source, uid: str, pair_id: int) -> FirstL
         "logit difference" if row["same_context"] else "log-probability difference",
         np.array([one["at_place"] for one in records]), float(row["uniform_at_place"]), 0.0, place,
     )  # fmt: skip
-    components = tuple(
-        Component(one["component"], one["kind"], _whole(one["layer"]), _whole(one["head"])) for one in records
-    )
+    components = tuple(Component.parse(one["component"]) for one in records)
     first, second = MINIMAL
     subject = Subject("saved", components, (here,), (), f"the {first} one", f"the {second} one")
     columns = side_by_side(good, bad, place) if good and bad else []
     return FirstLook(float(row["difference"]), columns, subject)
-
-
-def _whole(number: float) -> int | None:
-    return None if number != number else int(number)
 
 
 def _scored(tokens: "pd.DataFrame | None", pairs: str, side: str) -> list[Scored]:

@@ -10,7 +10,7 @@ from apps.answers import catalogue
 from apps.answers.catalogue import Opened
 from probes.saved import CARD, FOLDER
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
-from workbench.runs.folder import places_of
+from workbench.runs.zoo import places_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,8 +13,9 @@ from workbench.data.pairs import Pair, PairSet, open_pairs, read_paradigm
 from workbench.errors import WorkbenchError
 from workbench.evals.blimp import BlimpResult, has_sentences, one_paradigm, with_sentences
 from workbench.io import read_json
-from workbench.runs.folder import is_shipped, results_folder, tokenizer_file
+from workbench.runs.folder import tokenizer_file
 from workbench.runs.run import is_whole
+from workbench.runs.zoo import is_shipped, results_folder
 
 if TYPE_CHECKING:
     import pandas as pd

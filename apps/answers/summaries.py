@@ -6,7 +6,7 @@ import streamlit as st
 
 from apps.answers.catalogue import Opened
 from workbench.interp.summary import CARD, read_table, summary_folder
-from workbench.runs.folder import places_of
+from workbench.runs.zoo import places_of
 
 if TYPE_CHECKING:
     import pandas as pd

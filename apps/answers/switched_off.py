@@ -12,7 +12,7 @@ from apps.answers.explain import Subject, View
 from workbench.evals.scoring import ready
 from workbench.interp.ablation import Replacement, ablated, replacement
 from workbench.interp.attribution import TextAttribution
-from workbench.interp.components import all_parts
+from workbench.interp.components import list_components
 from workbench.interp.texts import STORIES
 
 HOWS = ("mean", "zero")
@@ -83,7 +83,7 @@ def _means(_opened: Opened, key: str) -> Replacement:
 
     text = list(stories(STORIES, split="train"))
     with _opened.lock:
-        return replacement(_opened.model, all_parts(_opened.model.config), "mean", text)
+        return replacement(_opened.model, list_components(_opened.model.config), "mean", text)
 
 
 @st.cache_resource(max_entries=1024, show_spinner=False)

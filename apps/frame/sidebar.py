@@ -12,7 +12,8 @@ from apps.answers.wanted import Wanted
 from apps.frame import address
 from apps.look import markup
 from workbench.errors import InputError, RunError
-from workbench.runs.folder import in_words, is_shipped, middle_member
+from workbench.runs.card import in_words
+from workbench.runs.zoo import is_shipped, middle_member
 
 SUBJECTS = {"pair": "Pair", "sentences": "Sentences", "text": "Text"}
 GOOD, BAD = "The cats near the tree like the ball.", "The cats near the tree likes the ball."

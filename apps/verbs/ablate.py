@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
     from workbench.console import Progress, clean, out_folder
     from workbench.interp.ablation import ablation_effect
-    from workbench.interp.components import all_parts
+    from workbench.interp.components import list_components
     from workbench.interp.importance import head_importance, prune_heads
     from workbench.interp.texts import text_batches
     from workbench.runs.run import load
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         found = ablation_effect(
             opened,
-            args.components or all_parts(opened.model.config),
+            args.components or list_components(opened.model.config),
             each=args.each or not args.components,
             how=args.how,
             text=text,

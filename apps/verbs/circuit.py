@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     from workbench.console import clean, out_folder
     from workbench.data.pairs import open_pairs
     from workbench.errors import ConfigError, InputError
-    from workbench.interp.components import find_parts
+    from workbench.interp.components import find_components
     from workbench.interp.matrix import component_matrix
     from workbench.runs.run import load
 
@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     opened = load(args.run)
     paradigms, methods = _words(args.paradigm), _words(args.method)
     if args.pair_list is not None:
-        find_parts(opened.checkpoint.config, args.pair_list)
+        find_components(opened.checkpoint.config, args.pair_list)
     steps, others = _steps(args.checkpoints, opened), _others(args.family, opened)
     pairs = open_pairs(args.data)
     options = {"paradigms": paradigms, "limit": args.limit, "methods": methods, "how": args.how}
@@ -94,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     shown = "ablate" if "ablate" in found.methods else found.methods[0]
     tables.matrix(found, args.top)
     if args.pair_list is not None:
-        tables.pair_list(found, find_parts(opened.model.config, args.pair_list)[0].label, shown, args.top)
+        tables.pair_list(
+            found, find_components(opened.model.config, args.pair_list)[0].label, shown, args.top
+        )
     if args.failing:
         tables.failing(found, shown, args.top)
     if folder is not None:

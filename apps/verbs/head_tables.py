@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.console import number, print_table
 
 if TYPE_CHECKING:
-    from workbench.interp.components import Part
+    from workbench.interp.components import Component
     from workbench.interp.heads import Composition, HeadScores
 
 SEEN = 5
@@ -68,7 +68,7 @@ def print_composition(found: "Composition", count: int = 12) -> None:
     print(f"\n{above} of {len(frame)} are above what 97.5 % of random heads have.")
 
 
-def print_card(found: "HeadScores", part: "Part", pairs: Any, mixed: "Composition") -> None:
+def print_card(found: "HeadScores", part: "Component", pairs: Any, mixed: "Composition") -> None:
     """All that is known of one head."""
     at, head = list(found.layers).index(part.layer), part.unit
     print(f"{part.label}: {found.classes[at, head]}\n")

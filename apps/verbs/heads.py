@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from apps.verbs.head_tables import circuit_frame, print_card, print_circuits, print_composition
     from workbench.console import Progress, clean, out_folder
     from workbench.errors import ConfigError, InputError
-    from workbench.interp.components import find_parts
+    from workbench.interp.components import find_components
     from workbench.interp.heads import (
         composition,
         find_names,
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         out_folder(args.out)
     opened = load(args.run)
     config, tokenizer = opened.checkpoint.config, opened.tokenizer
-    chosen = () if args.head is None else find_parts(config, args.head)
+    chosen = () if args.head is None else find_components(config, args.head)
     if args.head is not None and (len(chosen) != 1 or chosen[0].kind != "head"):
         raise InputError(f"--head wants one head, such as L1H2; found {clean(args.head)}.")
     part = chosen[0] if chosen else None

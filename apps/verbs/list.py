@@ -26,8 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table; returns the exit code."""
     from workbench.console import clean, number, print_table, short
-    from workbench.runs.folder import family_folder, runs_root
+    from workbench.runs.folder import runs_root
     from workbench.runs.run import list_runs
+    from workbench.runs.zoo import family_folder
 
     if runs_root(args.root) == family_folder():
         return _family(args.sort)
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 def _family(sort: str) -> int:
     """Print the family that ships; returns the exit code."""
     from workbench.console import number, print_table, short
-    from workbench.runs.folder import family_folder
+    from workbench.runs.zoo import family_folder
     from workbench.zoo.table import check_manifest, family_bytes, family_facts, zoo_table
 
     facts, table = family_facts(), zoo_table()

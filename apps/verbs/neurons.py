@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, print tables or a card, write the files; returns the exit code."""
     from workbench.console import out_folder
     from workbench.errors import ConfigError
-    from workbench.interp.components import find_parts
+    from workbench.interp.components import find_components
     from workbench.runs.run import load
 
     for name, least in (("tokens", 1), ("stories", 2), ("top", 1)):
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         out_folder(args.out)
     opened = load(args.run)
     if args.neuron is not None:
-        find_parts(opened.model.config, args.neuron)  # refused before anything long
+        find_components(opened.model.config, args.neuron)  # refused before anything long
     searched, held_out = _stories(opened, args)
     with _Line(opened.name, args.quiet) as line:
         found = (_survey if args.neuron is None else _card)(opened, searched, held_out, args, line)
@@ -173,11 +173,11 @@ def _survey(opened: Any, searched: Any, held_out: list[str], args: argparse.Name
 
 
 def _card(opened: Any, searched: Any, held_out: list[str], args: argparse.Namespace, line: _Line) -> Any:
-    from workbench.interp.components import find_parts
+    from workbench.interp.components import find_components
     from workbench.interp.neurons.card import neuron_card
     from workbench.interp.neurons.labels import label_neurons
 
-    layer = find_parts(opened.model.config, args.neuron)[0].layer
+    layer = find_components(opened.model.config, args.neuron)[0].layer
     examples = _examples(opened, searched, args, line, layers=[layer], count=args.top)
     labels: Any = False
     if not args.no_labels:

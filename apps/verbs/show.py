@@ -26,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
     """Print the run; returns the exit code."""
     from workbench.console import clean
     from workbench.runs import folder
-    from workbench.runs.card import card_text
+    from workbench.runs.card import card_text, figures, peculiarities
     from workbench.runs.checkpoint import checkpoint_steps
-    from workbench.runs.folder import figures, is_shipped, peculiarities, shown_name
     from workbench.runs.run import load
+    from workbench.runs.zoo import is_shipped, shown_name
 
     path, _ = folder.find_run(args.run)
     if args.card:

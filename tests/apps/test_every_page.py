@@ -42,7 +42,7 @@ def test_a_damaged_run(page, runs, key):
     test = page(runs, page=key, run="damaged")
     check(test)
     assert len(test.error) == 1
-    assert "damaged has no whole checkpoint" in said(test.main, "error")
+    assert "damaged has no intact checkpoint" in said(test.main, "error")
     test.selectbox(key="run").set_value("plain").run()
     check(test)
     assert not test.error
@@ -51,7 +51,7 @@ def test_a_damaged_run(page, runs, key):
 def test_a_damaged_model_beside(page, runs, key):
     test = page(runs, page=key, beside="damaged")
     check(test)
-    assert "damaged has no whole checkpoint" in said(test.main, "error")
+    assert "damaged has no intact checkpoint" in said(test.main, "error")
     if key == "explain":
         assert 'class="wb-verdict"' in said(test.main), "the page of model A stays"
 

@@ -13,8 +13,8 @@ from streamlit.testing.v1 import AppTest
 
 from apps.answers import catalogue, pairs_at_hand
 from training.zoo.make import make_family
-from workbench.runs.folder import PLACE
-from workbench.runs.folder import family_folder as installed
+from workbench.runs.zoo import PLACE
+from workbench.runs.zoo import family_folder as installed
 
 PAGE = Path(__file__).resolve().parents[2] / "apps" / "explorer.py"
 
@@ -139,7 +139,7 @@ def test_a_damaged_member_is_told_in_one_line(page, family, tmp_path):
         file.write_bytes(file.read_bytes()[:-3])
     test = page(place=tmp_path / "broken", run="zoo/mid")
     assert len(test.error) == 1
-    assert "no whole checkpoint" in test.error[0].value
+    assert "no intact checkpoint" in test.error[0].value
     for kind in ("json", "parquet"):
         for file in (tmp_path / "broken" / "hidden" / "blimp").glob(f"*blimp.{kind}"):
             file.write_text("{")

@@ -18,7 +18,7 @@ import sys
 from apps.answers import catalogue, opening, sources
 from apps.pages.explain import first
 from apps.entry import page
-from workbench.runs.folder import family_folder
+from workbench.runs.zoo import family_folder
 opened = catalogue.open_checkpoint(family_folder() / sys.argv[1], None)
 known = sources.sources(sources.saved_results(opened.run.path), opened.run.step)
 embedded = next(source for source in known if source.key == "embedded")

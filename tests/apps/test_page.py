@@ -87,13 +87,13 @@ def test_a_hostile_address_opens_nothing_else(page, runs, query, monkeypatch):
     if not (runs / "linked").exists():
         page_runs.outside(runs)
     opened = []
-    original = wb.runs.checkpoint._regular
+    original = wb.runs.checkpoint._read_regular
 
     def watched(file, limit):
         opened.append(file)
         return original(file, limit)
 
-    monkeypatch.setattr("workbench.runs.checkpoint._regular", watched)
+    monkeypatch.setattr("workbench.runs.checkpoint._read_regular", watched)
     test = page(runs, **query)
     assert "linked" not in test.selectbox(key="run").options
     assert all(file.resolve().is_relative_to(runs.resolve()) for file in opened)
@@ -124,7 +124,7 @@ def test_an_unscored_checkpoint_of_a_scored_run_is_scored_now(page, runs):
 def test_a_damaged_run_is_told_in_one_line_and_others_stay_open(page, runs):
     test = page(runs, run="damaged")
     assert len(test.error) == 1
-    assert "damaged has no whole checkpoint" in test.error[0].value.replace("\\", "")
+    assert "damaged has no intact checkpoint" in test.error[0].value.replace("\\", "")
     test.selectbox(key="run").set_value("plain").run()
     assert not test.exception
     assert "prefers" in text_of(test)

@@ -9,7 +9,7 @@ from hf_folders import make_folder
 import workbench as wb
 from apps.answers import explain
 from apps.charts.component_map import component_map
-from workbench.interp.attribution import components
+from workbench.interp.components import list_components
 from workbench.runs.foreign import import_run
 
 OURS = {
@@ -56,11 +56,11 @@ def test_every_run_opens(page, every, name, look):
     config = wb.load(every / name).model.config
     assert any(f"{config.n_params:,} parameters" in text for text in captions)
     attends = any("a" in kind for kind in config.blocks)
-    parts = explain.part_labels(components(config))
+    parts = explain.part_labels(list_components(config, embeddings=True, biases=True))
     assert test.selectbox(key="head").options == parts
     assert any("This model has no attention" in text for text in said(test, "markdown")) == (not attends)
     if attends:
-        heads = explain.head_labels(components(config))
+        heads = explain.head_labels(list_components(config, embeddings=True, biases=True))
         test.selectbox(key="head").set_value(heads[-1]).run()
         assert not test.exception
         assert any(heads[-1] in text for text in said(test, "markdown"))
@@ -89,7 +89,7 @@ def test_the_map_leaves_missing_parts_empty(layout):
     rows = [
         {"layer": f"L{part.layer}", "column": "MLP" if part.head is None else f"H{part.head}",
          "component": part.label, "what": "w", "nats": 0.5}
-        for part in components(config) if part.layer is not None
+        for part in list_components(config, embeddings=True, biases=True) if part.layer is not None
     ]  # fmt: skip
     spec = component_map(rows).to_dict()
     cells = next(data for data in spec["datasets"].values() if "component" in data[0])

@@ -297,7 +297,7 @@ def test_eight_sessions_see_nobody_elses_ablation(opened, pairs):
 
 
 def test_a_failing_ablation_leaves_no_hook(opened):
-    with pytest.raises(InputError, match="no head, MLP or neuron"):
+    with pytest.raises(InputError, match="Unknown head, MLP or neuron"):
         ablate.say(opened, GOOD, BAD, "native", "original", ("L0Q1",), "zero")
     with pytest.raises(InputError, match="context"):
         ablate.say(opened, "cat " * 300, BAD, "native", "original", ("L0H1",), "zero")

@@ -94,8 +94,8 @@ def test_one_switch_more_and_everything_on_again(page, few):
     [
         ("L9H0", "blocks are L0 to L1"),
         ("L0N9999", "L0N0 to L0N63"),
-        ("banana", "no head, MLP or neuron is called"),
-        (HOSTILE_TEXT, "no head, MLP or neuron is called"),
+        ("banana", "Unknown head, MLP or neuron"),
+        (HOSTILE_TEXT, "Unknown head, MLP or neuron"),
         (",,,", ""),
         ("L0H" + "9" * 3000, "no head"),
     ],

@@ -67,5 +67,5 @@ def test_some_parts_together_in_a_masked_model(call, runs, small_text):
 
 
 def test_unknown_parts_are_refused(call, runs, small_text):
-    with pytest.raises(InputError, match="L0H7 is not there; block 0 has L0H0 to L0H1"):
+    with pytest.raises(InputError, match="L0H7 is out of range; block 0 has L0H0 to L0H1"):
         call(runs / "one", "L0H7", "--data", small_text)

@@ -105,7 +105,7 @@ def test_masked_models_have_no_patching(call, runs, few_pairs, unchecked):
 
 def test_mistakes_are_one_line(call, runs, few_pairs, tmp_path):
     one = runs / "one"
-    with pytest.raises(InputError, match="L0H7 is not there; block 0 has L0H0 to L0H1"):
+    with pytest.raises(InputError, match="L0H7 is out of range; block 0 has L0H0 to L0H1"):
         call(one, "--data", few_pairs, "--pair-list", "L0H7")
     with pytest.raises(ConfigError, match="--smallest looks for the set of each paradigm"):
         call(one, "--smallest")

@@ -126,7 +126,7 @@ def test_train_resume_list_show_generate(workbench, tmp_path, monkeypatch):
     assert "step 6  validation loss" in said.err
     again = workbench("train", *SMALL, "--steps", "6", "--name", "a")
     assert (again.code, again.out) == (2, "")
-    assert "the run runs/a exists already; go on with it by `workbench resume runs/a`" in again.err
+    assert "the run runs/a already exists; continue it with `workbench resume runs/a`" in again.err
     assert workbench("resume", "runs/a").code == 2
     said = workbench("resume", "runs/a", "--steps", "2", "--quiet")
     assert (said.code, said.out) == (0, "Finished at step 8: runs/a. Look at it: workbench show runs/a\n")

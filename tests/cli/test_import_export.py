@@ -212,7 +212,7 @@ def test_export_writes_over_nothing(workbench, runs, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     said = workbench("export", runs / "one", tmp_path / "full")
-    assert said.err == f"Error: {tmp_path / 'full'} exists; name a folder that does not.\n"
+    assert said.err == f"Error: {tmp_path / 'full'} exists; choose a new folder.\n"
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
     (tmp_path / "empty").mkdir()
     assert workbench("export", runs / "one", tmp_path / "empty").code == 0
@@ -239,7 +239,7 @@ def fails(workbench, folder: Path, run: Path, *words: str) -> None:
 
 
 def test_import_writes_over_nothing(workbench, gpt2, runs, tmp_path):
-    fails(workbench, gpt2, runs / "one", "the run", "exists already")
+    fails(workbench, gpt2, runs / "one", "the run", "already exists")
     (tmp_path / "file").write_text("x")
     fails(workbench, gpt2, tmp_path / "file", "exists and is not a run")
 
@@ -302,7 +302,7 @@ def test_a_full_disk_leaves_nothing(workbench, gpt2, tmp_path, monkeypatch):
         workbench,
         gpt2,
         tmp_path / "run",
-        f"the run {tmp_path / 'run'} cannot be made: No space left on device",
+        f"the run {tmp_path / 'run'} cannot be created: No space left on device",
     )
     monkeypatch.setattr(checkpoint, "new_folder", real)
     monkeypatch.setattr(foreign, "write_json", full)
@@ -320,7 +320,7 @@ def test_a_run_made_in_the_meantime_is_kept(gpt2, tmp_path, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(foreign, "save_checkpoint", slow)
-    with pytest.raises(RunError, match="run was made by somebody else in the meantime"):
+    with pytest.raises(RunError, match="run was created by another process in the meantime"):
         foreign.import_run(gpt2, tmp_path / "run")
     assert wb.load(tmp_path / "run").step == 3
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
@@ -395,4 +395,4 @@ def test_a_missing_mask_token_is_told(workbench, tmp_path):
     (made / "tokenizer_config.json").unlink()
     said = workbench("import", made, tmp_path / "run")
     assert said.code == 0, said.err
-    assert "Note: its tokenizer names no MASK token." in said.out
+    assert "Note: its tokenizer has no MASK token." in said.out

@@ -90,11 +90,11 @@ def test_stories_of_ones_own(neurons, root, tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("plain", "--neuron", "L0N99"), "L0N99 is not there; block 0 has L0N0 to L0N19"),
+        (("plain", "--neuron", "L0N99"), "L0N99 is out of range; block 0 has L0N0 to L0N19"),
         (("plain", "--neuron", "L0H1"), "a card is of one neuron"),
         (("plain", "--layer", "6"), "block 6 has no neurons; those with some: 0, 1"),
         (("plain", "--top", "0"), "--top must be 1 or more; found 0"),
-        (("none",), "this model has no neuron: its layout is aa"),
+        (("none",), "This model has no neuron: its layout is aa"),
         (("nothing",), "nothing"),
     ],
 )

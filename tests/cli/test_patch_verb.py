@@ -127,13 +127,13 @@ def test_hostile_prompts_go_through(run, workbench, tmp_path, text):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ([*PROMPTS, "--site", "zz"], "no activation is called 'zz'"),
+        ([*PROMPTS, "--site", "zz"], "Unknown activation 'zz'"),
         ([*PROMPTS[:3], "The boy was on the mat", *PROMPTS[4:]], "choose prompts of equal length"),
         ([*PROMPTS[:5], " no such token", *PROMPTS[6:]], "tokens, not one"),
         ([*PROMPTS, "--top", "0"], "--top must be at least 1"),
         ([*PROMPTS, "--gradient", "--values", "zero"], "--gradient goes with --values other"),
         ([*PROMPTS, "--check", "--values", "mean"], "--check goes with --values other"),
-        ([*PROMPTS, "--path", "L9H0.q"], "the model's blocks are L0 to L1"),
+        ([*PROMPTS, "--path", "L9H0.q"], "the model has blocks L0 to L1"),
         ([*PROMPTS, "--path", "logits", "--edges"], "--path is exact and --edges an estimate"),
         ([*PROMPTS, "--path", "logits", "--site", "z"], "--site, --whole and --values are of activations"),
         ([*PROMPTS, "--path", "logits", "--gradient"], "the estimate of paths is --edges"),

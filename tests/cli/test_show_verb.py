@@ -27,8 +27,7 @@ def test_what_sets_it_apart(workbench, root):
     )
     assert "alibi positions" in mixed
     assert (
-        "blocks a, am, (am), m (a attention, m MLP, (am) side by side); layers share their MLP weights"
-        in mixed
+        "blocks a, am, (am), m (a attention, m MLP, (am) parallel); layers share their MLP weights" in mixed
     )
     assert "blocks" not in plain
     assert "8,000 tokens in 8 s, limit none, float32" in plain
@@ -44,7 +43,7 @@ def test_a_limit_in_minutes_has_a_unit_that_suits_it(workbench, root, tmp_path):
 def test_an_imported_run_says_so(workbench, root):
     said = workbench("show", root / "bert").out
     assert f"elsewhere; imported from {root / 'bert-folder'}" in said
-    assert "norms behind sums (post)" in said
+    assert "post-norm" in said
     card = workbench("show", root / "bert", "--card").out
     assert "masked-model head before the unembedding" in card
     assert "| time of training |" not in card

@@ -6,8 +6,7 @@ import pytest
 from small_models import CHANGES, SIMPLE, configuration
 
 from workbench.model.config import PRESETS, ModelConfig, preset
-from workbench.runs.card import duration
-from workbench.runs.folder import figures, in_words, peculiarities
+from workbench.runs.card import duration, figures, in_words, peculiarities
 
 OTHERS = [
     dict(dropout=0.1),
@@ -55,7 +54,7 @@ def test_words():
         layout="aam(am)(am)", windows=(0, 64), n_key_value_heads=1, sharing="attention", residual="weighted"
     )
     assert peculiarities(config) == [
-        "blocks a, am, 2 × (am) (a attention, m MLP, (am) side by side)",
+        "blocks a, am, 2 × (am) (a attention, m MLP, (am) parallel)",
         "layers share their attention weights",
         "residual stream with learned weights over earlier layers",
         "keys and values of 1 head",

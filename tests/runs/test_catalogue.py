@@ -159,7 +159,7 @@ def test_card(root):
     parameters = load(root / "one").model.config.n_params
     assert (root / "one/README.md").read_text() == text
     assert text.startswith(f"# one\n\nA causal transformer with {parameters:,} parameters")
-    for words in ("validation loss, nats a token", "bits a byte", "fingerprint", "d_model", "run = wb.load("):
+    for words in ("validation loss, nats/token", "bits/byte", "fingerprint", "d_model", "run = wb.load("):
         assert words in text
     assert "masked (bidirectional)" in card_text(root / "two")
 
@@ -220,7 +220,7 @@ def test_places_for_a_run(tmp_path):
     (tmp_path / "empty").mkdir()
     check_free(tmp_path / "empty")
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"file is a file, so no run can be made at .*file/run"):
+    with pytest.raises(RunError, match=r"file is a file, so no run can be created at .*file/run"):
         check_free(tmp_path / "file" / "run")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(RunError, match="link exists and is not a run"):

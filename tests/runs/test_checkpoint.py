@@ -241,7 +241,7 @@ def test_every_single_file_missing(run):
 def test_all_damaged_is_an_error(run):
     for step in (8, 16):
         (checkpoint_folder(run, step) / "state.json").write_text("{}")
-    with pytest.raises(RunError, match=r"has no whole checkpoint\. .*step-000016.*state\.json"):
+    with pytest.raises(RunError, match=r"has no intact checkpoint\. .*step-000016.*state\.json"):
         good_checkpoint(run)
 
 

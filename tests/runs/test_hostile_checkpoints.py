@@ -170,7 +170,7 @@ def test_what_is_no_plain_file(name, kind, run, tmp_path):
         file.mkdir()
     else:
         os.mknod(file, 0o140644)
-    words = rf"{name} (is a symbolic link|is not a plain file|cannot be read)"
+    words = rf"{name} (is a symbolic link|is not a regular file|cannot be read)"
     refused(verify_checkpoint, file.parent, words)
 
 

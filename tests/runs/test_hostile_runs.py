@@ -78,12 +78,12 @@ def test_a_plain_file_is_read_and_nothing_else(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "file")
     os.mkfifo(tmp_path / "pipe")
     assert read_plain(tmp_path / "file") == read_plain(tmp_path / "link") == b"abc"
-    for name, words in {"pipe": "not a plain file", "gone": "No such file"}.items():
+    for name, words in {"pipe": "not a regular file", "gone": "No such file"}.items():
         with pytest.raises(OSError, match=words):
             read_plain(tmp_path / name)
     with pytest.raises(IsADirectoryError):
         read_plain(tmp_path)
-    with pytest.raises(OSError, match="not a plain file"):
+    with pytest.raises(OSError, match="not a regular file"):
         read_plain(Path("/dev/zero"))
     with pytest.raises(OSError, match="it has 3 bytes, over 2"):
         read_plain(tmp_path / "file", limit=2)

@@ -231,7 +231,7 @@ def test_a_place_that_is_taken(make, tmp_path):
     out = tmp_path / "run"
     if make == "run":
         train(small("train.steps=1"), out, quiet=True)
-        words = rf"the run {out} exists already; go on with it by `workbench resume {out}`, .* --out {out}-2"
+        words = rf"the run {out} already exists; continue it with `workbench resume {out}`, .* --out {out}-2"
     elif make == "file":
         out.write_text("mine")
         words = rf"{out} exists and is not a run; .* --out {out}-2"

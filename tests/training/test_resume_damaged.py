@@ -62,6 +62,6 @@ def test_all_that_keep_the_optimiser_damaged(stopped, tmp_path):
     for file in run.glob("checkpoints/*/optimizer.safetensors"):
         file.write_bytes(b"")
     with pytest.raises(
-        RunError, match=r"has no whole checkpoint\. .*step-000029/optimizer\.safetensors is damaged"
+        RunError, match=r"has no intact checkpoint\. .*step-000029/optimizer\.safetensors is damaged"
     ):
         resume(run, quiet=True)

@@ -68,7 +68,7 @@ def test_files_that_cannot_be_read(tmp_path, capsys):
         "folder": "cannot read the configuration .*folder: Is a directory",
         "latin.yaml": r"latin\.yaml is not UTF-8 text",
         "large.yaml": r"large\.yaml is over 1 MB",
-        "pipe": "cannot read the configuration .*pipe: it is not a plain file",
+        "pipe": "cannot read the configuration .*pipe: it is not a regular file",
     }.items():
         assert main(["train", "--config", str(tmp_path / name), "--out", str(tmp_path / "run")]) == 2
         assert re.search(words, capsys.readouterr().err)

@@ -9,7 +9,7 @@ from small_family import make_runs, recipe_of
 
 from training.zoo.make import Made, make_family
 from training.zoo.member import Recipe
-from workbench.runs.folder import PLACE
+from workbench.runs.zoo import PLACE
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from workbench.data.tokenizer import load_tokenizer
 from workbench.errors import ConfigError, DataError
 from workbench.evals.blimp import BlimpResult, one_paradigm, with_sentences
 from workbench.interp.summary import read_table
-from workbench.runs.folder import PLACE
+from workbench.runs.zoo import PLACE
 from workbench.zoo.table import check_manifest
 
 

@@ -10,7 +10,7 @@ import workbench as wb
 from training.session import resume
 from workbench.data.pairs import open_pairs
 from workbench.errors import RunError
-from workbench.runs import folder as shipped
+from workbench.runs import zoo as shipped
 from workbench.runs.checkpoint import WEIGHTS, checkpoint_folder, read_model, verify_checkpoint
 
 
@@ -192,10 +192,10 @@ def test_the_type_is_the_manifests(made, tmp_path):
         ):
             read_model(folder) if read is read_model else read(folder) and read_model(folder)
     folder = hostile(made, tmp_path / "b", lambda _, entry: entry.update(dtype="bfloat16"))
-    with pytest.raises(RunError, match="none of float32, float16"):
+    with pytest.raises(RunError, match="known: float32, float16"):
         verify_checkpoint(folder)
     folder = hostile(made, tmp_path / "c", lambda _, entry: entry.update(dtype=["float16"]))
-    with pytest.raises(RunError, match="none of float32, float16"):
+    with pytest.raises(RunError, match="known: float32, float16"):
         verify_checkpoint(folder)
 
     def flip(folder, entry):

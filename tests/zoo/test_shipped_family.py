@@ -9,7 +9,7 @@ import torch
 
 import workbench as wb
 from workbench.interp.texts import row_nats, text_batches
-from workbench.runs import folder as shipped
+from workbench.runs import zoo as shipped
 from workbench.zoo.paragraph import paragraph
 from workbench.zoo.table import check_manifest, family_bytes, family_facts, seeds_of_middle
 

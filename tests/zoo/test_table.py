@@ -8,7 +8,7 @@ from scipy import stats
 
 import workbench as wb
 from workbench.errors import RunError
-from workbench.runs import folder as shipped
+from workbench.runs import zoo as shipped
 from workbench.runs.run import load
 from workbench.zoo.__main__ import main
 from workbench.zoo.paragraph import paragraph

@@ -6,7 +6,7 @@ from typing import Any
 
 from workbench.evals.blimp import BlimpResult
 from workbench.runs.card import card_text, duration, table
-from workbench.runs.folder import NAME, main_results
+from workbench.runs.zoo import NAME, main_results
 
 CITED = {
     "TinyStories": "a sample of TinyStories (Eldan & Li 2023, arXiv:2305.07759), CDLA-Sharing-1.0: {train:,} "

@@ -16,8 +16,8 @@ from workbench.errors import RunError, WorkbenchError, nearest
 from workbench.io import new_folder, read_json, sha256, write_bytes, write_json, write_text
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
-from workbench.runs.folder import FAMILY
-from workbench.runs.folder import MANIFEST_SHIPPED as MANIFEST
+from workbench.runs.zoo import FAMILY
+from workbench.runs.zoo import MANIFEST as MANIFEST
 
 PLAN, STATUS = "sweep.json", "status"
 """What a sweep's folder holds beside its runs."""

@@ -23,8 +23,8 @@ from workbench.evals.protocols import PROTOCOLS, Protocol, causal_rows, find_pro
 from workbench.evals.scoring import Scores, score_sentences
 from workbench.io import read_json, write_bytes, write_json, write_text
 from workbench.result import Result
-from workbench.runs.folder import results_folder
 from workbench.runs.run import ModelLike, Run, is_whole, open_model
+from workbench.runs.zoo import results_folder
 from workbench.stats import Accuracy, weighted_accuracy
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from torch import Tensor
 from workbench.errors import InputError, nearest
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import opened, ready
-from workbench.interp.components import Part, all_parts, find_parts
+from workbench.interp.components import Component, find_components, list_components
 from workbench.interp.texts import TextBatch, mean_activations, refuse_unscored, row_nats, text_batches
 from workbench.stats import Estimate, bootstrap_mean, bootstrap_ratio, mcnemar
 
@@ -78,7 +78,7 @@ class AblationResult:
 
     names: tuple[str, ...]
     """Of the sets: a part's name, or names joined by `+`, or as they were called."""
-    parts: tuple[tuple[Part, ...], ...]
+    parts: tuple[tuple[Component, ...], ...]
     how: str
     loss: LossTable | None
     pairs: PairTable | None
@@ -204,7 +204,7 @@ class Replacement(NamedTuple):
     """What goes in for each part."""
 
     how: str
-    values: Mapping[Part, Float[Tensor, "..."]]
+    values: Mapping[Component, Float[Tensor, "..."]]
     """Mean: what one token has, [d_value] of a head, [d_model] of an MLP, a number of a neuron.
     Resample: the same for each position, [pos ...]. Zero: nothing."""
 
@@ -231,7 +231,7 @@ def ablated(
 
     Args:
         model: a `HookedTransformer`, or a run, whose model is meant.
-        components: see `find_parts`: `"L2H1"`, `"L0H1, L2 MLP, L2N17"`, parts, or a list of them.
+        components: see `find_components`: `"L2H1"`, `"L0H1, L2 MLP, L2N17"`, parts, or a list of them.
         how: `zero`, `mean` over the reference's tokens, or `resample`.
         reference: text as `text_batches` takes it, by default the first 100 training stories; or a
             `Replacement`. Needless for zero.
@@ -245,7 +245,7 @@ def ablated(
             the block, a position beyond every donor.
     """
     network = opened(model)[1]
-    parts = find_parts(network.config, components)
+    parts = find_components(network.config, components)
     if isinstance(reference, Replacement):
         given = reference
         for part in parts:
@@ -307,7 +307,7 @@ def replacement(
     """
     if how not in HOWS:
         raise InputError(f"{how!r} is no way to ablate. {nearest(how, HOWS)}")
-    parts = find_parts(opened(model)[1].config, components)
+    parts = find_components(opened(model)[1].config, components)
     if how == "zero":
         return Replacement(how, {})
     batches = text_batches(model, reference, seed, "train")
@@ -316,14 +316,14 @@ def replacement(
     return Replacement(how, found)
 
 
-def _means(network: Any, parts: Sequence[Part], batches: Sequence[TextBatch]) -> dict[Part, Tensor]:
+def _means(network: Any, parts: Sequence[Component], batches: Sequence[TextBatch]) -> dict[Component, Tensor]:
     means = mean_activations(network, {part.hook_name for part in parts}, batches)
     return {part: _of(part, means[part.hook_name], 0).to(network.dtype).clone() for part in parts}
 
 
 def _donor(
-    network: Any, parts: Sequence[Part], batches: Sequence[TextBatch], seed: int
-) -> dict[Part, Tensor]:
+    network: Any, parts: Sequence[Component], batches: Sequence[TextBatch], seed: int
+) -> dict[Component, Tensor]:
     """One sequence's activations by position; where it ends the next drawn one that is longer goes on."""
     if any(batch.segments is not None for batch in batches):
         raise InputError(
@@ -337,7 +337,7 @@ def _donor(
     order = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(seed))
     places = [batch for batch in batches for _ in batch.tokens]
     rows = [row for batch in batches for row in range(len(batch.tokens))]
-    kept: dict[Part, list[Tensor]] = {part: [] for part in parts}
+    kept: dict[Component, list[Tensor]] = {part: [] for part in parts}
     filled = 0
     for index in order.tolist():
         length = int(lengths[index])
@@ -352,7 +352,7 @@ def _donor(
     return {part: torch.cat(pieces) for part, pieces in kept.items()}
 
 
-def _watched(network: Any, parts: Sequence[Part], batch: TextBatch) -> dict[str, Tensor]:
+def _watched(network: Any, parts: Sequence[Component], batch: TextBatch) -> dict[str, Tensor]:
     kept: dict[str, Tensor] = {}
     names = {part.hook_name for part in parts}
     with network.hooks(fwd_hooks=[(n, lambda x, hook: kept.update({hook.name: x})) for n in names]):
@@ -360,9 +360,9 @@ def _watched(network: Any, parts: Sequence[Part], batch: TextBatch) -> dict[str,
     return kept
 
 
-def _of(part: Part, x: Tensor, axis: int) -> Tensor:
+def _of(part: Component, x: Tensor, axis: int) -> Tensor:
     """The part's own values at its hook point, whose units lie along `axis`."""
-    return x if part.kind == "mlp" else x.select(axis, part.unit)
+    return x if part.unit is None else x.select(axis, part.unit)
 
 
 def _note(positions: threading.local) -> Callable[..., None]:
@@ -375,16 +375,18 @@ def _note(positions: threading.local) -> Callable[..., None]:
 
 
 def _edits(
-    parts: Sequence[Part], given: Replacement, positions: threading.local
+    parts: Sequence[Component], given: Replacement, positions: threading.local
 ) -> dict[str, Callable[..., Tensor]]:
     """One hook for each hook point."""
-    together: dict[str, list[Part]] = {}
+    together: dict[str, list[Component]] = {}
     for part in parts:
         together.setdefault(part.hook_name, []).append(part)
     return {name: _edit(same, given, positions) for name, same in together.items()}
 
 
-def _edit(parts: Sequence[Part], given: Replacement, positions: threading.local) -> Callable[..., Tensor]:
+def _edit(
+    parts: Sequence[Component], given: Replacement, positions: threading.local
+) -> Callable[..., Tensor]:
     """A hook that fills the parts of one hook point."""
     units = None if parts[0].kind == "mlp" else [part.unit for part in parts]
     values = None
@@ -446,7 +448,7 @@ def ablation_effect(
 
     Args:
         model: a run or a `HookedTransformer`; half-precision weights are computed in float32.
-        components: parts to take out together (see `find_parts`), or a mapping from names to such sets.
+        components: parts to take out together (see `find_components`), or a mapping from names to such sets.
         each: take out the parts one at a time instead.
         how: `zero`, `mean` or `resample`; see `ablated`.
         reference: text that means and donors come from; by default 100 training stories.
@@ -519,7 +521,7 @@ def ablation_effect(
 def leave_one_out(model: Any, components: Any = None, **options: Any) -> AblationResult:
     """Every head and every MLP (or each of `components`) taken out alone; see `ablation_effect`."""
     if components is None:
-        components = all_parts(opened(model)[1].config)
+        components = list_components(opened(model)[1].config)
     return ablation_effect(model, components, each=True, **options)
 
 
@@ -535,7 +537,7 @@ def _counts(batches: Sequence[TextBatch]) -> np.ndarray:
 
 def _measured(
     network: Any,
-    parts: Sequence[Part],
+    parts: Sequence[Component],
     given: Replacement,
     batches: Sequence[TextBatch],
     base: Any,
@@ -551,11 +553,11 @@ def _measured(
     return nats, table.correct.to_numpy(), table.margin.to_numpy()
 
 
-def _sets(config: Any, components: Any, each: bool) -> dict[str, tuple[Part, ...]]:
+def _sets(config: Any, components: Any, each: bool) -> dict[str, tuple[Component, ...]]:
     if isinstance(components, Mapping):
-        sets = {str(name): find_parts(config, parts) for name, parts in components.items()}
+        sets = {str(name): find_components(config, parts) for name, parts in components.items()}
     else:
-        parts = find_parts(config, components)
+        parts = find_components(config, components)
         groups = [(part,) for part in parts] if each else [parts]
         sets = {"+".join(part.label for part in group): group for group in groups if group}
     if not sets or not all(sets.values()):

@@ -15,7 +15,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.evals.protocols import Protocol, causal_rows, find_protocol, refuse_misfit
 from workbench.evals.scoring import masked_rows, opened, ready, variants
-from workbench.interp.components import Component
+from workbench.interp.components import Component, list_components
 from workbench.interp.metrics import answers
 from workbench.interp.prompts import read_positions
 from workbench.stats import bootstrap_mean
@@ -213,9 +213,9 @@ def folded(
     names: dict[Component, list[int]] = {}
     for index, component in enumerate(components):
         if component.kind == "neuron":
-            component = Component(f"L{component.layer} MLP", "mlp", component.layer)
+            component = Component(component.layer, "mlp")
         elif component.kind == "bias":
-            component = Component("biases", "biases")
+            component = Component(None, "biases")
         names.setdefault(component, []).append(index)
     return tuple(names), np.stack([values[..., chosen].sum(-1) for chosen in names.values()], -1)
 
@@ -334,31 +334,6 @@ class Written(NamedTuple):
     """By hook name: embeddings, z of each attention module, output of each MLP, and what is frozen between
     them and the readout."""
     final: Float[Tensor, "read width"]
-
-
-def components(config: Any, neurons: bool = False) -> tuple[Component, ...]:
-    """All writers of a model, in the order in which contributions are given: embeddings, then block by
-    block its heads and its MLP, as far as it has them, then the biases.
-
-    `b_V` has no column: attention weights sum to one, so it reaches the stream through the heads.
-
-    Args:
-        config: the model's.
-        neurons: each MLP as the neurons of its last hidden layer.
-    """
-    found = [Component("embed", "embed")]
-    if config.positions in ("learned", "sinusoidal"):
-        found.append(Component("pos_embed", "pos_embed"))
-    if config.token_types:
-        found.append(Component("token_type", "token_type"))
-    for layer, kind in enumerate(config.blocks):
-        if "a" in kind:
-            found += [Component(f"L{layer}H{head}", "head", layer, head) for head in range(config.n_heads)]
-        if "m" in kind and neurons:
-            found += [Component(f"L{layer}N{i}", "neuron", layer, None, i) for i in range(config.mlp_width)]
-        elif "m" in kind:
-            found.append(Component(f"L{layer} MLP", "mlp", layer))
-    return (*found, Component("biases", "biases"))
 
 
 @torch.no_grad()
@@ -484,7 +459,7 @@ def decompose(
     path.norm(model.embed.norm, "embed.norm")
     embeddings = [path.product(kept[name])[:, None] for name in EMBEDDINGS.values() if name in kept]
     written = [*embeddings, *reversed(columns)]
-    known = components(model.config, neurons)
+    known = list_components(model.config, neurons=neurons, embeddings=True, biases=True)
     each = torch.stack([*path.biases.values(), torch.zeros_like(path.direction[:, 0])], -1)
     if not biases:
         return known, torch.cat([*written, each.sum(-1, keepdim=True)], -1)
@@ -496,9 +471,9 @@ def _bias(name: str) -> Component:
     """`blocks.2.attn.b_O` as `L2 b_O`."""
     words = name.split(".")
     if words[0] != "blocks":
-        return Component(name, "bias")
+        return Component(None, "bias", name=name)
     rest = ".".join(word for word in words[2:] if word not in ("attn", "mlp"))
-    return Component(f"L{words[1]} {rest}", "bias", int(words[1]))
+    return Component(int(words[1]), "bias", name=rest)
 
 
 def _mlp(mlp: Any, path: Path, name: str, neurons: bool) -> Float[Tensor, "read one_or_neurons"]:

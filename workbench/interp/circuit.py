@@ -25,7 +25,7 @@ from workbench.errors import InputError, nearest
 from workbench.evals.blimp import CHANCE
 from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import Replacement, ablated, on_threads, replacement
-from workbench.interp.components import Part, all_parts
+from workbench.interp.components import Component, list_components
 from workbench.interp.pairs import EncodedPairs
 from workbench.stats import Estimate, bootstrap_mean, mcnemar, wilson
 
@@ -41,7 +41,7 @@ class Step(NamedTuple):
 
     direction: str
     """`backward` from the whole model, `forward` from nothing."""
-    kept: tuple[Part, ...]
+    kept: tuple[Component, ...]
     accuracy: tuple[float, float]
     margin: tuple[float, float]
     """Mean score of the good sentence minus that of the bad one, nats."""
@@ -100,7 +100,7 @@ def decisions(margins: Float[np.ndarray, "*set pair"]) -> Float[np.ndarray, "*se
 class SmallestCircuit:
     """Heads and MLPs that were kept, the way there, and the checks."""
 
-    kept: tuple[Part, ...]
+    kept: tuple[Component, ...]
     """The most needed first. Empty if the embedding decides the pairs with every part ablated."""
     target: float
     """Accuracy that was to be kept, on the pairs that the circuit was chosen on."""
@@ -108,7 +108,7 @@ class SmallestCircuit:
     chosen_on: Half
     """Without random sets."""
     held_out: Half
-    parts: tuple[Part, ...]
+    parts: tuple[Component, ...]
     """All that could be kept."""
     paradigms: tuple[str, ...]
     pairs: str
@@ -262,7 +262,7 @@ class SmallestCircuit:
 # Sets of heads and MLPs, each the model in which only these are left, measured on the same pairs.
 
 
-Parts = tuple[Part, ...]
+Parts = tuple[Component, ...]
 
 
 class Measured:
@@ -285,9 +285,9 @@ class Measured:
         tick: Callable[[], None] = lambda: None,
     ) -> None:
         self.network, self.parts, self.given, self.pairs, self._tick = network, parts, given, pairs, tick
-        self._known: dict[frozenset[Part], np.ndarray] = {}
+        self._known: dict[frozenset[Component], np.ndarray] = {}
 
-    def margins(self, kept: Iterable[Part]) -> Float[np.ndarray, " pair"]:
+    def margins(self, kept: Iterable[Component]) -> Float[np.ndarray, " pair"]:
         """Of the model in which only these parts are left, in nats."""
         key = frozenset(kept)
         if key not in self._known:
@@ -297,19 +297,19 @@ class Measured:
             self._tick()
         return self._known[key]
 
-    def accuracy(self, kept: Iterable[Part]) -> float:
+    def accuracy(self, kept: Iterable[Component]) -> float:
         """Share of pairs decided right; a tie counts half."""
         return float(decisions(self.margins(kept)).mean())
 
-    def preference(self, kept: Iterable[Part]) -> float:
+    def preference(self, kept: Iterable[Component]) -> float:
         """Mean probability of the good sentence of the two."""
         return float(expit(self.margins(kept)).mean())
 
-    def slopes(self, kept: Parts) -> dict[Part, float]:
+    def slopes(self, kept: Parts) -> dict[Component, float]:
         """Of every part, the derivative of the preference by a gate between its replacement (0) and its own
         value (1), kept parts at 1 and the others at 0."""
         network = self.network
-        points: dict[str, list[Part]] = {}
+        points: dict[str, list[Component]] = {}
         for part in self.parts:
             points.setdefault(part.hook_name, []).append(part)
         like = dict(dtype=network.dtype, device=network.device)
@@ -414,7 +414,7 @@ def smallest_circuit(
     order = order or ("ablate" if how == "resample" else "gradient")
     _refuse_settings(keep, chance, held_out, random_sets, order, how)
     run, network, tokenizer = opened(model)
-    parts = all_parts(network.config)
+    parts = list_components(network.config)
     whole = open_pairs(pairs) if pairs is None or isinstance(pairs, str) else pairs
     chosen = whole.select([paradigm] if isinstance(paradigm, str) else paradigm, limit)
     halves = _halves(chosen, held_out, seed)
@@ -489,7 +489,7 @@ def _cleaned(on: Measured, kept: Parts, target: float) -> Parts:
     return tuple(sorted(kept, key=lambda part: on.preference(_without(kept, part))))
 
 
-def _without(kept: Parts, gone: Part) -> Parts:
+def _without(kept: Parts, gone: Component) -> Parts:
     return tuple(part for part in kept if part != gone)
 
 

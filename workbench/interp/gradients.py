@@ -20,13 +20,13 @@ from workbench.interp.engine import TOKENS_PER_BATCH, Base, Cells, Tick, run_cel
 from workbench.interp.metrics import Metric, choose_metric
 from workbench.interp.patching import Direction, PatchResult, moves, plan, sweep_result
 from workbench.interp.paths import (
-    Receiver,
-    all_receivers,
     find_receivers,
     find_senders,
+    list_receivers,
     needed,
     path_patch,
     reaches,
+    step_of,
     walk,
 )
 from workbench.interp.prompts import labels, prompts
@@ -196,7 +196,7 @@ class EdgeAttribution:
     """The estimated effect of every edge and pair; NaN where there is no edge."""
 
     senders: tuple[Component, ...]
-    receivers: tuple[Receiver, ...]
+    receivers: tuple[Component, ...]
     direction: str
     metric: str
     steps: int
@@ -289,29 +289,29 @@ def edge_attribution(
         gradients = run.gradients(into, embedded[0], embedded[1], steps)
         base, donor = (Base(network, tokens, mask, needed(config)) for tokens in (into, other))
         ends = [metric.of_stream(network, one.streams[-1]).double().cpu().numpy() for one in (base, donor)]
-        senders, receivers = find_senders(config), all_receivers(config)
+        senders, receivers = find_senders(config), list_receivers(config)
         scores = _scores(base, donor, senders, receivers, gradients)
     return EdgeAttribution(senders, receivers, direction, metric.name, steps, scores, ends[0], ends[1])
 
 
-def _input(model: Any, receiver: Receiver) -> str:
+def _input(model: Any, receiver: Component) -> str:
     """The hook point of what a receiver reads."""
     if receiver.kind == "logits":
         post = model.config.norm_place == "post"
-        return f"blocks.{receiver.layer - 1}.hook_{'normalized_' if post else ''}resid_post"
+        return f"blocks.{model.config.n_layers - 1}.hook_{'normalized_' if post else ''}resid_post"
     name = f"blocks.{receiver.layer}."
     return name + ("hook_mlp_in" if receiver.kind == "mlp" else f"attn.hook_{receiver.kind}_input")
 
 
 def _inputs(model: Any) -> list[str]:
-    return list(dict.fromkeys(_input(model, one) for one in all_receivers(model.config)))
+    return list(dict.fromkeys(_input(model, one) for one in list_receivers(model.config)))
 
 
 def _scores(
     base: Base,
     donor: Base,
     senders: tuple[Component, ...],
-    receivers: tuple[Receiver, ...],
+    receivers: tuple[Component, ...],
     gradients: dict[str, Tensor],
 ) -> Float[np.ndarray, "receiver sender pair"]:
     model, (pairs, length) = base.model, base.tokens.shape
@@ -319,14 +319,14 @@ def _scores(
     size = max(1, TOKENS_PER_BATCH.get(base.tokens.device.type, 32 * 8192) // (pairs * length))
     for start in range(0, len(senders), size):
         chunk = senders[start : start + size]
-        for place, x in walk(base, donor, [None, *chunk], length):
+        for step, x in walk(base, donor, [None, *chunk], length):
             streams = x.unflatten(0, (-1, pairs))
             change = streams[1:] - streams[:1]  # what nobody's change reaches is 0 to the bit
             for index, receiver in enumerate(receivers):
-                if receiver.place != place:
+                if step_of(model.config, receiver) != step:
                     continue
                 gradient = gradients[_input(model, receiver)]
-                gradient = gradient[:, :, receiver.head] if receiver.kind in "qkv" else gradient
+                gradient = gradient if receiver.unit is None else gradient[:, :, receiver.unit]
                 here = torch.einsum("npld,pld->np", change, gradient).double().cpu().numpy()
                 there = [i for i, sender in enumerate(chunk) if reaches(model.config, sender, receiver)]
                 found[index, [start + i for i in there]] = here[there]

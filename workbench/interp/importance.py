@@ -15,7 +15,7 @@ from workbench.errors import InputError
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import AblationResult, ablated, losses, on_threads
-from workbench.interp.components import Part, all_parts
+from workbench.interp.components import Component, list_components
 from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
 from workbench.stats import spearman
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Importance:
     """Gradients of each example's loss with respect to each part's gate."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[Component, ...]
     gradient: Float[np.ndarray, "example part"]
     """dL(x) / d gate at 1, L the mean loss over the example's scored tokens, nats."""
     run: str | None = None
@@ -118,7 +118,7 @@ def head_importance(model: Any, text: Any = None, *, mlps: bool = False, seed: i
         InputError: no head in the model, or nothing to be predicted in the text.
     """
     run, network, _ = opened(model)
-    parts = all_parts(network.config, heads=True, mlps=mlps)
+    parts = list_components(network.config, heads=True, mlps=mlps)
     if not parts:
         raise InputError(f"this model has no heads: its layout is {''.join(network.config.blocks)}.")
     batches = text_batches(model, text, seed)
@@ -129,7 +129,9 @@ def head_importance(model: Any, text: Any = None, *, mlps: bool = False, seed: i
     return Importance(parts, gradient, name, step)
 
 
-def _gradients(network: Any, parts: tuple[Part, ...], batch: TextBatch) -> Float[np.ndarray, "example part"]:
+def _gradients(
+    network: Any, parts: tuple[Component, ...], batch: TextBatch
+) -> Float[np.ndarray, "example part"]:
     """One backward pass: rows do not see each other, so the summed losses' gradient by a gate of one row is
     that row's own."""
     names = list(dict.fromkeys(part.hook_name for part in parts))
@@ -149,7 +151,7 @@ def _gradients(network: Any, parts: tuple[Part, ...], batch: TextBatch) -> Float
         means = row_nats(network, batch) / counts.clamp(min=1)
         found = torch.autograd.grad(means.sum(), list(gates.values()), allow_unused=True)
     by_name = {n: torch.zeros_like(gates[n]) if g is None else g for n, g in zip(names, found, strict=True)}
-    columns = [by_name[part.hook_name][:, max(0, part.unit)] for part in parts]
+    columns = [by_name[part.hook_name][:, part.unit or 0] for part in parts]
     return torch.stack(columns, 1)[counts > 0].double().cpu().numpy()
 
 
@@ -169,7 +171,7 @@ class PruningCurve:
     accuracy: Float[np.ndarray, " step"] | None
     """Mean over paradigms."""
     random_accuracy: Float[np.ndarray, "order step"] | None
-    pruned: tuple[tuple[Part, ...], ...]
+    pruned: tuple[tuple[Component, ...], ...]
     """The heads that each step took, the least important first."""
     run: str | None = None
     step: int | None = None
@@ -248,7 +250,7 @@ def prune_heads(
             f"share is {share}; give the share of heads to prune in a step, above 0 and up to 1."
         )
     run, network, tokenizer = opened(model)
-    heads = all_parts(network.config, mlps=False)
+    heads = list_components(network.config, mlps=False)
     if not heads:
         raise InputError(f"this model has no heads: its layout is {''.join(network.config.blocks)}.")
     batches = text_batches(model, text, seed)
@@ -259,7 +261,7 @@ def prune_heads(
     total, done = 1 + steps + orders * steps, 0
     tokens = sum(int(batch.counts.sum()) for batch in batches)
 
-    def measure(gone: Sequence[Part]) -> tuple[float, float]:
+    def measure(gone: Sequence[Component]) -> tuple[float, float]:
         nonlocal done
         with ablated(network, gone):
             loss = float(losses(network, batches).sum() / tokens)
@@ -272,7 +274,7 @@ def prune_heads(
             progress(done, total)
         return loss, accuracy
 
-    def least_important(left: Sequence[Part], gone: Sequence[Part]) -> list[Part]:
+    def least_important(left: Sequence[Component], gone: Sequence[Component]) -> list[Component]:
         with ablated(network, gone):
             found = head_importance(network, judging, seed=seed)
         scores = found.normalised if normalise else found.raw
@@ -281,8 +283,8 @@ def prune_heads(
     with ready(network) as network, on_threads(network):
         start = measure([])
         curve, gone = [start], []
-        pruned: list[tuple[Part, ...]] = [()]
-        queue: list[Part] = list(heads)
+        pruned: list[tuple[Component, ...]] = [()]
+        queue: list[Component] = list(heads)
         while queue:
             if recompute or not gone:
                 queue = least_important(queue, gone)

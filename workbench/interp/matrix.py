@@ -19,8 +19,8 @@ from workbench.errors import DataError, InputError, nearest
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import Readout, Tally, for_each, opened, ready, threads_for
 from workbench.interp.ablation import DRAWS, Replacement, replacement
-from workbench.interp.attribution import components, path_probabilities, project, written
-from workbench.interp.components import Component, Part, all_parts
+from workbench.interp.attribution import path_probabilities, project, written
+from workbench.interp.components import Component, list_components
 from workbench.interp.pairs import REASONS, PairBatch, PairRows, groups, pair_batch, pair_rows
 from workbench.interp.texts import text_batches
 from workbench.io import read_json, sha256, write_bytes, write_json
@@ -246,7 +246,7 @@ class ComponentMatrix:
             if f.name not in ("pairs", "effects")
         }
         card |= {
-            "components": [list(component) for component in self.components],
+            "components": list(self.labels),
             "methods": list(self.methods),
         }
         write_json(folder / CARD, card)
@@ -265,7 +265,9 @@ class ComponentMatrix:
         try:
             frame = pd.read_parquet(Path(folder) / TABLE)
             methods = card.pop("methods")
-            card["components"] = tuple(Component(*each) for each in card["components"])
+            card["components"] = tuple(
+                Component.parse(each if isinstance(each, str) else each[0]) for each in card["components"]
+            )
             labels = [component.label for component in card["components"]]
             columns = {method: [f"{method} {label}" for label in labels] for method in methods}
             effects = {method: frame[names].to_numpy() for method, names in columns.items()}
@@ -327,7 +329,7 @@ SHARP = 1e-6
 class Cell(NamedTuple):
     """One intervention."""
 
-    part: Part
+    part: Component
     given: Replacement | None
     """What goes in; None for the other sentence's."""
 
@@ -444,7 +446,7 @@ def direct(model: Any, batch: PairBatch) -> Float[np.ndarray, "pair component"]:
 
 
 def gradient(
-    model: Any, batch: PairBatch, parts: Sequence[Part], given: Replacement
+    model: Any, batch: PairBatch, parts: Sequence[Component], given: Replacement
 ) -> Float[np.ndarray, "pair part"]:
     """First-order estimate of what the margin loses by an ablation: gradient x (activation - replacement),
     summed over positions (attribution patching: Nanda 2023; Syed et al. 2023, arXiv:2310.10348)."""
@@ -473,7 +475,7 @@ def gradient(
     return out.cpu().numpy()
 
 
-def _first_of_hook(parts: Sequence[Part]) -> list[Part]:
+def _first_of_hook(parts: Sequence[Component]) -> list[Component]:
     return list({part.hook_name: part for part in parts}.values())
 
 
@@ -503,7 +505,7 @@ class Passes:
         self,
         network: Any,
         rows: Sequence[PairRows],
-        parts: Sequence[Part],
+        parts: Sequence[Component],
         given: Sequence[Replacement],
         methods: Sequence[str],
         progress: Callable[[int, int], None] | None,
@@ -647,8 +649,8 @@ def component_matrix(
     chosen = _methods(network.config, methods)
     scores = blimp(model, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit)
     table = scores.per_pair
-    parts = all_parts(network.config)
-    columns = [component.label for component in components(network.config)]
+    parts = list_components(network.config)
+    columns = [component.label for component in list_components(network.config, embeddings=True, biases=True)]
     where = [columns.index(part.label) for part in parts]
     threads = threads_for(network)
     with ready(network) as network:
@@ -665,7 +667,7 @@ def component_matrix(
         if name in SWAPS:
             effect[reasons != "usable"] = np.nan
     return ComponentMatrix(
-        components=components(network.config),
+        components=list_components(network.config, embeddings=True, biases=True),
         pairs=table.assign(usable=reasons),
         effects={name: found[name] for name in chosen},
         how=how,
@@ -746,7 +748,7 @@ def _methods(config: Any, methods: Sequence[str] | None) -> tuple[str, ...]:
 def _replacements(
     network: Any,
     model: Any,
-    parts: Sequence[Part],
+    parts: Sequence[Component],
     how: str,
     reference: Any,
     seed: int,

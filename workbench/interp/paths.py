@@ -9,8 +9,8 @@ is computed anew.
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from workbench.errors import InputError, nearest, shown
 from workbench.evals.scoring import ready
-from workbench.interp.attribution import components
-from workbench.interp.components import Component, Part, find_parts
+from workbench.interp.components import Component, find_components, list_components, split_names
 from workbench.interp.engine import TOKENS_PER_BATCH, Base, Rerun, Tick, before
 from workbench.interp.metrics import Metric, choose_metric
 from workbench.interp.patching import Direction
 from workbench.interp.prompts import labels, prompts
+from workbench.model.config import ModelConfig
 from workbench.model.layers import normed
 
 if TYPE_CHECKING:
@@ -111,156 +111,124 @@ class PathPatchResult:
         return plot_paths(self, ax, recovered)
 
 
-# The ends of paths between components: who writes into the residual stream, and who reads it.
+EMBED = Component(None, "embed")
+"""The sum of all embeddings, as one sender."""
+
+_RECEIVER = re.compile(r"(L\d+H\d+)(?:\.([qkv]))?", re.IGNORECASE)
 
 
-EMBED = Component("embed", "embed", -1)
-"""All that the embedding adds up, as one sender."""
-
-_HEAD = re.compile(r"(L\d+H\d+)(?:\.([qkv]))?", re.IGNORECASE)
-
-
-class Receiver(NamedTuple):
-    """One reader of the residual stream."""
-
-    layer: int
-    kind: str
-    """`q`, `k` or `v` of a head, `mlp`, or `logits`."""
-    head: int = -1
-    """Of keys and values that several query heads share, the one that they are computed for."""
-
-    @property
-    def label(self) -> str:
-        """`L1H2.q`, `L1 MLP` or `logits`."""
-        if self.kind == "logits":
-            return "logits"
-        return f"L{self.layer} MLP" if self.kind == "mlp" else f"L{self.layer}H{self.head}.{self.kind}"
-
-    @property
-    def hook_name(self) -> str:
-        """Where its own output passes; empty for the logits."""
-        if self.kind == "logits":
-            return ""
-        return f"blocks.{self.layer}." + ("hook_mlp_out" if self.kind == "mlp" else f"attn.hook_{self.kind}")
-
-    @property
-    def place(self) -> tuple[int, str]:
-        """The place of the walk where it reads."""
-        return self.layer, "attn" if self.kind in "qkv" else self.kind
-
-
-def all_receivers(config: Any) -> tuple[Receiver, ...]:
-    """Every reader, block by block: each head's q, k and v, each MLP, and the logits."""
+def list_receivers(config: ModelConfig) -> tuple[Component, ...]:
+    """Return all readers of the residual stream: each head's q, k and v, each MLP, and the logits."""
     found = []
     for layer, kind in enumerate(config.blocks):
         if "a" in kind:
-            for what, count in (("q", config.n_heads), ("k", config.kv_heads), ("v", config.kv_heads)):
-                found += [Receiver(layer, what, head) for head in range(count)]
+            for reader, count in (("q", config.n_heads), ("k", config.kv_heads), ("v", config.kv_heads)):
+                found += [Component(layer, reader, head) for head in range(count)]
         if "m" in kind:
-            found.append(Receiver(layer, "mlp"))
-    return (*found, Receiver(config.n_layers, "logits"))
+            found.append(Component(layer, "mlp"))
+    return (*found, Component(None, "logits"))
 
 
-def find_receivers(config: Any, named: Any) -> tuple[Receiver, ...]:
-    """What a user names, each once.
+def find_receivers(config: ModelConfig, names: Any) -> tuple[Component, ...]:
+    """Return the readers of the residual stream that a user names, each once.
 
     Args:
-        config: the model's.
-        named: `"L1H2.q"`, `"L1H2"` (its q, k and v), `"L1 MLP"`, `"logits"`, `"all"`, several in one text
-            with commas, a tuple (1, 2, "q"), a `Receiver`, or a list of these.
+        config: of the model.
+        names: `"L1H2.q"`, `"L1H2"` (its q, k and v), `"L1 MLP"`, `"logits"`, `"all"`, several in one text
+            with commas, a tuple (1, 2, "q"), a `Component`, or a sequence of these.
 
     Raises:
-        InputError: a name that is none, or of a reader that the model does not have.
+        InputError: an unknown name, or a reader that the model does not have.
     """
-    one = isinstance(named, str | Receiver) or (isinstance(named, tuple) and _is_triple(named))
-    words: list[Any] = [named] if one else list(named) if isinstance(named, Iterable) else [named]
-    found: dict[Receiver, None] = {}
-    for word in words:
+    found: dict[Component, None] = {}
+    for word in [names] if _is_triple(names) else split_names(names):
         if isinstance(word, str):
-            for part in (piece.strip() for piece in word.split(",")):
-                found |= dict.fromkeys(_read(config, part)) if part else {}
-        else:
-            made = Receiver(word[0], word[2], word[1]) if _is_triple(word) else word
-            if not isinstance(made, Receiver) or made not in all_receivers(config):
-                raise InputError(_unknown(config, shown(getattr(made, "label", made))))
-            found[made] = None
+            found |= dict.fromkeys(_read(config, word))
+            continue
+        receiver = Component(word[0], word[2], word[1]) if _is_triple(word) else word
+        if not isinstance(receiver, Component) or receiver not in list_receivers(config):
+            raise InputError(_unknown(config, shown(getattr(receiver, "label", receiver))))
+        found[receiver] = None
     if not found:
-        raise InputError("no receiver was named; name heads as L1H2.q, MLPs as 'L1 MLP', or logits.")
+        raise InputError("No receiver was named; name heads as L1H2.q, MLPs as 'L1 MLP', or logits.")
     return tuple(found)
 
 
-def _is_triple(word: Any) -> bool:
+def _is_triple(word: Any) -> TypeGuard[tuple[int, int, str]]:
     return isinstance(word, tuple) and len(word) == 3 and word[2] in ("q", "k", "v")
 
 
-def _read(config: Any, word: str) -> list[Receiver]:
-    there = all_receivers(config)
+def _read(config: ModelConfig, word: str) -> list[Component]:
+    receivers = list_receivers(config)
     if word.lower() == "all":
-        return list(there)
+        return list(receivers)
     if word.lower() == "logits":
-        return [there[-1]]
-    head = _HEAD.fullmatch(word)
+        return [receivers[-1]]
+    head = _RECEIVER.fullmatch(word)
     if head is None:
         if not re.fullmatch(r"L\d+\s*MLP", word, re.IGNORECASE):
             raise InputError(_unknown(config, shown(word)))
-        part = find_parts(config, word)[0]
-        return [Receiver(part.layer, "mlp")]
-    part = find_parts(config, head[1])[0]
+        return list(find_components(config, word))
+    layer, _, unit, _ = find_components(config, head[1])[0]
     kinds = [head[2].lower()] if head[2] else ["q", "k", "v"]
-    found = [one for one in there if one[0] == part.layer and one.head == part.unit and one.kind in kinds]
+    found = [one for one in receivers if one.layer == layer and one.unit == unit and one.kind in kinds]
     if not found:
         raise InputError(
-            f"{word}: {config.n_heads} query heads share {config.kv_heads} heads of keys and values here; "
-            f"choose L{part.layer}H0 to L{part.layer}H{config.kv_heads - 1} for k and v."
+            f"{word}: {config.n_heads} query heads share {config.kv_heads} heads of keys and values; "
+            f"choose L{layer}H0 to L{layer}H{config.kv_heads - 1} for k and v."
         )
     return found
 
 
-def _unknown(config: Any, word: str) -> str:
-    hint = nearest(word, [one.label for one in all_receivers(config)])
+def _unknown(config: ModelConfig, word: str) -> str:
+    hint = nearest(word, [one.label for one in list_receivers(config)])
     if hint.startswith("Choose"):
-        hint = "Heads' inputs are called L1H2.q, MLPs L1 MLP, the end logits."
-    return f"nothing that reads the residual stream is called {word!r}. {hint}"
+        hint = "A head's inputs are named L1H2.q, MLPs L1 MLP, the output logits."
+    return f"Unknown receiver {word!r}. {hint}"
 
 
-def find_senders(config: Any, named: Any = None) -> tuple[Component, ...]:
-    """Writers into the residual stream, the earliest first.
+def find_senders(config: ModelConfig, names: Any = None) -> tuple[Component, ...]:
+    """Return writers into the residual stream, the earliest first.
 
     Args:
-        config: the model's.
-        named: as in `parts.find_parts`, or `embed`; the embedding, all heads and all MLPs if not set.
+        config: of the model.
+        names: as in `find_components`, or `embed`; the embedding, all heads and all MLPs if None.
 
     Raises:
         InputError: an unknown writer, or a neuron.
     """
-    everything = (EMBED, *(one for one in components(config) if one.kind in ("head", "mlp")))
-    if named is None:
+    everything = (EMBED, *list_components(config))
+    if names is None:
         return everything
-    words: list[Any] = named.split(",") if isinstance(named, str) else [named]
-    if not isinstance(named, str | Part | Component) and isinstance(named, Iterable):
-        words = list(named)
-    words = [word.strip() if isinstance(word, str) else word for word in words]
-    embedding = [word for word in words if getattr(word, "label", word) == EMBED.label]
-    parts = find_parts(config, [word for word in words if word not in embedding])
-    chosen = {part.label for part in parts} | ({EMBED.label} if embedding else set())
-    for part in parts:
-        if part.kind == "neuron":
-            raise InputError(f"{part.label}: paths begin at the embedding, a head or an MLP.")
-    if not chosen:
-        raise InputError("no sender was named; name heads as L0H1, MLPs as 'L0 MLP', or embed.")
-    return tuple(one for one in everything if one.label in chosen)
+    words = split_names(names)
+    embedding = [word for word in words if word in (EMBED, EMBED.label)]
+    chosen = find_components(config, [word for word in words if word not in embedding])
+    for component in chosen:
+        if component.kind == "neuron":
+            raise InputError(f"{component.label}: a sender must be the embedding, a head or an MLP.")
+    if not chosen and not embedding:
+        raise InputError("No sender was named; name heads as L0H1, MLPs as 'L0 MLP', or embed.")
+    return tuple(one for one in everything if one in chosen or (embedding and one == EMBED))
 
 
-def layer_of(sender: Component) -> int:
-    """Its block; -1 of the embedding."""
-    return -1 if sender.layer is None else sender.layer
+def depth(config: ModelConfig, component: Component) -> int:
+    """Return the block of a sender or receiver; -1 for the embedding, the number of blocks for the logits."""
+    if component.layer is None:
+        return config.n_layers if component.kind == "logits" else -1
+    return component.layer
 
 
-def reaches(config: Any, sender: Component, receiver: Receiver) -> bool:
-    """Whether the receiver reads what the sender wrote."""
-    if layer_of(sender) != receiver.layer:
-        return layer_of(sender) < receiver.layer
-    return sender.kind == "head" and receiver.kind == "mlp" and config.blocks[receiver.layer] == "am"
+def step_of(config: ModelConfig, receiver: Component) -> tuple[int, str]:
+    """Return the step of `walk` at which a receiver reads."""
+    return depth(config, receiver), "attn" if receiver.kind in ("q", "k", "v") else receiver.kind
+
+
+def reaches(config: ModelConfig, sender: Component, receiver: Component) -> bool:
+    """Return True if the receiver reads what the sender wrote."""
+    of, to = depth(config, sender), depth(config, receiver)
+    if of != to:
+        return of < to
+    return sender.kind == "head" and receiver.kind == "mlp" and config.blocks[of] == "am"
 
 
 # Direct paths: who writes, who reads, and what a reader is given when one writer alone changes.
@@ -313,13 +281,13 @@ def walk(
     """
     model, count, pairs = base.model, len(senders), len(base.tokens)
     changes = [(index, sender) for index, sender in enumerate(senders) if sender is not None]
-    first = max(0, min((layer_of(sender) for _, sender in changes), default=0))
+    first = max(0, min((depth(model.config, sender) for _, sender in changes), default=0))
     x, written = before(base, first, 0, stop, count)
     whose: dict[int, list[tuple[slice, Component]]] = {}
     for index, sender in changes:
         rows = slice(index * pairs, (index + 1) * pairs)
-        whose.setdefault(layer_of(sender), []).append((rows, sender))
-    for rows, _ in whose.get(layer_of(EMBED), []):
+        whose.setdefault(depth(model.config, sender), []).append((rows, sender))
+    for rows, _ in whose.get(-1, []):
         for part in (x, *written[:1]):
             part[rows] = donor.streams[0][:, :stop]
     for layer in range(first, model.config.n_layers):
@@ -369,7 +337,9 @@ def feed(block: Any, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row 
     return block.mlp(x if block.post_norm else normed(block.ln2, x))
 
 
-def answer(model: Any, receiver: Receiver, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d"]:
+def answer(
+    model: Any, receiver: Component, x: Float[Tensor, "row pos d_model"]
+) -> Float[Tensor, "row pos d"]:
     """The receiver's own output when it reads `x`: a head's q, k or v, the MLP's output, or `x` itself."""
     if receiver.kind == "logits":
         return x
@@ -377,7 +347,7 @@ def answer(model: Any, receiver: Receiver, x: Float[Tensor, "row pos d_model"]) 
     if receiver.kind == "mlp":
         return feed(block, x)
     attn, kind = block.attn, receiver.kind.upper()
-    head = receiver.head * (1 if kind == "Q" else attn.n_heads // attn.kv_heads)
+    head = (receiver.unit or 0) * (1 if kind == "Q" else attn.n_heads // attn.kv_heads)
     x = x if block.post_norm else normed(block.ln1, x)
     return x @ getattr(attn, f"W_{kind}")[head] + getattr(attn, f"b_{kind}")[head]
 
@@ -462,7 +432,7 @@ def _sweep(
     base: Base,
     donor: Base,
     senders: Sequence[Component],
-    groups: Sequence[Sequence[Receiver]],
+    groups: Sequence[Sequence[Component]],
     path: Bool[np.ndarray, "receiver sender"],
     metric: Metric,
     unpatched: Float[np.ndarray, " pair"],
@@ -478,20 +448,23 @@ def _sweep(
     found[~path] = np.nan
     wanted = np.flatnonzero(path.any(0) & moves[:, :stop].any(1))
     size = max(1, TOKENS_PER_BATCH.get(base.tokens.device.type, 32 * 8192) // (pairs * stop))
-    ends = [max(receiver.place for receiver in group) for group in groups]
+    config = base.model.config
+    ends = [max(step_of(config, receiver) for receiver in group) for group in groups]
     for done in range(0, len(wanted), size):
         chunk = wanted[done : done + size]
         waiting = {index for index in range(len(groups)) if path[index, chunk].any()}
-        answers: dict[Receiver, Tensor] = {}
-        for place, x in walk(base, donor, [senders[index] for index in chunk], stop, through_mlps):
-            for receiver in {one for index in waiting for one in groups[index] if one.place == place}:
+        answers: dict[Component, Tensor] = {}
+        for here, x in walk(base, donor, [senders[index] for index in chunk], stop, through_mlps):
+            for receiver in {
+                one for index in waiting for one in groups[index] if step_of(config, one) == here
+            }:
                 answers[receiver] = answer(base.model, receiver, x).unflatten(0, (-1, pairs))
-            ready_now = {index for index in waiting if ends[index] == place}
+            ready_now = {index for index in waiting if ends[index] == here}
             for index in ready_now:
                 given = {one: answers[one] for one in groups[index] if one in answers}
-                here = path[index, chunk]
+                linked = path[index, chunk]
                 for pos in range(stop) if by_position else [-1]:
-                    rows = np.flatnonzero(here & (moves[chunk, pos] if pos >= 0 else True))
+                    rows = np.flatnonzero(linked & (moves[chunk, pos] if pos >= 0 else True))
                     if len(rows):
                         start = pos if by_position else int(moves[chunk[rows]].any(0).argmax())
                         values = {one: x[rows] for one, x in given.items()}
@@ -508,7 +481,7 @@ def _sweep(
 
 def _received(
     base: Base,
-    answers: Mapping[Receiver, Float[Tensor, "sender pair pos d"]],
+    answers: Mapping[Component, Float[Tensor, "sender pair pos d"]],
     metric: Metric,
     pos: int,
     start: int,
@@ -519,15 +492,15 @@ def _received(
     to = slice(None) if pos < 0 else slice(pos - start, pos - start + 1)
     of = slice(start, stop) if pos < 0 else slice(pos, pos + 1)
 
-    def put(x: Tensor, receiver: Receiver) -> Tensor:
+    def put(x: Tensor, receiver: Component) -> Tensor:
         x = x.clone()
-        place = x.unflatten(0, (cells, pairs))[:, :, to]
-        (place[:, :, :, receiver.head] if receiver.kind in "qkv" else place).copy_(
+        patched = x.unflatten(0, (cells, pairs))[:, :, to]
+        (patched if receiver.unit is None else patched[:, :, :, receiver.unit]).copy_(
             answers[receiver][:, :, of]
         )
         return x
 
-    again = Rerun(base, min(receiver.layer for receiver in answers), start, stop, cells)
+    again = Rerun(base, min(depth(base.model.config, receiver) for receiver in answers), start, stop, cells)
     hooks = []
     for one in answers:
         if one.kind == "logits":

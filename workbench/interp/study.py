@@ -20,7 +20,7 @@ from workbench.errors import InputError
 from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import AblationResult, ablation_effect
-from workbench.interp.components import SITES, all_parts, find_parts, layers_with
+from workbench.interp.components import SITES, find_components, layers_with, list_components
 from workbench.interp.heads import (
     OTHER,
     HeadKinds,
@@ -348,8 +348,8 @@ def show_neurons(
     with ready(network) as network:
         for trained in (True, False):
             one = network if trained else untrained_copy(network)
-            own = find_parts(network.config, hero) if hero and trained else ()
-            layers = sorted({layer, *(part.layer for part in own)})
+            own = find_components(network.config, hero) if hero and trained else ()
+            layers = sorted({layer, *(part.place[0] for part in own)})
             found = neuron_examples(one, stories, layers=layers, count=count, random=1, seed=seed)
             total = int(found.mean[layers.index(layer)].argmax())
             chosen = {f"L{layer}N0": "first"}
@@ -778,7 +778,7 @@ def study(
             ),
         )  # fmt: skip
         at.begin("ablation")
-        parts = {part.label: [part] for part in all_parts(config)}
+        parts = {part.label: [part] for part in list_components(config)}
         parts |= {one.label: [one.label] for one in neurons or () if one.trained}
         ablation = ablation_effect(
             subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=at.counted

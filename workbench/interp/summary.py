@@ -28,7 +28,7 @@ from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix
 from workbench.interp.texts import own_stories, story_rows
 from workbench.io import new_folder, read_hashed, read_json, write_json
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
-from workbench.runs.folder import is_shipped, places_of, results_folder
+from workbench.runs.zoo import is_shipped, places_of, results_folder
 
 if TYPE_CHECKING:
     import pandas as pd

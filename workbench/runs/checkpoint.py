@@ -34,13 +34,13 @@ OPTIMIZER = "optimizer.safetensors"
 FILES = ("config.json", WEIGHTS, OPTIMIZER, "state.json")
 JSON_LIMIT = 1_000_000
 BYTES = {"float32": 4, "float16": 2}
-"""Types that weights may have on disk, and the bytes of one number. In memory they are float32."""
+"""Allowed dtypes of weights on disk and their size in bytes. In memory weights are float32."""
 _NAME = re.compile(r"step-(\d{6,12})")
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose files were found to be those that were written."""
+    """A checkpoint whose files match their manifest."""
 
     path: Path
     config: ModelConfig
@@ -50,17 +50,17 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Updates done."""
+        """Number of updates."""
         return self.state["step"]
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lives in the run folder."""
+    """Return the folder of the checkpoint of `step`."""
     return Path(run) / "checkpoints" / f"step-{step:06d}"
 
 
 def checkpoint_steps(run: Path) -> list[int]:
-    """Steps of the checkpoints that have a manifest, in order. Nothing is verified."""
+    """Return the steps of the checkpoints that have a manifest, in order, without verifying them."""
     folder = Path(run) / "checkpoints"
     try:
         names = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
@@ -71,7 +71,7 @@ def checkpoint_steps(run: Path) -> list[int]:
 
 
 def weights_of(checkpoint: Path) -> str:
-    """The SHA-256 of a checkpoint's weights as its manifest has it; no other file is read.
+    """Return the SHA-256 of a checkpoint's weights from its manifest; no other file is read.
 
     Raises:
         DataError: the manifest is missing or lists no weights.
@@ -91,20 +91,20 @@ def save_checkpoint(
     weights: "Mapping[str, Tensor] | None" = None,
     stored: Literal["float32", "float16"] = "float32",
 ) -> Path:
-    """Write the checkpoint of `state["step"]` in one step.
+    """Write the checkpoint of `state["step"]` atomically.
 
     Args:
         run: the run folder.
-        model: gives `config` and, without `weights`, its `state_dict()`.
-        optimizer_tensors: what the optimiser needs to go on; may be empty.
+        model: provides `config` and, unless `weights` is given, `state_dict()`.
+        optimizer_tensors: the optimiser's state; may be empty.
         state: JSON values; `step` is required.
         weights: float32 master weights by name, where the model itself computes in bf16.
-        stored: type of the weights on disk. float16 is for models that are shipped: half the bytes, and
-            training cannot go on from it to the same numbers.
+        stored: dtype of the weights on disk. float16 is for shipped models: half the size, but resumed
+            training does not reproduce the same numbers.
 
     Raises:
-        RunError: the disk is full or not writable, or a weight is too large for float16; what was there
-            before is untouched.
+        RunError: the disk is full or not writable, or a weight is too large for float16; an existing
+            checkpoint is untouched.
     """
     target = checkpoint_folder(run, state["step"])
     contents = {
@@ -127,28 +127,27 @@ def save_checkpoint(
     except OSError as error:
         raise RunError(
             f"checkpoint {target} could not be written: {disk_reason(error)}; earlier checkpoints are "
-            f"untouched. Mend that, then: workbench resume {run}"
+            f"untouched. Fix this, then run `workbench resume {run}`"
         ) from None
     return target
 
 
 def drop_optimizer(run: Path, step: int) -> None:
-    """Remove the optimiser's state from one checkpoint, to save disk; its weights stay loadable."""
+    """Delete the optimiser's state of one checkpoint to save disk space; the weights stay loadable."""
     (checkpoint_folder(run, step) / OPTIMIZER).unlink(missing_ok=True)
 
 
 def delete_checkpoint(run: Path, step: int) -> None:
-    """Remove a checkpoint; its manifest goes first, so half a removal is no checkpoint."""
+    """Delete a checkpoint, manifest first, so that a partial deletion leaves no valid checkpoint."""
     folder = checkpoint_folder(run, step)
     (folder / MANIFEST).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def sweep_leftovers(run: Path) -> None:
-    """Remove what a kill left: temporary files, and in `checkpoints/` temporary folders and folders without
-    a manifest.
+    """Delete leftovers of a kill: temporary files and folders, and checkpoints without a manifest.
 
-    Only for the process that holds the run's lock.
+    To be called only by the process that holds the run's lock.
     """
     for entry in Path(run).iterdir():
         if entry.name.startswith(".") and entry.name.endswith(".tmp") and not entry.is_dir():
@@ -161,15 +160,14 @@ def sweep_leftovers(run: Path) -> None:
 
 
 def verify_checkpoint(path: Path, optimizer: bool = True) -> Checkpoint:
-    """Compare each file with the manifest.
+    """Check each file against the manifest.
 
     Args:
         path: the checkpoint's folder.
-        optimizer: also read and compare optimizer.safetensors, if it is there.
+        optimizer: also check optimizer.safetensors, if present.
 
     Raises:
-        RunError: anything missing, changed, not a regular file, or not what a checkpoint holds;
-            the message names the file.
+        RunError: a file is missing, changed, not a regular file, or invalid; the message names it.
     """
     path = Path(path)
     files = _manifest(path)
@@ -182,12 +180,12 @@ def verify_checkpoint(path: Path, optimizer: bool = True) -> Checkpoint:
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """The checkpoint's state.json, compared with the manifest; no other file is read."""
+    """Return the checkpoint's state.json, checked against the manifest; no other file is read."""
     return _config_and_state(Path(path), _manifest(Path(path)))[1]
 
 
 def read_model(path: Path, tokenizer: Any = None, dtype: "dtype | None" = None) -> Any:
-    """The checkpoint's model, in eval mode, with requires_grad on.
+    """Return the checkpoint's model, in eval mode, with requires_grad on.
 
     Args:
         path: the checkpoint's folder.
@@ -220,7 +218,7 @@ def read_model(path: Path, tokenizer: Any = None, dtype: "dtype | None" = None) 
             raise RunError(f"{file}: {name} should be {stored}; found {found}.")
         if not bool(torch.isfinite(tensor).all()):
             raise RunError(f"{file}: {name} holds NaN or infinity.")
-    # Copied into torch's own memory: elsewhere it is aligned otherwise, and products are rounded otherwise.
+    # Copy into torch's own memory: other alignments change how matrix products round.
     own = {name: tensor.to(dtype or torch.float32, copy=True) for name, tensor in tensors.items()}
     try:
         return HookedTransformer.from_weights(config, own, tokenizer).eval()
@@ -231,7 +229,7 @@ def read_model(path: Path, tokenizer: Any = None, dtype: "dtype | None" = None) 
 
 
 def _misfit(config: ModelConfig, tensors: "Mapping[str, Tensor]") -> str:
-    """The first tensor that is missing, left over or of the wrong shape."""
+    """Describe the first tensor that is missing, unexpected or of the wrong shape."""
     import torch
 
     from workbench.model.transformer import HookedTransformer
@@ -248,10 +246,10 @@ def _misfit(config: ModelConfig, tensors: "Mapping[str, Tensor]") -> str:
 
 
 def read_optimizer(path: Path) -> "dict[str, Tensor]":
-    """The checkpoint's optimiser tensors.
+    """Return the checkpoint's optimiser tensors.
 
     Raises:
-        RunError: as `verify_checkpoint`, or the state was dropped to save disk.
+        RunError: as `verify_checkpoint`, or the state was deleted to save disk space.
     """
     path = Path(path)
     files = _manifest(path)
@@ -285,7 +283,7 @@ def _weight_bytes(tensors: "Mapping[str, Tensor]", stored: str) -> bytes:
 
 
 def _stored(files: dict[str, dict[str, Any]]) -> Any:
-    """Type of the weights on disk, as the manifest has it."""
+    """Return the dtype of the weights on disk, as listed in the manifest."""
     return files[WEIGHTS].get("dtype", "float32")
 
 
@@ -304,20 +302,20 @@ def _exists(file: Path) -> bool:
     return os.path.lexists(file)
 
 
-def _regular(file: Path, limit: int) -> bytes:
-    """The bytes of a regular file of at most `limit` bytes; never follows a link, never blocks."""
+def _read_regular(file: Path, limit: int) -> bytes:
+    """Read a regular file of at most `limit` bytes; never follow a link, never block."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise RunError(f"{file} is missing.") from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise RunError(f"{file} is a symbolic link; a checkpoint holds plain files only.") from None
+            raise RunError(f"{file} is a symbolic link; a checkpoint holds regular files only.") from None
         raise RunError(f"{file} cannot be read: {error.strerror}.") from None
     try:
         info = os.fstat(handle)
         if not stat.S_ISREG(info.st_mode):
-            raise RunError(f"{file} is not a plain file.")
+            raise RunError(f"{file} is not a regular file.")
         if info.st_size > limit:
             raise RunError(f"{file} has {info.st_size:,} bytes; at most {limit:,} were expected.")
         with os.fdopen(handle, "rb", closefd=False) as stream:
@@ -340,7 +338,7 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
     if path.is_symlink() or not path.is_dir():
         raise RunError(f"{path} is not a checkpoint folder.")
     file = path / MANIFEST
-    files = _json(file, _regular(file, JSON_LIMIT)).get("files")
+    files = _json(file, _read_regular(file, JSON_LIMIT)).get("files")
     if not isinstance(files, dict) or not set(FILES) <= set(files) or set(files) - set(FILES):
         raise RunError(f"{file} should list {', '.join(FILES)}.")
     for name, entry in files.items():
@@ -352,12 +350,12 @@ def _manifest(path: Path) -> dict[str, dict[str, Any]]:
         ):
             raise RunError(f"{file} gives no size and sha256 for {name}.")
     if _stored(files) not in tuple(BYTES):
-        raise RunError(f"{file} gives weights of a type that is none of {', '.join(BYTES)}.")
+        raise RunError(f"{file} lists weights of an unknown dtype; known: {', '.join(BYTES)}.")
     return files
 
 
 def _check_size(file: Path, files: dict[str, dict[str, Any]], config: ModelConfig) -> None:
-    """Refuse a file whose size cannot be that of so many parameters, before it is read."""
+    """Refuse a file whose size cannot fit the number of parameters, before reading it."""
     size, count = files[file.name]["bytes"], config.n_params
     each = BYTES[_stored(files)]
     low, high = (each * count, 5 * count) if file.name == WEIGHTS else (0, 80 * count)
@@ -370,7 +368,7 @@ def _check_size(file: Path, files: dict[str, dict[str, Any]], config: ModelConfi
 
 def _read(path: Path, name: str, files: dict[str, dict[str, Any]]) -> bytes:
     file, entry = path / name, files[name]
-    data = _regular(file, entry["bytes"])
+    data = _read_regular(file, entry["bytes"])
     if len(data) != entry["bytes"]:
         raise RunError(f"{file} is damaged: {len(data):,} bytes, {entry['bytes']:,} were written.")
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:

@@ -1,11 +1,11 @@
-"""Runs from elsewhere and for elsewhere: folders in Hugging Face's layout."""
+"""Import and export of runs in the layout of Hugging Face model folders, and copies of runs."""
 
 import dataclasses
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import workbench
 from workbench.data.tokenizer import SPECIAL_FILES, SPECIALS, load_tokenizer, tokenizer_hash, vocabulary_size
@@ -19,35 +19,40 @@ from workbench.runs.card import write_card
 from workbench.runs.checkpoint import save_checkpoint
 from workbench.runs.run import Run, load
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from workbench.model.transformer import HookedTransformer
+
 FINE_TUNING_LR = 5e-5
-"""Peak learning rate that an imported run is given for `resume` (Devlin et al. 2019, appendix A.3)."""
+"""Peak learning rate of an imported run under `resume` (Devlin et al. 2019, appendix A.3)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Converted:
-    """What an import or export made."""
+    """The outcome of an import or export."""
 
     path: Path
     family: str
     config: ModelConfig
-    tokenizer: Any
+    tokenizer: "PreTrainedTokenizerFast"
     notes: tuple[str, ...] = ()
 
 
 def import_run(source: Path, run: Path) -> Converted:
-    """Make a run of a folder with config.json, model.safetensors and tokenizer.json.
+    """Create a run from a folder with config.json, model.safetensors and tokenizer.json.
 
-    Its only checkpoint is step 0. tokenizer.json stays as it is, with the files that name its special tokens.
-    The run appears whole or not at all.
+    The only checkpoint is step 0. tokenizer.json is copied unchanged, with the files that name its special
+    tokens. The run is created atomically.
 
     Args:
         source: the folder.
-        run: the run folder to make.
+        run: the run folder to create.
 
     Raises:
-        RunError: the run exists, the folder lacks a file or holds a damaged one, weights that do not fit.
-        ConfigError: a setting that no field of ours can hold, or a model larger than memory.
-        DataError: no tokenizer, or one with more tokens than the model.
+        RunError: the run exists, a file is missing or damaged, or the weights do not fit.
+        ConfigError: an unsupported setting, or a model larger than memory.
+        DataError: no tokenizer, or one with larger ids than the model has rows.
     """
     source, run = Path(source), Path(run)
     folder.check_free(run)
@@ -68,7 +73,7 @@ def import_run(source: Path, run: Path) -> Converted:
         "train": {"dtype": "float32", "lr": FINE_TUNING_LR},
     }
     try:
-        with new_folder(run, keep=_taken) as made:
+        with new_folder(run, keep=_refuse_existing) as made:
             for name in (folder.TOKENIZER, *SPECIAL_FILES):
                 if (source / name).is_file():
                     write_bytes(made / name, (source / name).read_bytes())
@@ -76,23 +81,23 @@ def import_run(source: Path, run: Path) -> Converted:
             folder.write_config(made, values)
             _save(made, run, model, _state(tokenizer, origin))
     except OSError as error:
-        raise RunError(f"the run {run} cannot be made: {error.strerror or error}.") from None
+        raise RunError(f"the run {run} cannot be created: {error.strerror or error}.") from None
     write_card(run)
     needed = ["bos_token", "eos_token"] + (["mask_token"] if config.objective == "mlm" else [])
     lacking = [role for role in needed if getattr(tokenizer, role) is None]
-    notes = tuple(f"its tokenizer names no {role.removesuffix('_token').upper()} token" for role in lacking)
+    notes = tuple(f"its tokenizer has no {role.removesuffix('_token').upper()} token" for role in lacking)
     return Converted(run, family.title, config, tokenizer, notes)
 
 
 def copy_run(name: str | os.PathLike[str], run: Path) -> Run:
-    """Make a run of one's own that begins with another's weights: of one that ships, to train it further.
+    """Create a run that starts from the weights of another, such as a shipped one.
 
-    Like an imported run it starts at step 0, in float32, with a fresh optimiser; `resume` takes it on with
-    the batch of the original and a tenth of its learning rate.
+    Like an imported run it starts at step 0, in float32, with a fresh optimiser; `resume` continues it with
+    the batch size of the original and a tenth of its learning rate.
 
     Args:
         name: the run, or run@step; `zoo/tiny-4h`.
-        run: the run folder to make.
+        run: the run folder to create.
 
     Raises:
         RunError: no such run, or `run` exists.
@@ -109,7 +114,7 @@ def copy_run(name: str | os.PathLike[str], run: Path) -> Run:
         "train": {"dtype": "float32", "lr": rate, **kept},
     }
     try:
-        with new_folder(run, keep=_taken) as made:
+        with new_folder(run, keep=_refuse_existing) as made:
             text = folder.tokenizer_file(source.path)
             for file in (text, *(text.parent / special for special in SPECIAL_FILES)):
                 if file.is_file():
@@ -118,13 +123,13 @@ def copy_run(name: str | os.PathLike[str], run: Path) -> Run:
             folder.write_config(made, values)
             _save(made, run, source.model, _state(source.tokenizer, origin))
     except OSError as error:
-        raise RunError(f"the run {run} cannot be made: {error.strerror or error}.") from None
+        raise RunError(f"the run {run} cannot be created: {error.strerror or error}.") from None
     write_card(run)
     return load(run)
 
 
-def _save(made: Path, run: Path, model: Any, state: dict[str, Any]) -> None:
-    """Write the checkpoint; what goes wrong is told of the run, not of the folder that is to become it."""
+def _save(made: Path, run: Path, model: "HookedTransformer", state: dict[str, Any]) -> None:
+    """Write the checkpoint; errors name the run instead of the temporary folder."""
     try:
         save_checkpoint(made, model, {}, state)
     except RunError as error:
@@ -133,7 +138,7 @@ def _save(made: Path, run: Path, model: Any, state: dict[str, Any]) -> None:
         raise RunError(str(error).replace(str(made), str(run))) from None
 
 
-def _state(tokenizer: Any, origin: dict[str, str]) -> dict[str, Any]:
+def _state(tokenizer: "PreTrainedTokenizerFast", origin: dict[str, str]) -> dict[str, Any]:
     import torch
 
     return {
@@ -144,44 +149,49 @@ def _state(tokenizer: Any, origin: dict[str, str]) -> dict[str, Any]:
 
 
 def export_run(name: str | os.PathLike[str], target: Path, family: str = "auto") -> Converted:
-    """Write a run as a folder that transformers' Auto classes load.
+    """Write a run as a folder that the Auto classes of transformers load.
 
     Args:
         name: the run, or run@step.
-        target: the folder to make; config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
-        family: a key of `FAMILIES`; `auto` for the one that can hold the model.
+        target: the folder to create: config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
+        family: a key of `FAMILIES`; `auto` chooses one that can represent the model.
 
     Raises:
         RunError: no such run, or `target` exists.
-        ConfigError: no family, or not this one, can hold the model; the message names the fields.
+        ConfigError: no family, or not this one, can represent the model; the message names the fields.
     """
     from safetensors.torch import save_file
 
     run, target = load(name), Path(target)
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
-        raise RunError(f"{target} exists; name a folder that does not.")
+        raise RunError(f"{target} exists; choose a new folder.")
     config, tokenizer = run.checkpoint.config, run.tokenizer
     settings, tensors = as_family(config, run.model.state_dict(), tokenizer, family)
     if settings["pad_token_id"] != tokenizer.pad_token_id:
         raise RunError(
             f"{folder.tokenizer_file(run.path)} has no padding token, and RoBERTa counts its positions from "
-            "that token's id; a model that is to be a RoBERTa needs one."
+            "that token's id; export to RoBERTa needs one."
         )
     try:
-        with new_folder(target, keep=_taken) as made:
+        with new_folder(target, keep=_refuse_existing) as made:
             write_json(made / "config.json", settings)
             whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
             save_file(whole, made / "model.safetensors", metadata={"format": "pt"})
-            shutil.copymode(made / "config.json", made / "model.safetensors")  # theirs is its owner's alone
+            shutil.copymode(
+                made / "config.json", made / "model.safetensors"
+            )  # safetensors creates it readable by the owner only
             _write_tokenizer(run, made)
     except OSError as error:
         raise RunError(f"{target} cannot be written: {error.strerror or error}.") from None
     return Converted(target, FAMILIES[settings["model_type"]].title, config, tokenizer)
 
 
-def _write_tokenizer(run: Any, made: Path) -> None:
-    """The run's tokenizer. One of our own puts BOS in front of a text there (and EOS behind it for a masked
-    model), as every story had it in training; an imported one stays as it came."""
+def _write_tokenizer(run: Run, made: Path) -> None:
+    """Write the run's tokenizer.
+
+    A trained one gets a template that adds BOS (and EOS for a masked model), as in training; an imported one
+    is copied unchanged.
+    """
     tokenizer, config = run.tokenizer, run.checkpoint.config
     text = folder.tokenizer_file(run.path).read_bytes()
     imported = "imported_from" in run.data_card
@@ -195,8 +205,8 @@ def _write_tokenizer(run: Any, made: Path) -> None:
         return
     roles = {role: token for role in SPECIALS if (token := getattr(tokenizer, role)) is not None}
     if config.objective == "mlm":
-        stands_for = {"cls_token": "bos_token", "sep_token": "eos_token"}
-        roles |= {role: roles[other] for role, other in stands_for.items() if other in roles}
+        aliases = {"cls_token": "bos_token", "sep_token": "eos_token"}
+        roles |= {role: roles[other] for role, other in aliases.items() if other in roles}
     write_json(
         made / SPECIAL_FILES[0],
         {
@@ -206,7 +216,7 @@ def _write_tokenizer(run: Any, made: Path) -> None:
     )  # fmt: skip
 
 
-def _with_specials(text: bytes, tokenizer: Any, both: bool) -> bytes:
+def _with_specials(text: bytes, tokenizer: "PreTrainedTokenizerFast", both: bool) -> bytes:
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
 
@@ -220,5 +230,5 @@ def _with_specials(text: bytes, tokenizer: Any, both: bool) -> bytes:
     return (backend.to_str(pretty=True) + "\n").encode()
 
 
-def _taken(path: Path) -> bool:
-    raise RunError(f"{path} was made by somebody else in the meantime; choose another name.")
+def _refuse_existing(path: Path) -> bool:
+    raise RunError(f"{path} was created by another process in the meantime; choose another name.")

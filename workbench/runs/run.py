@@ -10,7 +10,7 @@ from workbench.errors import InputError, RunError, WorkbenchError, shown
 from workbench.io import is_locked, read_json
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
-from workbench.runs import folder as shipped
+from workbench.runs import zoo as shipped
 from workbench.runs.checkpoint import Checkpoint, checkpoint_folder, checkpoint_steps, read_model, read_state
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from workbench.errors import RunError
-from workbench.runs.folder import family_folder
+from workbench.runs.zoo import family_folder
 from workbench.zoo.table import (
     SeedInterval,
     family_bytes,

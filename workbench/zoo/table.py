@@ -11,9 +11,9 @@ from workbench.io import read_json, sha256
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_steps
-from workbench.runs.folder import FAMILY, NAME, family_folder, main_results, members
-from workbench.runs.folder import MANIFEST_SHIPPED as MANIFEST
 from workbench.runs.run import summarise
+from workbench.runs.zoo import FAMILY, NAME, family_folder, main_results, members
+from workbench.runs.zoo import MANIFEST as MANIFEST
 
 if TYPE_CHECKING:
     import pandas as pd

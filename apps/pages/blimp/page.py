@@ -14,7 +14,7 @@ from apps.frame.told import fragment, told
 from apps.look import markup
 from apps.pages.blimp import matrix, pairs, shares
 from apps.pages.blimp.board import Board
-from workbench.runs.folder import shown_name
+from workbench.runs.zoo import shown_name
 
 
 @fragment

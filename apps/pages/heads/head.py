@@ -20,7 +20,6 @@ from apps.look import markup
 from apps.look.tokens import visible
 from apps.pages.explain import attention
 from apps.pages.explain.side import PICKED, Side
-from workbench.interp.components import Component
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette
@@ -152,8 +151,7 @@ def _attention(frame: Frame, label: str) -> None:
         readings = heads.text_readings(opened, text)
     part = heads.part_of(opened.model.config, label)
     subject = explain.Subject(f"{opened.key}|{on}", (), (), readings, "", "")
-    component = Component(label, "head", part.layer, part.unit)
-    attention.show(Side(opened, subject, "head", PICKED), component, frame.palette)
+    attention.show(Side(opened, subject, "head", PICKED), part, frame.palette)
     downloads(f"{opened.name}-{label}-attention", heads.attention_frame(opened, readings, label))
 
 

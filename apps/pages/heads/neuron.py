@@ -30,9 +30,10 @@ def show(frame: Frame, label: str) -> None:
     opened = frame.opened
     part = neurons.part_of(opened.model.config, label)
     assert part is not None
+    layer, _ = part.place
     st.subheader(f"Neuron {label}", anchor=False)
     tokens = asked_tokens()
-    found = _found(opened, part.layer, tokens)
+    found = _found(opened, layer, tokens)
     with told():
         _figures(frame, label, found)
     with told():
@@ -40,7 +41,7 @@ def show(frame: Frame, label: str) -> None:
     with told():
         _on_subject(frame, label, found)
     with told():
-        _examples(opened, label, part.layer, tokens, found, frame.palette)
+        _examples(opened, label, layer, tokens, found, frame.palette)
 
 
 def asked_tokens() -> int:
@@ -121,7 +122,7 @@ def _loss(opened: Opened, label: str) -> None:
     part = neurons.part_of(opened.model.config, label)
     assert part is not None
     if work is None:
-        speed = neurons.rate(opened, part.layer)
+        speed = neurons.rate(opened, part.place[0])
         amount = (2 * neurons.HELD_OUT + neurons.REFERENCE) * neurons.A_STORY
         seconds = "" if speed is None else f" (about {max(1, round(amount / speed))} s)"
 

@@ -185,9 +185,9 @@ def _heads(
 
 def explain_heads(opened: Opened) -> list[str]:
     """All heads of the model."""
-    from workbench.interp.attribution import components
+    from workbench.interp.components import list_components
 
-    return explain.head_labels(components(opened.model.config))
+    return explain.head_labels(list_components(opened.model.config, embeddings=True, biases=True))
 
 
 def link_to_head(head: str | None) -> None:

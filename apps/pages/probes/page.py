@@ -16,7 +16,7 @@ from apps.look import markup
 from apps.pages.probes.rows import layer_names, levels_of, lines_of
 from apps.pages.training.pick import curve
 from probes.tasks import TASKS
-from workbench.runs.folder import shown_name
+from workbench.runs.zoo import shown_name
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult

@@ -15,7 +15,7 @@ from apps.look import markup
 from apps.look.palette import Palette
 from apps.pages.training.pick import curve
 from apps.pages.training.stepwise import each
-from workbench.runs.folder import shown_name
+from workbench.runs.zoo import shown_name
 
 COLOURED, MOST = 6, 7
 

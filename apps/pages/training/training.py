@@ -9,7 +9,7 @@ from apps.frame.told import told
 from apps.look import markup
 from apps.pages.training import head_curves, loss_curves, pair_curves, share_curves
 from workbench.io import is_locked
-from workbench.runs.folder import is_shipped, middle_member
+from workbench.runs.zoo import is_shipped, middle_member
 
 SLIDER = "training step"
 

@@ -12,8 +12,7 @@ from workbench.evals import scoring as causal_scoring
 from workbench.evals.protocols import ragged
 from workbench.evals.scoring import MaskedRows, causal_log_probs, masked_log_probs
 from workbench.interp.ablation import ablated, replacement
-from workbench.interp.attribution import components
-from workbench.interp.components import Part, all_parts, find_parts
+from workbench.interp.components import Component, find_components, list_components
 
 EXACT = dict(rtol=0, atol=1e-12)  # float64: the same sums, perhaps in another order
 MASK = 3
@@ -25,8 +24,8 @@ REFERENCE = torch.randint(5, 60, (4, 12), generator=random)
 def some(model):
     """A head, an MLP and some neurons, in different blocks where there are several."""
     config = model.config
-    heads, mlps = all_parts(config, mlps=False), all_parts(config, heads=False)
-    neurons = [Part(mlps[0].layer, "neuron", unit) for unit in (2, 7)]
+    heads, mlps = list_components(config, mlps=False), list_components(config, heads=False)
+    neurons = [Component(mlps[0].layer, "neuron", unit) for unit in (2, 7)]
     return [heads[1], heads[-1], heads[-2], mlps[-1], *neurons]
 
 
@@ -79,7 +78,7 @@ def test_without_any_part_only_the_embedding_is_left(model):
 @torch.no_grad()
 @pytest.mark.parametrize("how", ["zero", "mean", "resample"])
 def test_a_dead_head_is_missed_by_nobody(causal, how):
-    dead = without_weights(causal, find_parts(causal.config, "L1H2"))
+    dead = without_weights(causal, find_components(causal.config, "L1H2"))
     # The kernel is the same with and without hooks, and 0 * w is w * 0: equal to the bit.
     whole = dead(TOKENS)
     with ablated(dead, "L1H2", how, REFERENCE):
@@ -125,7 +124,7 @@ def test_padding_is_not_in_the_mean(causal, tokenizer):
         for s in stories
     ]
     z = [model.run_with_cache(torch.tensor([row]))[1]["blocks.1.attn.hook_z"][0, :, 0] for row in rows]
-    torch.testing.assert_close(both.values[Part(1, "head", 0)], torch.cat(z).mean(0), **EXACT)
+    torch.testing.assert_close(both.values[Component(1, "head", 0)], torch.cat(z).mean(0), **EXACT)
 
 
 @torch.no_grad()
@@ -156,7 +155,7 @@ def test_donors_go_on_where_one_ends_and_then_are_refused(causal, tokenizer):
     given = [replacement(model, "L0H0", "resample", stories, seed) for seed in range(8)]
     longest = model.to_tokens(stories).shape[1] + 1
     assert {one.places for one in given} == {longest}
-    assert len({float(one.values[Part(0, "head", 0)][1].sum()) for one in given}) > 1
+    assert len({float(one.values[Component(0, "head", 0)][1].sum()) for one in given}) > 1
     with (
         ablated(model, "L0H0", "resample", given[0]),
         pytest.raises(InputError, match=f"has {longest} tokens"),
@@ -213,7 +212,7 @@ def test_generation_is_the_ablated_models(causal, tokenizer):
     options = dict(max_new_tokens=6, temperature=0.0)
     with ablated(model, "heads"):
         found = model.generate("The cat", **options)
-    bare = without_weights(model, all_parts(model.config, mlps=False))
+    bare = without_weights(model, list_components(model.config, mlps=False))
     assert found == bare.generate("The cat", **options)
     assert found != model.generate("The cat", **options)
 
@@ -257,29 +256,32 @@ def test_hooks_go_and_only_they(causal):
 
 def test_parts_have_the_names_of_components(model):
     config = model.config
-    labels = [part.label for part in components(config) if part.layer is not None]
-    assert [part.label for part in all_parts(config)] == labels
-    assert find_parts(config, [part for part in components(config) if part.layer is not None]) == all_parts(
-        config
-    )
-    assert find_parts(config, ", ".join(labels)) == all_parts(config)
-    assert find_parts(config, ["heads", "mlps"]) == all_parts(config, mlps=False) + all_parts(
-        config, heads=False
-    )
-    neuron = Part(all_parts(config, heads=False)[0].layer, "neuron", 17)
-    assert find_parts(config, [neuron.label, neuron]) == (neuron,)
-    assert find_parts(config, neuron.label.lower()) == (neuron,)
+    labels = [
+        part.label for part in list_components(config, embeddings=True, biases=True) if part.layer is not None
+    ]
+    assert [part.label for part in list_components(config)] == labels
+    assert find_components(
+        config,
+        [part for part in list_components(config, embeddings=True, biases=True) if part.layer is not None],
+    ) == list_components(config)
+    assert find_components(config, ", ".join(labels)) == list_components(config)
+    assert find_components(config, ["heads", "mlps"]) == list_components(
+        config, mlps=False
+    ) + list_components(config, heads=False)
+    neuron = Component(list_components(config, heads=False)[0].layer, "neuron", 17)
+    assert find_components(config, [neuron.label, neuron]) == (neuron,)
+    assert find_components(config, neuron.label.lower()) == (neuron,)
 
 
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        ("L0H9", "L0H9 is not there; block 0 has L0H0 to L0H3"),
+        ("L0H9", "L0H9 is out of range; block 0 has L0H0 to L0H3"),
         ("L0N48", "block 0 has L0N0 to L0N47"),
-        ("L2H0", "the model's blocks are L0 to L1"),
-        ("L0 MPL", "no head, MLP or neuron is called 'L0 MPL'. Did you mean 'L0 MLP'"),
+        ("L2H0", "the model has blocks L0 to L1"),
+        ("L0 MPL", "Unknown head, MLP or neuron 'L0 MPL'. Did you mean 'L0 MLP'"),
         ("the third head", "Heads are called L0H1"),
-        (["L0H1", 7], "no head, MLP or neuron is called '7'"),
+        (["L0H1", 7], "Unknown head, MLP or neuron '7'"),
     ],
 )
 def test_parts_that_are_not_there(causal, named, words):
@@ -293,7 +295,7 @@ def test_parts_that_are_not_there(causal, named, words):
 def test_a_block_without_attention_has_no_head():
     config = build(layout="mam").config
     with pytest.raises(InputError, match="L0H1: block 0 has no attention; blocks with one: L1"):
-        find_parts(config, "L0H1")
+        find_components(config, "L0H1")
 
 
 def test_ways_and_references_that_do_not_do(causal):

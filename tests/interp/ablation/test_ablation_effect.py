@@ -16,7 +16,7 @@ from workbench.evals import scoring as causal
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import threads_for
 from workbench.interp.ablation import ablated, ablation_effect, leave_one_out, replacement
-from workbench.interp.components import all_parts
+from workbench.interp.components import list_components
 from workbench.interp.texts import IGNORED, text_batches
 from workbench.stats import bootstrap_mean, bootstrap_ratio, mcnemar, spearman
 
@@ -97,7 +97,7 @@ def test_a_dead_head_changes_no_number_at_all(model, pairs):
 
 def test_leave_one_out_names_every_part_and_permutes_with_heads(model):
     found = leave_one_out(model, text=TEXT, measure=("loss",))
-    assert found.names == tuple(part.label for part in all_parts(model.config))
+    assert found.names == tuple(part.label for part in list_components(model.config))
     turned = copy.deepcopy(model)
     order = [2, 0, 3, 1]
     with torch.no_grad():

@@ -9,7 +9,7 @@ from scored_models import small_model
 
 from workbench.errors import InputError
 from workbench.interp.ablation import ablated, leave_one_out, losses
-from workbench.interp.components import Part, all_parts
+from workbench.interp.components import Component, list_components
 from workbench.interp.importance import head_importance, prune_heads
 from workbench.interp.texts import TextBatch, text_batches
 
@@ -32,7 +32,7 @@ def batches_of(model):
 def test_importance_is_what_finite_differences_say(model):
     batches = batches_of(model)
     found = head_importance(model, batches, mlps=True)
-    assert found.parts == all_parts(model.config)
+    assert found.parts == list_components(model.config)
     step = 1e-5
 
     def row_losses(part, gate):
@@ -104,7 +104,7 @@ def test_the_only_living_part_is_found_by_every_method(causal):
         truth = leave_one_out(lone, text=text, measure=("loss",), how=how, reference=TOKENS)
         changed = [name for name, rise in zip(truth.names, truth.loss_change, strict=True) if rise]
         assert changed == ["L1H1"]
-    assert prune_heads(lone, text, orders=0).pruned[-1] == (Part(1, "head", 1),)
+    assert prune_heads(lone, text, orders=0).pruned[-1] == (Component(1, "head", 1),)
 
 
 def test_agreement_with_the_truth_is_a_rank_correlation(causal):
@@ -128,7 +128,7 @@ def test_pruning_goes_by_importance_and_ends_without_heads(model):
     curve = prune_heads(
         model, text, share=0.4, orders=2, progress=lambda done, total: seen.append((done, total))
     )
-    heads = all_parts(model.config, mlps=False)
+    heads = list_components(model.config, mlps=False)
     assert sorted(part for step in curve.pruned for part in step) == sorted(heads)
     assert curve.share[0] == 0
     assert curve.share[-1] == 1
@@ -154,7 +154,7 @@ def test_dead_heads_go_first_and_cost_nothing(causal):
         dead.blocks[0].attn.out_weight[:, :8] = 0
         dead.blocks[1].attn.out_weight[:, 16:24] = 0
     curve = prune_heads(dead, batches_of(dead), share=0.25, orders=1)
-    assert set(curve.pruned[1]) == {Part(0, "head", 0), Part(1, "head", 2)}
+    assert set(curve.pruned[1]) == {Component(0, "head", 0), Component(1, "head", 2)}
     assert curve.loss[1] == curve.loss[0]
     frame = curve.to_frame()
     assert set(frame.order) == {"importance", "random 0"}

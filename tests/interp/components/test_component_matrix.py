@@ -15,7 +15,7 @@ from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import Readout
 from workbench.interp.ablation import ablation_effect, replacement
 from workbench.interp.attribution import attribute_pair
-from workbench.interp.components import all_parts
+from workbench.interp.components import list_components
 from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix, gradient
 from workbench.interp.pairs import groups, pair_batch, pair_rows
 
@@ -47,7 +47,7 @@ def named(model, tokenizer):
 def lost_by_ablation(model, **options):
     """Nats of margin lost without each part, [pair part], by `ablation_effect`."""
     found = ablation_effect(
-        model, all_parts(model.config), each=True, pairs=pair_set(), measure=("pairs",), **options
+        model, list_components(model.config), each=True, pairs=pair_set(), measure=("pairs",), **options
     ).pairs
     assert found is not None
     return (found.pairs.margin.to_numpy() - found.margin).T
@@ -125,7 +125,7 @@ def test_patching_equals_two_plain_runs(fields, tokenizer, unchecked):
     with torch.no_grad():
         for row in usable:
             good, bad = SENTENCES[row]
-            for column, part in enumerate(all_parts(model.config)):
+            for column, part in enumerate(list_components(model.config)):
                 noise = found.pairs.logp_good[row] - exchanged(model, tokenizer, good, bad, part)
                 denoise = exchanged(model, tokenizer, bad, good, part) - found.pairs.logp_bad[row]
                 assert of_parts(found, "noise")[row, column] == pytest.approx(noise, abs=1e-9)
@@ -137,7 +137,7 @@ def test_patching_equals_two_plain_runs(fields, tokenizer, unchecked):
 @pytest.mark.parametrize("base", ["default", "bert-like", "elc-like"])
 def test_the_gradient_is_the_slope_of_the_ablation(base, tokenizer, unchecked):
     model = named(build(**BASES[base] | {"d_vocab": len(tokenizer)}), tokenizer)
-    parts = all_parts(model.config)
+    parts = list_components(model.config)
     given = replacement(model, parts, "mean", TEXT)
     sentences = [text for pair in SENTENCES for text in pair]
     rows = pair_rows(model, tokenizer, sentences, find_protocol("native"), "original", str)

@@ -18,8 +18,8 @@ from workbench.interp.matrix import (
 )
 
 COMPONENTS = (
-    Component("embed", "embed"), Component("L0H0", "head", 0, 0), Component("L0 MLP", "mlp", 0),
-    Component("L2H0", "head", 2, 0), Component("biases", "biases"),
+    Component(None, "embed"), Component(0, "head", 0), Component(0, "mlp"),
+    Component(2, "head", 0), Component(None, "biases"),
 )  # fmt: skip
 
 

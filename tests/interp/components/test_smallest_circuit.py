@@ -18,7 +18,7 @@ from workbench.errors import DataError, InputError
 from workbench.evals.blimp import blimp
 from workbench.interp.ablation import replacement
 from workbench.interp.circuit import Measured, decisions, drawn_sets, smallest_circuit
-from workbench.interp.components import Part, all_parts
+from workbench.interp.components import Component, list_components
 from workbench.interp.pairs import EncodedPairs
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -142,7 +142,7 @@ def test_encoded_pairs_score_as_blimp_does(model, tokenizer, protocol):
 
 
 def test_with_every_part_it_is_the_model_to_the_bit(model, tokenizer):
-    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), all_parts(model.config)
+    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), list_components(model.config)
     given = replacement(model, parts, "mean", torch.arange(24).reshape(2, 12))
     on = Measured(model, parts, given, encoded)
     plain = encoded.margins(model)
@@ -152,7 +152,7 @@ def test_with_every_part_it_is_the_model_to_the_bit(model, tokenizer):
 
 
 def test_slopes_are_derivatives(model, tokenizer):
-    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), all_parts(model.config)
+    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), list_components(model.config)
     given = replacement(model, parts, "mean", torch.arange(24).reshape(2, 12))
     kept = parts[1:]
     slopes = Measured(model, parts, given, encoded).slopes(kept)
@@ -184,7 +184,7 @@ def gated(model, parts, kept, moved, step, given, encoded):
 
 
 def test_random_sets_are_others_and_all_there_are_if_few():
-    parts = tuple(Part(0, "head", unit) for unit in range(6))
+    parts = tuple(Component(0, "head", unit) for unit in range(6))
     few = drawn_sets(parts, parts[:2], 20, 0)
     assert len(few) == len(set(few)) == 14
     assert parts[:2] not in few
@@ -291,7 +291,7 @@ def test_half_precision_is_measured_in_single_and_left_as_it_was():
 @pytest.mark.parametrize("layout", ["aa", "mm", "(am)(am)"])
 def test_every_layout_can_be_searched(layout, tokenizer):
     model = build(layout=layout, d_vocab=len(tokenizer))
-    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), all_parts(model.config)
+    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), list_components(model.config)
     on = Measured(model, parts, replacement(model, parts, "zero"), encoded)
     assert set(on.slopes(parts)) == set(parts)
     assert np.isfinite(on.margins(())).all()

@@ -9,7 +9,6 @@ from workbench.interp.attribution import (
     EMBEDDINGS,
     attribute_pair,
     attribute_text,
-    components,
     project,
     written,
 )
@@ -77,7 +76,12 @@ def test_each_part_is_the_gradient_of_a_linearised_model(variant):
     parts = written(variant, tokens, rows, places)
     torch.testing.assert_close(parts.final, final.detach(), rtol=0, atol=1e-10)  # the same sums, once fused
     found = project(variant, parts, direction)
-    columns = {part.label: column for part, column in zip(components(variant.config), found.T, strict=True)}
+    columns = {
+        part.label: column
+        for part, column in zip(
+            list_components(variant.config, embeddings=True, biases=True), found.T, strict=True
+        )
+    }
 
     for index, row in enumerate(rows):
         total = (final[index] * direction[index]).sum()
@@ -105,7 +109,7 @@ def test_each_part_is_the_gradient_of_a_linearised_model(variant):
 
 @single
 def test_a_silenced_writer_has_an_empty_column_and_no_other_does(variant, tokenizer):
-    labels = [part.label for part in components(variant.config)]
+    labels = [part.label for part in list_components(variant.config, embeddings=True, biases=True)]
     silent = set()
     with torch.no_grad():
         for index, block in enumerate(variant.blocks):
@@ -163,7 +167,7 @@ def test_layer_weights_that_leave_out_a_block_leave_out_its_writers(tokenizer):
 )
 def test_components_are_what_the_layout_has(fields, labels, tokenizer):
     model = build(d_vocab=len(tokenizer), n_heads=2, **fields)
-    found = [part.label for part in components(model.config)]
+    found = [part.label for part in list_components(model.config, embeddings=True, biases=True)]
     first = ["embed"] if fields.get("positions") == "none" else ["embed", "pos_embed"]
     assert found == [*first, *labels, "biases"]
 

@@ -13,7 +13,7 @@ from workbench.model.transformer import HookedTransformer
 @pytest.mark.parametrize(
     ("fields", "arguments", "words"),
     [
-        ({"layout": "mm"}, {}, "this model has no pattern: its layout is mm"),
+        ({"layout": "mm"}, {}, "This model has no pattern: its layout is mm"),
         ({}, {"sequences": []}, "there are no sequences"),
         ({}, {"sequences": [[1, 99]]}, "ids of sequence 0 run from 1 to 99; the vocabulary has 61"),
         ({}, {"sequences": [[1], list(range(30))]}, r"sequence 1 has the shape \[30\]; give 1 to 24 token ids"),

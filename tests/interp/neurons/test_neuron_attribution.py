@@ -8,7 +8,8 @@ import torch
 from planted_agreement import planted_agreement
 from small_models import VARIANTS, build
 
-from workbench.interp.attribution import attribute_text, components, decompose, project, written
+from workbench.interp.attribution import attribute_text, decompose, project, written
+from workbench.interp.components import list_components
 from workbench.interp.metrics import LogProb, SentenceLogProb
 from workbench.interp.neurons.attribution import BASELINES, METHODS, attribute_neurons
 from workbench.interp.patching import patch
@@ -79,7 +80,11 @@ def test_contributions_are_those_of_direct_attribution(name, prompts):
     neurons = columns[:, [index for index, part in enumerate(known) if part.kind == "neuron"]].numpy()
     np.testing.assert_allclose(found.per_pair[:, :, -1].reshape(3, -1), neurons, **EXACT)
     parts = written(model, clean, torch.arange(3), torch.full((3,), 6))
-    mlps = [index for index, part in enumerate(components(model.config)) if part.kind == "mlp"]
+    mlps = [
+        index
+        for index, part in enumerate(list_components(model.config, embeddings=True, biases=True))
+        if part.kind == "mlp"
+    ]
     np.testing.assert_allclose(
         found.per_pair.sum((2, 3)), project(model, parts, up)[:, mlps].numpy(), **EXACT
     )

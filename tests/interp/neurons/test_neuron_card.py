@@ -200,9 +200,9 @@ def test_a_masked_and_a_packed_text_have_cards(unchecked):
     [
         ("L1H2", "a card is of one neuron, such as L0N17; found 'L1H2'"),
         ("L0N1, L0N2", "a card is of one neuron"),
-        ("L0N999", "L0N999 is not there; block 0 has L0N0 to L0N23"),
-        ("L9N0", "the model's blocks are L0 to L1"),
-        ("neuron 5", "no head, MLP or neuron is called 'neuron 5'"),
+        ("L0N999", "L0N999 is out of range; block 0 has L0N0 to L0N23"),
+        ("L9N0", "the model has blocks L0 to L1"),
+        ("neuron 5", "Unknown head, MLP or neuron 'neuron 5'"),
     ],
 )
 def test_other_names_are_refused(model, neuron, words):

@@ -302,7 +302,7 @@ def test_bad_input_is_named(options, words, unchecked):
 
 
 def test_models_and_texts_without_neurons_or_tokens_are_refused(unchecked):
-    with pytest.raises(InputError, match="this model has no neuron"):
+    with pytest.raises(InputError, match="This model has no neuron"):
         neuron_examples(build(layout="aa"), rows_of_ids(61))
     with pytest.raises(InputError, match="nothing but special tokens"):
         neuron_examples(small_model(), torch.ones(2, 5, dtype=torch.int64))

@@ -270,7 +270,7 @@ def test_bad_input_is_named(options, words_of_error):
 def test_a_model_without_a_tokenizer_or_neurons_is_refused():
     with pytest.raises(InputError, match="has no tokenizer, and labels are of words"):
         label_neurons(HookedTransformer(small_model().config), TOLD)
-    with pytest.raises(InputError, match="this model has no neuron"):
+    with pytest.raises(InputError, match="This model has no neuron"):
         label_neurons(small_model(layout="aa", n_layers=2), TOLD)
     found = label_neurons(small_model(), TOLD, layers=[1], control=False)
     with pytest.raises(InputError, match="block 0 was not labelled; these were: 1"):

@@ -184,9 +184,9 @@ def test_without_a_tokenizer_and_as_a_table():
 @pytest.mark.parametrize("call", [promoted_tokens, input_tokens])
 def test_bad_input(call):
     model = build()
-    with pytest.raises(InputError, match="L5N0: the model's blocks are L0 to L1"):
+    with pytest.raises(InputError, match="L5N0 is out of range; the model has blocks L0 to L1"):
         call(model, 5, 0)
-    with pytest.raises(InputError, match="L1N48 is not there; block 1 has L1N0 to L1N47"):
+    with pytest.raises(InputError, match="L1N48 is out of range; block 1 has L1N0 to L1N47"):
         call(model, 1, 48)
     for count in (0, 62):
         with pytest.raises(InputError, match=f"{count} tokens at each end: choose 1 to 61"):

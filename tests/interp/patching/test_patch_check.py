@@ -111,7 +111,7 @@ def test_equal_prompts_have_no_correlation(prompts):
         (dict(steps=()), "no estimate was asked for"),
         (dict(steps=(-1,)), "steps must be 0"),
         (dict(cells=0), "at least one cell"),
-        (dict(site="zz"), "no activation is called 'zz'"),
+        (dict(site="zz"), "Unknown activation 'zz'"),
     ],
     ids=str,
 )

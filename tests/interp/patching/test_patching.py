@@ -215,7 +215,7 @@ def test_progress_ends_at_one(prompts):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(site="resid"), r"no activation is called 'resid'\. Did you mean 'resid_"),
+        (dict(site="resid"), r"Unknown activation 'resid'\. Did you mean 'resid_"),
         (dict(right=None), "nothing to measure: give the right and the wrong answer"),
         (dict(right=[5]), r"1 right answers were given for 2 pairs"),
         (dict(wrong=61), r"the wrong answer 61 is no token of a vocabulary of 61"),

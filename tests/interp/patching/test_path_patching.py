@@ -9,7 +9,7 @@ from small_models import VARIANTS, build, configuration
 from workbench.errors import InputError
 from workbench.interp import metrics
 from workbench.interp import paths as path_patching
-from workbench.interp.paths import all_receivers, find_receivers, find_senders, path_patch, reaches
+from workbench.interp.paths import find_receivers, find_senders, list_receivers, path_patch, reaches
 from workbench.model.transformer import HookedTransformer
 
 EXACT = 1e-12  # float64: the same sums in another order
@@ -104,8 +104,8 @@ def three_runs(model, clean, corrupted, sender, receivers, pos, through_mlps):
     ("by_position", "through_mlps"), [(False, True), (True, False)], ids=["all, through mlps", "by position"]
 )
 def test_each_path_equals_three_runs(model, prompts, by_position, through_mlps):
-    everyone = all_receivers(model.config)
-    receivers = [one for one in everyone if not by_position or one.head in (-1, 1)]
+    everyone = list_receivers(model.config)
+    receivers = [one for one in everyone if not by_position or one.head in (None, 1)]
     options = dict(right=5, wrong=6, receivers=receivers, by_position=by_position, through_mlps=through_mlps)
     found = path_patch(model, *prompts, **options)
     there = np.argwhere(~np.isnan(found.effect))
@@ -174,7 +174,7 @@ def test_metrics_that_read_elsewhere(name, prompts, by_position):
     def by_logits(logits):
         return logits[rows, places, 5] - logits[rows, places, 6]
 
-    options = dict(receivers=all_receivers(model.config)[-3:], by_position=by_position)
+    options = dict(receivers=list_receivers(model.config)[-3:], by_position=by_position)
     whole = path_patch(model, *prompts, metric=by_logits, **options)
     chosen = metrics.LogitDifference(torch.tensor([5, 5]), torch.tensor([6, 6]), places)
     found = path_patch(model, *prompts, metric=chosen, **options)
@@ -237,19 +237,16 @@ def test_frame_names_and_plots(prompts):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(receivers="L1H9.q"), "L1H9 is not there; block 1 has L1H0 to L1H3"),
-        (dict(receivers="L7 MLP"), "the model's blocks are L0 to L1"),
-        (
-            dict(receivers="L1H2.x"),
-            r"nothing that reads the residual stream is called 'L1H2.x'. Did you mean",
-        ),
-        (dict(receivers=[(0, 9, "k")]), "called 'L0H9.k'"),
-        (dict(receivers=7), "called '7'"),
-        (dict(receivers=" , "), "no receiver was named"),
+        (dict(receivers="L1H9.q"), "L1H9 is out of range; block 1 has L1H0 to L1H3"),
+        (dict(receivers="L7 MLP"), "the model has blocks L0 to L1"),
+        (dict(receivers="L1H2.x"), r"Unknown receiver 'L1H2.x'\. Did you mean"),
+        (dict(receivers=[(0, 9, "k")]), "Unknown receiver 'L0H9.k'"),
+        (dict(receivers=7), "Unknown receiver '7'"),
+        (dict(receivers=" , "), "No receiver was named"),
         (dict(receivers="L1H3.k", fields=dict(n_key_value_heads=2)), "4 query heads share 2 heads of keys"),
-        (dict(senders="L0N1"), "L0N1: paths begin at the embedding, a head or an MLP"),
-        (dict(senders="L0H9"), "L0H9 is not there"),
-        (dict(senders=[]), "no sender was named"),
+        (dict(senders="L0N1"), "L0N1: a sender must be the embedding, a head or an MLP"),
+        (dict(senders="L0H9"), "L0H9 is out of range"),
+        (dict(senders=[]), "No sender was named"),
         (dict(senders="L1H0", receivers="L0H1.q"), "senders must come before receivers"),
         (dict(receivers="L1H1, logits", together=True), "the logits are received alone"),
         (dict(right=None), "nothing to measure: give the right and the wrong answer"),
@@ -265,7 +262,7 @@ def test_refusals(prompts, change, words):
 
 def test_every_name_is_read_back():
     config = configuration(layout="a(am)m", n_key_value_heads=2)
-    for one in all_receivers(config):
+    for one in list_receivers(config):
         assert find_receivers(config, one.label) == find_receivers(config, one) == (one,)
     for sender in find_senders(config):
         assert find_senders(config, sender.label) == find_senders(config, sender) == (sender,)

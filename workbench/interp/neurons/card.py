@@ -14,7 +14,7 @@ from torch import Tensor
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import AblationResult, ablation_effect
-from workbench.interp.components import Part, find_parts
+from workbench.interp.components import Component, find_components
 from workbench.interp.neurons.attribution import WithoutDenominators, mlp_paths
 from workbench.interp.neurons.examples import EDGES, NeuronExamples, Row, neuron_examples, neuron_layers
 from workbench.interp.neurons.labels import NeuronLabels, label_neurons
@@ -271,7 +271,7 @@ def _checked(
     model: Any, layer: int, neuron: int, count: int, among: Sequence[int] | None
 ) -> Int[Tensor, " token"]:
     """The tokens to choose from."""
-    find_parts(model.config, Part(layer, "neuron", neuron))
+    find_components(model.config, Component(layer, "neuron", neuron))
     every = torch.arange(model.config.d_vocab, device=model.device)
     if among is not None:
         every = torch.as_tensor(among, device=model.device).long().unique()
@@ -577,7 +577,7 @@ def neuron_card(
 
     Args:
         model: a run or a `HookedTransformer`.
-        neuron: `"L2N17"` or a `Part`.
+        neuron: `"L2N17"` or a `Component`.
         text: where passages are looked for; see `neuron_examples`.
         stories: texts that labels are tested and the ablation's loss is measured on; see `label_neurons` and
             `ablation_effect` for what is taken if none are given.
@@ -595,18 +595,19 @@ def neuron_card(
         InputError: no such neuron, or as those functions.
     """
     run, network, tokenizer = opened(model)
-    parts = find_parts(network.config, neuron)
+    parts = find_components(network.config, neuron)
     if len(parts) != 1 or parts[0].kind != "neuron":
         raise InputError(f"a card is of one neuron, such as L0N17; found {shown(neuron)!r}.")
     part = parts[0]
+    layer, unit = part.place
     if examples is None:
-        examples = neuron_examples(model, text, layers=[part.layer], seed=seed, **options)
+        examples = neuron_examples(model, text, layers=[layer], seed=seed, **options)
     at = examples.part(part)
     label = None
     if labels is True and tokenizer is not None:
-        labels = label_neurons(model, stories, layers=[part.layer], seed=seed)
+        labels = label_neurons(model, stories, layers=[layer], seed=seed)
     if isinstance(labels, NeuronLabels):
-        label = _label(labels, part.layer, part.unit)
+        label = _label(labels, layer, unit)
     with_pairs = pairs is not False
     told = text if stories is None and tokenizer is None else stories
     ablation = ablation_effect(
@@ -619,10 +620,10 @@ def neuron_card(
         pairs=None if pairs is True else pairs or None,
         measure=("loss", "pairs") if with_pairs else ("loss",),
     )
-    written = promoted_tokens(network, part.layer, part.unit, count)
+    written = promoted_tokens(network, layer, unit, count)
     return NeuronCard(
-        layer=part.layer,
-        neuron=part.unit,
+        layer=layer,
+        neuron=unit,
         model="model" if run is None else str(run),
         tokens=examples.tokens,
         mean=float(examples.mean[at]),
@@ -647,7 +648,7 @@ def neuron_passages(
     Args:
         model: a run or a `HookedTransformer`: the one that `found` is of.
         found: where to look.
-        part: the neuron, a `Part`.
+        part: the neuron, a `Component`.
         before: tokens shown before the token that a passage is about.
         after: tokens shown behind.
 
@@ -673,7 +674,7 @@ def neuron_passages(
 
 @torch.no_grad()
 def activations_along(network: Any, row: Row, part: Any) -> Float[np.ndarray, " pos"]:
-    """The activations of a neuron (a `Part`) along a row of tokens."""
+    """The activations of a neuron (a `Component`) along a row of tokens."""
     kept: list[np.ndarray] = []
 
     def keep(x: torch.Tensor, hook: Any) -> None:

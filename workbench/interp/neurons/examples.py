@@ -289,7 +289,7 @@ class NeuronExamples:
         return self.top_value[..., 0]
 
     def part(self, neuron: Any) -> tuple[int, int]:
-        """Where a neuron, `"L2N17"` or a `Part`, stands on the two axes.
+        """Where a neuron, `"L2N17"` or a `Component`, stands on the two axes.
 
         Raises:
             InputError: it was not read.
@@ -310,7 +310,7 @@ class NeuronExamples:
         activation (as the sample has them), the strongest first.
 
         Args:
-            neuron: `"L2N17"` or a `Part`.
+            neuron: `"L2N17"` or a `Component`.
             per_bin: examples of each bin.
         """
         where = self.part(neuron)

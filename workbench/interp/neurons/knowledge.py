@@ -21,7 +21,7 @@ from torch import Tensor
 
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
-from workbench.interp.components import Part
+from workbench.interp.components import Component
 from workbench.interp.engine import Base
 from workbench.interp.metrics import Metric, answers
 from workbench.interp.neurons.attribution import NEURON, Progress, chunks, integrated
@@ -51,7 +51,7 @@ class Tried:
 class KnowledgeNeurons:
     """The neurons of a fact, and the answer's probability without and with more of them."""
 
-    neurons: tuple[Part, ...]
+    neurons: tuple[Component, ...]
     """Those kept, the highest mean score first."""
     layers: Int[np.ndarray, " layer"]
     scores: Float[np.ndarray, "prompt layer neuron"]
@@ -177,7 +177,7 @@ def knowledge_neurons(
         sets = _sets(kept, draws, np.random.default_rng(seed))
         tried = {on: each.tried(sets) for on, each in asked.items()}
     order = np.argsort(-scores.mean(0)[kept], kind="stable")
-    neurons = [Part(chosen[layer], "neuron", int(unit)) for layer, unit in np.argwhere(kept)[order]]
+    neurons = [Component(chosen[layer], "neuron", int(unit)) for layer, unit in np.argwhere(kept)[order]]
     return KnowledgeNeurons(tuple(neurons), np.array(chosen), scores, above, threshold, share, tried)
 
 
