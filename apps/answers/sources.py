@@ -248,7 +248,13 @@ def _score(
     pairs_of = pair_set(_source)
     with _opened.lock:
         return blimp(
-            _opened.model, pairs_of, protocol, pll=pll, paradigms=[paradigm], tokenizer=_opened.tokenizer
+            _opened.model,
+            pairs_of,
+            protocol,
+            pll=pll,
+            paradigms=[paradigm],
+            tokenizer=_opened.tokenizer,
+            progress=False,
         )
 
 
