@@ -155,7 +155,7 @@ def test_a_part_of_blimp_is_never_taken_for_blimp(causal, make_pairs, tmp_path, 
     others = [blimp(causal, PairSet("mine", "folder", {"mine": rows[uid][:n]})) for n in (1, 2)]
     results = [whole, part, fewer, folder, *others]
     assert [result.partial for result in results] == [False, True, True, False, False, False]
-    assert part.title == "model on a part (1 paradigm, 2 pairs) of BLiMP, protocol native"
+    assert part.title == "model on 2 pairs, a part of BLiMP, protocol native"
     assert len({result.save(tmp_path) for result in results}) == len(results)
     whole.save(tmp_path)
     saved = latest_blimp(tmp_path)

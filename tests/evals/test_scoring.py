@@ -219,6 +219,6 @@ def test_padding_left_in_the_tokenizer_by_an_earlier_call_is_harmless(causal, to
 
 def test_progress_from_several_threads_loses_nothing():
     shares = []
-    tally = Tally(4000, shares.append)
+    tally = Tally(4000, lambda fraction, message: shares.append(fraction))
     for_each(lambda item: tally.add(1), range(4000), 4)
     assert shares == [done / 4000 for done in range(1, 4001)]

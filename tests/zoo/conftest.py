@@ -36,7 +36,7 @@ def take_for_whole(recipe: Recipe, patch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _small_sets(request, monkeypatch) -> None:
-    if {"made", "family", "recipe"} & set(request.fixturenames):
+    if {"runs", "made", "family", "recipe"} & set(request.fixturenames):
         take_for_whole(request.getfixturevalue("recipe"), monkeypatch)
 
 

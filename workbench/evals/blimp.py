@@ -207,10 +207,7 @@ class BlimpResult(Result):
         such."""
         name = {"embedded": "the embedded pairs (not BLiMP)", "blimp": "BLiMP"}.get(self.source, self.pairs)
         who = "model" if self.run is None else self.run if self.step is None else f"{self.run}@{self.step}"
-        part = ""
-        if self.partial:
-            count = len(self.paradigms)
-            part = f"a part ({count} paradigm{'s' * (count != 1)}, {len(self.per_pair):,} pairs) of "
+        part = f"{len(self.per_pair):,} pairs, a part of " if self.partial else ""
         pll = f", {self.pll} PLL" if self.pll else ""
         return f"{who} on {part}{name}, protocol {self.protocol.name}{pll}"
 

@@ -184,7 +184,7 @@ def edge_log_probs(
         values[edges] = readout.log_probs(x, parents.to(x.device), tokens.to(x.device)).cpu().numpy()
         tally.add(sum(block.stop - block.start for block in blocks))
 
-    for_each(work, _batches(tree, model.device.type), threads_for(model))
+    for_each(work, batches(tree, model.device.type), threads_for(model))
     return values
 
 
@@ -193,8 +193,8 @@ def _part_of(on_progress: OnProgress, start: float, stop: float) -> OnProgress:
     return lambda fraction, message="": on_progress(start + fraction * (stop - start), message)
 
 
-def _batches(tree: PrefixTree, device: str) -> list[list[Block]]:
-    """Group the tree's blocks by length, each group one forward pass."""
+def batches(tree: PrefixTree, device: str) -> list[list[Block]]:
+    """Return the tree's blocks grouped by length, each group one forward pass."""
     limit = tokens_per_forward(device)
     groups = []
     for length, same in groupby(sorted(cut(tree, BLOCK, SLACK), key=len), key=len):
