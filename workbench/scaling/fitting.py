@@ -13,6 +13,7 @@ Used by every law of `workbench.scaling`.
 # which alone never goes uphill for a linear model; the damping of each row adapts as in Levenberg-Marquardt.
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = float | int | Sequence[Any] | NDArray[Any]
+"""A number, or several."""
 DELTA = 1e-3
 """Hoffmann et al.'s delta, in units of log-loss."""
 CHUNK = 250_000
@@ -312,11 +315,11 @@ class Frontier:
     highest: float
     """Greatest compute that the data cover."""
 
-    def n(self, flops: Any) -> Any:
+    def n(self, flops: Numbers) -> Any:
         """Return the best number of parameters for an amount of compute."""
         return np.exp(self.log_n[0] + self.log_n[1] * np.log(flops))
 
-    def d(self, flops: Any) -> Any:
+    def d(self, flops: Numbers) -> Any:
         """Return the best number of tokens for an amount of compute."""
         return np.exp(self.log_d[0] + self.log_d[1] * np.log(flops))
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from workbench.errors import DataError, InputError, shown
 from workbench.io import read_json
@@ -19,6 +18,7 @@ from workbench.scaling.fitting import (
     Array,
     Estimate,
     Frontier,
+    Numbers,
     PowerTerms,
     bootstrap,
     frame_of,
@@ -93,7 +93,7 @@ class PowerLaw(Result):
         floor = {"E": interval(self.theta[0], self.draws[:, 0]).exp()} if self.irreducible else {}
         return floor | {f"{letter}_c": self.scale, f"alpha_{letter}": self.exponent}
 
-    def loss(self, x: ArrayLike) -> Array:
+    def loss(self, x: Numbers) -> Array:
         """Return the law's loss at N (or D) = x."""
         return np.exp(self._logs(self.theta[None], np.atleast_1d(x))[0])
 
@@ -131,7 +131,7 @@ class PowerLaw(Result):
         errors = self._logs(fits.theta, self.x) - np.log(self.points.y)
         return float(np.sqrt((errors[keep == 0] ** 2).mean()))
 
-    def _logs(self, theta: Array, x: ArrayLike) -> Array:
+    def _logs(self, theta: Array, x: Numbers) -> Array:
         x = np.asarray(x, float)
         return _one_variable(np.ones(len(x)), x, self.irreducible).predict(theta)
 
@@ -257,7 +257,7 @@ class ParametricFit(Result):
         exponents = interval(a[0], a_draws), interval(1 - a[0], 1 - a_draws)
         return Frontier(*exponents, log_n, log_d, float(self.points.c.min()), float(self.points.c.max()))
 
-    def loss(self, n: Any, d: Any) -> Any:
+    def loss(self, n: Numbers, d: Numbers) -> Any:
         """Return the law's loss for `n` parameters and `d` tokens: numbers, or arrays that broadcast."""
         return np.exp(_log_loss(self.theta[None], n, d)[0])
 
@@ -367,7 +367,7 @@ def _identified(points: ScalingPoints) -> bool:
     return bool(abs(np.corrcoef(np.log([points.n, points.d]))[0, 1]) < 0.999)
 
 
-def _log_loss(theta: Array, n: ArrayLike, d: ArrayLike) -> Array:
+def _log_loss(theta: Array, n: Numbers, d: Numbers) -> Array:
     n, d = np.broadcast_arrays(np.asarray(n, float), np.asarray(d, float))
     flat = PowerTerms(np.log([n.ravel(), d.ravel()]), (1, 2), 3, np.zeros(n.size))
     return flat.predict(theta).reshape(len(theta), *n.shape)
@@ -550,7 +550,7 @@ class CriticalBatch(Result):
     rms: float
     """Standard deviation of log B_simple around the law."""
 
-    def at(self, loss: ArrayLike) -> Any:
+    def at(self, loss: Numbers) -> Any:
         """Return the tokens of a critical batch at this loss."""
         return self.scale.value * np.asarray(loss, float) ** (-1 / self.exponent.value)
 
@@ -569,7 +569,7 @@ class CriticalBatch(Result):
         return plot_critical_batch(self, ax)
 
 
-def fit_critical_batch(loss: ArrayLike, noise_scale: ArrayLike) -> CriticalBatch:
+def fit_critical_batch(loss: Numbers, noise_scale: Numbers) -> CriticalBatch:
     """Fit log B = log B* - (1 / a_B) log L by least squares, with Student intervals.
 
     Args:

@@ -497,7 +497,7 @@ class Speed:
     tokens_per_second: tuple[float, ...]
     device: str
 
-    def at(self, n: ArrayLike) -> Any:
+    def at(self, n: float | int | Array) -> Any:
         """Return the tokens per second of a model of `n` parameters: linear interpolation of the logarithms,
         and proportional to 1 / N outside the measured sizes."""
         x, measured = np.log(np.asarray(n, float)), np.log(self.n)
