@@ -17,8 +17,9 @@ from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
 from workbench.interp.ablation import DRAWS, Replacement, ablated, replacement
-from workbench.interp.attribution import first_difference, readings
+from workbench.interp.attribution import first_difference
 from workbench.interp.components import Component, find_components, list_components
+from workbench.interp.pairs import scored_tokens
 
 HOWS = {
     "zero": "Zero",
@@ -124,7 +125,7 @@ def _said(
     given = replacements(_opened, off, how)
     with _opened.lock, ready(model) as network:
         read = [
-            readings(network, tokenizer, text, chosen, pll, f"the {name} sentence")
+            scored_tokens(network, tokenizer, text, chosen, pll, f"the {name} sentence")
             for text, name in ((good, "first"), (bad, "second"))
         ]
         place = first_difference(read[0][0], read[1][0])

@@ -83,7 +83,7 @@ def _pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll: st
     from workbench.interp.attribution import attribute_pair
 
     with _opened.lock:
-        return attribute_pair(_opened.model, _opened.tokenizer, good, bad, protocol=protocol, pll=pll)
+        return attribute_pair(_opened.model, good, bad, protocol=protocol, pll=pll)
 
 
 @st.cache_resource(max_entries=64, show_spinner=False)
@@ -91,7 +91,7 @@ def _text(_opened: Opened, key: str, text: str) -> "TextAttribution":
     from workbench.interp.attribution import attribute_text
 
     with _opened.lock:
-        return attribute_text(_opened.model, _opened.tokenizer, text)
+        return attribute_text(_opened.model, text)
 
 
 def attention(opened: Opened, ids: tuple[int, ...], layer: int) -> np.ndarray:

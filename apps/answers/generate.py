@@ -9,7 +9,7 @@ import streamlit as st
 from apps.answers.catalogue import Opened
 from apps.look.tokens import visible
 from workbench.errors import InputError
-from workbench.interp.lens import lens_points, measured
+from workbench.interp.lens import lens_points, lens_statistics
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,7 +233,7 @@ def _described(
     own = log_probs.gather(-1, wanted[:, None])
     points = lens_points(model.config)
     rows = torch.zeros_like(places)
-    parts = list(measured(model, None, points, read, rows, reads, wanted))
+    parts = list(lens_statistics(model, None, points, read, rows, reads, wanted))
     lens = {name: torch.cat([part[name] for part in parts], 1).cpu().numpy() for name in parts[0]}
     known: dict[int, str] = {}
 

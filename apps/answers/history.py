@@ -69,7 +69,7 @@ def pair_at(opened: Opened, step: int, good: str, bad: str, protocol: str, pll: 
     """`attribute_pair` at a checkpoint."""
     then = checkpoints.at_step(opened, step)
     with then.lock:
-        found = attribute_pair(then.model, then.tokenizer, good, bad, protocol=protocol, pll=pll)
+        found = attribute_pair(then.model, good, bad, protocol=protocol, pll=pll)
     return PairThen(step, found.difference, found.difference_at_place, found.components, found.whole)
 
 

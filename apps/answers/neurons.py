@@ -64,9 +64,7 @@ def _of_pair(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll:
     from workbench.interp.attribution import attribute_pair
 
     with _opened.lock:
-        found = attribute_pair(
-            _opened.model, _opened.tokenizer, good, bad, protocol=protocol, pll=pll, neurons=True
-        )
+        found = attribute_pair(_opened.model, good, bad, protocol=protocol, pll=pll, neurons=True)
     return _ranked(found.components, whole=found.whole, here=found.at_place)
 
 
@@ -75,7 +73,7 @@ def _of_text(_opened: Opened, key: str, text: str) -> "pd.DataFrame":
     from workbench.interp.attribution import attribute_text
 
     with _opened.lock:
-        found = attribute_text(_opened.model, _opened.tokenizer, text, neurons=True)
+        found = attribute_text(_opened.model, text, neurons=True)
     return _ranked(found.components, whole=found.contributions.sum(0))
 
 
@@ -151,7 +149,7 @@ def search(opened: Opened, layer: int, tokens: int, tick: Tick = lambda share: N
         layers=[layer],
         tokens=tokens,
         sample=SAMPLE if model.config.mlp_width <= WIDE else SAMPLE // 4,
-        progress=lambda done, whole: tick(min(1.0, done / tokens)),
+        progress=lambda fraction, message: tick(fraction),
     )
 
 
@@ -303,7 +301,7 @@ def measure_labels(
         own_copy(opened),
         stories(stories_read, split="validation"),
         layers=[layer],
-        progress=lambda done, whole: tick(done / whole),
+        progress=lambda fraction, message: tick(fraction),
     )
 
 

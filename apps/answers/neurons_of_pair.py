@@ -56,9 +56,9 @@ def _attribution(
     model, tokenizer = _opened.model, _opened.tokenizer
     with _opened.lock:
         if len(_subject.sides) == 1:
-            return attribute_text(model, tokenizer, _subject.asked[0], neurons=True)
+            return attribute_text(model, _subject.asked[0], tokenizer=tokenizer, neurons=True)
         good, bad, protocol, pll = _subject.asked
-        return attribute_pair(model, tokenizer, good, bad, protocol=protocol, pll=pll, neurons=True)
+        return attribute_pair(model, good, bad, tokenizer=tokenizer, protocol=protocol, pll=pll, neurons=True)
 
 
 @st.cache_resource(max_entries=16, show_spinner="Reading what the neurons promote …")

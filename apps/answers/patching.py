@@ -14,7 +14,8 @@ from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
-from workbench.interp.attribution import first_difference, readings
+from workbench.interp.attribution import first_difference
+from workbench.interp.pairs import scored_tokens
 from workbench.interp.patching import PatchResult, patch
 from workbench.interp.prompts import Alignment, align
 
@@ -93,7 +94,7 @@ def _readouts(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll
     with _opened.lock, ready(model) as network, torch.inference_mode():
         sides, tables = [], []
         for text, name in ((good, "first"), (bad, "second")):
-            side = readings(network, tokenizer, text, chosen, "original", f"the {name} sentence")
+            side = scored_tokens(network, tokenizer, text, chosen, "original", f"the {name} sentence")
             ids, contexts, rows, places = (torch.from_numpy(part) for part in side)
             logits = network.unembed(network.residual(contexts.to(network.device))[rows, places])
             sides.append((ids.tolist(), contexts.tolist(), rows.tolist(), places.tolist()))

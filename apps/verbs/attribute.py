@@ -83,9 +83,7 @@ def _pair(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
 
     good, bad = (args.good, args.bad) if args.paradigm is None else _chosen(args)
     reading = {"protocol": args.protocol, "pll": args.pll}
-    found = attribute_pair(
-        opened.model, opened.tokenizer, good, bad, neurons=args.neurons, biases=args.biases, **reading
-    )
+    found = attribute_pair(opened.model, good, bad, neurons=args.neurons, biases=args.biases, **reading)
     print(f"{clean(opened)}: log-probability difference {found.difference:+.3f} nats\n")
     for name, side in (("good", found.good), ("bad", found.bad)):
         print(f"  {name:4}  {side.log_prob:9.3f}  {clean(side.text)}")
@@ -144,9 +142,7 @@ def _text(opened: Any, args: argparse.Namespace) -> dict[str, Any]:
     from workbench.interp.lens import logit_lens
 
     reading = {"protocol": args.protocol, "pll": args.pll}
-    found = attribute_text(
-        opened.model, opened.tokenizer, args.text, neurons=args.neurons, biases=args.biases, **reading
-    )
+    found = attribute_text(opened.model, args.text, neurons=args.neurons, biases=args.biases, **reading)
     count = len(found.ids)
     print(
         f"{clean(opened)}: {found.log_prob:.3f} nats, {found.log_prob / count:.3f} a token; {count} tokens\n"
@@ -189,32 +185,18 @@ def _lenses(opened: Any, args: argparse.Namespace) -> list[Any]:
 
 
 def _tuned(opened: Any, args: argparse.Namespace) -> Any:
-    import time
 
-    from workbench.console import Progress, clean, clock
+    from workbench.console import clean
     from workbench.errors import WorkbenchError
     from workbench.interp.lens import ABOUT, load_tuned_lens, train_tuned_lens
 
-    folder = opened.results / "tuned_lens" / f"step-{opened.step:06}"
+    folder = opened.results_folder / "tuned_lens" / f"step-{opened.step:06}"
     if (folder / ABOUT).is_file():
         try:
             return load_tuned_lens(folder, opened)
         except WorkbenchError as error:
             print(f"\n{error}")
-    line, began = Progress(opened.name, quiet=args.quiet), time.monotonic()
-
-    def progress(done: int, total: int) -> None:
-        if line.due():
-            speed = done / max(time.monotonic() - began, 1e-9)
-            left = clock((total - done) / speed)
-            line.update(
-                done / total, f"tuned lens  {done:,} of {total:,} tokens  {speed:,.0f}/s  {left} left"
-            )
-
-    try:
-        made = train_tuned_lens(opened, tokens=args.tokens, sublayers=True, progress=progress)
-    finally:
-        line.close()
+    made = train_tuned_lens(opened, tokens=args.tokens, sublayers=True, progress=not args.quiet)
     try:
         print(f"\ntuned lens saved: {clean(made.save(folder))}")
     except OSError as error:
@@ -273,16 +255,16 @@ def _write(results: dict[str, Any], name: str, args: argparse.Namespace) -> None
     folder = Path(args.out)
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "top", "quiet", "run")}
     whole: dict[str, Any] = {"run": name, **settings, "frozen": "the norms' scales"}
-    curves = None  # of both lenses, on the same axes
+    figure = None  # both lenses in the same axes
     for key, result in results.items():
         frame = result.to_frame()
         save_table(folder / f"{key}.parquet", frame)
         whole[key] = records(frame)
         if isinstance(result, LensCurve):
-            curves = result.plot(curves)
+            figure = result.plot(None if figure is None else figure.axes[0])
         else:
-            save_picture(folder / f"{key}.png", result.plot().figure)
-    if curves is not None:
-        save_picture(folder / "lens.png", curves.figure)
+            save_picture(folder / f"{key}.png", result.plot())
+    if figure is not None:
+        save_picture(folder / "lens.png", figure)
     write_json(folder / "attribution.json", whole)
     print(f"\nsaved: {clean(args.out)}")

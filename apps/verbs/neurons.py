@@ -3,12 +3,12 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from workbench.console import OnProgress
     from workbench.interp.neurons.examples import NeuronExamples
 
 EXAMPLES = """\
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Line:
-    """A progress line whose stages follow each other, each with its rate and time left."""
+    """A progress line whose stages follow each other, each with its time left."""
 
     def __init__(self, name: str, quiet: bool) -> None:
         from workbench.console import Progress
@@ -98,21 +98,18 @@ class _Line:
     def __exit__(self, *_: Any) -> None:
         self._line.close()
 
-    def stage(self, unit: str, total: int | None = None) -> Callable[[int, int], None]:
-        """What to pass as `progress`."""
+    def stage(self) -> "OnProgress":
+        """Return the `progress` argument of the next stage."""
         from workbench.console import clock
 
         began = time.monotonic()
 
-        def tell(done: int, whole: int) -> None:
-            whole = total or whole or done
-            if self._line.due() and done:
-                speed = done / max(time.monotonic() - began, 1e-9)
-                left = clock(max(0, whole - done) / speed)
-                rate = f"{speed:,.0f} {unit}/s  " if speed >= 1 else ""
-                self._line.update(min(1.0, done / whole), f"{done:,} of {whole:,} {unit}  {rate}{left} left")
+        def update(fraction: float, message: str) -> None:
+            if self._line.due() and fraction:
+                left = (time.monotonic() - began) * (1 / fraction - 1)
+                self._line.update(fraction, f"{message}  {clock(left)} left")
 
-        return tell
+        return update
 
 
 def _stories(opened: Any, args: argparse.Namespace) -> tuple[Any, list[str]]:
@@ -141,7 +138,7 @@ def _examples(opened: Any, searched: Any, args: argparse.Namespace, line: _Line,
         searched,
         tokens=args.tokens,
         seed=args.seed,
-        progress=line.stage("tokens", args.tokens),
+        progress=line.stage(),
         **options,
     )
 
@@ -156,15 +153,14 @@ def _survey(opened: Any, searched: Any, held_out: list[str], args: argparse.Name
     frame, labels = found.to_frame(), None
     frame["estimate"] = estimated_effects(opened, found.mean, held_out, layers=found.layers).ravel()
     if not args.no_labels:
-        labels = label_neurons(
-            opened, held_out, layers=found.layers, seed=args.seed, progress=line.stage("layers")
-        )
+        labels = label_neurons(opened, held_out, layers=found.layers, seed=args.seed, progress=line.stage())
         columns = ["component", "label", "best", "auc", "low", "high", "precision", "p", "excess"]
         frame = frame.merge(labels.to_frame()[columns], on="component")
     leading = frame.nlargest(args.top, columns="estimate")["component"].tolist()
+    update = line.stage()
     exact = ablation_effect(
         opened, leading, each=True, how="mean", text=held_out, reference=held_out, measure=("loss",),
-        seed=args.seed, progress=line.stage("models"),
+        seed=args.seed, progress=lambda done, total: update(done / total, f"{done} of {total} models"),
     ).to_frame()  # fmt: skip
     frame = frame.merge(
         exact[["component", "loss_change", "loss_low", "loss_high"]], on="component", how="left"
@@ -181,9 +177,7 @@ def _card(opened: Any, searched: Any, held_out: list[str], args: argparse.Namesp
     examples = _examples(opened, searched, args, line, layers=[layer], count=args.top)
     labels: Any = False
     if not args.no_labels:
-        labels = label_neurons(
-            opened, held_out, layers=[layer], seed=args.seed, progress=line.stage("layers")
-        )
+        labels = label_neurons(opened, held_out, layers=[layer], seed=args.seed, progress=line.stage())
     return neuron_card(
         opened,
         args.neuron,
@@ -276,9 +270,9 @@ def _save_survey(found: Any, args: argparse.Namespace, name: str) -> None:
     whole = {"run": name, "tokens": examples.tokens, "stories": examples.n_rows, "seed": args.seed}
     if labels is not None:
         whole |= {"held": int(labels.passed.sum()), "level": labels.level, "alpha": labels.alpha}
-        save_picture(folder / "labels.png", labels.plot().figure)
+        save_picture(folder / "labels.png", labels.plot())
     write_json(folder / "neurons.json", whole | {"axes": list(examples.axes), "neurons": records(frame)})
-    save_picture(folder / "neurons.png", examples.plot().figure)
+    save_picture(folder / "neurons.png", examples.plot())
 
 
 def _save_card(card: Any, args: argparse.Namespace, name: str) -> None:
@@ -292,4 +286,4 @@ def _save_card(card: Any, args: argparse.Namespace, name: str) -> None:
     write_text(folder / "card.html", card.to_html())
     save_table(folder / "passages.parquet", card.to_frame())
     write_json(folder / "card.json", {"run": name, "seed": args.seed, **card.to_dict()})
-    save_picture(folder / "card.png", card.plot().figure)
+    save_picture(folder / "card.png", card.plot())

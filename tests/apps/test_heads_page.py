@@ -112,13 +112,13 @@ def test_alibis_heads_have_a_baseline_of_their_own(tmp_path):
 
 
 def test_effects_on_the_pair(opened, wanted):
-    found = attribute_pair(opened.model, opened.tokenizer, GOOD, BAD)
+    found = attribute_pair(opened.model, GOOD, BAD)
     direct = heads.effects(opened, wanted, "pair")
     values = {part.label: value for part, value in zip(found.components, found.whole, strict=True)}
     assert direct == {label: values[label] for label in heads.head_labels(opened.model.config)}
     off = heads.effects(opened, wanted, "off")
     with ablated(opened.model, "L1H3"):
-        without = attribute_pair(opened.model, opened.tokenizer, GOOD, BAD).difference
+        without = attribute_pair(opened.model, GOOD, BAD).difference
     assert off["L1H3"] == pytest.approx(found.difference - without, abs=1e-4)
     assert not opened.model.has_listeners()
 
@@ -130,10 +130,7 @@ def test_effects_on_the_paradigm(opened, runs):
     some = Wanted(frame[0].sentence_good, frame[0].sentence_bad, source=source, uid=uid)
     found = heads.effects(opened, some, "paradigm")
     pairs = frame[: heads.paradigm_effects.FEW]
-    each = [
-        attribute_pair(opened.model, opened.tokenizer, one.sentence_good, one.sentence_bad)
-        for one in pairs[:3]
-    ]
+    each = [attribute_pair(opened.model, one.sentence_good, one.sentence_bad) for one in pairs[:3]]
     assert set(found) == set(heads.head_labels(opened.model.config))
     if len(pairs) <= 3:
         at = [part.label for part in each[0].components].index("L0H0")
@@ -194,14 +191,14 @@ def test_texts_that_no_head_can_read(opened, text, told):
 def test_neurons_of_the_pair(opened, wanted):
     found = neurons.strongest(opened, wanted, None)
     assert found is not None
-    whole = attribute_pair(opened.model, opened.tokenizer, GOOD, BAD, neurons=True)
+    whole = attribute_pair(opened.model, GOOD, BAD, neurons=True)
     values = {part.label: value for part, value in zip(whole.components, whole.whole, strict=True)}
     assert found.whole.tolist() == [values[name] for name in found.neuron]
     assert (found.whole.abs().diff().dropna() <= 0).all()
     assert len(found) == 2 * opened.model.config.mlp_width
     label = found.neuron[0]
     with ablated(opened.model, label):
-        without = attribute_pair(opened.model, opened.tokenizer, GOOD, BAD).difference
+        without = attribute_pair(opened.model, GOOD, BAD).difference
     assert neurons.off_on_pair(opened, wanted, label).without == pytest.approx(without, abs=1e-4)
     text = neurons.strongest(opened, None, "Tom saw a cat.")
     assert text is not None

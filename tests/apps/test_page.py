@@ -35,7 +35,7 @@ def test_the_numbers_are_the_librarys(page, runs):
     run = wb.load(runs / "scored")
     frame = wb.embedded_pairs()[test.selectbox(key="paradigm").value]
     pair = next(each for each in frame if each.pair_id == test.selectbox(key="pair").value)
-    found = attribute_pair(run.model, run.tokenizer, pair.sentence_good, pair.sentence_bad)
+    found = attribute_pair(run.model, pair.sentence_good, pair.sentence_bad)
     assert f"by {abs(found.difference):.2f} nats" in text_of(test)
     shown = {metric.label: metric.value for metric in test.metric}
     assert shown["Whole sentences"] == f"{found.difference:+.2f} nats".replace("-", "−")

@@ -48,7 +48,7 @@ def test_a_component_switched_off_is_the_librarys_ablation(runs, name, label, ho
     text = list(stories(100, split="train"))
     given = replacement(run.model, [label], how, text)
     with ablated(run.model, [label], reference=given) as network:
-        pair = attribute_pair(network, run.tokenizer, GOOD, BAD)
+        pair = attribute_pair(network, GOOD, BAD, tokenizer=run.tokenizer)
     assert found.without == pytest.approx(pair.difference, abs=1e-4)
     assert found.effect == pytest.approx(whole.total - pair.difference, abs=1e-4)
     assert abs(found.effect) > 1e-3
@@ -62,7 +62,7 @@ def test_a_text_is_switched_off_at_its_token(opened, unchecked):
     subject = explain.text_subject(text, 3, f"{opened.key}|3|{GOOD}")
     found = switched_off.switched_off(opened, subject, subject.views[0], "L0H1", "zero")
     with ablated(opened.model, "L0H1") as network:
-        after = attribute_text(network, opened.tokenizer, GOOD)
+        after = attribute_text(network, GOOD, tokenizer=opened.tokenizer)
     assert found.without == pytest.approx(float(after.log_probs[3]), abs=1e-4)
     assert found.effect == pytest.approx(float(text.log_probs[3] - after.log_probs[3]), abs=1e-4)
 

@@ -237,7 +237,7 @@ def test_eight_sessions_at_once_see_their_own_numbers(runs):
     """They share one model; without the lock one session's hooks would fill another's cache."""
     opened = catalogue.open_checkpoint(runs / "scored", None)
     sentences = [("The cat was happy.", f"The cat {'very ' * index}were happy.") for index in range(8)]
-    alone = [attribute_pair(opened.model, opened.tokenizer, *pair).whole for pair in sentences]
+    alone = [attribute_pair(opened.model, *pair).whole for pair in sentences]
     found: dict[int, np.ndarray] = {}
 
     def session(index: int) -> None:

@@ -65,16 +65,14 @@ def test_the_pair_is_what_attribution_says_of_the_ablated_model(which, how, requ
     one = request.getfixturevalue(which)
     said = ablate.say(one, GOOD, BAD, "native", "original", OFF, how)
     with ablated(one.model, OFF, how, stories(6)):
-        found = attribute_pair(one.model, one.tokenizer, GOOD, BAD)
+        found = attribute_pair(one.model, GOOD, BAD)
     np.testing.assert_allclose(said.good.log_probs, found.good.log_probs, atol=1e-5)
     np.testing.assert_allclose(said.bad.log_probs, found.bad.log_probs, atol=1e-5)
     assert said.difference == pytest.approx(found.difference, abs=1e-4)
     assert said.at_place == pytest.approx(found.difference_at_place, abs=1e-4)
     assert said.place == found.place
     whole = ablate.say(one, GOOD, BAD, "native", "original")
-    assert whole.difference == pytest.approx(
-        attribute_pair(one.model, one.tokenizer, GOOD, BAD).difference, abs=1e-4
-    )
+    assert whole.difference == pytest.approx(attribute_pair(one.model, GOOD, BAD).difference, abs=1e-4)
     assert abs(whole.difference - said.difference) > 1e-3  # the ablation does something
     assert quiet(one.model)
 
@@ -84,7 +82,7 @@ def test_resampled_figures_are_means_over_the_draws(opened):
     each = []
     for seed in range(4):
         with ablated(opened.model, OFF, "resample", stories(6), seed):
-            each.append(attribute_pair(opened.model, opened.tokenizer, GOOD, BAD).good.log_probs)
+            each.append(attribute_pair(opened.model, GOOD, BAD).good.log_probs)
     np.testing.assert_allclose(said.good.log_probs, np.mean(each, 0), atol=1e-5)
     assert np.std(each, 0).max() > 1e-4
 
@@ -131,7 +129,7 @@ def test_nothing_off_turns_nothing_and_turned_pairs_are_listed(opened, pairs):
 def test_readouts_and_maps_are_those_of_patch(opened):
     good, bad = EVEN
     found = patching.readouts(opened, good, bad, "native", "original")
-    text = attribute_pair(opened.model, opened.tokenizer, good, bad)
+    text = attribute_pair(opened.model, good, bad)
     first = found[0]
     assert first.contrast
     assert first.same
@@ -196,7 +194,7 @@ def test_a_masked_model_is_read_at_its_mask(masked):
     assert found[0].same
     assert not found[1].same
     mine = patching.sweep(masked, found[1], patching.Setting(metric="log_prob"))
-    side = attribute_pair(masked.model, masked.tokenizer, *EVEN).good
+    side = attribute_pair(masked.model, *EVEN).good
     assert mine.other[0] == pytest.approx(side.log_probs[int(found[1].key)], abs=1e-4)
 
 

@@ -68,9 +68,9 @@ def test_switches_stand_in_the_address_and_the_figures_are_the_librarys(page, fe
     from workbench.interp.attribution import attribute_pair
 
     sentences = (pair.sentence_good, pair.sentence_bad)
-    before = attribute_pair(run.model, run.tokenizer, *sentences).difference
+    before = attribute_pair(run.model, *sentences).difference
     with ablated(run.model, "L0H1,L0N5,L1 MLP", "mean", stories(6)):
-        now = attribute_pair(run.model, run.tokenizer, *sentences).difference
+        now = attribute_pair(run.model, *sentences).difference
     shown = figures(test)
     assert shown["Everything on"] == f"{before:+.2f} nats".replace("-", "−")
     assert shown["Now"] == f"{now:+.2f} nats".replace("-", "−")

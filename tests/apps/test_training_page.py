@@ -112,7 +112,7 @@ def test_the_depth_map_holds_each_head_and_mlp_once_and_tiles_the_depth(opened):
         parts = comparison.pair_parts(opened[name], name, GOOD, BAD, "native", "original")
         rows = comparison.depth_rows(parts)
         config = opened[name].model.config
-        found = attribute_pair(opened[name].model, opened[name].tokenizer, GOOD, BAD)
+        found = attribute_pair(opened[name].model, GOOD, BAD)
         known = {part.label: value for part, value in zip(found.components, found.whole, strict=True)}
         assert all(row["nats"] == pytest.approx(known[row["component"]]) for row in rows)
         assert {row["component"] for row in rows} == {
@@ -158,7 +158,7 @@ def test_equal_attention_is_like_nothing_and_the_mask_alone_makes_no_likeness():
 def test_the_past_of_a_pair_is_what_each_checkpoint_says(trained, opened):
     for step in (0, 4, 8):
         run = wb.load(f"{trained / 'one'}@{step}")
-        found = attribute_pair(run.model, run.tokenizer, GOOD, BAD)
+        found = attribute_pair(run.model, GOOD, BAD)
         then = history.pair_at(opened["one"], step, GOOD, BAD, "native", "original")
         assert then.difference == pytest.approx(found.difference)
         np.testing.assert_allclose(then.whole, found.whole, atol=1e-6)
@@ -169,9 +169,7 @@ def test_the_past_of_a_paradigm_is_the_mean_over_its_pairs(trained, opened, monk
     paradigm, pairs = next(iter(wb.embedded_pairs().items()))
     then = history.paradigm_at(opened["one"], 4, sources.sources([], 8)[0], paradigm)
     run = wb.load(f"{trained / 'one'}@4")
-    found = [
-        attribute_pair(run.model, run.tokenizer, each.sentence_good, each.sentence_bad) for each in pairs[:4]
-    ]
+    found = [attribute_pair(run.model, each.sentence_good, each.sentence_bad) for each in pairs[:4]]
     assert then.pairs == 4
     assert then.difference == pytest.approx(np.mean([each.difference for each in found]), abs=1e-5)
     np.testing.assert_allclose(then.whole, np.mean([each.whole for each in found], axis=0), atol=1e-5)

@@ -85,7 +85,7 @@ def test_an_imported_run_is_a_run(family, folders, workbench, tmp_path):
     said = workbench("generate", run, "--tokens", "4")
     assert said.code == (2 if family in MASKED else 0), said.err
     pair = (
-        wb.attribute_pair(loaded.model, loaded.tokenizer, "The cats sleep.", "The cats sleeps.")
+        wb.attribute_pair(loaded.model, "The cats sleep.", "The cats sleeps.")
         if family not in MASKED
         else None
     )

@@ -92,7 +92,7 @@ def test_stories_of_ones_own(neurons, root, tmp_path):
     [
         (("plain", "--neuron", "L0N99"), "L0N99 is out of range; block 0 has L0N0 to L0N19"),
         (("plain", "--neuron", "L0H1"), "a card is of one neuron"),
-        (("plain", "--layer", "6"), "block 6 has no neurons; those with some: 0, 1"),
+        (("plain", "--layer", "6"), "Block 6 has no neurons; blocks with neurons: 0, 1"),
         (("plain", "--top", "0"), "--top must be 1 or more; found 0"),
         (("none",), "This model has no neuron: its layout is aa"),
         (("nothing",), "nothing"),

@@ -62,7 +62,7 @@ def test_ablation_and_direct_attribution_find_it(agreement):
     assert change.pop("L1H2") == pytest.approx(-0.5)  # a tie counts half
     assert set(change.values()) == {0.0}
     pair = pairs().paradigms["verb"][5]
-    parts = attribute_pair(agreement, agreement.tokenizer, pair.sentence_good, pair.sentence_bad).to_frame()
+    parts = attribute_pair(agreement, pair.sentence_good, pair.sentence_bad).to_frame()
     assert set(parts.component[parts.whole.abs() > EXACT]) == {"L1H2"}
 
 

@@ -266,14 +266,15 @@ class BlimpResult(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the accuracy of each phenomenon as a bar with its interval, and the chance line.
+        """Draw the accuracy on each phenomenon with its interval and return the figure."""
+        import pandas as pd
 
-        Returns:
-            The matplotlib axes.
-        """
         from workbench.plots.comparison import plot_blimp
 
-        return plot_blimp(self, ax)
+        columns = ["accuracy", "low", "high"]
+        mean = self.overall.paradigms
+        rows = pd.DataFrame([[getattr(mean, name) for name in columns]], ["mean over paradigms"], columns)
+        return plot_blimp(pd.concat([self.phenomena[columns], rows]), title=self.title, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single pairs as plain values: the content of the JSON file."""

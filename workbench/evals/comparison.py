@@ -263,22 +263,24 @@ class Comparison(Result):
         return self.rows.join(settings).reset_index()
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw loss, minimal pairs and milliseconds of every row. Returns the matplotlib axes."""
-        from workbench.plots.comparison import plot_figures
+        """Draw loss, minimal pairs and milliseconds of every row and return the figure."""
+        from workbench.plots.comparison import plot_comparison
 
-        return plot_figures(self, ax)
+        return plot_comparison(self.rows, {row: self.place(row) for row in self.rows.index}, self.axis, ax)
 
     def plot_phenomena(self, ax: Any = None) -> Any:
-        """Draw accuracy by phenomenon. Returns the matplotlib axes."""
+        """Draw BLiMP by phenomenon and return the figure."""
         from workbench.plots.comparison import plot_phenomena
 
-        return plot_phenomena(self, ax)
+        order = sorted(self.rows.index, key=self.place)
+        return plot_phenomena(self.phenomena, order, self.axis != "parameters", ax)
 
     def plot_curves(self, ax: Any = None) -> Any:
-        """Draw validation loss over tokens read. Returns the matplotlib axes."""
-        from workbench.plots.comparison import plot_curves
+        """Draw the validation loss over the tokens read and return the figure."""
+        from workbench.plots.comparison import plot_losses
 
-        return plot_curves(self, ax)
+        order = sorted(self.rows.index, key=self.place)
+        return plot_losses(self.curves, order, self.axis != "parameters", ax)
 
 
 class _RunData:

@@ -1,39 +1,53 @@
-"""At which layer a choice is made: a lens on the two sentences of a pair, or on two answers."""
+"""The logit lens and the tuned lens: the model's prediction at each layer, on a text, over many texts, on
+minimal pairs and on answers.
 
-import dataclasses
+Logit lens (nostalgebraist 2020, interpreting GPT: the logit lens): the residual stream behind each block goes
+through the model's own readout, final norm included. In a post-norm model the stream is taken behind the
+block's norm; in one with learned weights over its layers it is the weighted mean that the next block reads.
+A `TunedLens` first translates the stream into the last layer's basis; every function takes one as `lens`.
+"""
+
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
+from workbench.console import OnProgress, progress_bar
 from workbench.errors import DataError, InputError
 from workbench.evals.protocols import find_protocol
-from workbench.evals.scoring import opened, ready
-from workbench.interp.attribution import readings
+from workbench.evals.scoring import ready
+from workbench.interp.attribution import token_text
+from workbench.interp.contributions import forward_batches
 from workbench.interp.metrics import answers
+from workbench.interp.pairs import scored_tokens
 from workbench.interp.prompts import read_positions
-from workbench.interp.texts import IGNORED, LOGITS_AT_ONCE, TOKENS_PER_FORWARD, refuse_unscored, text_batches
+from workbench.interp.texts import IGNORED, LOGITS_AT_ONCE, TextBatch, refuse_unscored, text_batches
 from workbench.io import read_json, write_bytes, write_json
 from workbench.model.layers import normed
-from workbench.stats import generator
+from workbench.result import Result
+from workbench.runs.run import ModelLike, as_model, open_model
+from workbench.stats import bootstrap_mean, generator
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedTokenizerFast
+
+    from workbench.model.config import ModelConfig
+    from workbench.model.transformer import HookedTransformer
+
+STATISTICS = ("top", "top_prob", "target_log_prob", "target_rank", "entropy", "kl")
 
 
-# What a lens saw: the model's prediction at each layer, on one text and over many.
-
-
-@dataclasses.dataclass(frozen=True)
-class LensReading:
-    """What the residual stream says at each point of the model and each position of a text."""
+@dataclass(frozen=True, eq=False, repr=False)
+class LensReading(Result):
+    """The prediction at each point of the model and each position of a text."""
 
     axes = ("point", "pos")
 
@@ -43,9 +57,9 @@ class LensReading:
     """`embed`, then `L0`, ... behind each block (`L0 mid` between attention and MLP); the last is the model's
     own prediction."""
     tokens: tuple[str, ...]
-    """What stands at each position; for a masked model what is hidden there."""
+    """The token at each position; for a masked model the one that is hidden there."""
     targets: tuple[str | None, ...]
-    """What the model is to say at each position; None if that is not known."""
+    """The token to be predicted at each position; None if it is not known."""
     top: Int[np.ndarray, "point pos"]
     """The most likely token."""
     top_tokens: Shaped[np.ndarray, "point pos"]
@@ -53,52 +67,55 @@ class LensReading:
     top_prob: Float[np.ndarray, "point pos"]
     """Its probability."""
     target_log_prob: Float[np.ndarray, "point pos"]
-    """log p(target), nats; NaN where there is none."""
+    """log p(target), nats; NaN without a target."""
     target_rank: Int[np.ndarray, "point pos"]
-    """1 where no token is likelier than the target, 2 where one is, ...; 0 where there is none."""
+    """Rank of the target, 1 for the most likely token; 0 without a target."""
     entropy: Float[np.ndarray, "point pos"]
     """Nats."""
     kl: Float[np.ndarray, "point pos"]
     """KL(model's own prediction || this one), nats; 0 at the last point."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a point and position: point, pos, token, target, top (as text), top_prob, target_log_prob,
-        target_rank, entropy, kl."""
+        """Return one row a point and position: point, pos, token, target, top (as text), top_prob,
+        target_log_prob, target_rank, entropy, kl."""
         import pandas as pd
 
-        points, places = self.top.shape
+        points, positions = self.top.shape
         return pd.DataFrame(
             {
-                "point": np.repeat(np.array(self.points, dtype=object), places),
-                "pos": np.tile(np.arange(places), points),
+                "point": np.repeat(np.array(self.points, dtype=object), positions),
+                "pos": np.tile(np.arange(positions), points),
                 "token": self.tokens * points,
                 "target": self.targets * points,
                 "top": self.top_tokens.ravel(),
-                **{
-                    name: getattr(self, name).ravel()
-                    for name in ("top_prob", "target_log_prob", "target_rank", "entropy", "kl")
-                },
+                **{name: getattr(self, name).ravel() for name in STATISTICS[1:]},
             }
         )
 
     def plot(self, ax: Any = None, value: str = "top_prob") -> Any:
-        """Point x position, the last point on top, with the most likely tokens; needs matplotlib.
+        """Draw the most likely tokens as point x position, the last point on top, and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
+            ax: axes to draw into; a new figure if not set.
             value: the colour: `top_prob`, `target_log_prob`, `entropy` or `kl`.
-
-        Returns:
-            The axes.
         """
-        from workbench.plots.lenses import plot_reading
+        from workbench.plots.components import plot_lens
 
-        return plot_reading(self, ax, value)
+        return plot_lens(
+            getattr(self, value),
+            self.top_tokens,
+            self.points,
+            self.tokens,
+            value=value,
+            title=f"{self.lens}: the most likely token at each layer",
+            xlabel="masked token" if self.tokens == self.targets else "input token",
+            ax=ax,
+        )
 
 
-@dataclasses.dataclass(frozen=True)
-class LensLoss:
-    """How far each point's prediction is from the model's own, and from the text, over many tokens."""
+@dataclass(frozen=True, eq=False, repr=False)
+class LensLoss(Result):
+    """The distance of each point's prediction from the model's own, and from the text, over many tokens."""
 
     axes = ("point",)
 
@@ -109,35 +126,34 @@ class LensLoss:
     loss: Float[np.ndarray, " point"]
     """Mean cross-entropy, nats a token."""
     agreement: Float[np.ndarray, " point"]
-    """Share of tokens for which the most likely token is the model's own."""
+    """Fraction of tokens for which the most likely token is the model's own."""
     tokens: int
-    """How many were predicted."""
+    """Number of predicted tokens."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a point: lens, point, kl, loss, agreement."""
+        """Return one row a point: lens, point, kl, loss, agreement."""
         import pandas as pd
 
         values = {name: getattr(self, name) for name in ("kl", "loss", "agreement")}
         return pd.DataFrame({"lens": self.lens, "point": self.points, **values})
 
     def plot(self, ax: Any = None, value: str = "kl") -> Any:
-        """The curve over points; several on the same axes compare lenses. Needs matplotlib.
+        """Draw one measure over points and return the figure; several lenses on the same axes are compared.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
+            ax: axes to draw into; a new figure if not set.
             value: `kl`, `loss` or `agreement`.
-
-        Returns:
-            The axes.
         """
-        from workbench.plots.lenses import plot_loss
+        from workbench.plots.components import LENS_VALUES, plot_lens_curve
 
-        return plot_loss(self, ax, value)
+        return plot_lens_curve(
+            self.points, getattr(self, value), name=self.lens, ylabel=LENS_VALUES[value], ax=ax
+        )
 
 
-@dataclasses.dataclass(frozen=True)
-class LensCurve:
-    """How much each point of the model prefers one of two things, pair by pair."""
+@dataclass(frozen=True, eq=False, repr=False)
+class LensCurve(Result):
+    """The preference of each point of the model between two sentences or answers, pair by pair."""
 
     axes = ("pair", "point")
 
@@ -146,9 +162,9 @@ class LensCurve:
     good: Float[np.ndarray, "pair point"]
     """Log-probability of the grammatical sentence or the right answer, nats."""
     bad: Float[np.ndarray, "pair point"]
-    """Of the other."""
+    """Log-probability of the other."""
     names: tuple[str, str]
-    """What the two are called."""
+    """Names of the two, for labels."""
 
     @property
     def difference(self) -> Float[np.ndarray, "pair point"]:
@@ -157,22 +173,20 @@ class LensCurve:
 
     @property
     def accuracy(self) -> Float[np.ndarray, " point"]:
-        """Share of pairs that this point decides rightly; a tie counts half."""
+        """Fraction of pairs for which this point prefers the good one; a tie counts half."""
         return (np.sign(self.difference).mean(0) + 1) / 2
 
     @property
     def decided(self) -> tuple[str, ...]:
-        """Of each pair, the first point from which on the decision is the model's own."""
+        """For each pair, the first point from which on the preference is the model's own."""
         same = np.sign(self.difference) == np.sign(self.difference[:, -1:])
-        behind = np.logical_and.accumulate(same[:, ::-1], 1)[:, ::-1]
-        return tuple(self.points[index] for index in behind.argmax(1))
+        since = np.logical_and.accumulate(same[:, ::-1], 1)[:, ::-1]
+        return tuple(self.points[index] for index in since.argmax(1))
 
     def to_frame(self, seed: int = 0) -> "pd.DataFrame":
-        """One row a point: lens, point, good, bad, difference (means over pairs), low, high (bootstrap
-        interval of 95 % of the mean difference, missing for one pair), accuracy."""
+        """Return one row a point: lens, point, good, bad, difference (means over pairs), low, high (95 %
+        bootstrap interval of the mean difference, missing for one pair), accuracy."""
         import pandas as pd
-
-        from workbench.stats import bootstrap_mean
 
         changes = [bootstrap_mean(column, seed=seed) for column in self.difference.T]
         return pd.DataFrame(
@@ -189,63 +203,41 @@ class LensCurve:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """The mean difference over points with its interval; needs matplotlib. Returns the axes."""
-        from workbench.plots.lenses import plot_curve
+        """Draw the mean difference over points with its interval over pairs and return the figure."""
+        from workbench.plots.components import plot_lens_curve
+        from workbench.plots.primitives import plain
 
-        return plot_curve(self, ax)
-
-
-# The logit lens: what the model would say if it ended at each layer.
-#
-# nostalgebraist 2020 (interpreting GPT: the logit lens): the residual stream behind each block goes through
-# the model's own readout, final norm included. In a post-norm model the stream is taken behind the block's
-# norm; in one with learned weights over its layers it is the weighted mean that the next block reads. A
-# tuned lens (`workbench.interp.direct.tuned_lens`) first translates the stream into the last layer's terms;
-# every function here takes one as `lens`.
-
-
-class Point(NamedTuple):
-    """A place in the model at which the residual stream is read."""
-
-    label: str
-    hook: str
-    layer: int
-    mid: bool = False
-
-
-def lens_points(config: Any, sublayers: bool = False) -> tuple[Point, ...]:
-    """The stream behind the embedding and behind each block.
-
-    Args:
-        config: the model's.
-        sublayers: between attention and MLP too, in blocks that have one after the other.
-    """
-    found = [Point("embed", "blocks.0.hook_resid_pre", 0)]
-    behind = "hook_normalized_resid_post" if config.norm_place == "post" else "hook_resid_post"
-    for layer, kind in enumerate(config.blocks):
-        if sublayers and kind == "am":
-            found.append(Point(f"L{layer} mid", f"blocks.{layer}.hook_resid_mid", layer, mid=True))
-        found.append(Point(f"L{layer}", f"blocks.{layer}.{behind}", layer))
-    return tuple(found)
+        frame, (good, bad) = self.to_frame(), self.names
+        several = len(self.good) > 1
+        return plot_lens_curve(
+            self.points,
+            frame["difference"],
+            *([frame["low"], frame["high"]] if several else []),
+            name=self.lens,
+            ylabel=f"log p({plain(good)}) − log p({plain(bad)}), nats",
+            title=f"{len(self.good)} pairs, mean and 95 % interval" if several else "",
+            signed=True,
+            ax=ax,
+        )
 
 
 @torch.no_grad()
 def logit_lens(
-    model: Any,
+    model: ModelLike,
     text: str | Int[Tensor, "#row pos"],
     *,
-    lens: Any = None,
+    lens: "TunedLens | None" = None,
     sublayers: bool = False,
     protocol: str = "native",
     pll: str = "original",
 ) -> LensReading:
-    """What each layer would say at each position of a text.
+    """Read each layer's prediction at each position of a text.
 
-    A causal model says the next token. A masked model says the tokens that are hidden: those under a mask in
-    the text or ids, or else, for a text, each token in turn.
+    A causal model predicts the next token. A masked model predicts hidden tokens: those under a mask in the
+    text or ids, or else, for a text, each token in turn.
 
     Args:
-        model: a run or a `HookedTransformer`; half-precision weights are computed in float32.
+        model: half-precision weights are computed in float32.
         text: a text (BOS is prepended), or token ids.
         lens: a `TunedLens` of this model; the logit lens if not set.
         sublayers: read between attention and MLP too.
@@ -256,38 +248,36 @@ def logit_lens(
         InputError: several texts, one longer than the context, ids outside the vocabulary, nothing hidden
             from a masked model, or a lens of another model or without these points.
     """
-    network = opened(model)[1]
-    with ready(network) as network:
-        points = lens_points(network.config, sublayers)
-        check_lens(network, lens, points)
-        tokens, rows, places, said, targets = _places(network, text, protocol, pll)
-        parts = list(measured(network, lens, points, tokens, rows, places, targets))
-    found = {name: torch.cat([part[name] for part in parts], 1).cpu().numpy() for name in parts[0]}
-    words = {
-        token: _word(network, token)
-        for token in {*found["top"].ravel().tolist(), *said.tolist(), *targets.tolist()}
-    }
+    with ready(as_model(model)) as network:
+        points = _checked_points(network, lens, sublayers)
+        tokens, rows, positions, read, targets = _readings(network, text, protocol, pll)
+        parts = list(lens_statistics(network, lens, points, tokens, rows, positions, targets))
+        values = {name: torch.cat([part[name] for part in parts], 1).cpu().numpy() for name in STATISTICS}
+        used = {*values["top"].ravel().tolist(), *read.tolist(), *targets.tolist()} - {IGNORED}
+        words = {token: token_text(network, token) for token in used}
     return LensReading(
-        lens=lens_name(lens),
-        points=tuple(point.label for point in points),
-        tokens=tuple(words[token] for token in said.tolist()),
-        targets=tuple(words[token] if token != IGNORED else None for token in targets.tolist()),
-        top_tokens=np.vectorize(words.get, otypes=[object])(found["top"]),
-        **{
-            name: found[name]
-            for name in ("top", "top_prob", "target_log_prob", "target_rank", "entropy", "kl")
-        },
+        lens=_name(lens),
+        points=_labels(points),
+        tokens=tuple(words[token] for token in read.tolist()),
+        targets=tuple(words.get(token) for token in targets.tolist()),
+        top_tokens=np.vectorize(words.get, otypes=[object])(values["top"]),
+        **values,
     )
 
 
 @torch.no_grad()
 def lens_loss(
-    model: Any, text: Any = None, *, lens: Any = None, sublayers: bool = False, seed: int = 0
+    model: ModelLike,
+    text: Any = None,
+    *,
+    lens: "TunedLens | None" = None,
+    sublayers: bool = False,
+    seed: int = 0,
 ) -> LensLoss:
-    """How far each layer's prediction is from the model's own, over text.
+    """Measure the distance of each layer's prediction from the model's own, over text.
 
     Args:
-        model: a run or a `HookedTransformer`.
+        model: a run or a model.
         text: as for `workbench.interp.texts.text_batches`; if not set held-out stories of the run's corpus.
         lens: a `TunedLens` of this model; the logit lens if not set.
         sublayers: read between attention and MLP too.
@@ -298,79 +288,176 @@ def lens_loss(
     """
     batches = text_batches(model, text, seed)
     refuse_unscored(batches)
-    network = opened(model)[1]
     total, count = {}, 0
-    with ready(network) as network:
-        points = lens_points(network.config, sublayers)
-        check_lens(network, lens, points)
+    with ready(as_model(model)) as network:
+        points = _checked_points(network, lens, sublayers)
         for batch in batches:
-            streams, targets = batch_streams(network, batch, points)
-            for part in _measure(network, lens, points, streams, targets):
+            streams, targets = _batch_streams(network, batch, points)
+            for part in _statistics(network, lens, points, streams, targets):
                 count += part["kl"].shape[1]
                 part["agreement"] = part["top"] == part["top"][-1]
                 for name in ("kl", "target_log_prob", "agreement"):
                     total[name] = total.get(name, 0) + part[name].double().sum(1)
     mean = {name: (value / count).cpu().numpy() for name, value in total.items()}
-    labels = tuple(point.label for point in points)
-    return LensLoss(lens_name(lens), labels, mean["kl"], -mean["target_log_prob"], mean["agreement"], count)
+    return LensLoss(
+        _name(lens), _labels(points), mean["kl"], -mean["target_log_prob"], mean["agreement"], count
+    )
 
 
-def lens_name(lens: Any) -> str:
-    """What a lens is called."""
-    return "logit lens" if lens is None else "tuned lens"
+@torch.no_grad()
+def lens_curve(
+    model: ModelLike,
+    good: str | Sequence[str],
+    bad: str | Sequence[str],
+    *,
+    lens: "TunedLens | None" = None,
+    sublayers: bool = False,
+    protocol: str = "native",
+    pll: str = "original",
+    tokenizer: "PreTrainedTokenizerFast | None" = None,
+    progress: bool | OnProgress | None = None,
+) -> LensCurve:
+    """Score both sentences of minimal pairs at each layer, as BLiMP scores them.
+
+    The last point is the model's own score.
+
+    Args:
+        model: causal or masked.
+        good: the grammatical sentence, or several.
+        bad: as many ungrammatical sentences.
+        lens: a `TunedLens` of this model; the logit lens if not set.
+        sublayers: read between attention and MLP too.
+        protocol: a key of `workbench.evals.protocols.PROTOCOLS`; a mean over tokens is taken as a sum.
+        pll: `original` or `within_word_l2r`, for masked models.
+        tokenizer: the model's own, if the model does not carry it.
+        progress: see `workbench.console.progress_bar`.
+
+    Raises:
+        InputError: different numbers of sentences, empty ones, ones longer than the context, or a lens of
+            another model or without these points.
+    """
+    sides = [[side] if isinstance(side, str) else list(side) for side in (good, bad)]
+    if len(sides[0]) != len(sides[1]) or not sides[0]:
+        raise InputError(f"{len(sides[0])} good sentences and {len(sides[1])} bad ones do not make pairs.")
+    _, model, own = open_model(model)
+    tokenizer = own if tokenizer is None else tokenizer
+    chosen = find_protocol(protocol, model.config.objective, pll)
+    scores: list[list[np.ndarray]] = [[], []]
+    with ready(model) as network, progress_bar(progress, "Reading layers") as on_progress:
+        points = _checked_points(network, lens, sublayers)
+        for index, pair in enumerate(zip(*sides, strict=True)):
+            for side, sentence in zip(scores, pair, strict=True):
+                scored = scored_tokens(
+                    network, tokenizer, sentence, chosen, pll, f"a sentence of pair {index}"
+                )
+                ids, tokens, rows, positions = (torch.from_numpy(part).to(network.device) for part in scored)
+                log_prob = torch.zeros(len(points), dtype=torch.float64, device=network.device)
+                for part in lens_statistics(network, lens, points, tokens, rows, positions, ids):
+                    log_prob += part["target_log_prob"].double().sum(1)
+                side.append(log_prob.cpu().numpy())
+            on_progress((index + 1) / len(sides[0]), f"{index + 1:,} of {len(sides[0]):,} pairs")
+    return LensCurve(_name(lens), _labels(points), np.stack(scores[0]), np.stack(scores[1]), ("good", "bad"))
 
 
-def check_lens(model: Any, lens: Any, points: tuple[Point, ...]) -> None:
-    """Refuse a lens that does not suit (see `TunedLens.check`)."""
-    if lens is not None:
-        lens.check(model, points)
+@torch.no_grad()
+def answer_curve(
+    model: ModelLike,
+    prompts: str | list[str] | Int[Tensor, "prompt pos"],
+    right: Any,
+    wrong: Any,
+    *,
+    position: int | Sequence[int] | None = None,
+    lens: "TunedLens | None" = None,
+    sublayers: bool = False,
+) -> LensCurve:
+    """Read the log-probabilities of the right and the wrong answer at each layer.
+
+    Their difference equals that of the logits.
+
+    Args:
+        model: causal or masked.
+        prompts: text or texts (BOS is prepended), or token ids.
+        right: one token as text or id, for all prompts or one for each.
+        wrong: likewise.
+        position: where the answers are predicted, as in `attribute_logits`.
+        lens: a `TunedLens` of this model; the logit lens if not set.
+        sublayers: read between attention and MLP too.
+
+    Raises:
+        InputError: as `attribute_logits`, or a lens of another model or without these points.
+    """
+    with ready(as_model(model)) as network:
+        points = _checked_points(network, lens, sublayers)
+        tokens, real = network._to_input(prompts, None, None)
+        positions = read_positions(network, tokens, real, position)
+        rows = torch.arange(len(tokens), device=tokens.device)
+        sides = []
+        for words, which in ((right, "right"), (wrong, "wrong")):
+            ids = answers(network, words, len(tokens), which).to(tokens.device)
+            parts = lens_statistics(network, lens, points, tokens, rows, positions, ids)
+            sides.append(torch.cat([part["target_log_prob"] for part in parts], 1).T.double().cpu().numpy())
+    names = (right if isinstance(right, str) else "right", wrong if isinstance(wrong, str) else "wrong")
+    return LensCurve(_name(lens), _labels(points), sides[0], sides[1], names)
+
+
+class Point(NamedTuple):
+    """A point in the model at which the residual stream is read."""
+
+    label: str
+    hook: str
+    layer: int
+    mid: bool = False
+
+
+def lens_points(config: "ModelConfig", sublayers: bool = False) -> tuple[Point, ...]:
+    """Return the points behind the embedding and behind each block.
+
+    Args:
+        config: the model's configuration.
+        sublayers: between attention and MLP too, in blocks that have one after the other.
+    """
+    points = [Point("embed", "blocks.0.hook_resid_pre", 0)]
+    output = "hook_normalized_resid_post" if config.norm_place == "post" else "hook_resid_post"
+    for layer, kind in enumerate(config.blocks):
+        if sublayers and kind == "am":
+            points.append(Point(f"L{layer} mid", f"blocks.{layer}.hook_resid_mid", layer, mid=True))
+        points.append(Point(f"L{layer}", f"blocks.{layer}.{output}", layer))
+    return tuple(points)
 
 
 def read_streams(
-    model: Any, points: tuple[Point, ...], tokens: Int[Tensor, "row pos"], **reading: Any
+    model: "HookedTransformer", points: tuple[Point, ...], tokens: Int[Tensor, "row pos"], **options: Any
 ) -> list[Float[Tensor, "row pos d_model"]]:
-    """The residual stream at each point of one run.
+    """Run the model and return the residual stream at each point.
 
     Args:
-        model: a `HookedTransformer` in eval mode.
+        model: in eval mode.
         points: of `lens_points`.
         tokens: ids.
-        reading: as for the model's `stream`.
+        options: of the model's `stream`.
     """
-    kept: dict[str, Tensor] = {}
-
-    def keep(value: Tensor, hook: Any) -> None:
-        kept[hook.name] = value
-
-    with model.hooks(fwd_hooks=[(point.hook, keep) for point in points]):
-        model.stream(tokens, **reading)
-    post = model.config.norm_place == "post"
-    return [
-        normed(model.blocks[point.layer].ln1, kept[point.hook]) if point.mid and post else kept[point.hook]
-        for point in points
-    ]
+    streams: dict[str, Tensor] = {}
+    hooks: Any = [(point.hook, lambda x, hook: streams.update({hook.name: x})) for point in points]
+    with model.hooks(fwd_hooks=hooks):
+        model.stream(tokens, **options)
+    if model.config.norm_place == "post":
+        for point in points:
+            if point.mid:
+                norm = cast("nn.Module", model.blocks[point.layer].ln1)
+                streams[point.hook] = normed(norm, streams[point.hook])
+    return [streams[point.hook] for point in points]
 
 
-def batch_streams(
-    model: Any, batch: Any, points: tuple[Point, ...]
-) -> tuple[list[Float[Tensor, "read d_model"]], Int[Tensor, " read"]]:
-    """The stream at each point where a `TextBatch` has something to be predicted, and what that is."""
-    wanted = batch.targets != IGNORED
-    found = read_streams(model, points, batch.tokens, attention_mask=batch.real, segments=batch.segments)
-    return [stream[wanted] for stream in found], batch.targets[wanted]
-
-
-def measured(
-    model: Any,
-    lens: Any,
+def lens_statistics(
+    model: "HookedTransformer",
+    lens: "TunedLens | None",
     points: tuple[Point, ...],
     tokens: Int[Tensor, "row pos"],
     rows: Int[Tensor, " read"],
-    places: Int[Tensor, " read"],
+    positions: Int[Tensor, " read"],
     targets: Int[Tensor, " read"],
-) -> Iterator[Mapping[str, Tensor]]:
-    """Top token, its probability, log p(target), the target's rank, entropy and KL at each point
-    [point read], part by part.
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the `STATISTICS` of the prediction at each point [point read], some of the readings at a time.
 
     Args:
         model: in eval mode.
@@ -378,104 +465,121 @@ def measured(
         points: of `lens_points`.
         tokens: rows of equal length.
         rows: the row of each reading, in ascending order.
-        places: its position.
-        targets: what is to be said there, `IGNORED` if unknown.
+        positions: its position.
+        targets: the token to be predicted there, `IGNORED` if unknown.
     """
-    step = max(1, TOKENS_PER_FORWARD // tokens.shape[1])
-    for start in range(0, len(tokens), step):
-        mine = (rows >= start) & (rows < start + step)
-        if bool(mine.any()):
-            found = read_streams(model, points, tokens[start : start + step])
-            streams = [stream[rows[mine] - start, places[mine]] for stream in found]
-            yield from _measure(model, lens, points, streams, targets[mine])
+    for some, chosen in forward_batches(tokens, rows):
+        streams = read_streams(model, points, tokens[some])
+        at = rows[chosen] - some.start, positions[chosen]
+        yield from _statistics(model, lens, points, [stream[at] for stream in streams], targets[chosen])
 
 
-def lens_log_probs(
-    model: Any, lens: Any, point: Point, x: Float[Tensor, "read d_model"]
+def _statistics(
+    model: "HookedTransformer",
+    lens: "TunedLens | None",
+    points: tuple[Point, ...],
+    streams: list[Tensor],
+    targets: Tensor,
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the same for given streams, holding the logits of at most `LOGITS_AT_ONCE` rows at two points."""
+    for start in range(0, len(targets), LOGITS_AT_ONCE):
+        some = slice(start, start + LOGITS_AT_ONCE)
+        target = targets[some, None]
+        known = target[:, 0] != IGNORED
+        final = _log_probs(model, None, points[-1], streams[-1][some])
+        values: dict[str, list[Tensor]] = {name: [] for name in STATISTICS}
+        for point, stream in zip(points, streams, strict=True):
+            log_probs = final if point == points[-1] else _log_probs(model, lens, point, stream[some])
+            top_log_prob, top = log_probs.max(-1)
+            own = log_probs.gather(-1, target.clamp(min=0))
+            values["top"].append(top)
+            values["top_prob"].append(top_log_prob.exp())
+            values["target_log_prob"].append(own[:, 0].where(known, torch.nan))
+            values["target_rank"].append(((log_probs > own).sum(-1) + 1).where(known, 0))
+            values["entropy"].append(-(log_probs.exp() * log_probs).sum(-1))
+            # Rounding can make a KL of 0 slightly negative.
+            values["kl"].append((final.exp() * (final - log_probs)).sum(-1).clamp(min=0))
+        yield {name: torch.stack(rows) for name, rows in values.items()}
+
+
+def _log_probs(
+    model: "HookedTransformer", lens: "TunedLens | None", point: Point, x: Float[Tensor, "read d_model"]
 ) -> Float[Tensor, "read d_vocab"]:
-    """The prediction at a point, in log-probabilities."""
     x = x if lens is None else lens.translate(point.label, x)
     return model.unembed(model.final(x)).log_softmax(-1)
 
 
-def _measure(
-    model: Any, lens: Any, points: tuple[Point, ...], streams: list[Tensor], targets: Tensor
-) -> Iterator[dict[str, Tensor]]:
-    """The same for streams at hand; never more than `LOGITS_AT_ONCE` rows of logits of two points."""
-    for start in range(0, len(targets), LOGITS_AT_ONCE):
-        some = slice(start, start + LOGITS_AT_ONCE)
-        wanted = targets[some, None]
-        final = lens_log_probs(model, None, points[-1], streams[-1][some])
-        rows: dict[str, list[Tensor]] = {}
-        for point, stream in zip(points, streams, strict=True):
-            mine = final if point == points[-1] else lens_log_probs(model, lens, point, stream[some])
-            likely, top = mine.max(-1)
-            hit = mine.gather(-1, wanted.clamp(min=0))[:, 0]
-            values = {
-                "top": top,
-                "top_prob": likely.exp(),
-                "target_log_prob": hit.where(wanted[:, 0] != IGNORED, torch.nan),
-                "target_rank": ((mine > hit[:, None]).sum(-1) + 1).where(wanted[:, 0] != IGNORED, 0),
-                "entropy": -(mine.exp() * mine).sum(-1),
-                "kl": (final.exp() * (final - mine)).sum(-1).clamp(min=0),  # rounding goes below
-            }
-            for name, value in values.items():
-                rows.setdefault(name, []).append(value)
-        yield {name: torch.stack(value) for name, value in rows.items()}
+def _batch_streams(
+    model: "HookedTransformer", batch: TextBatch, points: tuple[Point, ...]
+) -> tuple[list[Float[Tensor, "read d_model"]], Int[Tensor, " read"]]:
+    """Return the stream at each point where a token is predicted, and the tokens."""
+    scored = batch.targets != IGNORED
+    streams = read_streams(model, points, batch.tokens, attention_mask=batch.real, segments=batch.segments)
+    return [stream[scored] for stream in streams], batch.targets[scored]
 
 
-def _places(model: Any, text: Any, protocol: str, pll: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Tokens [row pos], rows and places to read, the token that stands or is hidden there, the target."""
+def _checked_points(
+    model: "HookedTransformer", lens: "TunedLens | None", sublayers: bool
+) -> tuple[Point, ...]:
+    points = lens_points(model.config, sublayers)
+    if lens is not None:
+        lens.check(model, points)
+    return points
+
+
+def _labels(points: tuple[Point, ...]) -> tuple[str, ...]:
+    return tuple(point.label for point in points)
+
+
+def _name(lens: "TunedLens | None") -> str:
+    return "logit lens" if lens is None else "tuned lens"
+
+
+def _readings(
+    model: "HookedTransformer", text: Any, protocol: str, pll: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return tokens [row pos], then for each reading its row, position, token read or hidden, and target."""
     if isinstance(text, list):
         raise InputError(f"a lens reads one text at a time; found {len(text)}. lens_loss takes many.")
     causal = model.config.objective == "clm"
     mask = getattr(model.tokenizer, "mask_token_id", None)
     if isinstance(text, str) and not causal and (mask is None or model.tokenizer.mask_token not in text):
         chosen = find_protocol(protocol, "mlm", pll)
-        ids, tokens, rows, places = (
-            torch.from_numpy(part).to(model.device)
-            for part in readings(model, model.tokenizer, text, chosen, pll, "the text")
-        )
-        return tokens, rows, places, ids, ids
+        scored = scored_tokens(model, model.tokenizer, text, chosen, pll, "the text")
+        ids, tokens, rows, positions = (torch.from_numpy(part).to(model.device) for part in scored)
+        return tokens, rows, positions, ids, ids
     tokens, _ = model._to_input(text, None, None)
     if len(tokens) != 1:
         raise InputError(f"a lens reads one text at a time; found {len(tokens)}. lens_loss takes many.")
-    places = torch.arange(tokens.shape[1], device=tokens.device)
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
     targets = torch.full_like(tokens[0], IGNORED)
     if causal:
         targets[:-1] = tokens[0, 1:]
     else:
-        places = places[tokens[0] == (-1 if mask is None else mask)]
-        if not len(places):
+        positions = positions[tokens[0] == (-1 if mask is None else mask)]
+        if not len(positions):
             raise InputError("nothing is hidden from this masked model; put mask tokens among the ids.")
-        targets = targets[places]
-    return tokens, torch.zeros_like(places), places, tokens[0, places], targets
+        targets = targets[positions]
+    return tokens, torch.zeros_like(positions), positions, tokens[0, positions], targets
 
 
-def _word(model: Any, token: int) -> str:
-    return str(token) if model.tokenizer is None or token < 0 else str(model.to_string(int(token)))
-
-
-# The tuned lens: the logit lens with a translator for each layer, trained to foresee the model's own output.
-#
-# Belrose et al. 2023 (Eliciting Latent Predictions from Transformers with the Tuned Lens,
-# arXiv:2303.08112). Layers write in different bases; an affine map x + x A + b, at first the identity,
-# brings each layer's stream into the last one's before the model's own readout. It is trained to minimise
-# KL(model's own prediction || lens) over text, all layers from one forward pass; the last layer's map is
-# the identity for good. The paper takes 250 steps of SGD over 2^18 tokens each; small models do with Adam
-# and far fewer tokens.
-
+# The tuned lens (Belrose et al. 2023, Eliciting Latent Predictions from Transformers with the Tuned Lens,
+# arXiv:2303.08112). Layers write in different bases; an affine map x + x A + b, initially the identity,
+# translates each layer's stream into the last one's basis before the model's own readout. It is trained to
+# minimise KL(model's own prediction || lens) over text, all layers from one forward pass; the last layer's
+# map stays the identity. The paper takes 250 steps of SGD over 2^18 tokens each; for small models Adam needs
+# far fewer tokens.
 
 WEIGHTS, ABOUT = "tuned_lens.safetensors", "tuned_lens.json"
 STORIES = 2000
 NOT_SHAPE = ("dropout", "init_std", "depth_scaled_init", "seed")
-"""Fields that say how a model is trained, not what it computes."""
+"""Configuration fields that affect how a model is trained but not what it computes."""
 
 
-@dataclasses.dataclass(frozen=True)
-class TunedLens:
-    """A translator for each point of one model but the last. Give it as `lens` to `logit_lens`, `lens_loss`,
-    `lens_curve` and `answer_curve`."""
+@dataclass(frozen=True, eq=False, repr=False)
+class TunedLens(Result):
+    """A translator for each point of one model except the last. Pass it as `lens` to `logit_lens`,
+    `lens_loss`, `lens_curve` and `answer_curve`."""
 
     axes = ("point", "d_model_in", "d_model_out")
 
@@ -490,16 +594,16 @@ class TunedLens:
     """Mean KL over points after each step, nats a token."""
 
     def translate(self, point: str, x: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
-        """The stream at a point in the last one's terms; the last point's as it is."""
+        """Translate the stream at a point into the last point's basis; the last point's is unchanged."""
         if point not in self.points:
             return x
         index = self.points.index(point)
         return x + x @ self.weight[index].to(x) + self.bias[index].to(x)
 
     def logits(
-        self, model: Any, point: str, x: Float[Tensor, "*rows d_model"]
+        self, model: "HookedTransformer", point: str, x: Float[Tensor, "*rows d_model"]
     ) -> Float[Tensor, "*rows d_vocab"]:
-        """What the model would say from the stream at a point.
+        """Return the logits that the lens reads from the stream at a point.
 
         Args:
             model: the one that the lens was trained for.
@@ -508,22 +612,23 @@ class TunedLens:
         """
         return model.unembed(model.final(self.translate(point, x)))
 
-    def check(self, model: Any, points: tuple[Point, ...] = ()) -> None:
-        """Refuse another model, or points that the lens was not trained for.
+    def check(self, model: "HookedTransformer", points: tuple[Point, ...] = ()) -> None:
+        """Check that the lens was trained for this model, at these points.
 
         Raises:
-            InputError: in words.
+            InputError: another configuration, other weights, or a point without a translator.
         """
-        mine, other = self.model["config"], model.config.to_dict()
-        names = [name for name in other if name not in NOT_SHAPE and mine.get(name) != other[name]]
+        trained, given = self.model["config"], model.config.to_dict()
+        names = [name for name in given if name not in NOT_SHAPE and trained.get(name) != given[name]]
         if names:
-            listed = ", ".join(f"{name} {mine.get(name)} there, {other[name]} here" for name in names[:3])
+            listed = ", ".join(f"{name} {trained.get(name)} there, {given[name]} here" for name in names[:3])
             raise InputError(
-                f"the lens was trained for a model of another shape ({listed}); train one for this."
+                f"the lens was trained for a model of another shape ({listed}); train one for this model."
             )
-        if self.model["weights"] != weights_digest(model):
+        if self.model["weights"] != _weights_digest(model):
             raise InputError(
-                "the lens was trained for other weights of this shape (another run or step); train one here."
+                "the lens was trained for other weights of this shape (another run or step); train one for "
+                "this model."
             )
         missing = [point.label for point in points[:-1] if point.label not in self.points]
         if missing:
@@ -531,8 +636,14 @@ class TunedLens:
                 f"the lens was not trained at {missing[0]}; train one with sublayers=True, or read without."
             )
 
+    def to_frame(self) -> "pd.DataFrame":
+        """Return one row a training step: step, kl (mean over points, nats a token)."""
+        import pandas as pd
+
+        return pd.DataFrame({"step": np.arange(1, len(self.losses) + 1), "kl": self.losses})
+
     def save(self, folder: str | Path) -> Path:
-        """Write tuned_lens.safetensors and tuned_lens.json, each in one step; returns the folder."""
+        """Write tuned_lens.safetensors and tuned_lens.json, each atomically; returns the folder."""
         from safetensors.torch import save
 
         data = save({"weight": self.weight.contiguous(), "bias": self.bias.contiguous()})
@@ -541,71 +652,79 @@ class TunedLens:
         write_json(Path(folder) / ABOUT, about | {"sha256": hashlib.sha256(data).hexdigest()})
         return Path(folder)
 
+    @classmethod
+    def read(cls, folder: str | Path) -> "TunedLens":
+        """Read what `save` wrote, for any model; `load_tuned_lens` checks the model too.
 
-def load_tuned_lens(folder: str | Path, model: Any) -> TunedLens:
-    """Read what `TunedLens.save` wrote.
+        Raises:
+            DataError: no lens there, or a damaged one.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        about = read_json(Path(folder) / ABOUT)
+        try:
+            data = (Path(folder) / WEIGHTS).read_bytes()
+            if hashlib.sha256(data).hexdigest() != about["sha256"]:
+                raise ValueError("its SHA-256 differs")
+            lens = cls(
+                points=tuple(about["points"]), model=about["model"], settings=about["settings"],
+                losses=tuple(about["losses"]), **load(data),
+            )  # fmt: skip
+            width = about["model"]["config"]["d_model"]
+            shape = (len(lens.points), width)
+            if lens.weight.shape != (*shape, width) or lens.bias.shape != shape:
+                raise ValueError(f"its weights are {tuple(lens.weight.shape)}")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise DataError(f"{folder} is not a readable tuned lens ({error}); train it again.") from None
+        return lens
+
+
+def load_tuned_lens(folder: str | Path, model: ModelLike) -> TunedLens:
+    """Read a lens that `TunedLens.save` wrote and move it to the model's device.
 
     Args:
         folder: where it is.
-        model: a run or a `HookedTransformer`: the one that it was trained for.
+        model: the one that it was trained for.
 
     Raises:
         DataError: no lens there, or a damaged one.
         InputError: a lens of another model.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    network = opened(model)[1]
-    about = read_json(Path(folder) / ABOUT)
-    try:
-        data = (Path(folder) / WEIGHTS).read_bytes()
-        if hashlib.sha256(data).hexdigest() != about["sha256"]:
-            raise ValueError("its SHA-256 differs")
-        found = TunedLens(
-            points=tuple(about["points"]), model=about["model"], settings=about["settings"],
-            losses=tuple(about["losses"]), **load(data),
-        )  # fmt: skip
-        width = len(found.points), network.config.d_model
-        found.check(network)
-        if found.weight.shape != (*width, width[1]) or found.bias.shape != width:
-            raise ValueError(f"its weights are {tuple(found.weight.shape)}")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise DataError(f"{folder} is not a readable tuned lens ({error}); train it again.") from None
-    return dataclasses.replace(
-        found, weight=found.weight.to(network.device), bias=found.bias.to(network.device)
-    )
+    model, lens = as_model(model), TunedLens.read(folder)
+    lens.check(model)
+    return replace(lens, weight=lens.weight.to(model.device), bias=lens.bias.to(model.device))
 
 
 def train_tuned_lens(
-    model: Any,
+    model: ModelLike,
     text: Any = None,
     *,
     tokens: int = 200_000,
     lr: float | None = None,
     sublayers: bool = False,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | OnProgress | None = None,
 ) -> TunedLens:
-    """Train a translator for each layer, over text that is read again until `tokens` have been seen.
+    """Train a translator for each layer, over text that is repeated until `tokens` have been read.
 
-    Adam with a learning rate that falls to 0, `LOGITS_AT_ONCE` tokens a step; logits are held for those of
+    Adam with a learning rate that decays linearly to 0, `LOGITS_AT_ONCE` tokens a step; logits are held for
     one layer at a time.
 
     Args:
-        model: a run or a `HookedTransformer`; its weights stay as they are.
+        model: a run or a model; its weights are not changed.
         text: as for `workbench.interp.texts.text_batches`; if not set up to 2,000 training stories of the
             run's own corpus, or embedded ones.
         tokens: predictions to train on, each layer on all of them.
-        lr: of the first step; 0.01 if not set, beyond a width of 64 less, as 0.64 / d_model.
+        lr: of the first step; by default 0.01, or 0.64 / d_model for models wider than 64.
         sublayers: a translator between attention and MLP too.
         seed: of the order of the text and of the tokens that are hidden from a masked model.
-        progress: told tokens done and in all.
+        progress: see `workbench.console.progress_bar`.
 
     Raises:
         InputError: text that cannot be used, or settings out of range.
     """
-    network = opened(model)[1]
+    network = as_model(model)
     rate = min(0.01, 0.64 / network.config.d_model) if lr is None else lr
     if tokens < 1 or not 0 < rate < math.inf:
         raise InputError(f"a tuned lens needs tokens >= 1 and lr > 0; found {tokens} and {rate}.")
@@ -614,178 +733,74 @@ def train_tuned_lens(
     batches = [batch for batch in batches if batch.counts.any()]
     random = generator(seed, "tuned lens")
     done, losses, waiting = 0, [], []
-    with ready(network) as network:
+    with ready(network) as network, progress_bar(progress, "Training tuned lens") as on_progress:
         points = lens_points(network.config, sublayers)
-        made = _identity(network, points[:-1])
-        parameters = [made.weight.requires_grad_(), made.bias.requires_grad_()]
+        lens = _identity(network, points[:-1])
+        parameters = [lens.weight.requires_grad_(), lens.bias.requires_grad_()]
         adam = torch.optim.Adam(parameters, rate)
-        with _frozen(network):
-            while done < tokens:
-                waiting = waiting or random.permutation(len(batches)).tolist()
-                with torch.no_grad():
-                    streams, targets = batch_streams(network, batches[waiting.pop()], points)
-                order = torch.from_numpy(random.permutation(len(targets))).to(network.device)
-                for chosen in order.split(LOGITS_AT_ONCE):
-                    adam.param_groups[0]["lr"] = rate * max(0.0, 1 - done / tokens)
-                    adam.zero_grad()
-                    losses.append(_backward(network, made, points, [stream[chosen] for stream in streams]))
-                    adam.step()
-                    done += len(chosen)
-                if progress is not None:
-                    progress(min(done, tokens), tokens)
+        while done < tokens:
+            waiting = waiting or random.permutation(len(batches)).tolist()
+            with torch.no_grad():
+                streams, targets = _batch_streams(network, batches[waiting.pop()], points)
+            order = torch.from_numpy(random.permutation(len(targets))).to(network.device)
+            for chosen in order.split(LOGITS_AT_ONCE):
+                adam.param_groups[0]["lr"] = rate * max(0.0, 1 - done / tokens)
+                losses.append(_set_gradients(network, lens, points, [stream[chosen] for stream in streams]))
+                adam.step()
+                done += len(chosen)
+            read = min(done, tokens)
+            on_progress(read / tokens, f"{read:,} of {tokens:,} tokens")
     settings = {"tokens": tokens, "lr": rate, "seed": seed, "sublayers": sublayers, "steps": len(losses)}
-    return dataclasses.replace(
-        made, weight=made.weight.detach(), bias=made.bias.detach(), settings=settings, losses=tuple(losses)
+    return replace(
+        lens, weight=lens.weight.detach(), bias=lens.bias.detach(), settings=settings, losses=tuple(losses)
     )
 
 
-def _identity(model: Any, points: tuple[Point, ...]) -> TunedLens:
+def _identity(model: "HookedTransformer", points: tuple[Point, ...]) -> TunedLens:
     size, width = len(points), model.config.d_model
-    options: Any = {"device": model.device, "dtype": model.dtype}
     return TunedLens(
-        points=tuple(point.label for point in points),
-        weight=torch.zeros(size, width, width, **options),
-        bias=torch.zeros(size, width, **options),
-        model={"config": model.config.to_dict(), "weights": weights_digest(model)},
+        points=_labels(points),
+        weight=torch.zeros(size, width, width, device=model.device, dtype=model.dtype),
+        bias=torch.zeros(size, width, device=model.device, dtype=model.dtype),
+        model={"config": model.config.to_dict(), "weights": _weights_digest(model)},
         settings={},
         losses=(),
     )
 
 
-def _backward(
-    model: Any, lens: TunedLens, points: tuple[Point, ...], streams: list[Float[Tensor, "read d_model"]]
+def _set_gradients(
+    model: "HookedTransformer",
+    lens: TunedLens,
+    points: tuple[Point, ...],
+    streams: list[Float[Tensor, "read d_model"]],
 ) -> float:
-    """Add the gradient of the KL, a mean over tokens and a sum over points; returns its mean over both.
+    """Set the gradients of the KL, a mean over tokens and a sum over points; return its mean over both.
 
-    Its gradient by the logits is lens - model, in probabilities: half the passes that autograd would make.
+    The gradient of the KL with respect to the logits is lens - model, in probabilities, so one backward pass
+    from the stream suffices and the vocabulary is never differentiated through.
     """
     total, count = 0.0, len(streams[-1])
+    lens.weight.grad, lens.bias.grad = torch.zeros_like(lens.weight), torch.zeros_like(lens.bias)
     with torch.no_grad():
-        likely = lens_log_probs(model, None, points[-1], streams[-1])
-        entropy = -(likely.exp() * likely).sum().item()
-        likely = likely.exp_()
-    for point, stream in zip(points[:-1], streams[:-1], strict=True):
+        own = _log_probs(model, None, points[-1], streams[-1])
+        entropy = -(own.exp() * own).sum().item()
+        own = own.exp_()
+    for index, (point, stream) in enumerate(zip(points[:-1], streams[:-1], strict=True)):
         x = model.final(lens.translate(point.label, stream))
         with torch.no_grad():
-            mine = model.unembed(x).log_softmax(-1)
-            total += -torch.dot(likely.flatten(), mine.flatten()).item() - entropy
-            slope = mine.exp_().sub_(likely) @ model.readout_weight
-        x.backward(slope / count)
+            log_probs = model.unembed(x).log_softmax(-1)
+            total += -torch.dot(own.flatten(), log_probs.flatten()).item() - entropy
+            slope = log_probs.exp_().sub_(own) @ model.readout_weight
+        # Only the lens's gradients are asked for: those of the model's weights stay untouched.
+        weight, bias = torch.autograd.grad(x, (lens.weight, lens.bias), slope / count)
+        lens.weight.grad[index], lens.bias.grad[index] = weight[index], bias[index]
     return total / (count * max(1, len(points) - 1))
 
 
-@contextmanager
-def _frozen(model: Any) -> Iterator[None]:
-    """Keeps gradients away from a model's weights."""
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    for weight in learning:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in learning:
-            weight.requires_grad_(True)
-
-
-def weights_digest(model: Any) -> str:
-    """SHA-256 of a model's weights, read as float32."""
+def _weights_digest(model: "HookedTransformer") -> str:
+    """Return the SHA-256 of a model's weights, as float32."""
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(weight.detach().float().cpu().numpy()).tobytes())
     return digest.hexdigest()
-
-
-@torch.no_grad()
-def lens_curve(
-    model: Any,
-    good: str | Sequence[str],
-    bad: str | Sequence[str],
-    *,
-    lens: Any = None,
-    sublayers: bool = False,
-    protocol: str = "native",
-    pll: str = "original",
-    tokenizer: Any = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> LensCurve:
-    """What each layer makes of a minimal pair: both sentences' log-probabilities, as BLiMP scores them, if
-    the model ended there. The last point is the model's own score.
-
-    Args:
-        model: a run or a `HookedTransformer`, causal or masked.
-        good: the grammatical sentence, or several.
-        bad: as many ungrammatical twins.
-        lens: a `TunedLens` of this model; the logit lens if not set.
-        sublayers: read between attention and MLP too.
-        protocol: a key of `workbench.evals.protocols.PROTOCOLS`; a mean over tokens is taken as a sum.
-        pll: `original` or `within_word_l2r`, for masked models.
-        tokenizer: the model's own, if it does not carry it.
-        progress: told pairs done and in all.
-
-    Raises:
-        InputError: other numbers of sentences, empty ones, ones longer than the context, or a lens of another
-            model or without these points.
-    """
-    sides = [[side] if isinstance(side, str) else list(side) for side in (good, bad)]
-    if len(sides[0]) != len(sides[1]) or not sides[0]:
-        raise InputError(f"{len(sides[0])} good sentences and {len(sides[1])} bad ones do not make pairs.")
-    network = opened(model)[1]
-    tokenizer = network.tokenizer if tokenizer is None else tokenizer
-    chosen = find_protocol(protocol, network.config.objective, pll)
-    found: list[list[np.ndarray]] = [[], []]
-    with ready(network) as network:
-        points = lens_points(network.config, sublayers)
-        check_lens(network, lens, points)
-        for index, pair in enumerate(zip(*sides, strict=True)):
-            for sums, sentence in zip(found, pair, strict=True):
-                read = readings(network, tokenizer, sentence, chosen, pll, f"a sentence of pair {index}")
-                ids, tokens, rows, places = (torch.from_numpy(part).to(network.device) for part in read)
-                parts = measured(network, lens, points, tokens, rows, places, ids)
-                sums.append(sum(part["target_log_prob"].double().sum(1) for part in parts).cpu().numpy())  # type: ignore[union-attr]
-            if progress is not None:
-                progress(index + 1, len(sides[0]))
-    labels = tuple(point.label for point in points)
-    return LensCurve(lens_name(lens), labels, np.stack(found[0]), np.stack(found[1]), ("good", "bad"))
-
-
-@torch.no_grad()
-def answer_curve(
-    model: Any,
-    prompts: str | list[str] | Int[Tensor, "prompt pos"],
-    right: Any,
-    wrong: Any,
-    *,
-    position: int | Sequence[int] | None = None,
-    lens: Any = None,
-    sublayers: bool = False,
-) -> LensCurve:
-    """The log-probabilities of the right and the wrong answer at each layer; their difference is the logits'.
-
-    Args:
-        model: a run or a `HookedTransformer`, causal or masked.
-        prompts: text or texts (BOS is prepended), or token ids.
-        right: one token as text or id, for all prompts or one for each.
-        wrong: likewise.
-        position: where the answers are read off, as in `attribute_logits`.
-        lens: a `TunedLens` of this model; the logit lens if not set.
-        sublayers: read between attention and MLP too.
-
-    Raises:
-        InputError: as `attribute_logits`, or a lens of another model or without these points.
-    """
-    network = opened(model)[1]
-    with ready(network) as network:
-        points = lens_points(network.config, sublayers)
-        check_lens(network, lens, points)
-        tokens, real = network._to_input(prompts, None, None)
-        places = read_positions(network, tokens, real, position)
-        rows = torch.arange(len(tokens), device=tokens.device)
-        sides = []
-        for words, which in ((right, "right"), (wrong, "wrong")):
-            ids = answers(network, words, len(tokens), which).to(tokens.device)
-            parts = measured(network, lens, points, tokens, rows, places, ids)
-            sides.append(torch.cat([part["target_log_prob"] for part in parts], 1).T.double().cpu().numpy())
-    labels = tuple(point.label for point in points)
-    names = (right if isinstance(right, str) else "right", wrong if isinstance(wrong, str) else "wrong")
-    return LensCurve(lens_name(lens), labels, sides[0], sides[1], names)

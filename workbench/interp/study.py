@@ -350,7 +350,9 @@ def show_neurons(
             one = network if trained else untrained_copy(network)
             own = find_components(network.config, hero) if hero and trained else ()
             layers = sorted({layer, *(part.place[0] for part in own)})
-            found = neuron_examples(one, stories, layers=layers, count=count, random=1, seed=seed)
+            found = neuron_examples(
+                one, stories, layers=layers, count=count, random=1, seed=seed, progress=False
+            )
             total = int(found.mean[layers.index(layer)].argmax())
             chosen = {f"L{layer}N0": "first"}
             chosen |= {f"L{layer}N1": "second"} if width > 1 else {}
@@ -485,7 +487,7 @@ class Study:
         return frame
 
     def plot(self, ax: Any = None) -> Any:
-        """Rise in loss without each component; needs matplotlib. Returns the axes."""
+        """Draw the rise in loss without each component and return the figure."""
         return self.ablation.plot(ax)
 
     def to_dict(self) -> dict[str, Any]:
@@ -774,7 +776,7 @@ def study(
         labels = attempt(
             "labels",
             lambda: label_neurons(
-                network, texts, layers=_layers_of(neurons), seed=seed, progress=at.counted
+                network, texts, layers=_layers_of(neurons), seed=seed, progress=at.on_progress
             ),
         )  # fmt: skip
         at.begin("ablation")
@@ -842,6 +844,9 @@ class _Stages:
     def counted(self, done: int, total: int) -> None:
         self.share(done / max(1, total))
 
+    def on_progress(self, fraction: float, message: str) -> None:
+        self.share(fraction)
+
 
 def _sample(model: Any, prompt: str, seed: int) -> Sample:
     room = model.config.n_ctx - 1
@@ -888,7 +893,7 @@ def _training(run: Any) -> dict[str, Any]:
         "tokens_seen": state.get("tokens_seen"),
         "minutes": None if state.get("seconds_trained") is None else state["seconds_trained"] / 60,
     }
-    rows = run.metrics()
+    rows = run.metrics
     if "kind" in rows:
         rows = rows[(rows["kind"] == "eval") & (rows["step"] <= run.step)]
         found["curve"] = [

@@ -221,7 +221,7 @@ def opening_pair(
     """
 
     def own(good: str, bad: str) -> PairAttribution:
-        return attribute_pair(model, tokenizer, good, bad, protocol=protocol, pll=pll)
+        return attribute_pair(model, good, bad, tokenizer=tokenizer, protocol=protocol, pll=pll)
 
     found = []
     for row in candidates(frame, tokenizer).to_dict("records"):
@@ -294,9 +294,9 @@ class Summary:
         """The component x paradigm table, one row for each method, paradigm and component."""
         return self.tables["components"]
 
-    def plot(self) -> Any:
-        """The component x paradigm matrix; needs matplotlib."""
-        return self.components.plot()
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the component x paradigm matrix and return the figure."""
+        return self.components.plot(ax)
 
 
 def _opening(one: SetOpening) -> dict[str, Any]:

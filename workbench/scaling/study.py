@@ -40,7 +40,6 @@ from workbench.scaling.points import (
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import Figure
 
 Method = Literal["power-n", "power-d", "parametric", "isoflop", "envelope", "blimp"]
 METHODS: tuple[Method, ...] = ("power-n", "power-d", "parametric", "isoflop", "envelope", "blimp")
@@ -84,9 +83,20 @@ class ScalingStudy(Result):
         ]
         return pd.DataFrame(rows, columns=["method", "constant", "value", "low", "high"])
 
-    def plot(self) -> "dict[str, Figure]":
-        """Draw a figure per law, by the name of METHODS."""
-        return {method: _figure(fit.plot()) for method, fit in self.fits.items()}
+    def plot(self, method: str | None = None, ax: Any = None) -> Any:
+        """Draw one law and return the figure.
+
+        Args:
+            method: a key of `fits`; the first if not set.
+            ax: axes to draw into, as the law's own `plot` takes them; a new figure if not set.
+
+        Raises:
+            InputError: nothing was fitted, or not this law.
+        """
+        method = next(iter(self.fits), "") if method is None else method
+        if method not in self.fits:
+            raise InputError(f"no law {method!r} was fitted; there are {', '.join(self.fits) or 'none'}.")
+        return self.fits[method].plot(ax)
 
 
 def _constants(fit: Fit) -> dict[str, Estimate]:
@@ -98,13 +108,7 @@ def _constants(fit: Fit) -> dict[str, Estimate]:
     return constants | ({} if fit.frontier is None else {"a": fit.frontier.a, "b": fit.frontier.b})
 
 
-def _figure(axes: Any) -> "Figure":
-    """Return the figure that one or several axes belong to."""
-    first = axes if hasattr(axes, "figure") else axes[0]
-    return first.figure
-
-
-def scaling(
+def scaling_study(
     source: str | Path,
     *,
     methods: str | Sequence[str] | None = None,
@@ -254,10 +258,10 @@ class Checked(Result):
         return self.table
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw measured over predicted loss with the intervals."""
-        from workbench.plots.scaling import plot_checked
+        """Draw the measured losses next to the predictions with their intervals and return the figure."""
+        from workbench.plots.scaling import plot_predictions
 
-        return plot_checked(self, ax)
+        return plot_predictions(self.table, ax)
 
 
 def family_config(root: str | Path, changes: Mapping[str, Any]) -> ModelConfig:

@@ -24,7 +24,7 @@ EXACT = 1e-9
 
 @pytest.mark.parametrize(("good", "bad"), PAIRS)
 def test_contributions_sum_to_the_difference_of_the_pair(model, tokenizer, good, bad):
-    found = attribute_pair(model, tokenizer, good, bad)
+    found = attribute_pair(model, good, bad, tokenizer=tokenizer)
     assert abs(found.rest) < EXACT
     assert abs(found.rest_at_place) < EXACT
     assert np.abs(found.good.rest).max() < EXACT
@@ -32,7 +32,7 @@ def test_contributions_sum_to_the_difference_of_the_pair(model, tokenizer, good,
 
 @pytest.mark.parametrize(("good", "bad"), PAIRS)
 def test_the_difference_is_the_one_that_blimp_scores(model, tokenizer, good, bad):
-    found = attribute_pair(model, tokenizer, good, bad)
+    found = attribute_pair(model, good, bad, tokenizer=tokenizer)
     scores = score_sentences(model, [good, bad])
     assert found.difference == pytest.approx(scores.log_probs[0] - scores.log_probs[1], abs=EXACT)
     assert found.good.log_prob == pytest.approx(scores.log_probs[0], abs=EXACT)
@@ -40,7 +40,7 @@ def test_the_difference_is_the_one_that_blimp_scores(model, tokenizer, good, bad
 
 def test_other_protocols_are_followed(causal, tokenizer):
     good, bad = PAIRS[0]
-    found = attribute_pair(causal, tokenizer, good, bad, protocol="lm-eval")
+    found = attribute_pair(causal, good, bad, tokenizer=tokenizer, protocol="lm-eval")
     scores = score_sentences(causal, [good, bad], "lm-eval")
     assert found.difference == pytest.approx(scores.log_probs[0] - scores.log_probs[1], abs=EXACT)
     assert abs(found.rest) < EXACT
@@ -48,7 +48,7 @@ def test_other_protocols_are_followed(causal, tokenizer):
 
 def test_shown_position_is_the_plain_logit_difference(causal, tokenizer):
     """Same prefix, same normaliser: the log-probability difference is the logit difference."""
-    found = attribute_pair(causal, tokenizer, *PAIRS[0])
+    found = attribute_pair(causal, *PAIRS[0], tokenizer=tokenizer)
     ids = [tokenizer.bos_token_id, *found.good.ids[: found.place]]
     logits = causal(torch.tensor([ids]))[0, -1]
     expected = logits[found.good.ids[found.place]] - logits[found.bad.ids[found.place]]
@@ -59,7 +59,7 @@ def test_shown_position_is_the_plain_logit_difference(causal, tokenizer):
 
 def test_contributions_at_the_shown_position_need_no_path(causal, tokenizer):
     """There the path integral must drop out: each part is its own product with the logits' direction."""
-    found = attribute_pair(causal, tokenizer, *PAIRS[0])
+    found = attribute_pair(causal, *PAIRS[0], tokenizer=tokenizer)
     ids = torch.tensor([[tokenizer.bos_token_id, *found.good.ids[: found.place]]])
     _, cache = causal.run_with_cache(ids)
     good, bad = found.good.ids[found.place], found.bad.ids[found.place]
@@ -84,7 +84,7 @@ LENS = [
 def test_agrees_with_transformer_lens(variant, tokenizer):
     """Its numbers have no normaliser, so a pair is compared; its attention and MLP parts hold biases."""
     model = build(**VARIANTS[variant] | {"d_vocab": len(tokenizer)})
-    found = attribute_pair(model, tokenizer, *PAIRS[0])
+    found = attribute_pair(model, *PAIRS[0], tokenizer=tokenizer)
     frame = found.to_frame().set_index("component").at_place
     ids = torch.tensor([[tokenizer.bos_token_id, *found.good.ids[: found.place]]])
     _, cache = model.run_with_cache(ids)
@@ -124,7 +124,7 @@ def test_finds_a_planted_head(tokenizer):
             - model.W_U[:, tokenizer(bad)["input_ids"][place]]
         )
         model.blocks[1].attn.W_O[3].copy_(torch.outer(torch.ones(model.config.head_width), wanted))
-    frame = attribute_pair(model, tokenizer, good, bad).to_frame().set_index("component").at_place
+    frame = attribute_pair(model, good, bad, tokenizer=tokenizer).to_frame().set_index("component").at_place
     heads = frame[[name for name in frame.index if "H" in name]]
     assert heads.abs().idxmax() == "L1H3"
     assert abs(heads["L1H3"]) > 0.1
@@ -143,22 +143,22 @@ def test_permuting_heads_permutes_the_answer(causal, tokenizer):
         attn.qkv_weight.copy_(rows)
         attn.qkv_bias.copy_(old.qkv_bias.unflatten(0, (3, old.n_heads, width))[:, order].flatten())
         attn.out_weight.copy_(old.out_weight.unflatten(1, (old.n_heads, width))[:, order].flatten(1))
-    before = attribute_pair(causal, tokenizer, *PAIRS[0]).to_frame().set_index("component").whole
-    after = attribute_pair(shuffled, tokenizer, *PAIRS[0]).to_frame().set_index("component").whole
+    before = attribute_pair(causal, *PAIRS[0], tokenizer=tokenizer).to_frame().set_index("component").whole
+    after = attribute_pair(shuffled, *PAIRS[0], tokenizer=tokenizer).to_frame().set_index("component").whole
     for new, source in enumerate(order.tolist()):
         assert after[f"L0H{new}"] == pytest.approx(before[f"L0H{source}"], abs=EXACT)
 
 
 def test_swapping_the_sentences_changes_every_sign(model, tokenizer):
-    one = attribute_pair(model, tokenizer, *PAIRS[2])
-    other = attribute_pair(model, tokenizer, *PAIRS[2][::-1])
+    one = attribute_pair(model, *PAIRS[2], tokenizer=tokenizer)
+    other = attribute_pair(model, *PAIRS[2][::-1], tokenizer=tokenizer)
     np.testing.assert_allclose(one.whole, -other.whole, atol=EXACT)
     assert one.place == other.place
     assert one.difference == pytest.approx(-other.difference)
 
 
 def test_a_sentence_that_goes_on_shows_its_first_extra_token(causal, tokenizer):
-    found = attribute_pair(causal, tokenizer, "Tom ran", "Tom ran home.")
+    found = attribute_pair(causal, "Tom ran", "Tom ran home.", tokenizer=tokenizer)
     assert found.token_good is None
     assert found.token_bad is not None
     assert not found.same_context
@@ -168,27 +168,27 @@ def test_a_sentence_that_goes_on_shows_its_first_extra_token(causal, tokenizer):
 
 
 def test_the_shared_beginning_cancels_to_the_bit(causal, tokenizer):
-    found = attribute_pair(causal, tokenizer, *PAIRS[1])
+    found = attribute_pair(causal, *PAIRS[1], tokenizer=tokenizer)
     np.testing.assert_array_equal(
         found.good.contributions[: found.place], found.bad.contributions[: found.place]
     )
 
 
 def test_share_of_the_shown_position(causal, tokenizer):
-    found = attribute_pair(causal, tokenizer, *PAIRS[0])
+    found = attribute_pair(causal, *PAIRS[0], tokenizer=tokenizer)
     assert found.share == pytest.approx(found.difference_at_place / found.difference)
-    last = attribute_pair(causal, tokenizer, "The cat likes", "The cat like")
+    last = attribute_pair(causal, "The cat likes", "The cat like", tokenizer=tokenizer)
     assert last.share == pytest.approx(1.0)
 
 
 def test_a_masked_pair_with_one_word_changed_shares_its_context(tokenizer):
     model = build(d_vocab=len(tokenizer), attention="bidirectional")
     # One token for each of the two words, so the masked copies are the same.
-    found = attribute_pair(model, tokenizer, "The cat likes the ball.", "The cat like the ball.")
+    found = attribute_pair(model, "The cat likes the ball.", "The cat like the ball.", tokenizer=tokenizer)
     assert found.same_context == (len(found.good.ids) == len(found.bad.ids))
     assert found.pll == "original"
     other = attribute_pair(
-        model, tokenizer, "The cat likes the ball.", "The dog was sad.", pll="within_word_l2r"
+        model, "The cat likes the ball.", "The dog was sad.", tokenizer=tokenizer, pll="within_word_l2r"
     )
     assert not other.same_context
     assert abs(other.rest) < EXACT
@@ -197,11 +197,11 @@ def test_a_masked_pair_with_one_word_changed_shares_its_context(tokenizer):
 def test_a_protocol_without_masked_models_is_refused_by_name(tokenizer):
     model = build(d_vocab=len(tokenizer), attention="bidirectional")
     with pytest.raises(InputError, match="'lm-eval' is not defined for masked models"):
-        attribute_pair(model, tokenizer, *PAIRS[0], protocol="lm-eval")
+        attribute_pair(model, *PAIRS[0], tokenizer=tokenizer, protocol="lm-eval")
 
 
 def test_text_sums_and_reads_as_the_model(model, tokenizer):
-    found = attribute_text(model, tokenizer, "The girls that helped the boy are happy.")
+    found = attribute_text(model, "The girls that helped the boy are happy.", tokenizer=tokenizer)
     assert np.abs(found.rest).max() < EXACT
     assert "".join(found.tokens) == "The girls that helped the boy are happy."
     frame = found.to_frame()
@@ -221,17 +221,17 @@ def test_text_sums_and_reads_as_the_model(model, tokenizer):
 )
 def test_bad_sentences_are_refused_in_words(causal, tokenizer, good, bad, words):
     with pytest.raises(InputError, match=words):
-        attribute_pair(causal, tokenizer, good, bad)
+        attribute_pair(causal, good, bad, tokenizer=tokenizer)
 
 
 def test_no_tokenizer_is_refused(causal):
     with pytest.raises(InputError, match="no tokenizer"):
-        attribute_text(causal, None, "The cat.")
+        attribute_text(causal, "The cat.", tokenizer=None)
 
 
 def test_nothing_stays_on_the_model(causal, tokenizer):
     causal.train()
-    attribute_pair(causal, tokenizer, *PAIRS[0])
+    attribute_pair(causal, *PAIRS[0], tokenizer=tokenizer)
     assert not causal.has_listeners()
     assert causal.training
     causal.eval()
@@ -241,7 +241,7 @@ def test_half_precision_is_computed_in_single(causal, tokenizer):
     import copy
 
     half = copy.deepcopy(causal).bfloat16()
-    found = attribute_pair(half, tokenizer, *PAIRS[0])
+    found = attribute_pair(half, *PAIRS[0], tokenizer=tokenizer)
     assert abs(found.rest) < 1e-4  # float32 sums of order 10
     assert half.dtype == torch.bfloat16
 
@@ -251,13 +251,13 @@ def test_sharp_logits_still_sum(tokenizer):
     model = build(d_vocab=len(tokenizer))
     with torch.no_grad():
         model.ln_final.w.mul_(40)
-    found = attribute_text(model, tokenizer, "The cats like the ball.")
+    found = attribute_text(model, "The cats like the ball.", tokenizer=tokenizer)
     assert found.log_probs.min() < -100
     assert np.abs(found.rest).max() < 1e-8  # of log-probabilities over 100
 
 
 def test_frame_and_names(causal, tokenizer):
-    found = attribute_pair(causal, tokenizer, *PAIRS[0])
+    found = attribute_pair(causal, *PAIRS[0], tokenizer=tokenizer)
     frame = found.to_frame()
     assert list(frame.columns) == ["component", "kind", "layer", "head", "at_place", "whole"]
     assert list(frame.component[:3]) == ["embed", "pos_embed", "L0H0"]
@@ -269,12 +269,15 @@ def test_frame_and_names(causal, tokenizer):
 
 def test_plots_draw_the_numbers(causal, tokenizer):
     pytest.importorskip("matplotlib").use("Agg")
-    found = attribute_pair(causal, tokenizer, *PAIRS[0])
-    ax = found.plot()
+    found = attribute_pair(causal, *PAIRS[0], tokenizer=tokenizer)
+    ax = found.plot().axes[0]
     texts = [text.get_text() for text in ax.texts]
     assert len(texts) == 2 * 5
     value = found.to_frame().set_index("component").at_place["L0H0"]
     assert texts[0] == f"{value:+.2f}"
     limits = ax.images[0].get_clim()
     assert limits[0] == -limits[1]
-    assert found.good.plot().images[0].get_array().shape == (len(found.components), len(found.good.ids))
+    assert found.good.plot().axes[0].images[0].get_array().shape == (
+        len(found.components),
+        len(found.good.ids),
+    )

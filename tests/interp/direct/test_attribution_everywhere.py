@@ -5,13 +5,9 @@ import pytest
 import torch
 from small_models import SINGLE, VARIANTS, build, marked
 
-from workbench.interp.attribution import (
-    EMBEDDINGS,
-    attribute_pair,
-    attribute_text,
-    project,
-    written,
-)
+from workbench.interp.attribution import attribute_pair, attribute_text
+from workbench.interp.components import list_components
+from workbench.interp.contributions import EMBEDDINGS, decompose, record_outputs
 
 GOOD, BAD = "The cat likes the ball.", "The cats like the"
 # Sums in float64 over some 20 parts of order 10, and a path integral complete to 1e-12.
@@ -36,7 +32,7 @@ def plain_log_probs(model, found):
 
 @every
 def test_parts_sum_to_the_log_probability(variant, tokenizer):
-    found = attribute_pair(variant, tokenizer, GOOD, BAD)
+    found = attribute_pair(variant, GOOD, BAD, tokenizer=tokenizer)
     for side in (found.good, found.bad):
         np.testing.assert_allclose(side.log_probs, plain_log_probs(variant, side), rtol=0, atol=EXACT)
         assert np.abs(side.rest).max() < EXACT
@@ -73,9 +69,9 @@ def test_each_part_is_the_gradient_of_a_linearised_model(variant):
     with variant.hooks(fwd_hooks=known):
         final = variant.residual(tokens)[rows, places]
     direction = torch.randn(final.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    parts = written(variant, tokens, rows, places)
+    parts = record_outputs(variant, tokens, rows, places)
     torch.testing.assert_close(parts.final, final.detach(), rtol=0, atol=1e-10)  # the same sums, once fused
-    found = project(variant, parts, direction)
+    found = decompose(variant, parts, direction)[1]
     columns = {
         part.label: column
         for part, column in zip(
@@ -122,7 +118,7 @@ def test_a_silenced_writer_has_an_empty_column_and_no_other_does(variant, tokeni
             silent.add("L0 MLP")
     if variant.config.sharing in ("all", "attention"):
         silent = {label for label in labels if label.endswith("H1")}
-    found = attribute_text(variant, tokenizer, GOOD)
+    found = attribute_text(variant, GOOD, tokenizer=tokenizer)
     empty = {label for label, column in zip(labels, found.contributions.T, strict=True) if not column.any()}
     none = (
         {"biases"}
@@ -135,10 +131,10 @@ def test_a_silenced_writer_has_an_empty_column_and_no_other_does(variant, tokeni
 
 def test_the_bias_of_the_unembedding_goes_to_the_biases(tokenizer):
     model = build(d_vocab=len(tokenizer), unembed_bias=True)
-    before = attribute_pair(model, tokenizer, "The cat", "The dog")
+    before = attribute_pair(model, "The cat", "The dog", tokenizer=tokenizer)
     with torch.no_grad():
         model.unembed_bias[before.good.ids[before.place]] += 3.0
-    after = attribute_pair(model, tokenizer, "The cat", "The dog")
+    after = attribute_pair(model, "The cat", "The dog", tokenizer=tokenizer)
     assert after.same_context
     moved = after.at_place - before.at_place
     assert moved[-1] == pytest.approx(3.0, abs=EXACT)
@@ -149,7 +145,7 @@ def test_layer_weights_that_leave_out_a_block_leave_out_its_writers(tokenizer):
     model = build(d_vocab=len(tokenizer), n_layers=3, residual="weighted")
     with torch.no_grad():
         model.blocks[2].mix.logits.copy_(torch.tensor([0.0, -1e4, 0.0, 0.0]))
-    found = attribute_text(model, tokenizer, GOOD)
+    found = attribute_text(model, GOOD, tokenizer=tokenizer)
     columns = dict(zip([part.label for part in found.components], found.contributions.T, strict=True))
     assert not columns["L0H0"].any()
     assert not columns["L0 MLP"].any()
@@ -176,8 +172,8 @@ def test_components_are_what_the_layout_has(fields, labels, tokenizer):
 def test_plots_leave_missing_parts_empty(layout, tokenizer):
     pytest.importorskip("matplotlib").use("Agg")
     model = build(d_vocab=len(tokenizer), layout=layout, positions="none")
-    found = attribute_pair(model, tokenizer, GOOD, BAD)
-    ax = found.plot()
+    found = attribute_pair(model, GOOD, BAD, tokenizer=tokenizer)
+    ax = found.plot().axes[0]
     inner = [part for part in found.components if part.layer is not None]
     assert len(ax.texts) == len(inner)
     assert ax.images[0].get_array().count() == len(inner)

@@ -79,11 +79,11 @@ def test_a_neuron_is_its_activation_on_its_way_to_the_logit(tokenizer, fields):
 
 @pytest.mark.usefixtures("unchecked")
 def test_neurons_of_a_pair_sum_to_its_difference(model, tokenizer):
-    found = attribute_pair(model, tokenizer, *PAIR, neurons=True, biases=True)
+    found = attribute_pair(model, *PAIR, tokenizer=tokenizer, neurons=True, biases=True)
     assert abs(found.rest) < EXACT
     assert abs(found.rest_at_place) < EXACT
     assert np.abs(found.bad.rest).max() < EXACT
-    whole = attribute_pair(model, tokenizer, *PAIR)
+    whole = attribute_pair(model, *PAIR, tokenizer=tokenizer)
     names = dict(zip(whole.components, whole.whole, strict=True))
     for component, value in zip(found.folded().components, found.folded().whole, strict=True):
         assert value == pytest.approx(names[component], abs=EXACT), component
@@ -117,9 +117,7 @@ def test_the_planted_agreement_head_is_all_there_is():
     model = planted_agreement.planted_agreement()
     for pairs in planted_agreement.pairs().paradigms.values():
         for pair in pairs[:6]:
-            found = attribute_pair(
-                model, model.tokenizer, pair.sentence_good, pair.sentence_bad, neurons=True
-            )
+            found = attribute_pair(model, pair.sentence_good, pair.sentence_bad, neurons=True)
             frame = found.to_frame().set_index("component").whole
             assert frame["L1H2"] == pytest.approx(found.difference, abs=EXACT)
             assert frame["L1H2"] > 1
@@ -219,18 +217,18 @@ def test_frame_and_plots(causal, tokenizer):
     frame = found.to_frame()
     assert list(frame.columns) == ["prompt", "component", "kind", "layer", "head", "neuron", "contribution"]
     assert frame.groupby("prompt").contribution.sum().to_numpy() == pytest.approx(found.logits, abs=EXACT)
-    ax = found.plot(count=7)
+    ax = found.plot(count=7).axes[0]
     assert len(ax.patches) == 7
     assert ax.patches[0].get_width() == pytest.approx(found.top(1)["mean"][0])
     assert "frozen" in ax.get_xlabel()
     assert "like" in ax.get_title()
-    pair = attribute_pair(causal, tokenizer, *PAIR, neurons=True)
-    ax = pair.plot()
-    whole = attribute_pair(causal, tokenizer, *PAIR).to_frame().set_index("component").at_place
+    pair = attribute_pair(causal, *PAIR, tokenizer=tokenizer, neurons=True)
+    ax = pair.plot().axes[0]
+    whole = attribute_pair(causal, *PAIR, tokenizer=tokenizer).to_frame().set_index("component").at_place
     assert f"{whole['L0 MLP']:+.2f}" in [text.get_text() for text in ax.texts]
     assert "frozen" in ax.get_title()
-    text = attribute_text(causal, tokenizer, "Tom ran home.", neurons=True)
-    assert len(text.plot().get_yticklabels()) == len(text.folded().components) < len(text.components)
+    text = attribute_text(causal, "Tom ran home.", tokenizer=tokenizer, neurons=True)
+    assert len(text.plot().axes[0].get_yticklabels()) == len(text.folded().components) < len(text.components)
     assert list(pair.to_frame().columns) == [
         "component",
         "kind",

@@ -73,7 +73,7 @@ def test_the_curve_ends_in_the_score_of_the_pair(model, tokenizer):
     model = own(model, tokenizer)
     curve = lens_curve(model, *PAIR, sublayers=True)
     assert curve.difference[0, -1] == pytest.approx(
-        attribute_pair(model, tokenizer, *PAIR).difference, abs=EXACT
+        attribute_pair(model, *PAIR, tokenizer=tokenizer).difference, abs=EXACT
     )
     assert curve.good.shape == (1, len(lens_points(model.config, True)))
     model.tokenizer = None
@@ -183,14 +183,14 @@ def test_frames_and_plots(causal, tokenizer):
     assert len(frame) == found.top.size
     assert frame.top_prob.iloc[0] == found.top_prob[0, 0]
     for value in ("top_prob", "target_log_prob", "entropy", "kl"):
-        ax = found.plot(value=value)
+        ax = found.plot(value=value).axes[0]
         ax.figure.canvas.draw()
         assert ax.images[0].get_array().shape == found.top.shape
     assert [label.get_text() for label in ax.get_yticklabels()] == list(found.points)
     loss = lens_loss(model, ["The cat likes the ball."])
-    np.testing.assert_array_equal(loss.plot().lines[0].get_ydata(), loss.kl)
+    np.testing.assert_array_equal(loss.plot().axes[0].lines[0].get_ydata(), loss.kl)
     curve = lens_curve(model, ["The cat likes", "A cat"], ["The cat like", "The cats"])
-    ax = curve.plot()
+    ax = curve.plot().axes[0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), curve.difference.mean(0))
     assert "log p(good)" in ax.get_ylabel()
     model.tokenizer = None

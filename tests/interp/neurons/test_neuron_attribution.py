@@ -8,8 +8,9 @@ import torch
 from planted_agreement import planted_agreement
 from small_models import VARIANTS, build
 
-from workbench.interp.attribution import attribute_text, decompose, project, written
+from workbench.interp.attribution import attribute_text
 from workbench.interp.components import list_components
+from workbench.interp.contributions import decompose, record_outputs
 from workbench.interp.metrics import LogProb, SentenceLogProb
 from workbench.interp.neurons.attribution import BASELINES, METHODS, attribute_neurons
 from workbench.interp.patching import patch
@@ -75,18 +76,18 @@ def test_contributions_are_those_of_direct_attribution(name, prompts):
     found = attribute_neurons(model, clean, **ANSWERS)
     weight = model.readout_weight.detach()
     up = (weight[RIGHT] - weight[WRONG]).expand(3, -1)
-    parts = written(model, clean, torch.arange(3), torch.full((3,), 6), neurons=True)
+    parts = record_outputs(model, clean, torch.arange(3), torch.full((3,), 6), neurons=True)
     known, columns = decompose(model, parts, up, neurons=True)
     neurons = columns[:, [index for index, part in enumerate(known) if part.kind == "neuron"]].numpy()
     np.testing.assert_allclose(found.per_pair[:, :, -1].reshape(3, -1), neurons, **EXACT)
-    parts = written(model, clean, torch.arange(3), torch.full((3,), 6))
+    parts = record_outputs(model, clean, torch.arange(3), torch.full((3,), 6))
     mlps = [
         index
         for index, part in enumerate(list_components(model.config, embeddings=True, biases=True))
         if part.kind == "mlp"
     ]
     np.testing.assert_allclose(
-        found.per_pair.sum((2, 3)), project(model, parts, up)[:, mlps].numpy(), **EXACT
+        found.per_pair.sum((2, 3)), decompose(model, parts, up)[1][:, mlps].numpy(), **EXACT
     )
     assert not found.per_pair[:, :, :-1].any()  # other positions write nothing that is read
 
@@ -96,7 +97,7 @@ def test_contributions_to_log_probabilities(tokenizer):
     causal = build(d_vocab=len(tokenizer))
     causal.tokenizer = tokenizer
     text = "The cat likes the ball."
-    whole = attribute_text(causal, tokenizer, text)
+    whole = attribute_text(causal, text, tokenizer=tokenizer)
     tokens = causal.to_tokens(text)
     length = tokens.shape[1]
     metric = SentenceLogProb(tokens, torch.tensor([length]))

@@ -128,11 +128,11 @@ def test_frame_and_picture(prompts):
     best = found.top(3)
     assert [one.value for one in best] == sorted((one.value for one in best), key=abs, reverse=True)
     assert best[0].value == pytest.approx(frame.value[frame.value.abs().idxmax()])
-    ax = found.plot(count=5)
+    ax = found.plot(count=5).axes[0]
     assert ax.get_yticklabels()[0].get_text() == best[0].label
     flat = attribute_neurons(model, prompts[0], **ANSWERS, by_position=False)
     assert list(flat.to_frame()) == ["layer", "neuron", "value", "error"]
-    assert len(flat.plot(count=4).get_yticklabels()) == 4
+    assert len(flat.plot(count=4).axes[0].get_yticklabels()) == 4
 
 
 BAD = {
@@ -144,8 +144,8 @@ BAD = {
         "for the baseline 'mean'; 'zero' takes none",
     ),
     "no steps": (dict(steps=0, method="integrated"), "1 step or more; found 0"),
-    "no such block": (dict(layers=[7]), "block 7 has no neurons; those with some: 0, 1"),
-    "no layers": (dict(layers=[]), "no layer was named"),
+    "no such block": (dict(layers=[7]), "Block 7 has no neurons; blocks with neurons: 0, 1"),
+    "no layers": (dict(layers=[]), "No layer was given"),
     "no such position": (dict(positions=[9]), "position 9 is not there"),
 }
 
@@ -174,5 +174,5 @@ def test_a_model_without_neurons(prompts):
     assert configuration(layout="aa").blocks == ("a", "a")
     with pytest.raises(InputError, match="no neuron: its layout is aa"):
         attribute_neurons(build(layout="aa"), prompts[0], **ANSWERS)
-    with pytest.raises(InputError, match="block 1 has no neurons; those with some: 0, 2"):
+    with pytest.raises(InputError, match="Block 1 has no neurons; blocks with neurons: 0, 2"):
         attribute_neurons(build(layout="ma(am)"), prompts[0], **ANSWERS, layers=[1])

@@ -214,6 +214,7 @@ def test_examples_of_each_strength_lie_in_their_quantiles(unchecked):
     assert frame.component[8 + 3] == "L1N3"
     assert frame.q90[8 + 3] == np.quantile(values, 0.9)
     assert found.examples("l1n3", per_bin=5) == given
+    assert found.examples((1, 3), per_bin=5) == given
 
 
 def test_a_limit_stops_behind_the_row_that_reaches_it_and_rows_kept_do_not_grow(unchecked):
@@ -233,12 +234,12 @@ def test_a_limit_stops_behind_the_row_that_reaches_it_and_rows_kept_do_not_grow(
         count=2,
         sample=16,
         tokens=6_010,
-        progress=lambda done, limit: told.append((done, limit)),
+        progress=lambda *update: told.append(update),
     )
     assert found.tokens == 6_010
     assert found.n_rows == 601
     assert len(read) <= 77
-    assert told[-1] == (6_010, 6_010)
+    assert told[-1] == (1.0, "6,010 tokens")
     assert len(found.rows) <= 2 * 4 + 16
     whole = neuron_examples(
         model, torch.cat([rows_of_ids(61, 8, 10, seed) for seed in range(76)])[:601], count=2, sample=16
@@ -276,7 +277,7 @@ def test_hooks_go_and_half_precision_is_read_in_float32(unchecked):
     broken = build()
     with torch.no_grad():
         broken.blocks[1].mlp.in_weight[3, 0] = math.nan
-    with pytest.raises(InputError, match="L1N3 gives numbers that are not finite"):
+    with pytest.raises(InputError, match="L1N3 has activations that are not finite"):
         neuron_examples(broken, rows_of_ids(61))
     assert not broken.has_listeners()
 
@@ -284,14 +285,14 @@ def test_hooks_go_and_half_precision_is_read_in_float32(unchecked):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(layers=[0, 7]), "block 7 has no neurons; those with some: 0, 1"),
-        (dict(layers=[]), "no layer was named"),
+        (dict(layers=[0, 7]), "Block 7 has no neurons; blocks with neurons: 0, 1"),
+        (dict(layers=[]), "No layer was given"),
         (dict(count=0), "count must be 1 or more; found 0"),
         (dict(random=-1), "random must be 0 or more"),
         (dict(tokens=0), "tokens must be 1 or more"),
         (dict(quantiles=(0.5, 0.1)), "quantiles must ascend from 0 to 1"),
         (dict(quantiles=(0, 2)), "quantiles must ascend"),
-        (dict(text=[]), "there is no text"),
+        (dict(text=[]), "The text is empty"),
         (dict(text="a story"), "no tokenizer"),
     ],
 )
@@ -316,6 +317,6 @@ def test_models_and_texts_without_neurons_or_tokens_are_refused(unchecked):
 def test_it_is_drawn():
     pytest.importorskip("matplotlib")
     found = neuron_examples(build(), rows_of_ids(61))
-    ax = found.plot()
+    ax = found.plot().axes[0]
     assert len(ax.collections) == 2
-    assert ax.get_xlabel() == "share of tokens above 0"
+    assert ax.get_xlabel() == "fraction of tokens above 0"

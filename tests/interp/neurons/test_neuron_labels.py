@@ -124,11 +124,9 @@ def test_layers_in_several_passes_give_the_same(planted, unchecked, monkeypatch)
     whole = label_neurons(planted, TOLD, control=False)
     monkeypatch.setattr(module, "AT_ONCE", 1)
     told = []
-    parts = label_neurons(
-        planted, TOLD, control=False, progress=lambda done, total: told.append((done, total))
-    )
+    parts = label_neurons(planted, TOLD, control=False, progress=lambda *update: told.append(update))
     np.testing.assert_array_equal(parts.auc, whole.auc)
-    assert told == [(1, 2), (2, 2)]
+    assert told == [(0.5, "1 of 2 layers"), (1.0, "2 of 2 layers")]
     assert not planted.has_listeners()
 
 
@@ -257,9 +255,9 @@ def test_unknown_characters_are_tokens_of_the_text(unchecked):
     ("options", "words_of_error"),
     [
         (dict(stories=["one story"]), "two or more; found 1"),
-        (dict(stories=["a", "b"]), "stands on 20 tokens of each half; give more stories"),
-        (dict(correction="holms"), "'holms' is no correction"),
-        (dict(layers=[5]), "block 5 has no neurons"),
+        (dict(stories=["a", "b"]), "No feature occurs on 20 tokens of each half; give more stories"),
+        (dict(correction="holms"), "Unknown correction 'holms'"),
+        (dict(layers=[5]), "Block 5 has no neurons"),
     ],
 )
 def test_bad_input_is_named(options, words_of_error):
@@ -268,17 +266,17 @@ def test_bad_input_is_named(options, words_of_error):
 
 
 def test_a_model_without_a_tokenizer_or_neurons_is_refused():
-    with pytest.raises(InputError, match="has no tokenizer, and labels are of words"):
+    with pytest.raises(InputError, match="has no tokenizer, but labels need text"):
         label_neurons(HookedTransformer(small_model().config), TOLD)
     with pytest.raises(InputError, match="This model has no neuron"):
         label_neurons(small_model(layout="aa", n_layers=2), TOLD)
     found = label_neurons(small_model(), TOLD, layers=[1], control=False)
-    with pytest.raises(InputError, match="block 0 was not labelled; these were: 1"):
+    with pytest.raises(InputError, match="Block 0 was not labelled; labelled blocks: 1"):
         found.label(0, 3)
 
 
 def test_it_is_drawn():
     pytest.importorskip("matplotlib")
-    ax = label_neurons(small_model(), TOLD, layers=[1]).plot()
+    ax = label_neurons(small_model(), TOLD, layers=[1]).plot().axes[0]
     told = {text.get_text() for text in ax.get_legend().get_texts()}
     assert told == {"this model's neurons", "an untrained copy's", "95 % of those are below"}

@@ -23,8 +23,14 @@ from torch import Tensor
 
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import opened, ready
-from workbench.interp.attribution import Path, Written, directions, from_readout, written
 from workbench.interp.components import SITES
+from workbench.interp.contributions import (
+    ComponentOutputs,
+    FrozenPath,
+    log_prob_directions,
+    path_from_readout,
+    record_outputs,
+)
 from workbench.interp.engine import Base, Cells, run_cells
 from workbench.interp.metrics import (
     Function,
@@ -122,29 +128,35 @@ class NeuronAttribution:
         return pd.DataFrame(columns).assign(value=self.per_pair.mean(0).ravel(), error=error)
 
     def plot(self, ax: Any = None, count: int = 20) -> Any:
-        """The strongest neurons, as a map over positions or as bars; needs matplotlib.
+        """Draw the strongest neurons, over positions or with standard errors, and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            count: neurons drawn.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            count: number of neurons.
         """
-        from workbench.plots.neurons import plot_neuron_attribution as plot_neurons
+        from workbench.plots.neurons import plot_attribution
 
-        return plot_neurons(self, ax, count)
+        title = f"{self.method}, baseline {self.baseline}"
+        return plot_attribution(
+            self.to_frame(),
+            self.tokens,
+            metric=self.metric,
+            title=title,
+            pairs=len(self.base),
+            count=count,
+            ax=ax,
+        )
 
 
 # From the readout back to the neurons: one direction at the output of every MLP.
 #
-# The walk of `workbench.interp.attribution.project`, which stops at MLPs; what lies between is frozen as
-# `workbench.interp.attribution` tells.
+# The walk of `workbench.interp.contributions.decompose`, which stops at MLPs; what lies between is frozen as
+# `workbench.interp.contributions` tells.
 
 
 def mlp_paths(
     model: Any, kept: Mapping[str, Tensor], direction: Float[Tensor, "read width"]
-) -> Iterator[tuple[int, Path]]:
+) -> Iterator[tuple[int, FrozenPath]]:
     """Each block that has an MLP, from the last to the first, and the path at the MLP's output.
 
     `path.direction @ W_out.T` is what a unit of each neuron adds to the quantity explained.
@@ -154,7 +166,7 @@ def mlp_paths(
         kept: what is frozen, by hook name, [read ...].
         direction: in the space that the unembedding reads.
     """
-    path, post = from_readout(model, kept, direction), model.config.norm_place == "post"
+    path, post = path_from_readout(model, kept, direction), model.config.norm_place == "post"
     shares = kept.get(f"blocks.{len(model.blocks) - 1}.hook_mix")  # [read embedding_and_blocks]
     for index in reversed(range(len(model.blocks))):
         block, name = model.blocks[index], f"blocks.{index}"
@@ -425,8 +437,8 @@ def _sight(base: Base, copies: int) -> AttentionMask:
 # What each neuron writes for the readout: direct logit attribution of single neurons.
 #
 # Neuron i at position t adds `a_i (W_out[i] * gain) . u / scale` to the quantity u reads, with all that lies
-# between frozen (`workbench.interp.attribution`); `W_out` is centred where the norm centres. Over the neurons
-# of an MLP it sums to what the MLP, but for its bias, adds (Elhage et al. 2021; see `interp.direct.pair`).
+# between frozen (see `interp.contributions`); `W_out` is centred where the norm centres. Over the neurons
+# of an MLP it sums to what the MLP, but for its bias, adds (Elhage et al. 2021).
 
 
 @torch.no_grad()
@@ -448,9 +460,9 @@ def contributions(
         InputError: another metric.
     """
     rows, places, targets = _readings(metric, tokens)
-    parts = written(model, tokens, rows, places)
+    parts = record_outputs(model, tokens, rows, places)
     found = {layer: torch.zeros_like(x, dtype=torch.float64) for layer, x in change.items()}
-    for layer, path in mlp_paths(model, parts.kept, _directions(model, metric, parts, targets)):
+    for layer, path in mlp_paths(model, parts.activations, _directions(model, metric, parts, targets)):
         if layer in change:
             weight = path.direction @ model.blocks[layer].mlp.out_weight.double()
             found[layer][rows, places] = change[layer][rows, places].double() * weight
@@ -481,12 +493,14 @@ def _whole(metric: Metric, pairs: int) -> tuple[Metric, slice]:
     return metric, slice(None)
 
 
-def _directions(model: Any, metric: Metric, parts: Written, targets: Tensor) -> Float[Tensor, "read width"]:
+def _directions(
+    model: Any, metric: Metric, parts: ComponentOutputs, targets: Tensor
+) -> Float[Tensor, "read width"]:
     metric, some = _whole(metric, len(parts.final))
     if isinstance(metric, LogitDifference):
         weight = model.readout_weight.detach().double()
         return weight[targets] - weight[metric.wrong[some].to(weight.device)]
-    return directions(model, parts.final, targets)[0]
+    return log_prob_directions(model, parts.final, targets)[0]
 
 
 # Each neuron at its baseline, one run each: the truth that other attributions are held against.
