@@ -95,7 +95,10 @@ def fit_envelope(points: ScalingPoints, *, exact: bool = False) -> Envelope:
     """
     points.require(8, 4, "the envelope of training curves")
     if not points.curves:
-        raise InputError("the envelope needs losses along training, not only the ends of runs (--along).")
+        raise InputError(
+            "the envelope needs losses along training, not only the ends of runs (along=True).",
+            option="--along",
+        )
     curves = _training_curves(points, points.compute(exact))
     flops, n, d, loss = _lowest_curve(curves)
     if len(np.unique(n)) < 2:
@@ -492,7 +495,8 @@ def _best(
     if beyond is not None and not extrapolate:
         raise InputError(
             f"the optimum for {budget:.3g} {unit} lies outside the data: {beyond}; train models there, "
-            "choose another budget, or allow it (--extrapolate)."
+            "choose another budget, or pass extrapolate=True.",
+            option="--extrapolate",
         )
     n_draws, d_draws = _minimum(fit.draws, grid, tokens(grid))
     return Optimum(

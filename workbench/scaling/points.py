@@ -14,8 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from workbench.console import OnProgress, progress_bar
 from workbench.errors import DataError, InputError, RunError, WorkbenchError, shown
 from workbench.io import read_json
-from workbench.model.config import ModelConfig
-from workbench.model.size import count_parameters
+from workbench.model.config import ModelConfig, count_parameters
 from workbench.result import Result
 from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_state
@@ -146,7 +145,8 @@ class ScalingPoints(Result):
         if len(self) < least:
             raise InputError(
                 f"{what} needs at least {least} points; {shown(self.source)} gives {len(self)}: "
-                "train more models, or take the evaluations along training (--along)."
+                "train more models, or take the evaluations along training (along=True).",
+                option="--along",
             )
         count = len(self.sizes)
         if count == 1 and sizes > 1:
@@ -337,7 +337,7 @@ def refuse_decayed(points: ScalingPoints, root: str | Path) -> None:
     if any("learning rate falls" in note for note in points.notes):
         raise InputError(
             f"the runs of {root} have a learning rate that falls, so losses during training cannot be "
-            "fitted; fit their ends (without --along), or train with a constant schedule."
+            "fitted; fit their ends (along=False), or train with a constant schedule."
         )
 
 
@@ -473,7 +473,8 @@ def _refuse_mixed(rows: Sequence[dict[str, Any]], root: str | Path, measure: Mea
     if measure == "loss" and len({row["tokenizer"] for row in rows}) > 1:
         raise InputError(
             f"the runs of {root} have different tokenizers, so their losses per token cannot be compared; "
-            "fit bits per byte: --measure bits_per_byte."
+            "fit bits per byte (measure='bits_per_byte').",
+            option="--measure bits_per_byte",
         )
     leaks = sorted({row["run"] for row in rows if row["objective"] == "mlm" and row["loss"] < LEAK})
     if leaks:

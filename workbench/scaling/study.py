@@ -313,7 +313,7 @@ def predict_run(fit: ParametricFit | PowerLaw, config: ModelConfig, tokens: floa
         InputError: `tokens` is not a positive number.
     """
     if not (math.isfinite(tokens) and tokens > 0):
-        raise InputError(f"--tokens must be a positive number; found {tokens!r}.")
+        raise InputError(f"tokens must be a positive number; found {tokens!r}.")
     points = fit.points
     n = size_of(config, points.count)
     parametric = isinstance(fit, ParametricFit)

@@ -8,7 +8,7 @@ import pytest
 import scaling_runs as made
 
 from workbench.errors import DataError, InputError, RunError
-from workbench.model.size import count_parameters
+from workbench.model.config import count_parameters
 from workbench.scaling.laws import fit_parametric
 from workbench.scaling.points import blimp_of_runs, points_of_runs, points_of_table
 from workbench.scaling.study import scaling_study
@@ -97,7 +97,7 @@ def test_masked_and_causal_runs_are_not_mixed(pair):
 
 def test_tokenizers_are_not_mixed_but_bits_a_byte_are(pair):
     made.make_run(pair / "other", made.config(24), 1e5, tokenizer="another")
-    with pytest.raises(InputError, match=r"different tokenizers.*--measure bits_per_byte"):
+    with pytest.raises(InputError, match=r"different tokenizers.*measure=.bits_per_byte"):
         points_of_runs(pair)
     points = points_of_runs(pair, measure="bits_per_byte")
     assert len(points) == 3
