@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.data.tokenizer import plain_encoder
+from workbench.data.tokenizer import plain_encoder, token_texts
 from workbench.errors import InputError
 from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.scoring import opened, ready
@@ -395,7 +395,7 @@ def _shown(
         with model.hooks(fwd_hooks=[hook]):
             model.stream(torch.tensor([row], device=model.device))
         values = kept[0][start : len(window)].double().cpu().numpy()
-        words = [model.tokenizer.decode([token]) for token in window[start:]]
+        words = token_texts(model.tokenizer, window)[start:]
         passages.append(Passage(kind, tuple(words), values))
     greatest = float(found.max[at, unit])
     lit = found.sample_value[:, at, unit] > THRESHOLD * greatest if greatest > 0 else np.zeros(1)
@@ -748,8 +748,8 @@ def study(
     with ready(network) as network:
         subject = model if run is not None else network
         most = max(limit, QUICK_SCORED if quick else SCORED)
-        scored = blimp(subject, pairs, limit=most, progress=at.counted)
-        control = blimp(untrained_copy(network), pairs, limit=limit).overall.micro
+        scored = blimp(subject, pairs, limit=most, progress=lambda fraction, _: at.share(fraction))
+        control = blimp(untrained_copy(network), pairs, limit=limit, progress=False).overall.micro
         sample = attempt("sample", lambda: _sample(network, prompt, seed))
         heads = attempt(
             "heads",
@@ -870,7 +870,7 @@ def _attention(
         model.stream(torch.tensor([row], device=model.device))
     return AttentionExample(
         layer=layer,
-        tokens=tuple(tokenizer.decode([token]) for token in row),
+        tokens=tuple(token_texts(tokenizer, row)),
         pattern=kept[0].double().cpu().numpy(),
         query=query,
     )

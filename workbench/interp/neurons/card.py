@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.data.tokenizer import token_text, token_texts
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import AblationResult, ablation_effect
@@ -186,7 +187,7 @@ def all_promoted_tokens(
         torch.cat(column).view(len(chosen), width, count).cpu().numpy() for column in zip(*parts, strict=True)
     )
     named = np.unique(np.concatenate([high.ravel(), low.ravel()])).tolist()
-    texts = dict(zip(named, _texts(model, named), strict=True))
+    texts = {token: token_text(model.tokenizer, token) for token in named}
     return AllNeuronTokens(np.array(chosen), high, highs.astype(float), low, lows.astype(float), texts)
 
 
@@ -257,14 +258,9 @@ def _ends(
     for largest in (True, False):
         end = scores[ids].topk(count, largest=largest)
         tokens = ids[end.indices].tolist()
-        ends.append(tuple(map(Scored, tokens, _texts(model, tokens), end.values.tolist())))
+        texts = [token_text(model.tokenizer, token) for token in tokens]
+        ends.append(tuple(map(Scored, tokens, texts, end.values.tolist())))
     return NeuronTokens(layer, neuron, side, *ends)
-
-
-def _texts(model: Any, tokens: list[int]) -> list[str]:
-    if model.tokenizer is None:
-        return [str(token) for token in tokens]
-    return model.to_str_tokens(torch.tensor(tokens))
 
 
 def _checked(
@@ -662,8 +658,8 @@ def neuron_passages(
             if one.row not in known:
                 known[one.row] = activations_along(network, row, part)
             first, last = max(0, one.pos - before), one.pos + after + 1
-            ids = [int(token) for token in row.tokens[first:last]]
-            texts = tuple(str(i) if tokenizer is None else tokenizer.decode([i]) for i in ids)
+            ids = row.tokens.tolist()
+            texts = tuple(token_texts(tokenizer, ids)[first:last])
             passages.append(
                 Passage(*one, place=one.pos - first, tokens=texts, values=known[one.row][first:last])
             )
