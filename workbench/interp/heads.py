@@ -61,6 +61,10 @@ class PatternScores:
     queries: Int[np.ndarray, "score layer"]
     """Number of queries for which the pattern is possible."""
 
+    def __repr__(self) -> str:
+        scores, layers, heads = self.value.shape
+        return f"PatternScores({scores} scores, {layers} layers, {heads} heads)"
+
     def __getitem__(self, rows: slice) -> "PatternScores":
         return PatternScores(**{name: values[rows] for name, values in vars(self).items()})
 

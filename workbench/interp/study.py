@@ -748,8 +748,8 @@ def study(
     with ready(network) as network:
         subject = model if run is not None else network
         most = max(limit, QUICK_SCORED if quick else SCORED)
-        scored = blimp(subject, pairs, limit=most, progress=at.counted)
-        control = blimp(untrained_copy(network), pairs, limit=limit).overall.micro
+        scored = blimp(subject, pairs, limit=most, progress=lambda fraction, _: at.share(fraction))
+        control = blimp(untrained_copy(network), pairs, limit=limit, progress=False).overall.micro
         sample = attempt("sample", lambda: _sample(network, prompt, seed))
         heads = attempt(
             "heads",
