@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from workbench.interp.lens import lens_curve, load_tuned_lens, logit_lens, train_tuned_lens
     from workbench.interp.matrix import component_family, component_history, component_matrix
     from workbench.interp.neurons.attribution import attribute_neurons
-    from workbench.interp.neurons.card import neuron_card, promoted_tokens
+    from workbench.interp.neurons.card import neuron_card
     from workbench.interp.neurons.examples import neuron_examples
     from workbench.interp.neurons.knowledge import knowledge_neurons
     from workbench.interp.neurons.labels import label_neurons
+    from workbench.interp.neurons.tokens import promoted_tokens
     from workbench.interp.patching import patch
     from workbench.interp.paths import path_patch
     from workbench.interp.prompts import align
@@ -94,7 +95,7 @@ _HOMES = {
     "points_of_runs": "workbench.scaling.points",
     "points_of_table": "workbench.scaling.points",
     "preset": "workbench.model.config",
-    "promoted_tokens": "workbench.interp.neurons.card",
+    "promoted_tokens": "workbench.interp.neurons.tokens",
     "prune_heads": "workbench.interp.importance",
     "qk_circuit": "workbench.interp.heads",
     "scaling": "workbench.scaling.study",

@@ -35,8 +35,9 @@ from workbench.interp.heads import (
     top_pairs,
     unigram_counts,
 )
-from workbench.interp.neurons.card import neuron_card, promoted_tokens
+from workbench.interp.neurons.card import neuron_card
 from workbench.interp.neurons.examples import neuron_examples
+from workbench.interp.neurons.tokens import promoted_tokens
 from workbench.interp.texts import story_rows
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -34,9 +34,9 @@ from workbench.interp.heads import (
 )
 from workbench.interp.lens import LensLoss, lens_loss
 from workbench.interp.matrix import ComponentMatrix, component_matrix
-from workbench.interp.neurons.card import promoted_tokens
 from workbench.interp.neurons.examples import NeuronExamples, neuron_examples
 from workbench.interp.neurons.labels import NeuronLabels, label_neurons
+from workbench.interp.neurons.tokens import promoted_tokens
 from workbench.interp.texts import own_stories, story_rows, untrained_copy
 from workbench.stats import Accuracy, Estimate, bootstrap_mean, bootstrap_ratio, generator
 

@@ -15,6 +15,7 @@ from apps.frame.frame import Frame
 from apps.frame.told import told
 from apps.look import markup
 from apps.look.passages import Shown, passages, words
+from workbench.interp.neurons.card import passage_frame
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette
@@ -203,7 +204,7 @@ def _examples(
             st.caption(heading)
         st.html(passages(lines, largest, palette))
     with st.container(horizontal=True, vertical_alignment="center"):
-        downloads(f"{opened.name}-{label}-passages", neurons.passage_frame(everything))
+        downloads(f"{opened.name}-{label}-passages", passage_frame(everything))
         _more(opened, layer, tokens, found.tokens)
     with st.expander("How often it is how active"):
         bins = neurons.histogram(found, label)
