@@ -42,7 +42,7 @@ class Result:
         raise NotImplementedError(f"{type(self).__name__} defines no to_frame")
 
     def plot(self, **options: Any) -> Any:
-        """Draw the result and return the matplotlib figure."""
+        """Draw the result and return the figure."""
         raise NotImplementedError(f"{type(self).__name__} has no plot; use to_frame()")
 
     def summary(self) -> "Table":

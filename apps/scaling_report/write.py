@@ -35,9 +35,9 @@ def write_report(
     import pandas as pd
     from matplotlib import pyplot
 
-    figures = study.plot()
+    figures = {method: study.plot(method) for method in study.fits}
     if critical is not None:
-        figures["critical-batch"] = critical.plot().figure
+        figures["critical-batch"] = critical.plot()
     save_table(folder / "points.parquet", study.points.to_frame())
     save_table(folder / "constants.parquet", study.to_frame())
     optima = pd.concat([one.to_frame() for one in best]) if best else pd.DataFrame()

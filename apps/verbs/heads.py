@@ -221,4 +221,4 @@ def save(
         save_table(folder / "circuits.parquet", pairs)
     if mixed is not None:
         save_table(folder / "composition.parquet", mixed.to_frame())
-        save_picture(folder / "composition.png", mixed.plot()[0].figure)
+        save_picture(folder / "composition.png", mixed.plot())

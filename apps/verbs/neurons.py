@@ -270,9 +270,9 @@ def _save_survey(found: Any, args: argparse.Namespace, name: str) -> None:
     whole = {"run": name, "tokens": examples.tokens, "stories": examples.n_rows, "seed": args.seed}
     if labels is not None:
         whole |= {"held": int(labels.passed.sum()), "level": labels.level, "alpha": labels.alpha}
-        save_picture(folder / "labels.png", labels.plot().figure)
+        save_picture(folder / "labels.png", labels.plot())
     write_json(folder / "neurons.json", whole | {"axes": list(examples.axes), "neurons": records(frame)})
-    save_picture(folder / "neurons.png", examples.plot().figure)
+    save_picture(folder / "neurons.png", examples.plot())
 
 
 def _save_card(card: Any, args: argparse.Namespace, name: str) -> None:
@@ -286,4 +286,4 @@ def _save_card(card: Any, args: argparse.Namespace, name: str) -> None:
     write_text(folder / "card.html", card.to_html())
     save_table(folder / "passages.parquet", card.to_frame())
     write_json(folder / "card.json", {"run": name, "seed": args.seed, **card.to_dict()})
-    save_picture(folder / "card.png", card.plot().figure)
+    save_picture(folder / "card.png", card.plot())

@@ -170,7 +170,7 @@ def test_plot_draws_a_bar_for_each_phenomenon(causal, embedded):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.switch_backend("agg")
     result = blimp(causal, embedded, limit=2)
-    axes = result.plot()
+    axes = result.plot().axes[0]
     labels = [label.get_text() for label in axes.get_yticklabels()]
     assert labels == [*result.phenomena.index, "mean over paradigms"]
     widths = [bar.get_width() for bar in axes.patches]

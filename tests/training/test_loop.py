@@ -52,7 +52,7 @@ def test_rows(tmp_path):
     times = [json.loads(line) for line in (tmp_path / "run/timings.jsonl").read_text().splitlines()]
     assert [row["step"] for row in times] == [row["step"] for row in trained]
     assert all(b["seconds"] >= a["seconds"] for a, b in itertools.pairwise(times))
-    frame = load(tmp_path / "run").metrics()
+    frame = load(tmp_path / "run").metrics
     assert frame.query("kind == 'train'").tokens_per_second.gt(0).all()
 
 

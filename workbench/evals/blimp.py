@@ -311,14 +311,15 @@ class BlimpResult:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Accuracy of each phenomenon as a bar with its interval, and the chance line; needs matplotlib.
+        """Draw the accuracy on each phenomenon with its interval and return the figure."""
+        import pandas as pd
 
-        Returns:
-            The matplotlib axes.
-        """
-        from workbench.plots.comparison import plot_blimp as plot_phenomena
+        from workbench.plots.comparison import plot_blimp
 
-        return plot_phenomena(self, ax)
+        columns = ["accuracy", "low", "high"]
+        mean = self.overall.paradigms
+        rows = pd.DataFrame([[getattr(mean, name) for name in columns]], ["mean over paradigms"], columns)
+        return plot_blimp(pd.concat([self.phenomena[columns], rows]), title=self.title, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the single pairs, as plain values: what the JSON file holds."""

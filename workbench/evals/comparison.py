@@ -215,22 +215,24 @@ class Comparison:
         return self.rows.join(settings).reset_index()
 
     def plot(self, ax: Any = None) -> Any:
-        """Loss, minimal pairs and milliseconds of every row; needs matplotlib. Returns the axes."""
-        from workbench.plots.comparison import plot_figures
+        """Draw loss, minimal pairs and milliseconds of every row and return the figure."""
+        from workbench.plots.comparison import plot_comparison
 
-        return plot_figures(self, ax)
+        return plot_comparison(self.rows, {row: self.place(row) for row in self.rows.index}, self.axis, ax)
 
     def plot_phenomena(self, ax: Any = None) -> Any:
-        """BLiMP by phenomenon; needs matplotlib. Returns the axes."""
+        """Draw BLiMP by phenomenon and return the figure."""
         from workbench.plots.comparison import plot_phenomena
 
-        return plot_phenomena(self, ax)
+        order = sorted(self.rows.index, key=self.place)
+        return plot_phenomena(self.phenomena, order, self.axis != "parameters", ax)
 
     def plot_curves(self, ax: Any = None) -> Any:
-        """Validation loss over tokens read; needs matplotlib. Returns the axes."""
-        from workbench.plots.comparison import plot_curves
+        """Draw the validation loss over the tokens read and return the figure."""
+        from workbench.plots.comparison import plot_losses
 
-        return plot_curves(self, ax)
+        order = sorted(self.rows.index, key=self.place)
+        return plot_losses(self.curves, order, self.axis != "parameters", ax)
 
 
 def compare(

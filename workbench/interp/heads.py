@@ -212,10 +212,10 @@ class HeadKinds:
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:
-        """A bar for each head: its KL and the two rules' gains; needs matplotlib. Returns the axes."""
-        from workbench.plots.heads import plot_kinds
+        """Draw each head's KL from uniform attention and what two rules gain; return the figure."""
+        from workbench.plots.heads import plot_head_kinds
 
-        return plot_kinds(self, ax)
+        return plot_head_kinds(self.to_frame(), ax)
 
 
 @torch.no_grad()
@@ -657,14 +657,27 @@ class HeadScores:
         )  # fmt: skip
 
     def plot(self, score: str | None = None, ax: Any = None) -> Any:
-        """Layer x head map of one score, or of all of them on one page; needs matplotlib.
+        """Draw one score as layer x head, or all of them on one page, and return the figure.
 
-        Returns:
-            The axes; the figure if no score is named.
+        Args:
+            score: one of `names`, or `copying`; all if not set.
+            ax: axes to draw one score into; a new figure if not set.
+
+        Raises:
+            InputError: no such score.
         """
-        from workbench.plots.heads import plot_all, plot_score
+        from workbench.plots.heads import plot_head_score, plot_heads
 
-        return plot_all(self) if score is None else plot_score(self, score, ax)
+        frame = self.to_frame()
+        if score is not None:
+            if score != "copying":
+                self.index(score)
+            return plot_head_score(frame, score, ax=ax)
+        title = (
+            f"attention heads on {self.sequences:,} sequences, {self.tokens:,} tokens "
+            "(framed: the heads that are named after the score)"
+        )
+        return plot_heads(frame, self.profile_frame(), title=title)
 
 
 def _places(found: HeadScores) -> tuple[np.ndarray, np.ndarray]:
@@ -828,10 +841,10 @@ class TokenPairs:
         )  # fmt: skip
 
     def plot(self, ax: Any = None) -> Any:
-        """A bar for each pair; needs matplotlib. Returns the axes."""
-        from workbench.plots.heads import plot_pairs
+        """Draw a bar for each pair and return the figure."""
+        from workbench.plots.heads import plot_token_pairs
 
-        return plot_pairs(self, ax)
+        return plot_token_pairs(self.to_frame(), ax)
 
 
 @torch.no_grad()
@@ -1143,14 +1156,11 @@ class Composition:
         return frame.loc[order].reset_index(drop=True)
 
     def plot(self, ax: Any = None) -> Any:
-        """Earlier x later heads, a panel for each kind, above random heads; needs matplotlib.
-
-        Returns:
-            The three axes.
-        """
+        """Draw Q-, K- and V-composition of earlier with later heads above random; return the figure."""
         from workbench.plots.heads import plot_composition
 
-        return plot_composition(self, ax)
+        layers = [int(layer) for layer in self.layers]
+        return plot_composition(self.to_frame(), layers, self.value.shape[2], self.random, ax)
 
 
 @torch.no_grad()

@@ -102,18 +102,17 @@ class PatchResult:
         )
 
     def plot(self, ax: Any = None, recovered: bool = False) -> Any:
-        """The effects as a map with symmetric limits; needs matplotlib.
+        """Draw the effects as a heat map and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            recovered: as a share of the two runs' difference.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            recovered: draw the fraction of the two runs' difference in place of the effect.
         """
         from workbench.plots.patching import plot_patches
 
-        return plot_patches(self, ax, recovered)
+        title = f"{self.site}, {self.direction} with {self.values} values"
+        frame = self.to_frame()
+        return plot_patches(frame, self.tokens, metric=self.metric, title=title, recovered=recovered, ax=ax)
 
 
 # What a patch puts in: the other run's activations, or what stands for them.

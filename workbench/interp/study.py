@@ -487,7 +487,7 @@ class Study:
         return frame
 
     def plot(self, ax: Any = None) -> Any:
-        """Rise in loss without each component; needs matplotlib. Returns the axes."""
+        """Draw the rise in loss without each component and return the figure."""
         return self.ablation.plot(ax)
 
     def to_dict(self) -> dict[str, Any]:
@@ -893,7 +893,7 @@ def _training(run: Any) -> dict[str, Any]:
         "tokens_seen": state.get("tokens_seen"),
         "minutes": None if state.get("seconds_trained") is None else state["seconds_trained"] / 60,
     }
-    rows = run.metrics()
+    rows = run.metrics
     if "kind" in rows:
         rows = rows[(rows["kind"] == "eval") & (rows["step"] <= run.step)]
         found["curve"] = [

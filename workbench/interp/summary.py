@@ -294,9 +294,9 @@ class Summary:
         """The component x paradigm table, one row for each method, paradigm and component."""
         return self.tables["components"]
 
-    def plot(self) -> Any:
-        """The component x paradigm matrix; needs matplotlib."""
-        return self.components.plot()
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the component x paradigm matrix and return the figure."""
+        return self.components.plot(ax)
 
 
 def _opening(one: SetOpening) -> dict[str, Any]:

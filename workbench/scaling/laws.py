@@ -3,6 +3,7 @@ the loss: Kaplan et al. 2020, arXiv:2001.08361, equation 1.4): B_crit(L) = B* / 
 """
 
 import dataclasses
+import functools
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -138,10 +139,22 @@ class PowerLaw:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Loss over N or D with the law and its interval."""
+        """Draw the loss over N or D with the law and its interval, and return the figure."""
         from workbench.plots.scaling import plot_power
 
-        return plot_power(self, ax)
+        return plot_power(
+            self.x,
+            self.points.y,
+            self.loss,
+            self.band,
+            variable=self.variable,
+            scale=self.scale.value,
+            exponent=self.exponent.value,
+            floor=self.constants["E"].value if self.irreducible else None,
+            xlabel=f"N, {self.points.count} parameters" if self.variable == "n" else "D, tokens",
+            ylabel=f"loss, {self.points.unit}",
+            ax=ax,
+        )
 
 
 def fit_power(
@@ -334,10 +347,23 @@ class ParametricFit:
         return pd.DataFrame([{"constant": name, **dataclasses.asdict(one)} for name, one in rows.items()])
 
     def plot(self, ax: Any = None) -> Any:
-        """Loss over N by tokens with the law, and its contours with the frontier: two axes."""
+        """Draw the loss over N by tokens with the law, and its contours with the best size, and return the
+        figure.
+        """
         from workbench.plots.scaling import plot_parametric
 
-        return plot_parametric(self, ax)
+        front = self.frontier
+        return plot_parametric(
+            self.points.to_frame().assign(loss=self.points.y),
+            self.loss,
+            front.n,
+            (front.lowest, front.highest),
+            floor=self.constants["E"].value,
+            exponent=front.a.value,
+            xlabel=f"N, {self.points.count} parameters",
+            ylabel=f"loss, {self.points.unit}",
+            axes=ax,
+        )
 
 
 def fit_parametric(
@@ -475,10 +501,16 @@ class GrammarScaling:
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:
-        """A panel a phenomenon: points, curve, interval, chance."""
+        """Draw a panel for each phenomenon: points, curve, interval and chance, and return the figure."""
         from workbench.plots.scaling import plot_grammar
 
-        return plot_grammar(self, ax)
+        gains = {name: self.gain(name) for name in self.phenomena}
+        return plot_grammar(
+            self.table,
+            {name: functools.partial(self.band, name) for name in self.phenomena},
+            {name: (gain.value, gain.low, gain.high) for name, gain in gains.items()},
+            ax,
+        )
 
 
 def fit_grammar(
@@ -591,10 +623,11 @@ class CriticalBatch:
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """B_simple over the loss and the law."""
+        """Draw the simple noise scale over the loss with the law and return the figure."""
         from workbench.plots.scaling import plot_critical_batch
 
-        return plot_critical_batch(self, ax)
+        constants = {"scale": self.scale.value, "exponent": self.exponent.value}
+        return plot_critical_batch(self.to_frame(), self.at, **constants, ax=ax)
 
 
 def fit_critical_batch(loss: Any, noise_scale: Any) -> CriticalBatch:

@@ -46,10 +46,20 @@ class Envelope:
         return pd.DataFrame({"flops": self.flops, "n": self.n, "tokens": self.d, "loss": self.loss})
 
     def plot(self, ax: Any = None) -> Any:
-        """The curves over compute, and their envelope."""
+        """Draw the curves over compute with their envelope, and the best size over compute, and return the
+        figure.
+        """
         from workbench.plots.scaling import plot_envelope
 
-        return plot_envelope(self, ax)
+        points, a = self.points, self.frontier.a
+        return plot_envelope(
+            points.to_frame().assign(loss=points.y, group=points.groups),
+            self.to_frame(),
+            self.frontier.n,
+            (a.value, a.low, a.high),
+            ylabel=f"loss, {points.unit}",
+            axes=ax,
+        )
 
 
 def fit_envelope(points: ScalingPoints, *, exact: bool = False) -> Envelope:
@@ -211,10 +221,23 @@ class IsoFlop:
         )  # fmt: skip
 
     def plot(self, ax: Any = None) -> Any:
-        """Loss over N at each budget with the parabolas, and the vertices with their intervals."""
+        """Draw the loss over N at each budget with the parabolas, and the vertices with their intervals, and
+        return the figure.
+        """
         from workbench.plots.scaling import plot_isoflop
 
-        return plot_isoflop(self, ax)
+        front = self.frontier
+        return plot_isoflop(
+            self.to_frame(),
+            [(parabola.n, parabola.loss) for parabola in self.parabolas],
+            [parabola.at for parabola in self.parabolas],
+            None if front is None else front.n,
+            None if front is None else (front.a.value, front.a.low, front.a.high),
+            exact=self.exact,
+            xlabel=f"N, {self.points.count} parameters",
+            ylabel=f"loss, {self.points.unit}",
+            axes=ax,
+        )
 
 
 def fit_isoflop(points: ScalingPoints, *, exact: bool = False, seed: int = 0) -> IsoFlop:

@@ -99,10 +99,10 @@ class Checked:
         return self.table
 
     def plot(self, ax: Any = None) -> Any:
-        """Measured over predicted loss with the intervals."""
-        from workbench.plots.scaling import plot_checked
+        """Draw the measured losses next to the predictions with their intervals and return the figure."""
+        from workbench.plots.scaling import plot_predictions
 
-        return plot_checked(self, ax)
+        return plot_predictions(self.table, ax)
 
 
 def family_config(root: str | Path, changes: Mapping[str, Any]) -> ModelConfig:
@@ -287,12 +287,23 @@ class ScalingStudy:
             ]
         return pd.DataFrame(rows, columns=["method", "constant", "value", "low", "high"])
 
-    def plot(self) -> dict[str, Any]:
-        """A figure a law, by the name of METHODS."""
-        return {method: _figure(fit.plot()) for method, fit in self.fits.items()}
+    def plot(self, method: str | None = None, ax: Any = None) -> Any:
+        """Draw one law and return the figure.
+
+        Args:
+            method: a key of `fits`; the first if not set.
+            ax: axes to draw into, as the law's own `plot` takes them; a new figure if not set.
+
+        Raises:
+            InputError: nothing was fitted, or not this law.
+        """
+        method = next(iter(self.fits), "") if method is None else method
+        if method not in self.fits:
+            raise InputError(f"no law {method!r} was fitted; there are {', '.join(self.fits) or 'none'}.")
+        return self.fits[method].plot(ax)
 
 
-def scaling(
+def scaling_study(
     source: str | Path,
     *,
     methods: Sequence[str] | None = None,
@@ -386,9 +397,3 @@ def _points(
         return dataclasses.replace(whole.choose(last), curves=False), whole
     ends = points_of_runs(source, count=count, measure=measure)
     return ends, points_of_runs(source, count=count, measure=measure, along=True)
-
-
-def _figure(axes: Any) -> Any:
-    """The figure that axes belong to."""
-    first = axes if hasattr(axes, "figure") else axes[0]
-    return first.figure

@@ -100,13 +100,13 @@ def test_figures_show_what_there_is(family, unchecked):
 
     matplotlib.use("Agg")
     found = compare(family, seconds=0.05)
-    axes = found.plot()
-    assert [ax.get_ylabel()[:4] for ax in axes] == ["vali", "mini", "ms a"]
+    axes = found.plot().axes
+    assert [ax.get_ylabel()[:4] for ax in axes] == ["vali", "mini", "ms p"]
     points = dict(axes[0].collections[0].get_offsets().tolist())
     expected = {found.place(row): found.rows.loss[row] for row in found.rows.index}
     assert points == pytest.approx(expected)
-    assert found.plot_phenomena().get_legend() is not None
-    assert len(found.plot_curves().lines) == 4
+    assert found.plot_phenomena().axes[0].get_legend() is not None
+    assert len(found.plot_curves().axes[0].lines) == 4
     matplotlib.pyplot.close("all")
 
 

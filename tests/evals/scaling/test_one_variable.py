@@ -26,7 +26,7 @@ def test_kaplans_law_comes_back():
     assert noisy.r2 > 0.99
     assert 0.001 < noisy.held_out < 0.02
     assert list(noisy.to_frame()["constant"]) == ["N_c", "alpha_N"]
-    assert noisy.plot().get_xlabel() == "N, all parameters"
+    assert noisy.plot().axes[0].get_xlabel() == "N, all parameters"
 
 
 def test_intervals_of_few_sizes_are_not_too_narrow():
@@ -92,7 +92,7 @@ def test_gains_a_tenfold_of_size():
     assert frame["clear"].to_dict() == {"agreement": True, "islands": False, "mean": True}
     assert found.accuracy("agreement", 1e12).value == 1.0
     assert found.accuracy("islands", 1e12).low == 0.5
-    assert len(found.plot()) == 3
+    assert len(found.plot().axes) == 3
 
 
 def test_seeds_are_what_is_drawn_where_every_size_has_some():
@@ -140,7 +140,7 @@ def test_the_critical_batch_law():
     assert found.scale.low < 2e8 < found.scale.high
     assert float(found.at(2.0)) == pytest.approx(2e8 / 2 ** (1 / 0.21), rel=0.1)
     assert len(found.to_frame()) == 10
-    assert found.plot().get_ylabel() == "critical batch, tokens"
+    assert found.plot().axes[0].get_ylabel() == "critical batch, tokens"
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,6 @@ def test_losses_that_are_no_losses_are_refused(bad):
 def test_a_table_and_a_picture(fit):
     frame = fit.to_frame()
     assert list(frame["constant"]) == [*NAMES, "a", "b"]
-    axes = fit.plot()
+    axes = fit.plot().axes
     assert len(axes) == 2
     assert axes[0].get_ylabel() == "loss, nats a token"

@@ -58,7 +58,7 @@ def test_a_run_off_the_law_is_not_covered(root, fit):
     found = check_predictions(root)
     assert found.covered == 0
     assert found.table["error"][0] == pytest.approx(-0.18, abs=0.03)
-    assert found.plot().get_yticklabels()[0].get_text() == "odd"
+    assert found.plot().axes[0].get_yticklabels()[0].get_text() == "odd"
 
 
 def test_runs_that_were_fitted_do_not_confirm_themselves(root, fit):

@@ -270,11 +270,14 @@ def test_frame_and_names(causal, tokenizer):
 def test_plots_draw_the_numbers(causal, tokenizer):
     pytest.importorskip("matplotlib").use("Agg")
     found = attribute_pair(causal, *PAIRS[0], tokenizer=tokenizer)
-    ax = found.plot()
+    ax = found.plot().axes[0]
     texts = [text.get_text() for text in ax.texts]
     assert len(texts) == 2 * 5
     value = found.to_frame().set_index("component").at_place["L0H0"]
     assert texts[0] == f"{value:+.2f}"
     limits = ax.images[0].get_clim()
     assert limits[0] == -limits[1]
-    assert found.good.plot().images[0].get_array().shape == (len(found.components), len(found.good.ids))
+    assert found.good.plot().axes[0].images[0].get_array().shape == (
+        len(found.components),
+        len(found.good.ids),
+    )

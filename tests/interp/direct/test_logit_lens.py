@@ -183,14 +183,14 @@ def test_frames_and_plots(causal, tokenizer):
     assert len(frame) == found.top.size
     assert frame.top_prob.iloc[0] == found.top_prob[0, 0]
     for value in ("top_prob", "target_log_prob", "entropy", "kl"):
-        ax = found.plot(value=value)
+        ax = found.plot(value=value).axes[0]
         ax.figure.canvas.draw()
         assert ax.images[0].get_array().shape == found.top.shape
     assert [label.get_text() for label in ax.get_yticklabels()] == list(found.points)
     loss = lens_loss(model, ["The cat likes the ball."])
-    np.testing.assert_array_equal(loss.plot().lines[0].get_ydata(), loss.kl)
+    np.testing.assert_array_equal(loss.plot().axes[0].lines[0].get_ydata(), loss.kl)
     curve = lens_curve(model, ["The cat likes", "A cat"], ["The cat like", "The cats"])
-    ax = curve.plot()
+    ax = curve.plot().axes[0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), curve.difference.mean(0))
     assert "log p(good)" in ax.get_ylabel()
     model.tokenizer = None

@@ -370,7 +370,7 @@ def test_bfloat16_and_training_mode_are_left_as_they_were():
 
 def test_the_plots(circuit):
     pytest.importorskip("matplotlib").use("Agg")
-    ax = circuit.plot("induction")
+    ax = circuit.plot("induction").axes[0]
     assert [text.get_text() for text in ax.texts] == [
         f"{value:.2f}" for value in circuit.of("induction").ravel()
     ]

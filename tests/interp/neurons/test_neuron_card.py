@@ -219,7 +219,7 @@ def test_results_of_other_layers_are_refused(model, unchecked):
 
 def test_it_is_drawn(card):
     pytest.importorskip("matplotlib")
-    ax = card.plot()
+    ax = card.plot().axes[0]
     assert ax.get_title().startswith("L1N7")
     assert ax.get_yscale() == "log"
     assert sum(patch.get_height() for patch in ax.patches) == card.tokens

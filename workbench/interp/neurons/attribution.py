@@ -127,18 +127,24 @@ class NeuronAttribution:
         return pd.DataFrame(columns).assign(value=self.per_pair.mean(0).ravel(), error=error)
 
     def plot(self, ax: Any = None, count: int = 20) -> Any:
-        """The strongest neurons, as a map over positions or as bars; needs matplotlib.
+        """Draw the strongest neurons, over positions or with standard errors, and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            count: neurons drawn.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            count: number of neurons.
         """
-        from workbench.plots.neurons import plot_neuron_attribution as plot_neurons
+        from workbench.plots.neurons import plot_attribution
 
-        return plot_neurons(self, ax, count)
+        title = f"{self.method}, baseline {self.baseline}"
+        return plot_attribution(
+            self.to_frame(),
+            self.tokens,
+            metric=self.metric,
+            title=title,
+            pairs=len(self.base),
+            count=count,
+            ax=ax,
+        )
 
 
 # What every neuron is worth for the loss, estimated: one backward pass instead of a model for each.

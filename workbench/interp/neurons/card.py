@@ -151,14 +151,12 @@ class NeuronCard(Result):
         return self.to_html(whole=False)
 
     def plot(self, ax: Any = None) -> Any:
-        """Histogram of its activations; needs matplotlib.
-
-        Returns:
-            The matplotlib axes.
-        """
+        """Draw the histogram of the neuron's activations and return the figure."""
         from workbench.plots.neurons import plot_histogram
 
-        return plot_histogram(self, ax)
+        strongest = [passage.value for passage in self.passages if passage.kind == "top"]
+        title = f"{self.name}: {self.tokens:,} tokens, strongest passages marked"
+        return plot_histogram(self.histogram, self.edges, strongest, title=title, ax=ax)
 
 
 def neuron_card(
