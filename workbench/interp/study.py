@@ -15,22 +15,14 @@ import torch
 from jaxtyping import Float
 
 from workbench.console import OnProgress, progress_bar
+from workbench.data.tokenizer import token_texts
 from workbench.errors import InputError
 from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.scoring import ready
 from workbench.interp.ablation import AblationResult, ablation_effect
 from workbench.interp.components import SITES, Component, layers_with, list_components
-from workbench.interp.heads import (
-    OTHER,
-    HeadKinds,
-    HeadScores,
-    find_names,
-    head_kinds,
-    head_scores,
-    name_ids,
-    punctuation_ids,
-    unigram_counts,
-)
+from workbench.interp.head_kinds import HeadKinds, head_kinds
+from workbench.interp.heads import OTHER, HeadScores, find_names, name_ids, story_head_scores
 from workbench.interp.lens import LensLoss, lens_loss
 from workbench.interp.matrix import ComponentMatrix, component_matrix
 from workbench.interp.neurons.card import activations_along
@@ -352,15 +344,13 @@ def study(
         scored = blimp(subject, pairs, limit=most, progress=stages.counted)
         control = blimp(untrained_copy(network), pairs, limit=limit).overall.micro
         sample = attempt("sample", _sample, prompt=prompt, seed=seed)
-        rows = story_rows(tokenizer, texts, config.n_ctx, end=False)
         heads = attempt(
-            "heads", head_scores, sequences=rows, punctuation=punctuation_ids(tokenizer),
-            names=name_ids(tokenizer, people), unigram=unigram_counts(rows, config.d_vocab), seed=seed,
-            tick=stages.fraction,
-        )  # fmt: skip
+            "heads", story_head_scores, stories=texts, names=people, seed=seed, progress=stages.on_progress
+        )
         kinds = attention = None
         if heads is not None:
-            kinds = attempt("kinds", head_kinds, sequences=rows, seed=seed, progress=stages.counted)
+            rows = story_rows(tokenizer, texts, config.n_ctx, end=False)
+            kinds = attempt("kinds", head_kinds, sequences=rows, seed=seed, progress=stages.on_progress)
             attention = _attention(network, tokenizer, texts, people, int(heads.layers[-1]))
         protagonist = attempt(
             "protagonist", find_protagonist_neuron, stories=texts, names=people, seed=seed,
@@ -467,7 +457,7 @@ def _attention(
     with model.hooks(fwd_hooks=[hook]):
         model.stream(torch.tensor([row], device=model.device))
     pattern = kept[0].double().cpu().numpy()
-    return AttentionExample(layer, tuple(tokenizer.decode([token]) for token in row), pattern, query)
+    return AttentionExample(layer, tuple(token_texts(tokenizer, row)), pattern, query)
 
 
 def _labels(
@@ -594,8 +584,8 @@ def _show_neuron(
     passages = []
     for kind, row, pos in places:
         window = slice(max(0, pos - BEFORE), pos + AFTER)
-        texts = tuple(model.tokenizer.decode([token]) for token in row.tokens[window].tolist())
-        passages.append(Passage(kind, texts, activations_along(model, row, component)[window]))
+        texts = token_texts(model.tokenizer, row.tokens.tolist())[window]
+        passages.append(Passage(kind, tuple(texts), activations_along(model, row, component)[window]))
     greatest, sample = float(examples.max[at, unit]), examples.sample_value[:, at, unit]
     return ShownNeuron(
         label=name,

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from workbench.data.tokenizer import token_texts
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
 from workbench.html_page import document
@@ -267,8 +268,8 @@ def neuron_passages(
             if example.row not in activations:
                 activations[example.row] = activations_along(network, row, component)
             first, last = max(0, example.pos - before), example.pos + after + 1
-            ids = row.tokens[first:last].tolist()
-            texts = map(str, ids) if tokenizer is None else [tokenizer.decode([i]) for i in ids]
+            ids = row.tokens.tolist()
+            texts = (list(map(str, ids)) if tokenizer is None else token_texts(tokenizer, ids))[first:last]
             values = activations[example.row][first:last]
             passages.append(Passage(*example, place=example.pos - first, tokens=tuple(texts), values=values))
     return tuple(passages)

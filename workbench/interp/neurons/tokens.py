@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from workbench.console import OnProgress, progress_bar
+from workbench.data.tokenizer import token_text
 from workbench.errors import InputError, shown
 from workbench.interp.components import Component, find_components
 from workbench.interp.contributions import FrozenPath, path_from_readout
@@ -293,7 +294,7 @@ def _ends(
 def _texts(model: "HookedTransformer", tokens: list[int]) -> list[str]:
     if model.tokenizer is None:
         return [str(token) for token in tokens]
-    return cast(list[str], model.to_str_tokens(torch.tensor(tokens)))
+    return [token_text(model.tokenizer, token) for token in tokens]
 
 
 # From the readout back to the neurons: the walk of `contributions.decompose`, stopping at each MLP.
