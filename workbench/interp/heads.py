@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.console import OnProgress, progress_bar
+from workbench.data.tokenizer import token_text
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import ready
 from workbench.interp.components import find_site, layers_with
@@ -59,6 +60,10 @@ class PatternScores:
     """Upper limit of the copy's interval."""
     queries: Int[np.ndarray, "score layer"]
     """Number of queries for which the pattern is possible."""
+
+    def __repr__(self) -> str:
+        scores, layers, heads = self.value.shape
+        return f"PatternScores({scores} scores, {layers} layers, {heads} heads)"
 
     def __getitem__(self, rows: slice) -> "PatternScores":
         return PatternScores(**{name: values[rows] for name, values in vars(self).items()})
@@ -728,7 +733,7 @@ def _poisson_weights(seed: int, name: str, start: int, count: int) -> Float[np.n
 def punctuation_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     """Return the tokens that consist of punctuation and white space only."""
     specials = set(tokenizer.all_special_ids)
-    texts = [(index, str(tokenizer.decode([index])).strip()) for index in range(len(tokenizer))]
+    texts = [(index, token_text(tokenizer, index).strip()) for index in range(len(tokenizer))]
     return [
         index
         for index, text in texts

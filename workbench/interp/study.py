@@ -341,8 +341,8 @@ def study(
         subject = model if run is not None else network
         stages.begin("pairs")
         most = max(limit, QUICK_SCORED if quick else SCORED)
-        scored = blimp(subject, pairs, limit=most, progress=stages.counted)
-        control = blimp(untrained_copy(network), pairs, limit=limit).overall.micro
+        scored = blimp(subject, pairs, limit=most, progress=stages.on_progress)
+        control = blimp(untrained_copy(network), pairs, limit=limit, progress=False).overall.micro
         sample = attempt("sample", _sample, prompt=prompt, seed=seed)
         heads = attempt(
             "heads", story_head_scores, stories=texts, names=people, seed=seed, progress=stages.on_progress
