@@ -153,7 +153,7 @@ def _usual(run: Any, result: "ProbeResult") -> Any:
     from probes.saved import FOLDER, slug
 
     several = "" if len(result.parts) == 1 else f"-{len(result.parts)}-runs"
-    return run.results / FOLDER / slug(result.settings) / f"report-{run.step:06d}{several}"
+    return run.results_folder / FOLDER / slug(result.settings) / f"report-{run.step:06d}{several}"
 
 
 class _Line:

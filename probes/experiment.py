@@ -124,7 +124,7 @@ def _kept_or_why(run: Any, part: RunProbes, key: dict[str, Any], about: dict[str
     except OSError as error:
         if error.errno in FULL_DISK:
             raise
-        return [f"{part.title}: the result could not be kept in {run.results} ({error.strerror})."]
+        return [f"{part.title}: the result could not be kept in {run.results_folder} ({error.strerror})."]
     return []
 
 

@@ -71,7 +71,7 @@ def keep(run: Any, part: "RunProbes", key: dict[str, Any], head: dict[str, Any])
         "seconds": part.seconds,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
-    folder = result_folder(run.results, key, part.step)
+    folder = result_folder(run.results_folder, key, part.step)
     with new_folder(folder) as made:
         for name, data in files.items():
             (made / name).write_bytes(data)

@@ -15,6 +15,7 @@ import torch
 
 import workbench
 from training.averaging import averaged
+from training.callbacks import NO_HOOKS, Hooks, TrainingState
 from training.config import RunSettings
 from training.distributed import Alone
 from training.evaluate import evaluate, sample
@@ -26,7 +27,6 @@ from training.thinning import thin_out
 from training.tracking import Record
 from training.updater import Updater
 from workbench.console import Progress, clock, short
-from workbench.data.tokenizer import token_bytes
 from workbench.errors import RunError
 from workbench.runs.checkpoint import checkpoint_steps, save_checkpoint
 from workbench.stats import derive
@@ -50,6 +50,7 @@ class Trainer:
         progress: the terminal's line.
         stopping: True as soon as the run should save and leave.
         group: the processes that train this model together; only the first one writes.
+        hooks: callbacks and the loss of a caller in Python.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Trainer:
         progress: Progress,
         stopping: Callable[[], bool],
         group: Alone | None = None,
+        hooks: Hooks = NO_HOOKS,
     ) -> None:
         self.run, self.settings, self.model = run, settings, model
         self.record, self.progress, self.group = record, progress, group or Alone()
@@ -75,15 +77,12 @@ class Trainer:
         chosen = settings.train
         self.budget = Budget.of(chosen.steps, chosen.tokens, chosen.minutes, settings.tokens_per_step)
         self.optimizer = averaged(make_optimizer(model, chosen), chosen)
-        self.updater = Updater(settings, model, batches, self.optimizer, self.group)
-        sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
-        lengths = torch.from_numpy(token_bytes(model.tokenizer))
-        sizes[: len(lengths)] = lengths
-        self._sizes = sizes.to(model.device)
+        self.hooks = hooks
+        self.updater = Updater(settings, model, batches, self.optimizer, self.group, hooks.loss)
         self.step = 0
         self.seconds = 0.0
         self.flags: list[str] = []
-        self._losses: list[float] = []  # since the last `train` row
+        self._losses: list[float] = []  # of the last `log_every` updates
         self._latest = (0.0, 0.0)  # learning rate and gradient norm of the last update
         self._early = EarlyStopping(chosen.patience, record.milestones)
         self._saved: set[int] = set()  # steps whose checkpoint is known to be whole
@@ -147,7 +146,7 @@ class Trainer:
             if not math.isfinite(value):
                 raise self._not_finite(what, value)
         self.step += 1
-        self._losses.append(loss)
+        self._losses = [*self._losses, loss][-chosen.log_every :]
         self._latest = (lr, norm)
         self.seconds += self.group.sum((time.perf_counter() - began) * self.group.leads)[0]
         if self.step % chosen.log_every == 0 or self._done():
@@ -174,7 +173,6 @@ class Trainer:
     def _log(self) -> None:
         lr, norm = self._latest
         mean = math.fsum(self._losses) / len(self._losses)
-        self._losses = []
         self.record.write(
             "train",
             self.step,
@@ -189,6 +187,20 @@ class Trainer:
         self._marked = (self.step, self.seconds)
         self.record.time(self.step, self.seconds, self._speed)
         self._check_leak(mean)
+        if self.hooks.callbacks and self.group.leads:
+            self._call_back(mean)
+
+    def _call_back(self, mean: float) -> None:
+        lr, norm = self._latest
+        tokens_seen = self.step * self.settings.tokens_per_step
+        state = TrainingState(self.run, self.step, tokens_seen, mean, lr, norm, self.model)
+        training = self.model.training
+        try:
+            numbers = self.hooks.numbers(state)
+        finally:
+            self.model.train(training)
+        if numbers:
+            self.record.write("callback", self.step, **numbers)
 
     def _check_leak(self, loss: float) -> None:
         if self.settings.model.objective != "mlm" or loss >= LEAK or self.flags:
@@ -250,7 +262,6 @@ class Trainer:
             found = evaluate(
                 self.model,
                 self._validation(chosen.final_eval_tokens if final else chosen.eval_tokens),
-                self._sizes,
                 stop=self.stopping,
                 tick=self._draw_evaluation if final else lambda tokens: None,
                 group=self.group,
@@ -271,7 +282,7 @@ class Trainer:
             self._thin_out()  # only now the best one before, so that `run@best` is there at any moment
         if not self._done() or self.record.has("stop", self.step):
             return
-        if self._losses and not self.record.has("train", self.step):
+        if not self.record.has("train", self.step):
             self._log()
         reason = "limit" if self.budget.done(self.step, self.seconds) else "patience"
         best = {} if early.step is None else {"best_step": early.step, "best_loss": early.loss}
@@ -326,6 +337,7 @@ class Trainer:
             "losses": self._losses,
             "latest": self._latest,
             "tokenizer": self._tokenizer_hash,
+            **({"custom_loss": self.hooks.loss_name} if self.hooks.loss else {}),
             "versions": {"workbench": workbench.__version__, "torch": torch.__version__},
         }
         save_checkpoint(self.run, self.model, self.optimizer.state(), state, self.optimizer.weights())

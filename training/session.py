@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from training.callbacks import NO_HOOKS, Hooks
 from training.config import RunSettings, resolve
 from training.distributed import Alone, from_environment, join, shares
 from training.material import Material, batch_shape, prepare
@@ -21,7 +22,7 @@ from training.memo import remembered
 from training.optimizers import check_installed
 from training.signals import StopSignals
 from workbench.console import Progress
-from workbench.errors import ConfigError, RunError
+from workbench.errors import ConfigError, RunError, shown
 from workbench.io import BAD_DISK, disk_reason, locked, read_json, write_json
 from workbench.runs import folder
 from workbench.runs import zoo as shipped
@@ -45,13 +46,14 @@ class Outcome:
     """False in a process that only helped to train; another one writes and speaks."""
 
 
-def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
+def train(settings: RunSettings, out: Path, quiet: bool = False, hooks: Hooks = NO_HOOKS) -> Outcome:
     """Train a new run.
 
     Args:
         settings: from `training.config.resolve`.
-        out: the run folder to make.
+        out: the run folder to create.
         quiet: no progress line.
+        hooks: callbacks and the loss of a caller in Python.
 
     Raises:
         WorkbenchError: bad settings or data, an existing folder, a full disk, or a loss that is not finite.
@@ -62,7 +64,7 @@ def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
     if place is None or place["rank"] == 0:
         folder.check_free(out)
     with StopSignals() as signals, _joined(settings) as (group, device):
-        progress = _progress(out.name, quiet, group)
+        progress = _progress(out.name, quiet, group, hooks)
         with group.leader_first():
             if group.leads:
                 _check_compiler(settings, device)
@@ -88,7 +90,7 @@ def train(settings: RunSettings, out: Path, quiet: bool = False) -> Outcome:
                 signals.arm()
         material = dataclasses.replace(material, settings=settings)
         with _owned(out, group):
-            return _fit(out, material, model, None, progress, signals, group)
+            return _fit(out, material, model, None, progress, signals, group, hooks)
 
 
 def resume(
@@ -101,12 +103,13 @@ def resume(
     threads: int | None = None,
     wandb: bool | None = None,
     quiet: bool = False,
+    hooks: Hooks = NO_HOOKS,
 ) -> Outcome:
-    """Go on with a run from its last good checkpoint.
+    """Continue a run from its last intact checkpoint.
 
-    Without a limit: to the end that was asked for. With one: that much more from where it stands; the
-    learning rate then follows the schedule of the longer run, as if it had been asked for at the start.
-    An imported run begins to train here, on the corpus given, with a fresh optimiser.
+    Without a limit the run continues to its original end. With one it trains for that much more; the
+    learning rate then follows the schedule of the longer run, as if it had been set at the start. An imported
+    run starts to train here, on the given corpus, with a fresh optimiser.
 
     Args:
         run: the run folder.
@@ -115,6 +118,7 @@ def resume(
         threads: CPU threads, in place of the run's own number.
         wandb: switch tracking on or off.
         quiet: no progress line.
+        hooks: callbacks and the loss of a caller in Python; a run with a custom loss needs it again.
 
     Raises:
         WorkbenchError: no such run, no intact checkpoint, other data than before, already finished.
@@ -125,13 +129,14 @@ def resume(
         raise RunError(f"{run}: training goes on from the last checkpoint; name the run alone: {path}.")
     first = resolve(folder.read_config(path))
     with StopSignals() as signals, _joined(first) as (group, device), _owned(path, group):
-        progress = _progress(path.absolute().name, quiet, group)
+        progress = _progress(path.absolute().name, quiet, group, hooks)
         with group.leader_first():
             if group.leads:
                 sweep_leftovers(path)
             settings = resolve(folder.read_config(path)) if group.leads else first
             point = folder.good_checkpoint(path, optimizer=True) if checkpoint_steps(path) else None
             state = point.state if point else {"step": 0, "seconds_trained": 0.0}
+            _check_loss(path, state, hooks)
             if "imported_from" in state and data is None:
                 raise RunError(
                     f"{path} was imported and has no corpus of its own; fine-tune it on yours: "
@@ -166,9 +171,9 @@ def resume(
         if imported:  # from here on it is a run like any other, whose training began with these weights
             point = None
         if point is not None:
-            progress.say(f"Going on from step {point.step:,}.")
+            progress.say(f"Resuming at step {point.step:,}.")
         longer = any(value is not None for value in more.values())
-        return _fit(path, material, model, point, progress, signals, group, longer)
+        return _fit(path, material, model, point, progress, signals, group, hooks, longer)
 
 
 def use_threads(threads: int | None, group: Alone | None = None) -> None:
@@ -195,8 +200,20 @@ def _joined(settings: RunSettings) -> Iterator[tuple[Alone, "torch.device"]]:
         yield group, device
 
 
-def _progress(name: str, quiet: bool, group: Alone) -> Progress:
-    return Progress(name, quiet=quiet) if group.leads else Progress(name, io.StringIO(), quiet=True)
+def _progress(name: str, quiet: bool, group: Alone, hooks: Hooks) -> Progress:
+    if hooks.silent or not group.leads:
+        return Progress(name, io.StringIO(), quiet=True)
+    return Progress(name, quiet=quiet)
+
+
+def _check_loss(run: Path, state: dict[str, Any], hooks: Hooks) -> None:
+    """Refuse to continue a run under another loss than the one it was trained with."""
+    name = state.get("custom_loss")
+    if name is not None and hooks.loss is None:
+        raise RunError(
+            f"{run} was trained with the custom loss {shown(name)}; continue it from Python: "
+            f"training.resume({str(run)!r}, loss={shown(name)})."
+        )
 
 
 def _owned(run: Path, group: Alone) -> AbstractContextManager[Any]:
@@ -221,6 +238,7 @@ def _fit(
     progress: Progress,
     signals: StopSignals,
     group: Alone,
+    hooks: Hooks,
     longer: bool = False,
 ) -> Outcome:
     from training.loop import Trainer
@@ -251,6 +269,7 @@ def _fit(
         progress=progress,
         stopping=lambda: signals.requested is not None,
         group=group,
+        hooks=hooks,
     )
     try:
         with _disk_in_one_line(run, lambda: trainer.step):
@@ -280,7 +299,7 @@ def _disk_in_one_line(run: Path, step: Callable[[], int]) -> Iterator[None]:
             raise
         raise RunError(
             f"{run} stopped after step {step():,}: {disk_reason(error)}; its checkpoints are "
-            f"untouched. Mend that, then: workbench resume {run}"
+            f"untouched. Fix this, then run `workbench resume {run}`"
         ) from None
 
 

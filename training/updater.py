@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from training.callbacks import Loss
 from training.config import RunSettings
 from training.distributed import Alone, shares
 from training.evaluate import IGNORE
 from workbench.data.batches import Batch
+from workbench.errors import ConfigError
 from workbench.model.transformer import compiled_loss
 from workbench.stats import derive
 
@@ -29,9 +31,18 @@ class Updater:
         batches: of the training split; `.batch(index)`.
         optimizer: holds the gradients and makes the update.
         group: the processes that share each step's windows.
+        loss: a custom loss, in place of the model's own; it is neither compiled nor captured in a CUDA graph.
     """
 
-    def __init__(self, settings: RunSettings, model: Any, batches: Any, optimizer: Any, group: Alone) -> None:
+    def __init__(
+        self,
+        settings: RunSettings,
+        model: Any,
+        batches: Any,
+        optimizer: Any,
+        group: Alone,
+        loss: Loss | None = None,
+    ) -> None:
         self.settings, self.model, self.batches = settings, model, batches
         self.optimizer, self.group = optimizer, group
         chosen = settings.train
@@ -42,6 +53,14 @@ class Updater:
         if chosen.label_smoothing or chosen.z_loss:
             extra = {"label_smoothing": chosen.label_smoothing, "z_loss": chosen.z_loss}
             self.loss = functools.partial(self.loss, **extra)
+        self._custom = loss is not None
+        if loss is not None:
+            if chosen.compile or chosen.label_smoothing or chosen.z_loss:
+                raise ConfigError(
+                    "a custom loss cannot be combined with train.compile, train.label_smoothing or "
+                    "train.z_loss; compute them in the loss."
+                )
+            self.loss = lambda tokens, targets, segments: loss(model, Batch(tokens, targets, segments))
         self._on_gpu = model.device.type == "cuda"
         self._captured: Any = None
 
@@ -121,6 +140,8 @@ class Updater:
     def _can_be_captured(self) -> bool:
         """Whether a step's work is the same each time and never waits for the GPU: a masked model looks for
         padding in its input, passes of different sizes are different work, and so are some optimisers'."""
+        if self._custom:
+            return False
         rows = {batch.tokens.shape for batch, _ in self._pieces(0)}
         return len(rows) == 1 and self.settings.model.attention == "causal" and self.optimizer.queues
 

@@ -164,10 +164,8 @@ def _power(value: Any) -> str:
 def _picture(draw: Any, words: str) -> str:
     """A figure as an image inside the page."""
     from matplotlib import pyplot
-    from numpy import atleast_1d
 
-    axes = draw()
-    figure = atleast_1d(axes).flat[0].figure
+    figure = draw()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg")
     pyplot.close(figure)

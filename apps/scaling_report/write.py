@@ -35,9 +35,9 @@ def write_report(
     import pandas as pd
     from matplotlib import pyplot
 
-    figures = study.plot()
+    figures = {method: study.plot(method) for method in study.fits}
     if critical is not None:
-        figures["critical-batch"] = critical.plot().figure
+        figures["critical-batch"] = critical.plot()
     save_table(folder / "points.parquet", study.points.to_frame())
     save_table(folder / "constants.parquet", study.to_frame())
     optima = pd.concat([one.to_frame() for one in best]) if best else pd.DataFrame()
@@ -83,8 +83,8 @@ def _values(study: "ScalingStudy", optima: Any, predictions: Sequence[Any], crit
             found["blimp"] = {"curve": fit.kind, "over": fit.over, "gains": _finite(records(fit.to_frame()))}
     if critical is not None:
         found["critical_batch"] = {
-            "scale": dataclasses.asdict(critical.scale),
-            "exponent": dataclasses.asdict(critical.exponent),
+            "scale": critical.scale._asdict(),
+            "exponent": critical.exponent._asdict(),
         }
     return found
 

@@ -204,4 +204,4 @@ def save(folder: Any, about: dict[str, Any], found: "AblationResult", importance
         whole["spearman"] = None if rho != rho else rho
     write_json(folder / "ablation.json", whole | {name: records(frame) for name, frame in tables.items()})
     for name, result in drawn.items():
-        save_picture(folder / f"{name}.png", result.plot().figure)
+        save_picture(folder / f"{name}.png", result.plot())

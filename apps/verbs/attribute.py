@@ -190,7 +190,7 @@ def _tuned(opened: Any, args: argparse.Namespace) -> Any:
     from workbench.errors import WorkbenchError
     from workbench.interp.lens import ABOUT, load_tuned_lens, train_tuned_lens
 
-    folder = opened.results / "tuned_lens" / f"step-{opened.step:06}"
+    folder = opened.results_folder / "tuned_lens" / f"step-{opened.step:06}"
     if (folder / ABOUT).is_file():
         try:
             return load_tuned_lens(folder, opened)
@@ -255,16 +255,16 @@ def _write(results: dict[str, Any], name: str, args: argparse.Namespace) -> None
     folder = Path(args.out)
     settings = {key: value for key, value in vars(args).items() if key not in ("out", "top", "quiet", "run")}
     whole: dict[str, Any] = {"run": name, **settings, "frozen": "the norms' scales"}
-    curves = None  # of both lenses, on the same axes
+    figure = None  # both lenses in the same axes
     for key, result in results.items():
         frame = result.to_frame()
         save_table(folder / f"{key}.parquet", frame)
         whole[key] = records(frame)
         if isinstance(result, LensCurve):
-            curves = result.plot(curves)
+            figure = result.plot(None if figure is None else figure.axes[0])
         else:
-            save_picture(folder / f"{key}.png", result.plot().figure)
-    if curves is not None:
-        save_picture(folder / "lens.png", curves.figure)
+            save_picture(folder / f"{key}.png", result.plot())
+    if figure is not None:
+        save_picture(folder / "lens.png", figure)
     write_json(folder / "attribution.json", whole)
     print(f"\nsaved: {clean(args.out)}")

@@ -228,7 +228,7 @@ def _save_matrix(folder: Any, found: "ComponentMatrix") -> None:
     }
     _save(folder, frames, {})
     for method in found.methods:
-        save_picture(folder / f"{method}.png", found.plot(method=method).figure)
+        save_picture(folder / f"{method}.png", found.plot(method=method))
 
 
 def _save(folder: Any, frames: dict[str, Any], drawn: dict[str, Any]) -> None:
@@ -240,5 +240,4 @@ def _save(folder: Any, frames: dict[str, Any], drawn: dict[str, Any]) -> None:
     for name, frame in frames.items():
         save_table(folder / f"{name}.parquet", frame)
     for name, result in drawn.items():
-        axes = result.plot()
-        save_picture(folder / f"{name}.png", (axes if hasattr(axes, "figure") else axes[0]).figure)
+        save_picture(folder / f"{name}.png", result.plot())

@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     out = out_folder(args.out) if args.out else None
     line = Progress("compare", quiet=args.quiet)
 
-    def draw(done: int, of: int, name: str) -> None:
+    def draw(fraction: float, message: str) -> None:
         if line.due():
-            line.update(done / of, f"timing {name}  {done} of {of} rows")
+            line.update(fraction, f"timing {message}")
 
     try:
         found = compare(args.root, speed=not args.no_speed, progress=draw)
@@ -81,7 +81,7 @@ def print_comparison(found: "Comparison", by: str = "row") -> None:
         print_table(("phenomenon", *shown), rows)
     else:
         print_table(_HEADER, [_line(found, row) for row in order])
-        _bars(found, order)
+        _intervals(found, order)
     print()
     if found.pairs_name:
         print(f"pairs: {clean(found.pairs_name)}; % decided rightly, chance is 50")
@@ -127,16 +127,21 @@ def _minutes(value: float) -> str:
     return "–" if value != value else f"{value:.1f}" if value >= 1 else f"{value:.2g}"
 
 
-def _bars(found: "Comparison", order: list[str]) -> None:
-    """Losses as bars, so that a glance is enough."""
-    losses = found.rows.loss.dropna()
-    if len(losses) < 2:
+_WIDTH = 48
+
+
+def _intervals(found: "Comparison", order: list[str]) -> None:
+    """Print losses as dots with their intervals over seeds, on an axis that covers them and nothing else."""
+    rows = found.rows.loc[[row for row in order if found.rows.loss[row] == found.rows.loss[row]]]
+    if len(rows) < 2:
         return
-    low, high = float(losses.min()), float(losses.max())
-    width = max(len(row) for row in order)
-    print("\nloss, from the best to the worst of these rows")
-    for row in order:
-        value = found.rows.loss[row]
-        if value == value:
-            share = (value - low) / ((high - low) or 1.0)
-            print(f"{row:<{width}}  {'█' * round(40 * share) or '▏'} {value:.3f}")
+    columns = ["loss_low", "loss", "loss_high"]
+    values = rows[columns].apply(lambda column: column.fillna(rows.loss)).to_numpy(float)
+    low, high = float(values.min()), float(values.max())
+    places = ((_WIDTH - 1) * (values - low) / ((high - low) or 1.0)).round().astype(int)
+    width = max(map(len, rows.index))
+    print("\nloss, nats per token")
+    for row, (left, middle, right), value in zip(rows.index, places, rows.loss, strict=True):
+        line = " " * left + "─" * (right - left + 1)
+        print(f"{row:<{width}}  {(line[:middle] + '●' + line[middle + 1 :]).ljust(_WIDTH)}  {value:.3f}")
+    print(f"{'':<{width}}  {f'{low:.3f}':<{_WIDTH - 8}}{f'{high:.3f}':>8}")

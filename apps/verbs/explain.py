@@ -86,7 +86,7 @@ def _explain(opened: Any, step: int, wish: Any, args: argparse.Namespace) -> boo
 
     try:
         summary = make_summary(one, wish, material, tick)
-        folder = save_summary(summary, one.results)
+        folder = save_summary(summary, one.results_folder)
     finally:
         line.close()
     print(f"{clean(one)}: {_told(summary)}; {clock(time.monotonic() - began)}\n  saved: {clean(folder)}")

@@ -250,5 +250,5 @@ def _write(folder: Any, name: str, found: Any, args: argparse.Namespace) -> None
     else:
         about |= {"patched": float(found.base.mean()), "other": float(found.other.mean())}
     write_json(folder / f"{name}.json", about)
-    save_picture(folder / f"{name}.png", found.plot().figure)
+    save_picture(folder / f"{name}.png", found.plot())
     print(f"\nsaved: {folder / name}.parquet, {name}.json and {name}.png")

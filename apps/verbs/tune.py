@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "tune.json", found.to_dict())
-        save_picture(folder / "tune.png", found.plot()[0].figure)
+        save_picture(folder / "tune.png", found.plot())
         print(f"\nWritten: {folder / 'tune.json'}, {folder / 'tune.png'}")
     return 0
 

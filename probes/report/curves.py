@@ -7,7 +7,7 @@ import numpy as np
 from probes.activations.hooks import FINAL
 from probes.report.words import layer_name
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED
-from workbench.plots.components import COLOURS_COMPONENT_FAMILY as COLOURS
+from workbench.plots.primitives import PALETTE as COLOURS
 from workbench.plots.primitives import need_pyplot, plain
 
 if TYPE_CHECKING:

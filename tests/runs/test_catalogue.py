@@ -47,7 +47,7 @@ def test_load(root, monkeypatch):
     assert early.step == run.at(4).step == 4
     assert not torch.equal(early.model.W_E, run.model.W_E)
     assert load(f"{root / 'one'}@latest").step == 12
-    frame = run.metrics()
+    frame = run.metrics
     assert set(frame.kind) == {"train", "eval", "sample"}
     monkeypatch.chdir(root.parent)
     assert load("one").path.name == load("runs/one").path.name == "one"

@@ -60,7 +60,7 @@ def test_each_file_of_a_run_may_be_anything(name, kind, good, tmp_path):
     summarise(run)  # never raises
     for use in (
         lambda: load(run).model,
-        lambda: load(run).metrics(),
+        lambda: load(run).metrics,
         lambda: resume(run, steps=1, quiet=True),
     ):
         said = ""

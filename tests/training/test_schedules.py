@@ -102,7 +102,7 @@ HURRIED = ("train.eval_every=2", "train.steps=24", "train.lr=0.4", "train.sample
 def test_a_resumed_run_has_the_same_rates(schedule, tmp_path, monkeypatch, unchecked):
     settings = small(f"train.schedule={schedule}", "train.plateau_patience=1", "train.log_every=1", *HURRIED)
     train(settings, tmp_path / "whole", quiet=True)
-    rates = load(tmp_path / "whole").metrics().query("kind == 'train'").lr.tolist()
+    rates = load(tmp_path / "whole").metrics.query("kind == 'train'").lr.tolist()
     assert len(set(rates)) > 3 or schedule == "constant", rates
     stops = stop_after(monkeypatch, 9, 14, 17)
     outcome = train(settings, tmp_path / "broken", quiet=True)

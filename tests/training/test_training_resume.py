@@ -155,7 +155,7 @@ def test_resume_for_longer_follows_the_longer_schedule(tmp_path):
     train(small("train.steps=10", "train.log_every=1"), tmp_path / "run", quiet=True)
     resume(tmp_path / "run", steps=10, quiet=True)
     train(small("train.steps=20", "train.log_every=1"), tmp_path / "long", quiet=True)
-    rates = [load(tmp_path / name).metrics().query("kind == 'train'").lr.tolist() for name in ("run", "long")]
+    rates = [load(tmp_path / name).metrics.query("kind == 'train'").lr.tolist() for name in ("run", "long")]
     assert rates[0][10:] == rates[1][10:]
 
 
@@ -164,7 +164,7 @@ def test_minutes_end_when_the_time_does(tmp_path):
     state = load(tmp_path / "run").checkpoint.state
     assert outcome.finished
     assert 0.6 <= state["seconds_trained"] < 1.5
-    rates = load(tmp_path / "run").metrics().query("kind == 'train'").lr
+    rates = load(tmp_path / "run").metrics.query("kind == 'train'").lr
     assert rates.iloc[-1] < 0.2 * rates.max()
 
 

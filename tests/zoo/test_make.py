@@ -57,7 +57,7 @@ def test_one_member_has_its_history(made, runs):
     steps = load(made.path / "mid").checkpoints
     known = checkpoint_steps(runs / "mid")
     assert (steps[0], steps[-1]) == (known[0], known[-1])
-    rows = load(made.path / "mid").metrics()
+    rows = load(made.path / "mid").metrics
     assert list(rows[rows.kind == "blimp"].step) == steps
 
 

@@ -37,7 +37,7 @@ def test_a_run_by_its_name(family):
     assert run.model.dtype == torch.float32
     assert run.config["model"]["n_heads"] == 2
     assert run.blimp()["source"] == "blimp"
-    assert {"train", "eval", "blimp", "sample"} <= set(run.metrics().kind)
+    assert {"train", "eval", "blimp", "sample"} <= set(run.metrics.kind)
     early = wb.load(f"zoo/mid@{run.checkpoints[1]}")
     assert early.step == run.checkpoints[1]
     assert str(wb.load(str(early))) == str(early)
@@ -86,13 +86,13 @@ def test_a_folder_of_that_name_wins(runs, tmp_path, monkeypatch):
     run = wb.load("zoo/mid")
     assert str(run) == f"zoo/mid@{run.step}"
     assert run.model.config.n_heads == 1
-    assert run.results == run.path
+    assert run.results_folder == run.path
 
 
 def test_results_go_to_the_cache(cache):
     run = wb.load("zoo/two-heads")
-    assert run.results.is_relative_to(cache)
-    found = wb.blimp(run, open_pairs(None).select(None, 1), limit=1)
+    assert run.results_folder.is_relative_to(cache)
+    found = wb.blimp(run, open_pairs(None).select(None, 2))
     path = found.save(run)
     assert path.is_relative_to(cache)
     assert path.is_file()

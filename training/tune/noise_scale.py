@@ -38,7 +38,7 @@ class NoiseScale:
         return pd.DataFrame({"small": self.small, "big": self.big, "signal": signal, "noise": noise})
 
     def plot(self, ax: Any = None) -> Any:
-        """The scale over steps, each from the steps around it; see `workbench.plots.comparison`."""
+        """Draw the scale over steps, each from the steps around it, and return the figure."""
         from workbench.plots.comparison import plot_noise
 
         return plot_noise(self.to_frame(), self.value, self.low, self.high, ax)

@@ -41,7 +41,7 @@ class RangeTest:
         return pd.DataFrame({"rate": self.rates, "loss": self.losses, "smoothed": self.smoothed})
 
     def plot(self, ax: Any = None) -> Any:
-        """Losses over the rate, with the suggestion; see `workbench.plots.comparison`."""
+        """Draw the losses over the rate, with the suggestion, and return the figure."""
         from workbench.plots.comparison import plot_range
 
         return plot_range(self.to_frame(), self.steepest, self.knee, self.suggested, ax)

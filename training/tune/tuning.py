@@ -62,14 +62,14 @@ class Tuning:
         """The range test's steps; the noise scale's are in `noise.to_frame()`."""
         return self.range_test.to_frame()
 
-    def plot(self) -> Any:
-        """Both findings side by side."""
-        from workbench.plots.comparison import two_panels
+    def plot(self, ax: Any = None) -> Any:
+        """Draw both measurements side by side and return the figure."""
+        from workbench.plots.primitives import open_panels
 
-        axes = two_panels()
-        self.range_test.plot(axes[0])
-        self.noise.plot(axes[1])
-        return axes
+        figure, (left, right) = open_panels(ax, 2, (5.3, 3.9))
+        self.range_test.plot(left)
+        self.noise.plot(right)
+        return figure
 
 
 def tune(

@@ -173,14 +173,17 @@ class AblationResult:
         return pd.DataFrame(rows)
 
     def plot(self, ax: Any = None) -> Any:
-        """Estimate of the loss (of the accuracy, if only pairs were scored) with intervals; needs matplotlib.
-
-        Returns:
-            The matplotlib axes.
+        """Draw the change of the loss (of the accuracy, if only pairs were scored) with intervals and return
+        the figure.
         """
         from workbench.plots.components import plot_effects
 
-        return plot_effects(self, ax)
+        measure = "accuracy" if self.loss is None else "loss"
+        columns = {f"{measure}_{name}": name for name in ("change", "low", "high")}
+        unit = (
+            "change of accuracy, mean over paradigms" if self.loss is None else "rise in loss, nats per token"
+        )
+        return plot_effects(self.to_frame().rename(columns=columns), how=self.how, xlabel=unit, ax=ax)
 
     def _need(self, what: str) -> Any:
         table = getattr(self, what)
@@ -484,8 +487,9 @@ def ablation_effect(
 
         def scored() -> Any:
             return blimp(
-                network, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, tokenizer=tokenizer
-            )
+                network, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, tokenizer=tokenizer,
+                progress=False,
+            )  # fmt: skip
 
         base = losses(network, batches) if "loss" in measure else None
         whole = scored() if "pairs" in measure else None

@@ -10,19 +10,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.data.tokenizer import token_text, token_texts
 from workbench.errors import InputError
-from workbench.evals.protocols import Protocol, causal_rows, find_protocol, refuse_misfit
-from workbench.evals.scoring import masked_rows, ready, variants
+from workbench.evals.protocols import Protocol, find_protocol
+from workbench.evals.scoring import ready
 from workbench.interp.components import Component
 from workbench.interp.contributions import decompose, log_prob_directions, record_outputs
 from workbench.interp.metrics import answers
+from workbench.interp.pairs import scored_tokens
 from workbench.interp.prompts import read_positions
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model, open_model
@@ -91,10 +93,11 @@ class TextAttribution(Result):
         return frame.assign(nats=self.contributions.ravel())
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the contributions as a component x token map and return the axes."""
+        """Draw the contributions as component x token and return the figure."""
         from workbench.plots.components import plot_text
 
-        return plot_text(self, ax)
+        whole = self.folded()
+        return plot_text([part.label for part in whole.components], self.tokens, whole.contributions, ax)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -201,18 +204,22 @@ class PairAttribution(Result):
         return frame.assign(at_place=self.at_place, whole=self.whole)
 
     def plot(self, ax: Any = None, whole: bool = False) -> Any:
-        """Draw the contributions as a layer x component map with symmetric limits.
+        """Draw the contributions as layer x component and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            whole: of the whole sentences instead of the shown position.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            whole: draw those of the whole sentences in place of the shown position.
         """
         from workbench.plots.components import plot_pair
 
-        return plot_pair(self, ax, whole)
+        total, place = self.folded(), "whole sentences" if whole else "shown position"
+        difference = self.difference if whole else self.difference_at_place
+        return plot_pair(
+            [part.label for part in total.components],
+            total.whole if whole else total.at_place,
+            title=f"{place}: {difference:+.2f} nats, norm scales frozen",
+            ax=ax,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -278,10 +285,20 @@ class LogitAttribution(Result):
         return frame.assign(contribution=self.contributions.ravel())
 
     def plot(self, ax: Any = None, count: int = 20) -> Any:
-        """Draw the largest mean contributions as bars with intervals over prompts and return the axes."""
-        from workbench.plots.components import plot_logits
+        """Draw the largest mean contributions, with intervals over prompts, and return the figure.
 
-        return plot_logits(self, ax, count)
+        Args:
+            ax: axes to draw into; a new figure if not set.
+            count: number of components.
+        """
+        from workbench.plots.components import plot_logits
+        from workbench.plots.primitives import plain
+
+        answer = repr(self.right[0]) + ("" if self.wrong is None else f" − {self.wrong[0]!r}")
+        over = f", mean of {len(self.prompts)} prompts" if len(self.prompts) > 1 else ""
+        title = f"{self.quantity} {plain(answer)}: {self.logits.mean():+.2f}{over}"
+        frame = self.top(count)
+        return plot_logits(frame, title=title, omitted=len(self.components) - len(frame), ax=ax)
 
 
 def attribute_text(
@@ -406,10 +423,7 @@ def _attribute(
     return TextAttribution(
         text=text,
         ids=scored.ids,
-        tokens=tuple(
-            tokenizer.decode([token], clean_up_tokenization_spaces=False)  # type: ignore[union-attr]
-            for token in scored.ids.tolist()
-        ),
+        tokens=tuple(token_texts(tokenizer, scored.ids.tolist())),
         log_probs=log_probs.cpu().numpy(),
         contributions=contributions.cpu().numpy(),
         components=components,
@@ -418,60 +432,6 @@ def _attribute(
         rows=scored.rows,
         places=scored.places,
     )
-
-
-class ScoredTokens(NamedTuple):
-    """The tokens of a text that a protocol scores, and the inputs in which they are predicted; int64."""
-
-    ids: Int[np.ndarray, " scored"]
-    contexts: Int[np.ndarray, "row pos"]
-    rows: Int[np.ndarray, " scored"]
-    """The row of `contexts` in which each token is predicted, ascending."""
-    places: Int[np.ndarray, " scored"]
-    """The position in that row."""
-
-
-def scored_tokens(
-    model: "HookedTransformer",
-    tokenizer: "PreTrainedTokenizerFast | None",
-    text: str,
-    protocol: Protocol,
-    pll: str,
-    name: str,
-) -> ScoredTokens:
-    """Tokenize a text as a protocol scores it.
-
-    Args:
-        model: causal: all tokens are predicted in one row; masked: each in its own masked copy.
-        tokenizer: the model's own.
-        text: without special tokens.
-        protocol: how the text is scored.
-        pll: `original` or `within_word_l2r`, for masked models.
-        name: of the text, in error messages.
-
-    Raises:
-        InputError: no tokenizer, one that does not fit the model, an empty text or one that is too long.
-    """
-    if tokenizer is None:
-        raise InputError("the model has no tokenizer; pass the one it was trained with.")
-
-    def label(_: int) -> str:
-        return name
-
-    if model.config.objective == "mlm":
-        masked = masked_rows(tokenizer, [text], protocol, label)
-        refuse_misfit(model, masked.rows, label)
-        mask: Any = tokenizer.mask_token_id
-        contexts, _, places = variants(
-            masked.rows.ids[None], masked.targets[None], masked.words[None], mask, pll
-        )
-        ids, rows = masked.rows.ids[places], np.arange(len(places))
-    else:
-        encoded = causal_rows(tokenizer, [text], protocol, label)
-        refuse_misfit(model, encoded, label, unread=1)
-        ids, contexts = encoded.ids[1:], encoded.ids[None, :-1]
-        places, rows = np.arange(len(ids)), np.zeros(len(ids))
-    return ScoredTokens(*(part.astype(np.int64) for part in (ids, contexts, rows, places)))
 
 
 @torch.no_grad()
@@ -507,7 +467,7 @@ def attribute_logits(
             masked model's prompt without exactly one mask.
     """
     with ready(as_model(model)) as network:
-        tokens, real = network._to_input(prompts, None, None)
+        tokens, real = network.to_input(prompts, None, None)
         places = read_positions(network, tokens, real, position)
         count = len(tokens)
         good = answers(network, right, count, "right").to(tokens.device)
@@ -529,17 +489,12 @@ def attribute_logits(
     return LogitAttribution(
         prompts=shown,
         positions=places.cpu().numpy(),
-        right=tuple(token_text(network, token) for token in good.tolist()),
-        wrong=None if bad is None else tuple(token_text(network, token) for token in bad.tolist()),
+        right=tuple(token_text(network.tokenizer, token) for token in good.tolist()),
+        wrong=None if bad is None else tuple(token_text(network.tokenizer, token) for token in bad.tolist()),
         logits=logits.cpu().numpy(),
         contributions=values.cpu().numpy(),
         components=components,
     )
-
-
-def token_text(model: "HookedTransformer", token: int) -> str:
-    """Return a token as text, or its id if the model has no tokenizer."""
-    return str(token) if model.tokenizer is None else str(model.to_string(token))
 
 
 def _folded(
@@ -594,10 +549,10 @@ class LayerWeights(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the weights as a heat map and return the axes."""
+        """Draw the weights as a heat map and return the figure."""
         from workbench.plots.components import plot_layer_weights
 
-        return plot_layer_weights(self, ax)
+        return plot_layer_weights(self.weights, self.readers, self.sources, ax)
 
 
 def layer_weights(model: ModelLike) -> LayerWeights:

@@ -249,10 +249,20 @@ class SmallestCircuit:
         return "\n".join(lines)
 
     def plot(self, ax: Any = None) -> Any:
-        """Accuracy against the number of parts, on both halves; needs matplotlib. Returns the axes."""
-        from workbench.plots.components import plot_smallest_circuit
+        """Draw the accuracy against the number of components, on both halves of the pairs, and return the
+        figure.
+        """
+        from workbench.plots.components import plot_circuit
 
-        return plot_smallest_circuit(self, ax)
+        names = ", ".join(self.names[:6]) + (", ..." if len(self.names) > 6 else "")
+        return plot_circuit(
+            self.curve(),
+            self.checks(),
+            self.held_out.random_accuracy if len(self.held_out.random) else np.zeros(0),
+            target=self.target,
+            title=f"{names or 'no component is needed'} ({self.how} ablation of the others)",
+            ax=ax,
+        )
 
     @property
     def _about(self) -> str:
@@ -328,7 +338,7 @@ class Measured:
         odds = expit(self.margins(kept))
         weights = odds * (1 - odds) / len(odds)
         with network.hooks(fwd_hooks=[(name, gate) for name in points]):
-            found = self.pairs.pull_back(network, weights, list(gates.values()))
+            found = self.pairs.margin_gradients(network, weights, list(gates.values()))
         self._tick()
         return {
             part: float(slope)
@@ -423,7 +433,7 @@ def smallest_circuit(
         screen = SCREENED if order == "gradient" else len(parts)
         count = _Counter(progress, len(parts), screen, random_sets)
         select, held = (
-            Measured(network, parts, given, EncodedPairs(network, tokenizer, half, protocol, pll), count)
+            Measured(network, parts, given, EncodedPairs(network, half, protocol, pll, tokenizer), count)
             for half in halves
         )
         target = _target(select, keep, chance, tuple(chosen.paradigms))

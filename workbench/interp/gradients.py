@@ -236,18 +236,19 @@ class EdgeAttribution:
         return frame.iloc[order].reset_index(drop=True)
 
     def plot(self, ax: Any = None, count: int = 25) -> Any:
-        """The strongest edges as a graph, the embedding below and the logits above; needs matplotlib.
+        """Draw the strongest edges as a graph, the embedding below and the logits above, and return the
+        figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            count: how many edges.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            count: number of edges.
         """
         from workbench.plots.patching import plot_edges
 
-        return plot_edges(self, ax, count)
+        how = f"{self.steps} steps" if self.steps else "plain gradient"
+        edges, total = self.top(count), int((~np.isnan(self.score)).sum())
+        title = f"{len(edges)} strongest edges of {total:,}, {how}; {self.metric}, {self.direction}"
+        return plot_edges(edges, [sender.label for sender in self.senders], title=title, ax=ax)
 
 
 @torch.no_grad()
@@ -405,17 +406,20 @@ class AttributionCheck:
         return frame.assign(error=error).iloc[order].reset_index(drop=True)
 
     def plot(self, ax: Any = None) -> Any:
-        """Estimate against exact effect, with the line where they are equal; needs matplotlib.
+        """Draw estimates over exact effects, with the line where they are equal, and return the figure."""
+        from workbench.plots.patching import plot_estimates
 
-        Args:
-            ax: matplotlib axes; new ones if not set.
-
-        Returns:
-            The axes.
-        """
-        from workbench.plots.patching import plot_check
-
-        return plot_check(self, ax)
+        sample = "" if len(self.exact) == self.total else f" of {self.total:,}"
+        fits = zip(self.estimators, zip(self.pearson, self.slope, strict=True), strict=True)
+        return plot_estimates(
+            self.exact,
+            dict(zip(self.estimators, self.estimates, strict=True)),
+            self.names,
+            dict(fits),
+            metric=self.metric,
+            title=f"{self.what}, {self.direction}: {len(self.exact):,}{sample} cells",
+            ax=ax,
+        )
 
 
 def check_attribution(

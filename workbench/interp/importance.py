@@ -99,10 +99,10 @@ class Importance:
         ).assign(run=self.run, step=self.step)
 
     def plot(self, ax: Any = None) -> Any:
-        """Layer x (heads, MLP); needs matplotlib. Returns the axes."""
+        """Draw the importance as layer x (heads, MLP) and return the figure."""
         from workbench.plots.components import plot_importance
 
-        return plot_importance(self, ax)
+        return plot_importance(self.names, self.raw, ax)
 
 
 def head_importance(model: Any, text: Any = None, *, mlps: bool = False, seed: int = 0) -> Importance:
@@ -202,10 +202,12 @@ class PruningCurve:
         return pd.DataFrame(rows).assign(run=self.run, step=self.step)
 
     def plot(self, ax: Any = None) -> Any:
-        """Loss against the share pruned, random orders beside; needs matplotlib. Returns the axes."""
+        """Draw the loss against the fraction of heads pruned, by importance and in random orders, and return
+        the figure.
+        """
         from workbench.plots.components import plot_pruning
 
-        return plot_pruning(self, ax)
+        return plot_pruning(self.to_frame(), ax)
 
 
 def prune_heads(
@@ -267,7 +269,7 @@ def prune_heads(
             loss = float(losses(network, batches).sum() / tokens)
             accuracy = math.nan
             if score_pairs:
-                found = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer)
+                found = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer, progress=False)
                 accuracy = found.overall.paradigms.accuracy
         done += 1
         if progress is not None:

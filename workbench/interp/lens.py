@@ -20,12 +20,13 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from workbench.console import OnProgress, progress_bar
+from workbench.data.tokenizer import token_text
 from workbench.errors import DataError, InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
-from workbench.interp.attribution import scored_tokens, token_text
 from workbench.interp.contributions import forward_batches
 from workbench.interp.metrics import answers
+from workbench.interp.pairs import scored_tokens
 from workbench.interp.prompts import read_positions
 from workbench.interp.texts import IGNORED, LOGITS_AT_ONCE, TextBatch, refuse_unscored, text_batches
 from workbench.io import read_json, write_bytes, write_json
@@ -92,18 +93,24 @@ class LensReading(Result):
         )
 
     def plot(self, ax: Any = None, value: str = "top_prob") -> Any:
-        """Draw point x position, the last point on top, with the most likely tokens.
+        """Draw the most likely tokens as point x position, the last point on top, and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
+            ax: axes to draw into; a new figure if not set.
             value: the colour: `top_prob`, `target_log_prob`, `entropy` or `kl`.
-
-        Returns:
-            The axes.
         """
-        from workbench.plots.lenses import plot_reading
+        from workbench.plots.components import plot_lens
 
-        return plot_reading(self, ax, value)
+        return plot_lens(
+            getattr(self, value),
+            self.top_tokens,
+            self.points,
+            self.tokens,
+            value=value,
+            title=f"{self.lens}: the most likely token at each layer",
+            xlabel="masked token" if self.tokens == self.targets else "input token",
+            ax=ax,
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -131,18 +138,17 @@ class LensLoss(Result):
         return pd.DataFrame({"lens": self.lens, "point": self.points, **values})
 
     def plot(self, ax: Any = None, value: str = "kl") -> Any:
-        """Draw the curve over points; several on the same axes compare lenses.
+        """Draw one measure over points and return the figure; several lenses on the same axes are compared.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
+            ax: axes to draw into; a new figure if not set.
             value: `kl`, `loss` or `agreement`.
-
-        Returns:
-            The axes.
         """
-        from workbench.plots.lenses import plot_loss
+        from workbench.plots.components import LENS_VALUES, plot_lens_curve
 
-        return plot_loss(self, ax, value)
+        return plot_lens_curve(
+            self.points, getattr(self, value), name=self.lens, ylabel=LENS_VALUES[value], ax=ax
+        )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,10 +203,22 @@ class LensCurve(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw the mean difference over points with its interval and return the axes."""
-        from workbench.plots.lenses import plot_curve
+        """Draw the mean difference over points with its interval over pairs and return the figure."""
+        from workbench.plots.components import plot_lens_curve
+        from workbench.plots.primitives import plain
 
-        return plot_curve(self, ax)
+        frame, (good, bad) = self.to_frame(), self.names
+        several = len(self.good) > 1
+        return plot_lens_curve(
+            self.points,
+            frame["difference"],
+            *([frame["low"], frame["high"]] if several else []),
+            name=self.lens,
+            ylabel=f"log p({plain(good)}) − log p({plain(bad)}), nats",
+            title=f"{len(self.good)} pairs, mean and 95 % interval" if several else "",
+            signed=True,
+            ax=ax,
+        )
 
 
 @torch.no_grad()
@@ -236,7 +254,7 @@ def logit_lens(
         parts = list(lens_statistics(network, lens, points, tokens, rows, positions, targets))
         values = {name: torch.cat([part[name] for part in parts], 1).cpu().numpy() for name in STATISTICS}
         used = {*values["top"].ravel().tolist(), *read.tolist(), *targets.tolist()} - {IGNORED}
-        words = {token: token_text(network, token) for token in used}
+        words = {token: token_text(network.tokenizer, token) for token in used}
     return LensReading(
         lens=_name(lens),
         points=_labels(points),
@@ -370,7 +388,7 @@ def answer_curve(
     """
     with ready(as_model(model)) as network:
         points = _checked_points(network, lens, sublayers)
-        tokens, real = network._to_input(prompts, None, None)
+        tokens, real = network.to_input(prompts, None, None)
         positions = read_positions(network, tokens, real, position)
         rows = torch.arange(len(tokens), device=tokens.device)
         sides = []
@@ -530,7 +548,7 @@ def _readings(
         scored = scored_tokens(model, model.tokenizer, text, chosen, pll, "the text")
         ids, tokens, rows, positions = (torch.from_numpy(part).to(model.device) for part in scored)
         return tokens, rows, positions, ids, ids
-    tokens, _ = model._to_input(text, None, None)
+    tokens, _ = model.to_input(text, None, None)
     if len(tokens) != 1:
         raise InputError(f"a lens reads one text at a time; found {len(tokens)}. lens_loss takes many.")
     positions = torch.arange(tokens.shape[1], device=tokens.device)

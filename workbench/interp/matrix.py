@@ -14,14 +14,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.data.pairs import PairSet, open_pairs
+from workbench.data.pairs import Pair, PairSet, open_pairs
 from workbench.errors import DataError, InputError, nearest
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import Readout, Tally, for_each, opened, ready, threads_for
 from workbench.interp.ablation import DRAWS, Replacement, replacement
 from workbench.interp.components import Component, list_components
 from workbench.interp.contributions import decompose, path_probabilities, record_outputs
-from workbench.interp.pairs import REASONS, PairBatch, PairRows, groups, pair_batch, pair_rows
+from workbench.interp.pairs import EncodedPairs, PairBatch
 from workbench.interp.texts import text_batches
 from workbench.io import read_json, sha256, write_bytes, write_json
 from workbench.runs.checkpoint import MANIFEST
@@ -220,10 +220,29 @@ class ComponentMatrix:
         return pd.crosstab(self.pairs.paradigm, self.pairs.usable).reindex(index=list(self.paradigms))
 
     def plot(self, ax: Any = None, method: str | None = None) -> Any:
-        """Components x paradigms as a heat map; needs matplotlib. Returns the axes."""
+        """Draw components x paradigms as a heat map and return the figure.
+
+        Args:
+            ax: axes to draw into; a new figure if not set.
+            method: one of `methods`; the first if not set.
+
+        Raises:
+            InputError: no such method.
+        """
         from workbench.plots.components import plot_matrix
 
-        return plot_matrix(self, ax, method)
+        method = self._method(method)
+        names = zip(self.labels, self.components, strict=True)
+        return plot_matrix(
+            self.to_frame().query("method == @method"),
+            self.phenomenon,
+            self.accuracy,
+            [label for label, component in names if component.kind in ("head", "mlp")],
+            method=method,
+            how=self.how,
+            title=self.title,
+            ax=ax,
+        )
 
     def save(self, folder: str | Path) -> Path:
         """Write `component_pairs.parquet` (every pair, a column for each method and component), then
@@ -365,12 +384,12 @@ class Interventions:
         """Log-probabilities (see `PairBatch.log_probs`) of the base run, and of every cell's."""
         model, rows = self.model, len(batch.tokens)
         weighted = model.config.residual == "weighted"
-        sights = {1: batch.sight(model, 1)}
+        masks = {1: batch.attention_mask(model, 1)}
         x = model._embed(batch.tokens, batch.positions)
         written, streams = [x], []
         for block in model.blocks:
             streams.append(x)
-            x = block(x, sights[1], None, written)
+            x = block(x, masks[1], None, written)
         base = batch.log_probs(model, self.readout, x, 1)[0]
         found = base.new_empty(len(cells), *base.shape)
         layers = np.array([cell.part.layer for cell in cells])
@@ -378,13 +397,13 @@ class Interventions:
             here = np.flatnonzero(layers == layer)
             for some in np.split(here, range(CELLS_AT_ONCE, len(here), CELLS_AT_ONCE)):
                 count = len(some)
-                if count not in sights:
-                    sights[count] = batch.sight(model, count)
+                if count not in masks:
+                    masks[count] = batch.attention_mask(model, count)
                 x = streams[layer].repeat(count, 1, 1)
                 wrote = [part.repeat(count, 1, 1) for part in written[: layer + 1]] if weighted else []
                 self._local.changes = self._changes(batch, [cells[index] for index in some], rows)
                 for block in model.blocks[layer:]:
-                    x = block(x, sights[count], None, wrote)
+                    x = block(x, masks[count], None, wrote)
                     self._local.changes = {}
                 found[torch.from_numpy(some)] = batch.log_probs(model, self.readout, x, count)
         return base.cpu().numpy(), found.cpu().numpy()
@@ -455,14 +474,10 @@ def gradient(
     def keep(x: Tensor, hook: Any) -> None:
         kept[hook.name] = x
 
-    with (
-        torch.enable_grad(),
-        model.hooks(fwd_hooks=[(part.hook_name, keep) for part in _first_of_hook(parts)]),
-    ):
-        x = model.residual(batch.tokens, positions=batch.positions, mask=batch.mask)
-        final = x[batch.node_row, batch.node_place]
-        log_probs = model.unembed(final).log_softmax(-1)[batch.target_node, batch.target_token]
-        gradients = torch.autograd.grad((log_probs * batch.weight).sum(), list(kept.values()))
+    hooks = [(name, keep) for name in dict.fromkeys(part.hook_name for part in parts)]
+    with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
+        margins = batch.differentiable_margins(model)
+        gradients = torch.autograd.grad(margins.sum(), list(kept.values()))
     slopes = dict(zip(kept, gradients, strict=True))
     out = batch.weight.new_zeros(len(batch.pairs), len(parts))
     for column, part in enumerate(parts):
@@ -473,10 +488,6 @@ def gradient(
         rows = (slope * change).sum((1, 2), dtype=torch.float64)
         out[:, column].index_add_(0, batch.row_pair, rows)
     return out.cpu().numpy()
-
-
-def _first_of_hook(parts: Sequence[Component]) -> list[Component]:
-    return list({part.hook_name: part for part in parts}.values())
 
 
 # The passes over all pairs that fill a component matrix: direct attribution, gradients, interventions.
@@ -494,7 +505,7 @@ class Passes:
 
     Args:
         network: in eval mode.
-        rows: the pairs.
+        pairs: encoded.
         parts: what is intervened on.
         given: what ablated parts write, one for each draw.
         methods: see `component_matrix`.
@@ -504,22 +515,22 @@ class Passes:
     def __init__(
         self,
         network: Any,
-        rows: Sequence[PairRows],
+        pairs: EncodedPairs,
         parts: Sequence[Component],
         given: Sequence[Replacement],
         methods: Sequence[str],
         progress: Callable[[int, int], None] | None,
     ) -> None:
-        self.network, self.rows, self.parts, self.given, self.methods = network, rows, parts, given, methods
+        self.network, self.pairs, self.parts, self.given, self.methods = network, pairs, parts, given, methods
         self.swaps = any(name in SWAPS for name in methods)
-        self.groups = groups(rows, TOKENS_PER_BATCH.get(network.device.type, 32 * 512))
+        self.groups = pairs.groups(TOKENS_PER_BATCH.get(network.device.type, 32 * 512))
         cells = (len(given) if "ablate" in methods else 0) + self.swaps
         self.cost = {"direct": 4, "gradient": 4, "cells": max(1, cells * len(parts))}
         passes = [name for name in ("direct", "gradient") if name in methods] + ["cells"] * bool(cells)
         total = sum(self.cost[name] for name in passes) * sum(map(len, self.groups))
-        count = len(rows)
+        count = len(pairs)
 
-        def tick(share: float) -> None:
+        def tick(share: float, message: str = "") -> None:
             if progress is not None:
                 progress(int(share * count), count)
 
@@ -529,7 +540,7 @@ class Passes:
         self, threads: int, width: int, where: Sequence[int]
     ) -> dict[str, Float[np.ndarray, "pair component"]]:
         """Effects by method, [pair component], NaN for components that a method does not know."""
-        found = {name: np.full((len(self.rows), width), np.nan) for name in (*self.methods, *SWAPS)}
+        found = {name: np.full((len(self.pairs), width), np.nan) for name in (*self.methods, *SWAPS)}
         for name, effect in found.items():
             effect[:, slice(None) if name == "direct" else where] = 0.0
         if "direct" in self.passes:
@@ -548,10 +559,10 @@ class Passes:
         """Each batch, one after the other, with tables of logits of bounded size."""
         most = max(1, NUMBERS_AT_ONCE // self.network.config.d_vocab)
         for some in self.groups:
-            size = max(1, most // max(pair.tokens.size for pair in (self.rows[number] for number in some)))
+            size = max(1, most // max(self.pairs.rows[index].tokens.size for index in some))
             for start in range(0, len(some), size):
                 mine = some[start : start + size]
-                yield pair_batch(self.network, self.rows, mine)
+                yield self.pairs.batch(mine)
                 self.tally.add(self.cost[name] * len(mine))
 
     def _cells(
@@ -561,7 +572,7 @@ class Passes:
         found: dict[str, np.ndarray],
         where: Sequence[int],
     ) -> None:
-        batch: PairBatch = pair_batch(self.network, self.rows, some)
+        batch = self.pairs.batch(some)
         given: list[Replacement | None] = [*self.given] if "ablate" in self.methods else []
         if self.swaps and batch.swap is not None:
             given.append(None)
@@ -647,19 +658,19 @@ def component_matrix(
     """
     run, network, tokenizer = opened(model)
     chosen = _methods(network.config, methods)
-    scores = blimp(model, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit)
+    scores = blimp(model, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, progress=False)
     table = scores.per_pair
     parts = list_components(network.config)
     columns = [component.label for component in list_components(network.config, embeddings=True, biases=True)]
     where = [columns.index(part.label) for part in parts]
     threads = threads_for(network)
     with ready(network) as network:
-        rows = pair_rows(network, tokenizer, _sentences(table), scores.protocol, pll, _label(table))
-        given = _replacements(network, model, parts, how, reference, seed, draws, rows, chosen)
-        work = Passes(network, rows, parts, given, chosen, progress)
+        encoded = EncodedPairs(network, _pairs(table), protocol, pll, tokenizer)
+        given = _replacements(network, model, parts, how, reference, seed, draws, encoded, chosen)
+        work = Passes(network, encoded, parts, given, chosen, progress)
         found = work.run(threads, len(columns), where)
         rounding = torch.finfo(network.dtype).eps * 2
-    reasons = np.array([REASONS[pair.reason] for pair in rows])
+    reasons = encoded.reasons
     noise = rounding * (table.logp_good.abs() + table.logp_bad.abs()).to_numpy()[:, None]
     for name, effect in found.items():
         if name != "direct":  # a difference of two runs that is below rounding is none
@@ -753,7 +764,7 @@ def _replacements(
     reference: Any,
     seed: int,
     draws: int,
-    rows: Sequence[PairRows],
+    pairs: EncodedPairs,
     methods: Sequence[str],
 ) -> list[Replacement]:
     if not {"ablate", "gradient"} & set(methods):
@@ -761,7 +772,7 @@ def _replacements(
     seeds = range(seed, seed + draws) if how == "resample" else [seed]
     source = text_batches(model, reference, seed, "train") if how in ("mean", "resample") else None
     found = [replacement(network, parts, how, source, one) for one in seeds]
-    longest = max(int(pair.positions.max()) + 1 for pair in rows)
+    longest = max(int(pair.positions.max()) + 1 for pair in pairs.rows)
     there = min((given.places or longest for given in found), default=longest)
     if longest > there:
         raise InputError(
@@ -771,17 +782,9 @@ def _replacements(
     return found
 
 
-def _sentences(table: Any) -> list[str]:
-    return [text for both in zip(table.sentence_good, table.sentence_bad, strict=True) for text in both]
-
-
-def _label(table: Any) -> Callable[[int], str]:
-    def label(index: int) -> str:
-        row = table.iloc[index // 2]
-        side = "sentence_bad" if index % 2 else "sentence_good"
-        return f"{side} of pair {row.pair_id} in paradigm {row.paradigm}"
-
-    return label
+def _pairs(table: "pd.DataFrame") -> list[Pair]:
+    columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
+    return [Pair(*row) for row in table[columns].itertuples(index=False, name=None)]
 
 
 # Models of different shape side by side: how many components carry a paradigm, and how deep they lie.
@@ -882,11 +885,13 @@ class ComponentFamily:
         return found
 
     def plot(self, ax: Any = None) -> Any:
-        """Ranked cumulative share, and share by depth and kind, each run a colour; needs matplotlib. Returns
-        the two axes."""
+        """Draw the ranked cumulative fraction of effects, and the fraction by depth and kind, each run a
+        colour, and return the figure.
+        """
         from workbench.plots.components import plot_family
 
-        return plot_family(self, ax)
+        title = f"{self.method}, mean over {len(self.matrices[0].paradigms)} paradigms"
+        return plot_family(self.to_frame(), self.depths(), title=title, axes=ax)
 
 
 def component_family(
@@ -1003,21 +1008,22 @@ class ComponentHistory:
         kept += ["effect", "low", "high", "share", "final_accuracy"]
         return whole.loc[order, kept].sort_values(by="paradigm", kind="stable", ignore_index=True)
 
-    def plot(self, ax: Any = None, paradigms: Sequence[str] | None = None, top: int = 5) -> Any:
-        """Effects over training, a panel for each paradigm and a line for each of its strongest components;
-        needs matplotlib.
+    def plot(self, ax: Any = None, paradigms: str | Sequence[str] | None = None, top: int = 5) -> Any:
+        """Draw effects over training, a panel for each paradigm and a line for each of its strongest
+        components, and return the figure.
 
         Args:
-            ax: as many matplotlib axes as paradigms; new ones if not set.
-            paradigms: which; by default the twelve that the run knows best at the end.
+            ax: as many axes as paradigms; a new figure if not set.
+            paradigms: which; by default the twelve with the highest accuracy at the end.
             top: lines in a panel.
 
-        Returns:
-            The axes.
+        Raises:
+            InputError: no such paradigm.
         """
         from workbench.plots.components import plot_history
 
-        return plot_history(self, ax, paradigms, top)
+        chosen = [paradigms] if isinstance(paradigms, str) else paradigms
+        return plot_history(self.to_frame(), method=self.method, paradigms=chosen, top=top, axes=ax)
 
 
 def component_history(

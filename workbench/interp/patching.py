@@ -22,7 +22,7 @@ from workbench.interp.engine import CachedRun, Cells, Sweep, Tick, cached_hooks
 from workbench.interp.metrics import Function, Metric, choose_metric
 from workbench.interp.prompts import Alignment, aligned_prompts, labels
 from workbench.interp.texts import mean_activations, text_batches
-from workbench.model.size import activation_bytes, at_most, free_memory, in_words
+from workbench.model.tl import activation_bytes, activation_bytes_bound, format_bytes, free_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,18 +102,17 @@ class PatchResult:
         )
 
     def plot(self, ax: Any = None, recovered: bool = False) -> Any:
-        """The effects as a map with symmetric limits; needs matplotlib.
+        """Draw the effects as a heat map and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            recovered: as a share of the two runs' difference.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            recovered: draw the fraction of the two runs' difference in place of the effect.
         """
         from workbench.plots.patching import plot_patches
 
-        return plot_patches(self, ax, recovered)
+        title = f"{self.site}, {self.direction} with {self.values} values"
+        frame = self.to_frame()
+        return plot_patches(frame, self.tokens, metric=self.metric, title=title, recovered=recovered, ax=ax)
 
 
 # What a patch puts in: the other run's activations, or what stands for them.
@@ -235,15 +234,15 @@ def pair_groups(
     if memory is None:
         free = free_memory(model.device)
         memory = None if free is None else free // 2
-    if memory is None or sum(at_most(model, *tokens.shape) for tokens, _ in sides) <= memory:
+    if memory is None or sum(activation_bytes_bound(model, *tokens.shape) for tokens, _ in sides) <= memory:
         return [slice(0, pairs)]
     wanted = {*names, *cached_hooks(model)}
     each = sum(sum(activation_bytes(model, 1, tokens.shape[1], wanted).values()) for tokens, _ in sides)
     size = memory // each
     if size < 1:
         raise InputError(
-            f"the activations of one pair take {in_words(each)}, and {in_words(memory)} are there for them; "
-            "choose fewer layers, a smaller site or shorter prompts, or give more memory."
+            f"the activations of one pair take {format_bytes(each)}, and {format_bytes(memory)} are "
+            "available; choose fewer layers, a smaller site or shorter prompts, or give more memory."
         )
     return [slice(first, min(first + size, pairs)) for first in range(0, pairs, size)]
 

@@ -97,18 +97,24 @@ class PathPatchResult:
         )
 
     def plot(self, ax: Any = None, recovered: bool = False) -> Any:
-        """The effects as a map with symmetric limits; needs matplotlib.
+        """Draw the effects as a heat map and return the figure.
 
         Args:
-            ax: matplotlib axes; new ones if not set.
-            recovered: as a share of the two runs' difference.
-
-        Returns:
-            The axes.
+            ax: axes to draw into; a new figure if not set.
+            recovered: draw the fraction of the two runs' difference in place of the effect.
         """
         from workbench.plots.patching import plot_paths
 
-        return plot_paths(self, ax, recovered)
+        return plot_paths(
+            self.recovered if recovered else self.effect,
+            self.receivers,
+            [sender.label for sender in self.senders],
+            self.tokens,
+            metric=self.metric,
+            title=f"{self.direction}, {'through MLPs' if self.through_mlps else 'all else frozen'}",
+            recovered=recovered,
+            ax=ax,
+        )
 
 
 EMBED = Component(None, "embed")

@@ -1,332 +1,271 @@
-"""Figures of circuits: composition between heads, and the extreme token pairs of one head."""
+"""Plots of attention heads: scores and classes by layer and head, composition, and token pairs."""
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.primitives import need_pyplot
+from workbench.plots.primitives import (
+    DIVERGING,
+    INK,
+    PALETTE,
+    SEQUENTIAL,
+    add_colorbar,
+    dress,
+    heatmap,
+    intervals,
+    legend,
+    need_pyplot,
+    new_figure,
+    open_axes,
+    open_panels,
+    plain,
+)  # fmt: skip
 
 if TYPE_CHECKING:
-    from workbench.interp.heads import Composition, HeadKinds, HeadScores, TokenPairs
-
-
-# Figures of head scores: layer x head maps, alone or all on one page.
-
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_NUMBERS = 12
-"""Beyond so many heads the cells have no room for text."""
-CLASS_COLOURS = {
+"""With more heads the cells have no room for numbers."""
+CLASS_COLORS = {
     "previous": "#0072b2", "next": "#56b4e9", "self": "#b3a369", "sink": "#8c8c8c", "same_word": "#cc79a7",
     "punctuation": "#f0e442", "name": "#d55e00", "duplicate": "#009e73", "induction": "#e69f00",
     "other": "#ededed",
 }  # fmt: skip
-"""Okabe and Ito's, told apart by colour-blind readers, and three quiet ones."""
-INK, MARK = "#1b222c", "#e66100"
+"""Okabe and Ito's colours and three quiet ones."""
+MARK = "#e66100"
 
 
-def plot_score(found: "HeadScores", score: str, ax: Any = None) -> Any:
-    """Layer x head, with the numbers in the cells as far as there is room. Heads of that class are framed.
+def plot_head_score(
+    frame: "pd.DataFrame", score: str, *, most: float | None = None, ax: "Axes | None" = None
+) -> "Figure":
+    """Draw one score as layer x head; heads of the class that the score stands for are framed.
 
     Args:
-        found: what `head_scores` gave.
-        score: one of `found.names`, or `copying`.
-        ax: matplotlib axes to draw on; new ones if not set.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InputError: no such score, or matplotlib is not installed.
+        frame: layer, head, score, value, uniform, untrained, untrained_high, class.
+        score: which.
+        most: end of the colour scale; by default the frame's largest attention score.
     """
-    pyplot = need_pyplot()
-    values = found.of(score)
+    rows = frame[frame["score"] == score]
+    grid = rows.pivot(index="layer", columns="head", values="value")
+    figure, ax = open_axes(ax, _size(grid.shape))
     signed = score == "copying"
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=_size(values), layout="constrained")
-    most = 1.0 if signed else _most(found)
-    image = ax.imshow(
-        np.ma.masked_invalid(values), aspect="auto", cmap="RdBu" if signed else "Blues",
-        vmin=-most if signed else 0, vmax=most,
+    most = 1.0 if signed else most or color_limit(frame)
+    cells = "{:+.2f}" if signed else "{:.2f}"
+    heatmap(
+        ax, grid, *_names(grid), cells=cells if grid.shape[1] <= MOST_NUMBERS else None, gaps=True,
+        limits=(-most if signed else 0, most), cmap=DIVERGING if signed else SEQUENTIAL,
     )  # fmt: skip
-    if values.shape[1] <= MOST_NUMBERS:
-        for (row, column), value in np.ndenumerate(values):
-            text = "" if np.isnan(value) else f"{value:+.2f}" if signed else f"{value:.2f}"
-            shade = "white" if abs(value) > 0.6 * most else INK
-            ax.text(column, row, text, ha="center", va="center", fontsize=8, color=shade)
-    for row, column in zip(*np.nonzero(found.classes == score.removesuffix("_unigram")), strict=True):
-        ax.add_patch(
-            pyplot.Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, fill=False, edgecolor=MARK, linewidth=2)
-        )
-    ax.set_title(f"{_words(score)}\n{_beside(found, score)}", fontsize=9, color=INK)
-    _axes(ax, found, values.shape)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.85, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, length=2)
-    return ax
-
-
-def plot_classes(found: "HeadScores", ax: Any = None) -> Any:
-    """Layer x head, each head in the colour of its class, with the class's name as far as there is room.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    pyplot = need_pyplot()
-    classes = found.classes
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=_size(classes, 0.85), layout="constrained")
-    colours = [[_rgb(CLASS_COLOURS[name]) for name in row] for row in classes]
-    ax.imshow(np.array(colours), aspect="auto")
-    roomy = classes.shape[1] <= 6
-    if roomy:
-        for (row, column), name in np.ndenumerate(classes):
-            dark = np.dot(_rgb(CLASS_COLOURS[name]), (0.3, 0.6, 0.1)) < 0.48
-            ax.text(
-                column,
-                row,
-                _words(name),
-                ha="center",
-                va="center",
-                fontsize=7.5,
-                color="white" if dark else INK,
-            )
-    else:
-        present = [name for name in CLASS_COLOURS if name in classes]
-        handles = [pyplot.Rectangle((0, 0), 1, 1, color=CLASS_COLOURS[name]) for name in present]
-        ax.legend(
-            handles,
-            map(_words, present),
-            fontsize=7,
-            frameon=False,
-            loc="center left",
-            bbox_to_anchor=(1, 0.5),
-        )
-    ax.set_title("class\n(the score furthest above its baseline)", fontsize=9, color=INK)
-    _axes(ax, found, classes.shape)
-    return ax
-
-
-def plot_profile(found: "HeadScores", ax: Any = None) -> Any:
-    """Mean attention by distance, a row for each head, the untrained copy's not shown.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    pyplot = need_pyplot()
-    values = found.profile.value
-    heads = values.shape[2]
-    grid = values.reshape(len(found.offsets), -1).T
-    if ax is None:
-        size = (2 + 0.3 * grid.shape[1], 1.2 + 0.22 * grid.shape[0])
-        _, ax = pyplot.subplots(figsize=size, layout="constrained")
-    image = ax.imshow(np.ma.masked_invalid(grid), cmap="Blues", vmin=0, vmax=_most(found), aspect="auto")
-    ax.set_xticks(range(len(found.offsets)), found.offsets, fontsize=7)
-    if len(grid) <= 48:
-        names = [f"L{layer} H{head}" for layer in found.layers for head in range(heads)]
-        ax.set_yticks(range(len(grid)), names, fontsize=7)
-    ax.set(xlabel="query - key, tokens")
-    ax.set_title("attention by distance", fontsize=9, color=INK)
-    for row in range(heads, len(grid), heads):
-        ax.axhline(row - 0.5, color="white", linewidth=2)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.85, pad=0.02)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7, length=2)
-    return ax
-
-
-def plot_all(found: "HeadScores", columns: int = 4) -> Any:
-    """Classes, every score, copying and the distances on one page.
-
-    Returns:
-        The figure.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    pyplot = need_pyplot()
-    panels = [*found.names, "copying"]
-    rows = math.ceil((len(panels) + 2) / columns)
-    width, height = _size(found.copying)
-    figure, grid = pyplot.subplots(
-        rows, columns, figsize=(columns * width, rows * height), layout="constrained", squeeze=False
-    )
-    places = iter(grid.flat)
-    plot_classes(found, next(places))
-    for score in panels:
-        plot_score(found, score, next(places))
-    rest = list(places)
-    for ax in rest:
-        ax.remove()
-    plot_profile(found, figure.add_subplot(grid[0, 0].get_gridspec()[-1, columns - len(rest) :]))
-    figure.suptitle(
-        f"attention heads on {found.sequences:,} sequences, {found.tokens:,} tokens "
-        "(framed: the heads that are called by the score)",
-        fontsize=11, color=INK,
-    )  # fmt: skip
+    classes = rows.pivot(index="layer", columns="head", values="class").to_numpy()
+    frame_style = {"fill": False, "edgecolor": MARK, "linewidth": 2}
+    for row, column in zip(*np.nonzero(classes == score.removesuffix("_unigram")), strict=True):
+        ax.add_patch(need_pyplot().Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, **frame_style))
+    ax.set_title(f"{_words(score)}\n{_baselines(rows)}", fontsize=9, color=INK)
     return figure
 
 
-def _most(found: "HeadScores") -> float:
-    """The end of the colour scale that all attention maps of one model share."""
-    values = [part.value[~np.isnan(part.value)] for part in (found.scores, found.profile)]
-    return max(0.25, *(float(part.max()) for part in values if part.size))
+def _baselines(rows: "pd.DataFrame") -> str:
+    """Return what uniform attention and the untrained copy give for one score, for the title."""
+    untrained, uniform = rows["untrained_high"].max(), rows["uniform"].max()
+    if rows["score"].iloc[0] == "copying":
+        untrained = rows["untrained"].max()
+        return "OV eigenvalues" + ("" if math.isnan(untrained) else f"; untrained ≤ {untrained:+.2f}")
+    if math.isnan(uniform):
+        return "not possible in any layer"
+    return f"uniform {uniform:.2f}" + ("" if math.isnan(untrained) else f", untrained ≤ {untrained:.2f}")
 
 
-def _beside(found: "HeadScores", score: str) -> str:
-    """Uniform attention and the untrained copy, in the title's second line."""
-    if score == "copying":
-        untrained = found.copying_untrained
-        return "OV eigenvalues" + (
-            "" if np.isnan(untrained).all() else f"; untrained ≤ {untrained.max():+.2f}"
-        )
-    row = found.index(score)
-    uniform, copy = found.scores.uniform[row], found.scores.untrained_high[row]
-    if np.isnan(uniform).all():
-        return "possible nowhere"
-    text = f"uniform {np.nanmax(uniform):.2f}"
-    return text if np.isnan(copy).all() else f"{text}, untrained ≤ {np.nanmax(copy):.2f}"
+def plot_head_classes(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
+    """Draw layer x head, each head in the color of its class, with the class's name as far as there is room.
+
+    Args:
+        frame: layer, head, class; the first row of a head counts.
+    """
+    pyplot = need_pyplot()
+    grid = frame.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="class")
+    classes, known = grid.to_numpy(), list(CLASS_COLORS)
+    indices = np.vectorize(known.index, otypes=[int])(classes)
+    roomy = classes.shape[1] <= 6
+    figure, ax = open_axes(ax, _size(classes.shape, 0.85))
+    heatmap(
+        ax, indices, *_names(grid), limits=(0, len(known) - 1),
+        cmap=pyplot.matplotlib.colors.ListedColormap(list(CLASS_COLORS.values())),
+        cells=np.vectorize(_words, otypes=[object])(classes) if roomy else None, fontsize=7.5,
+        gaps=True, colorbar=False,
+    )  # fmt: skip
+    if not roomy:
+        present = [name for name in known if name in classes]
+        handles = [pyplot.Rectangle((0, 0), 1, 1, color=CLASS_COLORS[name]) for name in present]
+        legend(ax, outside=True, handles=handles, labels=[_words(name) for name in present], fontsize=7)
+    ax.set_title("class\n(the score furthest above its baseline)", fontsize=9, color=INK)
+    return figure
 
 
-def _axes(ax: Any, found: "HeadScores", shape: tuple[int, ...]) -> None:
-    rows, columns = shape
-    ax.set_facecolor("0.87")  # shows where a pattern is possible nowhere
-    ax.set_yticks(range(rows), [f"L{layer}" for layer in found.layers], fontsize=8)
-    ax.set_xticks(range(columns), [f"H{head}" for head in range(columns)], fontsize=8)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.set_xticks(np.arange(0.5, columns - 1), minor=True)
-    ax.set_yticks(np.arange(0.5, rows - 1), minor=True)
-    ax.grid(which="minor", color="white", linewidth=1.5)
-    ax.tick_params(which="minor", length=0)
+def plot_head_profile(
+    frame: "pd.DataFrame", *, most: float | None = None, ax: "Axes | None" = None
+) -> "Figure":
+    """Draw the mean attention by distance, a row for each head.
+
+    Args:
+        frame: layer, head, offset (query - key), value.
+        most: end of the colour scale.
+    """
+    grid = frame.pivot(index=["layer", "head"], columns="offset", values="value")
+    figure, ax = open_axes(ax, (2.4 + 0.3 * grid.shape[1], 1.2 + 0.22 * len(grid)))
+    names = [f"L{layer}H{head}" for layer, head in grid.index]
+    columns = [str(offset) for offset in grid.columns]
+    limits = (0, most or color_limit(frame))
+    heatmap(
+        ax, grid, names, columns, limits=limits, cmap=SEQUENTIAL, label="attention", fontsize=7, most_ticks=48
+    )
+    ax.set_xlabel("query - key, tokens")
+    ax.set_title("attention by distance", fontsize=9, color=INK)
+    heads = len(set(frame["head"]))
+    for row in range(heads, len(grid), heads):
+        ax.axhline(row - 0.5, color="white", linewidth=2)
+    return figure
 
 
-def _size(values: np.ndarray, cell: float = 0.46) -> tuple[float, float]:
-    rows, columns = values.shape
-    return max(3.0, 1.3 + cell * columns), max(2.0, 1.0 + 0.36 * rows)
+def plot_heads(frame: "pd.DataFrame", profile: "pd.DataFrame", *, title: str, columns: int = 4) -> "Figure":
+    """Draw classes, every score and the attention by distance on one page.
+
+    Args:
+        frame: see `plot_head_score`.
+        profile: see `plot_head_profile`.
+        title: of the page.
+        columns: panels in a row.
+    """
+    scores = list(dict.fromkeys(frame["score"]))
+    heads = len(set(frame["head"])), len(set(frame["layer"]))
+    width, height = _size((heads[1], heads[0]))
+    rows = math.ceil((len(scores) + 2) / columns)
+    tall = max(height, 0.9 + 0.13 * heads[0] * heads[1])  # the profile's panel has a row for each head
+    ratios = {"height_ratios": [height] * (rows - 1) + [tall]}
+    size = (columns * width, (rows - 1) * height + tall)
+    figure, grid = new_figure(size, rows, columns, gridspec_kw=ratios)
+    panels = list(grid.ravel())
+    most = max(color_limit(frame), color_limit(profile))
+    plot_head_classes(frame, panels.pop(0))
+    for score in scores:
+        plot_head_score(frame, score, most=most, ax=panels.pop(0))
+    for panel in panels:
+        panel.remove()
+    rest = figure.add_subplot(grid[0, 0].get_gridspec()[-1, columns - len(panels) :])
+    plot_head_profile(profile, most=most, ax=rest)
+    figure.suptitle(title, fontsize=11, color=INK)
+    return figure
+
+
+def color_limit(frame: "pd.DataFrame") -> float:
+    """Return the end of the colour scale that all attention maps of one model share."""
+    values = frame[frame["score"] != "copying"]["value"] if "score" in frame else frame["value"]
+    return max(0.25, float(values.max())) if values.notna().any() else 0.25
+
+
+def _size(shape: tuple[int, ...], cell: float = 0.5) -> tuple[float, float]:
+    return max(3.2, 1.4 + cell * shape[1]), max(2.0, 1.0 + 0.36 * shape[0])
+
+
+def _names(grid: "pd.DataFrame") -> tuple[list[str], list[str]]:
+    return [f"L{layer}" for layer in grid.index], [f"H{head}" for head in grid.columns]
 
 
 def _words(name: str) -> str:
     return name.replace("_unigram", ", corpus tokens").replace("_", " ")
 
 
-def _rgb(colour: str) -> tuple[float, ...]:
-    return tuple(int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-
-
-# Figure of what heads go by: distance, the key's token, or what the query asks for.
-
-
-COLOURS = {"total": "#dfe4ea", "distance": "#0072b2", "token": "#d55e00"}
-
-
-def plot_kinds(found: "HeadKinds", ax: Any = None) -> Any:
-    """A bar for each head: KL from uniform attention, and inside it what the two rules explain.
+def plot_head_kinds(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
+    """Draw each head's distance from uniform attention, and how much of it two rules explain.
 
     Args:
-        found: what `head_kinds` gave.
-        ax: matplotlib axes to draw on; new ones if not set.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InputError: matplotlib is not installed.
+        frame: layer, head, kind, measure (`total`, `distance`, `token`), nats, low, high.
     """
-    pyplot = need_pyplot()
-    layers, heads = found.kinds.shape
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=(5.6, 0.9 + 0.3 * layers * heads), layout="constrained")
-    places = np.arange(layers * heads)
-    ax.barh(places, found.of("total").ravel(), 0.8, color=COLOURS["total"], label="all")
-    for name, shift in (("distance", -0.18), ("token", 0.18)):
-        ax.barh(places + shift, found.of(name).ravel(), 0.3, color=COLOURS[name], label=f"by {name} alone")
-    names = [f"L{layer}H{head}" for layer in found.layers for head in range(heads)]
-    labels = [f"{name}  {kind}" for name, kind in zip(names, found.kinds.ravel(), strict=True)]
-    ax.set_yticks(places, labels, fontsize=8)
-    ax.invert_yaxis()
-    ax.set_xlabel("nats a query above uniform attention", fontsize=8, color=INK)
-    ax.tick_params(length=0, labelsize=8)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.legend(fontsize=8, frameon=False)
-    return ax
+    parts = {name: frame[frame["measure"] == name] for name in ("total", "distance", "token")}
+    total = parts["total"]
+    labels = [f"L{row.layer}H{row.head}  {row.kind}" for row in total.itertuples()]
+    figure, ax = open_axes(ax, (7.2, 1.1 + 0.34 * len(labels)))
+    intervals(ax, labels, total["nats"], bars=True, color="#dfe4ea", reference=None)
+    for name, shift, color in (
+        ("total", 0.0, "#8a94a3"),
+        ("distance", -0.2, PALETTE[0]),
+        ("token", 0.2, PALETTE[1]),
+    ):
+        places = np.arange(len(labels)) + shift
+        part = parts[name]
+        label = "KL from uniform attention" if name == "total" else f"explained by {name} alone"
+        ax.scatter(part["nats"], places, color=color, s=18, zorder=3, label=label)
+        ax.hlines(places, part["low"], part["high"], color=color, linewidth=1.4)
+    ax.axvline(0, color="0.3", linewidth=0.8)
+    ax.set_xlabel("nats per query, with 95 % intervals", fontsize=9)
+    legend(ax, outside=True)
+    return figure
 
 
-def plot_composition(found: "Composition", ax: Any = None) -> Any:
-    """Earlier x later head for each of Q, K and V: composition above that of random heads.
+def plot_composition(
+    frame: "pd.DataFrame",
+    layers: Sequence[int],
+    heads: int,
+    random: Any,
+    axes: "Sequence[Axes] | None" = None,
+) -> "Figure":
+    """Draw composition of earlier with later heads above that of random heads, a panel each for Q, K and V.
 
     Args:
-        found: what `composition` gave.
-        ax: three matplotlib axes; new ones if not set.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InputError: matplotlib is not installed.
+        frame: kind, earlier_layer, earlier_head, later_layer, later_head, value.
+        layers: those that have attention.
+        heads: in a layer.
+        random: [kind] mean composition of random heads.
+        axes: three axes to draw into; a new figure if not set.
     """
-    pyplot = need_pyplot()
-    kinds, layers, heads = found.value.shape[:3]
-    if ax is None:
-        side = max(2.6, 1.2 + 0.16 * layers * heads)
-        _, ax = pyplot.subplots(1, kinds, figsize=(kinds * side + 0.6, side + 0.5), layout="constrained")
-    some = slice(max(layers - 1, 1))  # the last layer writes for nobody here, the first reads nobody
-    later = slice(min(layers - 1, 1), None)
-    above = found.value[:, some, :, later] - found.random[:, None, None, None, None]
-    above = above.reshape(kinds, above.shape[1] * heads, -1)
-    most = max(0.05, float(np.nanmax(above, initial=0)))
     writers, readers = (
-        [f"L{layer} H{head}" for layer in part for head in range(heads)]
-        for part in (found.layers[some], found.layers[later])
+        [(layer, head) for layer in part for head in range(heads)]
+        for part in (layers[: max(len(layers) - 1, 1)], layers[min(len(layers) - 1, 1) :])
     )
-    ticks = range(0, len(writers), 1 if len(writers) <= 32 else heads)
-    for panel, kind, values, chance in zip(ax, "QKV", above, found.random, strict=True):
-        image = panel.imshow(np.ma.masked_invalid(values), cmap="PuOr", vmin=-most, vmax=most)
-        panel.set_facecolor("0.87")
-        panel.set_xticks(ticks, [readers[one] for one in ticks], rotation=90, fontsize=7)
-        panel.set_yticks(ticks, [writers[one] for one in ticks], fontsize=7)
-        panel.set(xlabel="reads")
+    side = max(2.6, 1.2 + 0.16 * len(layers) * heads)
+    figure, panels = open_panels(axes, 3, (side + 0.2, side + 0.5))
+    values = frame.set_index(["kind", "earlier_layer", "earlier_head", "later_layer", "later_head"])["value"]
+    grids = [
+        np.array(
+            [[values.get((kind, *writer, *reader), np.nan) for reader in readers] for writer in writers],
+            float,
+        )
+        - chance
+        for kind, chance in zip("QKV", random, strict=True)
+    ]
+    most = max(0.05, *(float(np.nanmax(np.abs(grid), initial=0)) for grid in grids))
+    names = [[f"L{layer}H{head}" for layer, head in part] for part in (writers, readers)]
+    for panel, kind, grid, chance in zip(panels, "QKV", grids, random, strict=True):
+        image = heatmap(
+            panel,
+            grid,
+            *names,
+            limits=(-most, most),
+            cmap="PuOr",
+            rotation=90,
+            colorbar=False,
+            fontsize=7,
+            most_ticks=32,
+        )
+        panel.set(xlabel="reads", ylabel="writes" if kind == "Q" else "")
         panel.set_title(f"{kind}-composition (random {chance:.2f})", fontsize=9, color=INK)
-        panel.tick_params(length=0)
-        panel.spines[:].set_visible(False)
-    ax[0].set(ylabel="writes")
-    bar = ax[0].figure.colorbar(image, ax=list(ax), shrink=0.8, label="above random")
-    bar.outline.set_visible(False)
-    return ax
+    add_colorbar(image, panels, "above random heads")
+    return figure
 
 
-def plot_pairs(found: "TokenPairs", ax: Any = None) -> Any:
-    """A bar for each token pair, the most extreme on top.
+def plot_token_pairs(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
+    """Draw the extreme entries of a circuit through the vocabulary as bars.
 
     Args:
-        found: what `top_pairs` gave.
-        ax: matplotlib axes to draw on; new ones if not set.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InputError: matplotlib is not installed.
+        frame: value, row_token, column_token.
     """
-    pyplot = need_pyplot()
-    count = len(found.values)
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=(4.6, 0.9 + 0.22 * count), layout="constrained")
-    ax.barh(range(count), found.values, color=np.where(found.values < 0, "#d55e00", "#0072b2"), height=0.75)
+    figure, ax = open_axes(ax, (4.8, 0.9 + 0.22 * len(frame)))
     labels = [
-        f"{row!r} → {column!r}" for row, column in zip(found.row_labels, found.column_labels, strict=True)
+        f"{plain(repr(row))} → {plain(repr(column))}"
+        for row, column in zip(frame["row_token"], frame["column_token"], strict=True)
     ]
-    ax.set_yticks(range(count), labels, fontsize=8)
-    ax.invert_yaxis()
-    ax.set_xlabel("entry of the circuit", fontsize=8)
-    ax.tick_params(length=0, labelsize=8)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    return ax
+    intervals(ax, labels, frame["value"], bars=True)
+    dress(ax, xlabel="entry of the circuit")
+    return figure

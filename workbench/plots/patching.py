@@ -1,254 +1,211 @@
-"""Estimated against exact effects."""
+"""Plots of activation patching, path patching and edge attribution."""
 
-from typing import TYPE_CHECKING, Any
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from workbench.plots.components import COLOURS, layer_map
-from workbench.plots.primitives import need_pyplot, plain
+from workbench.plots.components import layer_map, name_layer
+from workbench.plots.primitives import dress, graph, heatmap, legend, open_axes, plain, scatter_diagonal
 
 if TYPE_CHECKING:
-    from workbench.interp.gradients import AttributionCheck, EdgeAttribution
-    from workbench.interp.patching import PatchResult
-    from workbench.interp.paths import PathPatchResult
-
-
-# A sweep of patches as a map: where a patch moves the metric, and which way.
-
-
-MOST_ROWS = 40
-"""Of a map of heads or neurons by position, the rows that move the metric most are drawn."""
-
-
-def plot_patches(result: "PatchResult", ax: Any = None, recovered: bool = False) -> Any:
-    """Layer x position, layer x head, or layer and head x position, by what was swept. Returns the axes.
-
-    Args:
-        result: the sweep.
-        ax: matplotlib axes; new ones if not set.
-        recovered: as a share of the two runs' difference instead of the metric's own unit.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    pyplot = need_pyplot()
-    values = result.recovered if recovered else result.effect
-    layers = np.unique(result.layers)
-    rows = [f"L{layer}" for layer in layers]
-    if result.positions is not None and result.units is not None:
-        grid = values.transpose(0, 2, 1).reshape(-1, values.shape[1])
-        names = np.unique(result.units)
-        short = "N" if result.unit == "neuron" else "H"
-        rows = [f"L{layer}{short}{name}" for layer in layers for name in names]
-        if len(rows) > MOST_ROWS:
-            chosen = np.sort(np.argsort(-np.abs(grid).max(1), kind="stable")[:MOST_ROWS])
-            grid, rows = grid[chosen], [rows[row] for row in chosen]
-    else:
-        grid = values.reshape(len(layers), -1)
-    if result.positions is not None:
-        places = np.unique(result.positions)
-        columns = [f"{plain(result.tokens[place])}\n{place}" for place in places]
-        axis = "position of the patched run (tokens of the first pair)"
-    elif result.units is not None:
-        columns, axis = [str(name) for name in np.unique(result.units)], (result.unit or "").replace("_", "/")
-    else:
-        columns, axis = ["all positions"], ""
-    limit = float(np.nanmax(np.abs(grid))) or 1.0
-    if ax is None:
-        size = (2.2 + 0.55 * len(columns), 1.4 + max(0.28 * len(rows), 1.0))
-        _, ax = pyplot.subplots(figsize=(min(size[0], 24), min(size[1], 24)), layout="constrained")
-    image = ax.imshow(grid, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    step = max(1, len(columns) // 40)
-    ax.set_xticks(range(0, len(columns), step), columns[::step], fontsize=8)
-    ax.set_yticks(range(len(rows)), rows, fontsize=8)
-    ax.set_xlabel(axis)
-    ax.set_title(f"{result.site}, {result.direction} with {result.values} values", fontsize=10)
-    unit = "share of the difference recovered" if recovered else f"change of the {result.metric}"
-    ax.figure.colorbar(image, ax=ax, label=unit)
-    return ax
-
-
-# Paths between components as a map: who tells whom what moves the metric.
-
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST = 40
-"""Of more rows or columns, those that move the metric most are drawn."""
-
-
-def plot_paths(result: "PathPatchResult", ax: Any = None, recovered: bool = False) -> Any:
-    """Layer x head and MLP for one receiver, receiver x sender for several, path x position if the senders'
-    positions were patched one by one. Grey: no path. Returns the axes.
-
-    Args:
-        result: what `path_patch` gave.
-        ax: matplotlib axes; new ones if not set.
-        recovered: as a share of the two runs' difference instead of the metric's own unit.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    pyplot = need_pyplot()
-    values = result.recovered if recovered else result.effect
-    senders = [one.label for one in result.senders]
-    title = f"{result.direction}, {'through MLPs' if result.through_mlps else 'all else frozen'}"
-    below, left = "", ""
-    if result.tokens is not None:
-        grid = values.reshape(-1, values.shape[-1])
-        rows = [f"{sender} → {receiver}" for receiver in result.receivers for sender in senders]
-        grid, rows = _strongest(grid, rows)
-        columns = [f"{plain(token)}\n{place}" for place, token in enumerate(result.tokens)]
-        below = "position of the sender (tokens of the first pair)"
-    elif len(result.receivers) == 1 and any(one.layer is not None for one in result.senders):
-        inside = [index for index, one in enumerate(result.senders) if one.layer is not None]
-        grid, columns = layer_map([result.senders[index] for index in inside], values[0, inside])
-        rows = [f"L{layer}" for layer in range(len(grid))]
-        outside = [i for i in range(len(senders)) if i not in inside and not np.isnan(values[0, i])]
-        title = f"to {result.receivers[0]}: {title}"
-        title += "".join(f"\n{senders[index]} {values[0, index]:+.3g}" for index in outside)
-    else:
-        grid, rows = _strongest(values, list(result.receivers))
-        turned, columns = _strongest(grid.T, senders)
-        grid, below, left = turned.T, "sender", "receiver"
-    limit = float(np.nanmax(np.abs(grid), initial=0)) or 1.0
-    if ax is None:
-        size = (2.6 + 0.42 * len(columns), 1.6 + max(0.24 * len(rows), 1.0))
-        _, ax = pyplot.subplots(figsize=(min(size[0], 24), min(size[1], 24)), layout="constrained")
-    ax.set_facecolor("0.87")
-    image = ax.imshow(grid, cmap=COLOURS, vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
-    turn = {"rotation": 90} if below == "sender" else {}
-    ax.set_xticks(range(len(columns)), columns, fontsize=8, **turn)
-    ax.set_yticks(range(len(rows)), rows, fontsize=8)
-    ax.set(xlabel=below, ylabel=left)
-    ax.set_title(title, fontsize=10)
-    unit = "share of the difference recovered" if recovered else f"change of the {result.metric}"
-    ax.figure.colorbar(image, ax=ax, label=unit)
-    return ax
-
-
-def _strongest(grid: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """The rows that move the metric most, in their own order; those without any path are left out."""
-    there = np.flatnonzero(~np.isnan(grid).all(1))
-    most = np.nanmax(np.abs(grid[there]), axis=1)
-    chosen = np.sort(there[np.argsort(-most, kind="stable")[:MOST]])
-    return grid[chosen], [names[row] for row in chosen]
-
-
-# The strongest edges between components as a graph.
-
-
-FOR, AGAINST = "#2166ac", "#b2182b"
-
-
-def plot_edges(result: "EdgeAttribution", ax: Any = None, count: int = 25) -> Any:
-    """Layers upwards, heads side by side, MLPs to the right; blue edges raise the metric, red ones lower it,
-    and the strongest are widest. A letter at an arrow's head is the input that it enters. Returns the axes.
-
-    Args:
-        result: what `edge_attribution` gave.
-        ax: matplotlib axes; new ones if not set.
-        count: how many edges.
-
-    Raises:
-        InputError: matplotlib is not installed.
-    """
-    pyplot = need_pyplot()
-    frame: Any = result.top(count)
-    frame = frame[frame["score"] != 0]
-    layers = 1 + max(one.layer for one in result.receivers if one.layer is not None)
-    heads = 1 + max([one.head or 0 for one in result.senders])
-    where = {"embed": (heads / 2 - 0.5, -1.0), "logits": (heads / 2 - 0.5, float(layers))}
-    for one in result.senders:
-        if one.layer is not None:
-            mlp = one.head is None
-            where[one.label] = (heads + 0.3 if mlp else float(one.head or 0), one.layer + 0.35 * mlp)
-    used = {name.split(".")[0] for column in ("sender", "receiver") for name in frame[column]}
-    if ax is None:
-        size = (2.0 + 0.85 * (heads + 1), 1.6 + 1.15 * (layers + 1))
-        _, ax = pyplot.subplots(figsize=(min(size[0], 24), min(size[1], 24)), layout="constrained")
-    most = float(frame["score"].abs().max()) if len(frame) else 1.0
-    for row in frame.iloc[::-1].to_dict("records"):  # the strongest on top
-        name, _, part = row["receiver"].partition(".")
-        share = abs(row["score"]) / most
-        colour = FOR if row["score"] > 0 else AGAINST
-        (x, y), (to_x, to_y) = where[row["sender"]], where[name]
-        ax.annotate(
-            "", (to_x, to_y), (x, y),
-            arrowprops={
-                "arrowstyle": "-|>", "color": colour, "alpha": 0.25 + 0.75 * share,
-                "linewidth": 0.6 + 3 * share, "shrinkA": 13, "shrinkB": 13,
-                "connectionstyle": f"arc3,rad={_bend(part, x, to_x)}",
-            },
-        )  # fmt: skip
-    for name, (x, y) in where.items():
-        dim = name not in used
-        ax.text(
-            x, y, name, ha="center", va="center", fontsize=8, color="0.72" if dim else "black",
-            bbox={"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": "0.85" if dim else "0.3"},
-        )  # fmt: skip
-    for name in used:
-        parts = sorted({r.partition(".")[2] for r in frame["receiver"] if r.startswith(f"{name}.")})
-        if parts:
-            x, y = where[name]
-            ax.text(x, y - 0.16, " ".join(parts), ha="center", va="top", fontsize=7, color="0.35")
-    ax.set(xlim=(-0.8, heads + 1), ylim=(-1.4, layers + 0.4))
-    ax.axis("off")
-    how = f"{result.steps} steps" if result.steps else "plain gradient"
-    ax.set_title(
-        f"{len(frame)} strongest edges of {len(result.to_frame()):,}, {how}; {result.metric}, "
-        f"{result.direction}\nblue raises it, red lowers it; the widest by {most:.3g}",
-        fontsize=9,
-    )
-    return ax
-
-
-def _bend(part: str, x: float, to_x: float) -> float:
-    """How far an edge is bent, so that those into one head's q, k and v lie beside each other."""
-    straight = {"q": 0.18, "k": 0.0, "v": -0.18}.get(part, 0.08)
-    return straight if to_x >= x else -straight
-
-
-COLOURS_PATCH_CHECK = ("#d55e00", "#0072b2", "#009e73", "#cc79a7")
-"""Okabe and Ito's, told apart by colour-blind readers."""
+"""Of more rows or columns, those that change the metric most are drawn."""
 NAMED = 3
+"""Cells that are named in a plot of estimates: those that are furthest off."""
 
 
-def plot_check(result: "AttributionCheck", ax: Any = None) -> Any:
-    """A point a cell and estimate, the line where they agree, and the names of the cells that disagree most.
+def plot_patches(
+    frame: "pd.DataFrame",
+    tokens: Sequence[str],
+    *,
+    metric: str,
+    title: str,
+    recovered: bool = False,
+    ax: "Axes | None" = None,
+) -> "Figure":
+    """Draw a sweep of patches: layer x position, layer x unit, or layer and unit x position.
 
     Args:
-        result: what `check_attribution` or `check_edges` gave.
-        ax: matplotlib axes; new ones if not set.
-
-    Returns:
-        The axes.
-
-    Raises:
-        InputError: matplotlib is not installed.
+        frame: layer, then `pos`, `head`, `kv_head` or `neuron` as far as they were swept, effect, recovered.
+        tokens: of the first pair's patched run.
+        metric: what `effect` is a change of.
+        title: site, direction and values of the sweep.
+        recovered: draw the fraction of the two runs' difference in place of the effect.
     """
-    pyplot = need_pyplot()
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=(5.6, 5.2), layout="constrained")
-    both = np.concatenate([result.exact, result.estimates.ravel()])
-    low, high = float(both.min()), float(both.max())
-    edge = 0.06 * (high - low) or 1.0
-    ends = (low - edge, high + edge)
-    ax.plot(ends, ends, color="0.6", linewidth=1, zorder=0)
-    rows = zip(result.estimators, result.estimates, result.pearson, result.slope, strict=True)
-    for index, (name, estimate, correlation, slope) in enumerate(rows):
-        label = name if np.isnan(correlation) else f"{name}: r = {correlation:.3f}, slope {slope:.2f}"
-        colour = COLOURS_PATCH_CHECK[index % len(COLOURS_PATCH_CHECK)]
-        ax.scatter(result.exact, estimate, s=14, color=colour, alpha=0.6, linewidths=0, label=label)
-    for cell in np.argsort(-np.abs(result.estimates[-1] - result.exact), kind="stable")[:NAMED]:
-        x, y = result.exact[cell], result.estimates[-1, cell]
-        if x != y:
-            right = x > (low + high) / 2
+    unit = next((name for name in ("head", "kv_head", "neuron") if name in frame), None)
+    by_position = "pos" in frame
+    rows = ["layer", unit] if by_position and unit else ["layer"]
+    column = "pos" if by_position else unit or "all"
+    grid = frame.assign(all=0).pivot(
+        index=rows, columns=column, values="recovered" if recovered else "effect"
+    )
+    letter = "N" if unit == "neuron" else "H"
+    names = [
+        f"L{place[0]}" + "".join(f"{letter}{index}" for index in place[1:])
+        for place in map(np.atleast_1d, grid.index)
+    ]
+    if by_position:
+        labels, xlabel = (
+            [_position(tokens, place) for place in grid.columns],
+            "position in the patched run (tokens of the first pair)",
+        )
+    elif unit:
+        labels, xlabel = [str(index) for index in grid.columns], unit.replace("_", "/")
+    else:
+        labels, xlabel = ["all positions"], ""
+    values, names = _strongest(grid.to_numpy(), names)
+    size = (2.4 + 0.55 * len(labels), 1.6 + max(0.28 * len(names), 1.4))
+    figure, ax = open_axes(ax, size)
+    heatmap(ax, values, names, labels, label=_unit(metric, recovered))
+    ax.set_xlabel(xlabel)
+    ax.set_title(title, fontsize=10)
+    return figure
+
+
+def plot_paths(
+    effects: np.ndarray,
+    receivers: Sequence[str],
+    senders: Sequence[str],
+    tokens: Sequence[str] | None,
+    *,
+    metric: str,
+    title: str,
+    recovered: bool = False,
+    ax: "Axes | None" = None,
+) -> "Figure":
+    """Draw path effects: layer x head for one receiver, receiver x sender for several, path x position where
+    the senders' positions were patched one by one. Grey: no path.
+
+    Args:
+        effects: [receiver sender *pos], NaN where there is no path.
+        receivers, senders: their labels.
+        tokens: of the first pair's patched run; None if all positions were patched together.
+        metric: what an effect is a change of.
+        title: direction and settings of the sweep.
+        recovered: `effects` are fractions of the two runs' difference.
+    """
+    xlabel, ylabel, options = "", "", {}
+    inside = [index for index, name in enumerate(senders) if name_layer(name) is not None]
+    if tokens is not None:
+        rows = [f"{sender} → {receiver}" for receiver in receivers for sender in senders]
+        values, rows = _strongest(effects.reshape(-1, effects.shape[-1]), rows)
+        columns = [_position(tokens, place) for place in range(len(tokens))]
+        xlabel = "position of the sender (tokens of the first pair)"
+    elif len(receivers) == 1 and inside:
+        values, rows, columns = layer_map([senders[index] for index in inside], effects[0, inside])
+        others = [
+            f"{name} {value:+.3g}"
+            for index, (name, value) in enumerate(zip(senders, effects[0], strict=True))
+            if index not in inside and not np.isnan(value)
+        ]
+        title = "\n".join([f"to {receivers[0]}: {title}", *others])
+    else:
+        values, rows = _strongest(effects, list(receivers))
+        turned, columns = _strongest(values.T, list(senders))
+        values, xlabel, ylabel, options = turned.T, "sender", "receiver", {"rotation": 90}
+    figure, ax = open_axes(ax, (2.8 + 0.46 * len(columns), 1.8 + max(0.26 * len(rows), 1.4)))
+    heatmap(ax, values, rows, columns, label=_unit(metric, recovered), **options)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.set_title(title, fontsize=10)
+    return figure
+
+
+def plot_edges(
+    edges: "pd.DataFrame", senders: Sequence[str], *, title: str, ax: "Axes | None" = None
+) -> "Figure":
+    """Draw edges as a graph: layers upwards, heads side by side, MLPs to the right. Blue edges raise the
+    metric, red ones lower it, the strongest are widest. A letter below a head is the input that an edge
+    enters.
+
+    Args:
+        edges: sender, receiver (`L1H2.q`, `L1 MLP`, `logits`) and score, the strongest first.
+        senders: labels of all components, with or without edges.
+        title: of the plot.
+    """
+    edges = edges[edges["score"] != 0]
+    layers = 1 + max([layer for name in senders if (layer := name_layer(name)) is not None], default=0)
+    heads = {name: int(match[1]) for name in senders if (match := re.search(r"H(\d+)$", name))}
+    width = 1 + max(heads.values(), default=0)
+    nodes = {"embed": (width / 2 - 0.5, -1.0), "logits": (width / 2 - 0.5, float(layers))}
+    for name in senders:
+        if (layer := name_layer(name)) is not None:
+            nodes[name] = (heads[name], layer) if name in heads else (width + 0.3, layer + 0.35)
+    inputs: dict[str, set[str]] = {}
+    drawn = []
+    for sender, receiver, score in edges[["sender", "receiver", "score"]].itertuples(index=False):
+        name, _, part = receiver.partition(".")
+        if part:
+            inputs.setdefault(name, set()).add(part)
+        # Edges into one head's q, k and v are bent differently, so that they lie next to each other.
+        bend = {"q": 0.18, "k": 0.0, "v": -0.18}.get(part, 0.08)
+        drawn.append((sender, name, score, bend if nodes[name][0] >= nodes[sender][0] else -bend))
+    figure, ax = open_axes(ax, (2.0 + 0.85 * (width + 1), 1.6 + 1.15 * (layers + 1)))
+    graph(ax, nodes, drawn[::-1], {name: " ".join(sorted(parts)) for name, parts in inputs.items()})
+    ax.set(xlim=(-0.8, width + 1), ylim=(-1.4, layers + 0.4))
+    strongest = float(edges["score"].abs().max()) if len(edges) else 0.0
+    ax.set_title(f"{title}\nblue raises it, red lowers it; the widest by {strongest:.3g}", fontsize=9)
+    return figure
+
+
+def plot_estimates(
+    exact: np.ndarray,
+    estimates: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    fits: Mapping[str, tuple[float, float]],
+    *,
+    metric: str,
+    title: str,
+    ax: "Axes | None" = None,
+) -> "Figure":
+    """Draw estimated over exact effects, the line where they agree, and the names of the cells furthest off.
+
+    Args:
+        exact: [cell] exact effects.
+        estimates: name of an estimate to its values [cell].
+        names: of the cells.
+        fits: name of an estimate to its correlation with the exact effects (NaN: not defined) and slope.
+        metric: what an effect is a change of.
+        title: of the plot.
+    """
+    figure, ax = open_axes(ax, (5.6, 5.2))
+    legends = {
+        name: name if math.isnan(fits[name][0]) else "{}: r = {:.3f}, slope {:.2f}".format(name, *fits[name])
+        for name in estimates
+    }
+    scatter_diagonal(ax, exact, {legends[name]: values for name, values in estimates.items()})
+    last, middle = [*estimates.values()][-1], sum(ax.get_xlim()) / 2
+    for cell in np.argsort(-np.abs(last - exact), kind="stable")[:NAMED]:
+        if last[cell] != exact[cell]:
+            right = exact[cell] > middle
             ax.annotate(
-                plain(result.names[cell]), (x, y), xytext=(-6 if right else 6, 0), textcoords="offset points",
-                ha="right" if right else "left", va="center", fontsize=7, color="0.3",
+                plain(names[cell]), (exact[cell], last[cell]), xytext=(-6 if right else 6, 0),
+                textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7,
             )  # fmt: skip
-    ax.set(xlim=ends, ylim=ends, xlabel=f"exact change of the {result.metric}", ylabel="estimate")
-    part = "" if len(result.exact) == result.total else f" of {result.total:,}"
-    ax.set_title(f"{result.what}, {result.direction}: {len(result.exact):,}{part} cells", fontsize=10)
-    ax.legend(frameon=False, fontsize=8, loc="upper left")
-    ax.spines[["top", "right"]].set_visible(False)
-    return ax
+    dress(ax, title, xlabel=f"exact change of the {metric}", ylabel="estimate")
+    legend(ax, loc="upper left")
+    return figure
+
+
+def _strongest(values: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the rows that change the metric most, in their own order; rows without values are left out."""
+    present = np.flatnonzero(~np.isnan(values).all(1))
+    if not len(present):
+        return values[:MOST], names[:MOST]
+    most = np.nanmax(np.abs(values[present]), axis=1)
+    chosen = np.sort(present[np.argsort(-most, kind="stable")[:MOST]])
+    return values[chosen], [names[row] for row in chosen]
+
+
+def _position(tokens: Sequence[str], place: int) -> str:
+    return f"{plain(tokens[place], 12)}\n{place}"
+
+
+def _unit(metric: str, recovered: bool) -> str:
+    return "fraction of the difference recovered" if recovered else f"change of the {metric}"

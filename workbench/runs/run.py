@@ -1,4 +1,4 @@
-"""Runs by name: open one, list many."""
+"""Runs: open one by name, list a folder of them, and pass a run wherever a model is expected."""
 
 import dataclasses
 import os
@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from workbench.errors import InputError, RunError, WorkbenchError, shown
 from workbench.io import is_locked, read_json
 from workbench.model.config import ModelConfig
-from workbench.runs import folder
-from workbench.runs import zoo as shipped
+from workbench.runs import folder, zoo
 from workbench.runs.checkpoint import Checkpoint, checkpoint_folder, checkpoint_steps, read_model, read_state
 
 if TYPE_CHECKING:
@@ -21,10 +20,7 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One run at one checkpoint; the model and the tokenizer are read on first use.
-
-    Make it with `load`.
-    """
+    """One run at one checkpoint, as `load` returns it; model and tokenizer are read on first use."""
 
     def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
         self.path = path
@@ -34,36 +30,36 @@ class Run:
         return f"Run({str(self)!r}, {self.checkpoint.config.n_params:,} parameters)"
 
     def __str__(self) -> str:
-        return f"{shipped.shown_name(self.path)}@{self.step}"
+        return f"{zoo.shown_name(self.path)}@{self.step}"
 
     @property
     def name(self) -> str:
-        """The folder's name."""
+        """Name of the folder."""
         return self.path.absolute().name
 
     @property
     def step(self) -> int:
-        """The opened checkpoint's step."""
+        """Step of the opened checkpoint."""
         return self.checkpoint.step
 
     @property
     def checkpoints(self) -> list[int]:
-        """Steps of all checkpoints, in order."""
+        """Steps of all checkpoints, ascending."""
         return checkpoint_steps(self.path)
 
     @property
-    def results(self) -> Path:
-        """Where results about the run are written: its own folder; for a run that ships, one in the cache."""
-        return shipped.results_folder(self.path)
+    def results_folder(self) -> Path:
+        """Where results about the run are written: its own folder, or the cache for a shipped run."""
+        return zoo.results_folder(self.path)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The settings of config.yaml."""
+        """The settings in config.yaml."""
         return folder.read_config(self.path)
 
     @cached_property
     def data_card(self) -> dict[str, Any]:
-        """What the run was trained on: data.json."""
+        """The description of the training data in data.json."""
         return read_json(self.path / folder.DATA_CARD)
 
     @cached_property
@@ -72,12 +68,12 @@ class Run:
 
         Raises:
             DataError: tokenizer.json is missing or damaged.
-            RunError: it is not the one that the model was trained with.
+            RunError: it is not the tokenizer that the model was trained with.
         """
         from workbench.data.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 
         file = folder.tokenizer_file(self.path)
-        tokenizer = load_tokenizer(file)
+        tokenizer = load_tokenizer(file, apply_config=False)
         rows, d_vocab = vocabulary_size(tokenizer), self.checkpoint.config.d_vocab
         if rows > d_vocab:
             raise RunError(
@@ -96,12 +92,13 @@ class Run:
         return read_model(self.checkpoint.path, self.tokenizer)
 
     def at(self, step: int) -> "Run":
-        """The same run at another checkpoint."""
+        """Return the same run at another checkpoint."""
         return Run(self.path, folder.good_checkpoint(self.path, step))
 
+    @property
     def metrics(self) -> "pd.DataFrame":
-        """Every row of metrics.jsonl; `seconds` and `tokens_per_second` of timings.jsonl beside the
-        `train` rows. Columns that a kind of row lacks are NaN."""
+        """The rows of metrics.jsonl, with `seconds` and `tokens_per_second` of timings.jsonl in the `train`
+        rows. Columns that a kind of row lacks are NaN."""
         import pandas as pd
 
         timings = {row.pop("step"): row for row in folder.read_rows(self.path / folder.TIMINGS)}
@@ -111,43 +108,43 @@ class Run:
         )
 
     def blimp(self) -> dict[str, Any] | None:
-        """The latest saved result on minimal pairs, as its JSON reads; None if there is none."""
+        """Return the JSON of the latest saved result on a whole set of minimal pairs, or None."""
         return latest_blimp(self.path)
 
 
 @dataclasses.dataclass(frozen=True)
 class RunSummary:
-    """One line of `workbench list`."""
+    """One row of `workbench list`."""
 
     name: str
     path: Path
     status: str
-    """`training`, `finished`, `stopped`, `imported`, `empty` (no checkpoint yet), or what is wrong."""
+    """`training`, `finished`, `stopped`, `imported`, `empty` (no checkpoint yet), or `damaged: ...`."""
     objective: str | None = None
     parameters: int | None = None
     step: int | None = None
     tokens_seen: int | None = None
     loss: float | None = None
-    """Validation loss in nats a token, of the latest evaluation."""
+    """Validation loss of the latest evaluation, nats/token."""
     bits_per_byte: float | None = None
     blimp: float | None = None
-    """Share of minimal pairs decided rightly, of the latest saved result."""
+    """Accuracy on minimal pairs of the latest saved result, 0 to 1."""
     blimp_pairs: str | None = None
-    """Which pairs: `blimp`, `embedded`, or a folder's name."""
+    """Name of the pair set: `blimp`, `embedded`, or a folder's name."""
     minutes: float | None = None
-    """Training time."""
+    """Training time in minutes."""
     flags: tuple[str, ...] = ()
 
 
 def load(name: str | os.PathLike[str]) -> Run:
-    """Open `runs/tiny` (its last good checkpoint), `runs/tiny@512`, `runs/tiny@best` (the best evaluation of
-    a run that was trained with `train.patience`), or `zoo/tiny-4h`, which ships.
+    """Open a run: `runs/tiny` (last intact checkpoint), `runs/tiny@512`, `runs/tiny@best` (best evaluation of
+    a run trained with `train.patience`), or a shipped one such as `zoo/tiny-4h`.
 
-    The checkpoint's weights are compared with their SHA-256. Damaged ones are passed over with a
-    `DamagedCheckpoint` warning, unless their step was asked for.
+    The weights are checked against their SHA-256. Damaged checkpoints are skipped with a `DamagedCheckpoint`
+    warning, unless their step was given.
 
     Raises:
-        RunError: no such run or checkpoint, or none is whole.
+        RunError: no such run or checkpoint, or none is intact.
     """
     path, step = folder.find_run(name)
     return Run(path, folder.good_checkpoint(path, step))
@@ -190,10 +187,10 @@ def as_model(model: ModelLike) -> "HookedTransformer":
 
 
 def list_runs(root: str | os.PathLike[str] = "runs") -> list[RunSummary]:
-    """A summary of each run directly under `root`, by name; a damaged one says so in `status`.
+    """Summarise each run directly under `root`, sorted by name; `status` tells a damaged one.
 
     Args:
-        root: a folder of runs, or `zoo` for the family that ships.
+        root: a folder of runs, or `zoo` for the shipped family.
 
     Raises:
         RunError: `root` is not a folder.
@@ -201,13 +198,13 @@ def list_runs(root: str | os.PathLike[str] = "runs") -> list[RunSummary]:
     root = folder.runs_root(root)
     if not root.is_dir():
         raise RunError(
-            f"there is no folder {root}; `workbench train --out {Path(root) / 'tiny'}` makes a first run."
+            f"there is no folder {root}; `workbench train --out {Path(root) / 'tiny'}` trains a first run."
         )
     return [summarise(path) for path in folder.run_folders(Path(root))]
 
 
 def summarise(path: Path) -> RunSummary:
-    """The summary of one run folder; never raises for what is damaged inside."""
+    """Summarise one run folder; damage is reported in `status`, never raised."""
     name = Path(path).absolute().name
     training = is_locked(path)
     for step in reversed(checkpoint_steps(path)):
@@ -233,7 +230,7 @@ def summarise(path: Path) -> RunSummary:
             loss=latest.get("loss"),
             bits_per_byte=latest.get("bits_per_byte"),
             blimp=overall_accuracy(scores),
-            blimp_pairs=scores.get("pairs") if scores else None,
+            blimp_pairs=pairs_name(scores) if scores else None,
             minutes=state.get("seconds_trained", 0.0) / 60,
             flags=tuple(state.get("flags", ())),
         )
@@ -241,15 +238,42 @@ def summarise(path: Path) -> RunSummary:
 
 
 def latest_blimp(path: Path) -> dict[str, Any] | None:
-    """The JSON of the result on minimal pairs that was written last, or None. For a run that ships: of the
-    reader's own results; without any, the one on BLiMP that came with it."""
-    files = list((shipped.results_folder(path) / "blimp").glob("*.json"))
-    if not files and shipped.is_shipped(path):
-        files = shipped.main_results(path)
-    if not files:
-        return None
-    value = read_json(max(files, key=lambda file: (file.stat().st_mtime_ns, file.name)))
-    return value if isinstance(value, dict) else None
+    """Return the JSON of the newest result on a whole set of minimal pairs, or None.
+
+    For a shipped run: of the user's own results; without any, the shipped result on BLiMP.
+    """
+    results = _newest_whole(list((zoo.results_folder(path) / "blimp").glob("*.json")))
+    if results is None and zoo.is_shipped(path):
+        results = _newest_whole(zoo.main_results(path))
+    return results
+
+
+def _newest_whole(files: list[Path]) -> dict[str, Any] | None:
+    for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True):
+        value = read_json(file)
+        if isinstance(value, dict) and is_whole(value):
+            return value
+    return None
+
+
+def is_whole(scores: dict[str, Any]) -> bool:
+    """Return True unless a saved result is of a part of its set of pairs.
+
+    Results on a part of BLiMP used to be saved with `partial: false`, so BLiMP's pairs are counted.
+    """
+    from workbench.data import pairs
+
+    if scores.get("partial"):
+        return False
+    overall = scores.get("overall")
+    n = overall.get("n") if isinstance(overall, dict) else None
+    return scores.get("source") != "blimp" or n == len(pairs.BLIMP) * pairs.BLIMP_PAIRS
+
+
+def pairs_name(scores: dict[str, Any]) -> str | None:
+    """Return the name of the pairs of a saved result; a folder that is called `blimp` is not BLiMP."""
+    name, source = scores.get("pairs"), scores.get("source")
+    return f"{name} (folder)" if source == "folder" and name in ("blimp", "embedded") else name
 
 
 def _status(state: dict[str, Any], finished: bool) -> str:
@@ -261,7 +285,7 @@ def _finished(evaluations: list[dict[str, Any]], step: int) -> bool:
 
 
 def overall_accuracy(scores: dict[str, Any] | None) -> float | None:
-    """Share of all pairs decided rightly in a saved result; None if it has none."""
+    """Return the accuracy over all pairs of a saved result, or None."""
     overall = (scores or {}).get("overall")
     if isinstance(overall, dict):
         overall = overall.get("accuracy")

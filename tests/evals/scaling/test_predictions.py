@@ -58,7 +58,7 @@ def test_a_run_off_the_law_is_not_covered(root, fit):
     found = check_predictions(root)
     assert found.covered == 0
     assert found.table["error"][0] == pytest.approx(-0.18, abs=0.03)
-    assert found.plot().get_yticklabels()[0].get_text() == "odd"
+    assert found.plot().axes[0].get_yticklabels()[0].get_text() == "odd"
 
 
 def test_runs_that_were_fitted_do_not_confirm_themselves(root, fit):
@@ -82,7 +82,7 @@ def test_a_power_law_predicts_too(root):
 def test_mistakes(root, fit):
     with pytest.raises(ConfigError, match=r"d_modle is not a field\. Did you mean 'd_model'"):
         family_config(root, {"d_modle": 8})
-    with pytest.raises(InputError, match="--tokens must be a positive number"):
+    with pytest.raises(InputError, match="tokens must be a positive number"):
         predict_run(fit, made.config(8), 0)
     with pytest.raises(DataError, match="does not exist"):
         check_predictions(root)

@@ -270,9 +270,9 @@ def test_counts_and_ranks_agree_with_scipy():
 def test_plots_draw_the_numbers(model, pairs):
     pytest.importorskip("matplotlib").use("Agg")
     found = leave_one_out(model, text=TEXT, measure=("loss",))
-    bars = found.plot().patches
+    bars = found.plot().axes[0].patches
     assert sorted(bar.get_width() for bar in bars) == pytest.approx(sorted(found.loss_change))
     only = ablation_effect(model, "L0H1, L1 MLP", each=True, pairs=pairs, measure=("pairs",))
-    ax = only.plot()
+    ax = only.plot().axes[0]
     assert len(ax.patches) == 2
     assert "accuracy" in ax.get_xlabel()

@@ -181,9 +181,9 @@ def test_plots(causal):
     pytest.importorskip("matplotlib").use("Agg")
     text = batches_of(causal)
     found = head_importance(causal, text, mlps=True)
-    drawn = found.plot().images[0].get_array()
+    drawn = found.plot().axes[0].images[0].get_array()
     np.testing.assert_allclose(np.asarray(drawn).ravel(), found.raw)
     curve = prune_heads(causal, text, share=0.5, orders=2)
-    lines = curve.plot().lines
+    lines = curve.plot().axes[0].lines
     assert len(lines) == 3
     np.testing.assert_allclose(lines[-1].get_ydata(), curve.loss)

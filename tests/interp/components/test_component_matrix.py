@@ -11,13 +11,12 @@ from small_models import BASES, build
 
 from workbench.data.pairs import Pair, PairSet
 from workbench.errors import DataError, InputError
-from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import Readout
 from workbench.interp.ablation import ablation_effect, replacement
 from workbench.interp.attribution import attribute_pair
 from workbench.interp.components import list_components
 from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix, gradient
-from workbench.interp.pairs import groups, pair_batch, pair_rows
+from workbench.interp.pairs import EncodedPairs
 
 SENTENCES = [
     ("The cats like the ball.", "The cats likes the ball."),  # usable
@@ -139,11 +138,10 @@ def test_the_gradient_is_the_slope_of_the_ablation(base, tokenizer, unchecked):
     model = named(build(**BASES[base] | {"d_vocab": len(tokenizer)}), tokenizer)
     parts = list_components(model.config)
     given = replacement(model, parts, "mean", TEXT)
-    sentences = [text for pair in SENTENCES for text in pair]
-    rows = pair_rows(model, tokenizer, sentences, find_protocol("native"), "original", str)
+    pairs = EncodedPairs(model, pair_set().pairs)
     step = 1e-6
-    for some in groups(rows, 10_000):
-        batch = pair_batch(model, rows, some)
+    for group in pairs.groups(10_000):
+        batch = pairs.batch(group)
         slopes = gradient(model, batch, parts, given)
         for column, part in enumerate(parts[:5]):
             value = given.values[part]
@@ -158,7 +156,7 @@ def test_the_gradient_is_the_slope_of_the_ablation(base, tokenizer, unchecked):
                 ends = []
                 for hook in (lambda x, hook: x, towards):
                     with model.hooks(fwd_hooks=[(part.hook_name, hook)]):
-                        x = model.stream(batch.tokens, positions=batch.positions, mask=batch.mask)
+                        x = batch.stream(model)
                     ends.append(batch.log_probs(model, Readout.of(model), x, 1)[0].sum(-1))
             numeric = (ends[0] - ends[1]).numpy() / step
             np.testing.assert_allclose(slopes[:, column], numeric, rtol=1e-3, atol=1e-4)

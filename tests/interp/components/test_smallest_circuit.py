@@ -136,13 +136,13 @@ def test_permuting_heads_permutes_the_answer():
 @pytest.mark.parametrize("protocol", ["native", "minicons"])
 def test_encoded_pairs_score_as_blimp_does(model, tokenizer, protocol):
     with torch.inference_mode():
-        found = EncodedPairs(model, tokenizer, PAIRS.pairs, protocol).margins(model)
+        found = EncodedPairs(model, PAIRS.pairs, protocol, tokenizer=tokenizer).margins(model)
     expected = blimp(model, PAIRS, protocol, tokenizer=tokenizer).per_pair.margin
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected.to_numpy()), **EXACT)
 
 
 def test_with_every_part_it_is_the_model_to_the_bit(model, tokenizer):
-    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), list_components(model.config)
+    encoded, parts = EncodedPairs(model, PAIRS.pairs, tokenizer=tokenizer), list_components(model.config)
     given = replacement(model, parts, "mean", torch.arange(24).reshape(2, 12))
     on = Measured(model, parts, given, encoded)
     plain = encoded.margins(model)
@@ -152,7 +152,7 @@ def test_with_every_part_it_is_the_model_to_the_bit(model, tokenizer):
 
 
 def test_slopes_are_derivatives(model, tokenizer):
-    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), list_components(model.config)
+    encoded, parts = EncodedPairs(model, PAIRS.pairs, tokenizer=tokenizer), list_components(model.config)
     given = replacement(model, parts, "mean", torch.arange(24).reshape(2, 12))
     kept = parts[1:]
     slopes = Measured(model, parts, given, encoded).slopes(kept)
@@ -212,7 +212,7 @@ def test_the_result_tells_everything():
     assert "1 of 8 heads and MLPs" in text
     assert "circuit: L1H2" in text
     assert "0 as good as the circuit" in text
-    assert found.plot().get_xlabel() == "heads and MLPs kept"
+    assert found.plot().axes[0].get_xlabel() == "heads and MLPs kept"
 
 
 def test_a_circuit_that_fits_its_own_pairs_only_is_told_so():
@@ -239,7 +239,7 @@ def test_ties_count_half_and_a_pair_that_the_tokenizer_cannot_tell_is_one():
         Pair("the zebra sleeps .", "the giraffe sleeps .", "same", "none", 0),
         *PLANTED.paradigms["verb"][:3],
     ]
-    margins = EncodedPairs(model, model.tokenizer, same, "lm-eval").margins(model)
+    margins = EncodedPairs(model, same, "lm-eval").margins(model)
     assert margins[0] == 0
     assert decisions(margins).tolist() == [0.5, 1, 1, 1]
 
@@ -271,9 +271,9 @@ def test_bad_models_and_pairs_are_refused():
         found_in(model, "verbs")
     long = [Pair("the cat near " * 6 + "sleeps .", "the cat", "long", "none", 7)]
     with pytest.raises(InputError, match="sentence_good of pair 7 in paradigm long has 20 tokens"):
-        EncodedPairs(model, model.tokenizer, long)
+        EncodedPairs(model, long)
     with pytest.raises(InputError, match="the model has no tokenizer"):
-        EncodedPairs(model, None, long)
+        EncodedPairs(build(d_vocab=30), long)
     broken = copy.deepcopy(model)
     with torch.no_grad():
         broken.unembed_weight.fill_(math.nan)
@@ -291,7 +291,7 @@ def test_half_precision_is_measured_in_single_and_left_as_it_was():
 @pytest.mark.parametrize("layout", ["aa", "mm", "(am)(am)"])
 def test_every_layout_can_be_searched(layout, tokenizer):
     model = build(layout=layout, d_vocab=len(tokenizer))
-    encoded, parts = EncodedPairs(model, tokenizer, PAIRS.pairs), list_components(model.config)
+    encoded, parts = EncodedPairs(model, PAIRS.pairs, tokenizer=tokenizer), list_components(model.config)
     on = Measured(model, parts, replacement(model, parts, "zero"), encoded)
     assert set(on.slopes(parts)) == set(parts)
     assert np.isfinite(on.margins(())).all()

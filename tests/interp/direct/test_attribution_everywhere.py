@@ -173,7 +173,7 @@ def test_plots_leave_missing_parts_empty(layout, tokenizer):
     pytest.importorskip("matplotlib").use("Agg")
     model = build(d_vocab=len(tokenizer), layout=layout, positions="none")
     found = attribute_pair(model, GOOD, BAD, tokenizer=tokenizer)
-    ax = found.plot()
+    ax = found.plot().axes[0]
     inner = [part for part in found.components if part.layer is not None]
     assert len(ax.texts) == len(inner)
     assert ax.images[0].get_array().count() == len(inner)

@@ -35,7 +35,7 @@ def test_the_frame_holds_what_can_be_read(model):
 def test_the_plot_shows_the_numbers(model):
     pytest.importorskip("matplotlib").use("Agg")
     found = layer_weights(model)
-    ax = found.plot()
+    ax = found.plot().axes[0]
     written = [text.get_text() for text in ax.texts]
     assert written == [f"{value:.2f}" for value in found.to_frame().weight]
     assert [label.get_text() for label in ax.get_xticklabels()] == list(found.sources)

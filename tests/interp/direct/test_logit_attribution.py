@@ -217,18 +217,18 @@ def test_frame_and_plots(causal, tokenizer):
     frame = found.to_frame()
     assert list(frame.columns) == ["prompt", "component", "kind", "layer", "head", "neuron", "contribution"]
     assert frame.groupby("prompt").contribution.sum().to_numpy() == pytest.approx(found.logits, abs=EXACT)
-    ax = found.plot(count=7)
+    ax = found.plot(count=7).axes[0]
     assert len(ax.patches) == 7
     assert ax.patches[0].get_width() == pytest.approx(found.top(1)["mean"][0])
     assert "frozen" in ax.get_xlabel()
     assert "like" in ax.get_title()
     pair = attribute_pair(causal, *PAIR, tokenizer=tokenizer, neurons=True)
-    ax = pair.plot()
+    ax = pair.plot().axes[0]
     whole = attribute_pair(causal, *PAIR, tokenizer=tokenizer).to_frame().set_index("component").at_place
     assert f"{whole['L0 MLP']:+.2f}" in [text.get_text() for text in ax.texts]
     assert "frozen" in ax.get_title()
     text = attribute_text(causal, "Tom ran home.", tokenizer=tokenizer, neurons=True)
-    assert len(text.plot().get_yticklabels()) == len(text.folded().components) < len(text.components)
+    assert len(text.plot().axes[0].get_yticklabels()) == len(text.folded().components) < len(text.components)
     assert list(pair.to_frame().columns) == [
         "component",
         "kind",

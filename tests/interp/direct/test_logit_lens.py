@@ -42,7 +42,7 @@ def test_the_last_layer_is_the_model(variant):
         total = found.target_log_prob[-1, :-1].sum()
     else:
         total = found.target_log_prob[-1].sum()
-    assert total == pytest.approx(score_sentences(variant, variant.tokenizer, [text]).log_probs[0], abs=EXACT)
+    assert total == pytest.approx(score_sentences(variant, [text]).log_probs[0], abs=EXACT)
     assert (found.kl[-1] == 0).all()
     assert (found.kl[:-1].max(1) > 1e-6).all()
     assert len(found.points) == 1 + len(config.blocks) + sum(kind == "am" for kind in config.blocks)
@@ -183,14 +183,14 @@ def test_frames_and_plots(causal, tokenizer):
     assert len(frame) == found.top.size
     assert frame.top_prob.iloc[0] == found.top_prob[0, 0]
     for value in ("top_prob", "target_log_prob", "entropy", "kl"):
-        ax = found.plot(value=value)
+        ax = found.plot(value=value).axes[0]
         ax.figure.canvas.draw()
         assert ax.images[0].get_array().shape == found.top.shape
     assert [label.get_text() for label in ax.get_yticklabels()] == list(found.points)
     loss = lens_loss(model, ["The cat likes the ball."])
-    np.testing.assert_array_equal(loss.plot().lines[0].get_ydata(), loss.kl)
+    np.testing.assert_array_equal(loss.plot().axes[0].lines[0].get_ydata(), loss.kl)
     curve = lens_curve(model, ["The cat likes", "A cat"], ["The cat like", "The cats"])
-    ax = curve.plot()
+    ax = curve.plot().axes[0]
     np.testing.assert_allclose(ax.lines[0].get_ydata(), curve.difference.mean(0))
     assert "log p(good)" in ax.get_ylabel()
     model.tokenizer = None

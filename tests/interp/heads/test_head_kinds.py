@@ -7,7 +7,7 @@ from planted_heads import PLACES, SHARP, VOCAB, planted
 from small_models import VARIANTS, build
 
 from workbench.errors import InputError
-from workbench.interp.heads import head_kinds
+from workbench.interp.head_kinds import head_kinds
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -79,5 +79,5 @@ def test_bad_input():
 
 def test_the_plot(found):
     pytest.importorskip("matplotlib").use("Agg")
-    ax = found.plot()
+    ax = found.plot().axes[0]
     assert [text.get_text() for text in ax.get_yticklabels()][:2] == ["L0H0  semantic", "L0H1  distance"]

@@ -138,12 +138,12 @@ def test_no_neuron_is_left():
     tried = found.tried["facts"]
     np.testing.assert_allclose(tried.suppressed, tried.probability, rtol=0, atol=1e-12)
     assert (found.effects().p == 1).all()
-    assert "0 knowledge neurons" in found.plot().get_title()
+    assert "0 knowledge neurons" in found.plot().axes[0].get_title()
     assert len(found.to_frame()) == 0
 
 
 def test_picture():
-    ax = knowledge_neurons(planted(), FACTS, ANSWER).plot()
+    ax = knowledge_neurons(planted(), FACTS, ANSWER).plot().axes[0]
     assert len(ax.patches) == 4
     assert "%" in ax.get_ylabel()
 

@@ -128,11 +128,11 @@ def test_frame_and_picture(prompts):
     best = found.top(3)
     assert [one.value for one in best] == sorted((one.value for one in best), key=abs, reverse=True)
     assert best[0].value == pytest.approx(frame.value[frame.value.abs().idxmax()])
-    ax = found.plot(count=5)
+    ax = found.plot(count=5).axes[0]
     assert ax.get_yticklabels()[0].get_text() == best[0].label
     flat = attribute_neurons(model, prompts[0], **ANSWERS, by_position=False)
     assert list(flat.to_frame()) == ["layer", "neuron", "value", "error"]
-    assert len(flat.plot(count=4).get_yticklabels()) == 4
+    assert len(flat.plot(count=4).axes[0].get_yticklabels()) == 4
 
 
 BAD = {

@@ -317,6 +317,6 @@ def test_models_and_texts_without_neurons_or_tokens_are_refused(unchecked):
 def test_it_is_drawn():
     pytest.importorskip("matplotlib")
     found = neuron_examples(build(), rows_of_ids(61))
-    ax = found.plot()
+    ax = found.plot().axes[0]
     assert len(ax.collections) == 2
-    assert ax.get_xlabel() == "share of tokens above 0"
+    assert ax.get_xlabel() == "fraction of tokens above 0"

@@ -277,6 +277,6 @@ def test_a_model_without_a_tokenizer_or_neurons_is_refused():
 
 def test_it_is_drawn():
     pytest.importorskip("matplotlib")
-    ax = label_neurons(small_model(), TOLD, layers=[1]).plot()
+    ax = label_neurons(small_model(), TOLD, layers=[1]).plot().axes[0]
     told = {text.get_text() for text in ax.get_legend().get_texts()}
     assert told == {"this model's neurons", "an untrained copy's", "95 % of those are below"}

@@ -183,7 +183,7 @@ def test_frame_top_and_plot(prompts):
     assert len(top) == 7
     assert (np.diff(strengths) <= 0).all()
     assert strengths[0] == frame["score"].abs().max()
-    ax = found.plot(count=7)
+    ax = found.plot(count=7).axes[0]
     arrows = [one for one in ax.texts if getattr(one, "arrow_patch", None) is not None]
     assert len(arrows) == 7
     assert {"embed", "logits", "L1H3", "L0 MLP"} <= {one.get_text() for one in ax.texts}

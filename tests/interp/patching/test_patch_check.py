@@ -89,7 +89,7 @@ def test_worst_and_plot(prompts):
     errors = np.abs(found.estimates[0] - found.exact)
     np.testing.assert_allclose(worst["error"].abs(), np.sort(errors)[::-1][:4])
     assert worst["cell"][0] == found.names[int(errors.argmax())]
-    ax = found.plot()
+    ax = found.plot().axes[0]
     drawn = [one.get_offsets() for one in ax.collections]
     for points, estimate in zip(drawn, found.estimates, strict=True):
         np.testing.assert_allclose(points, np.stack([found.exact, estimate], 1))

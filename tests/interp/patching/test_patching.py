@@ -249,7 +249,7 @@ def test_plot(prompts, site, by_position):
 
     matplotlib.use("Agg")
     found = patch(build(), *prompts, right=5, wrong=6, site=site, by_position=by_position)
-    ax = found.plot()
+    ax = found.plot().axes[0]
     drawn = np.asarray(ax.images[0].get_array())
     np.testing.assert_allclose(np.sort(drawn, axis=None), np.sort(found.effect, axis=None))
     assert ax.images[0].get_clim()[0] == -ax.images[0].get_clim()[1]

@@ -224,7 +224,7 @@ def test_frame_names_and_plots(prompts):
     one = path_patch(model, *prompts, right=5, wrong=6, senders="embed, mlps")
     assert [sender.label for sender in one.senders] == ["embed", "L0 MLP", "L1 MLP", "L2 MLP"]
     for found, rows in ((whole, 40), (placed, 24), (one, 3)):
-        ax = found.plot()
+        ax = found.plot().axes[0]
         drawn = np.ma.filled(ax.images[0].get_array(), np.nan)
         assert len(ax.get_yticklabels()) == len(drawn) == rows
         low, high = ax.images[0].get_clim()

@@ -177,14 +177,12 @@ class NeuronExamples(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Largest activation against the share of tokens at which a neuron is active; needs matplotlib.
-
-        Returns:
-            The matplotlib axes.
+        """Draw each neuron's largest activation over the fraction of tokens at which it is active, and return
+        the matplotlib figure.
         """
-        from workbench.plots.neurons import plot_neurons
+        from workbench.plots.neurons import plot_activity
 
-        return plot_neurons(self, ax)
+        return plot_activity(self.to_frame(), self.tokens, ax)
 
 
 @torch.no_grad()

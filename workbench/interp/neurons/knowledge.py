@@ -92,10 +92,11 @@ class KnowledgeNeurons:
         return pd.DataFrame(rows, columns=names)
 
     def plot(self, ax: Any = None) -> Any:
-        """The changes beside those of random neurons, as bars; needs matplotlib. Returns the axes."""
+        """Draw the changes next to those of random neurons and return the figure."""
         from workbench.plots.neurons import plot_knowledge
 
-        return plot_knowledge(self, ax)
+        title = f"{len(self.neurons)} knowledge neurons from {len(self.scores)} prompts"
+        return plot_knowledge(self.effects(), title=title, ax=ax)
 
 
 SUPPRESS, ENHANCE = 0.0, 2.0

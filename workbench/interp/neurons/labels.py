@@ -131,14 +131,14 @@ class NeuronLabels(Result):
         )
 
     def plot(self, ax: Any = None) -> Any:
-        """Held-out AUC of the model's neurons by excess beside the untrained copy's; needs matplotlib.
-
-        Returns:
-            The matplotlib axes.
+        """Draw how far the best labels are above the usual, here and in an untrained copy, and return the
+        figure.
         """
         from workbench.plots.neurons import plot_labels
 
-        return plot_labels(self, ax)
+        title = f"{100 * self.passed.mean():.0f} % of {self.passed.size:,} neurons have a label that holds"
+        options = {"level": self.level, "alpha": self.alpha, "title": title, "ax": ax}
+        return plot_labels(self.excess.ravel(), self.untrained, **options)
 
 
 def excess_over(auc: np.ndarray, usual: np.ndarray) -> np.ndarray:
