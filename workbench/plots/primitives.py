@@ -68,7 +68,7 @@ def open_axes(ax: "Axes | None", size: tuple[Number, Number]) -> "tuple[Any, Axe
 
 
 def open_panels(
-    axes: "Sequence[Axes] | None",
+    axes: "Axes | Sequence[Axes] | np.ndarray | None",
     count: int,
     size: tuple[Number, Number],
     columns: int | None = None,
@@ -77,14 +77,14 @@ def open_panels(
     """Return a figure and `count` panels: the given axes, or new ones in a grid of `columns`.
 
     Args:
-        axes: axes to use; None for a new figure.
+        axes: axes to use, also a single one or a grid; None for a new figure.
         count: number of panels.
         size: width and height of one panel in inches.
         columns: panels in a row; all if not set.
         **options: passed on to `pyplot.subplots`, such as `sharex`.
     """
     if axes is not None:
-        panels = list(axes)
+        panels = list(np.ravel(np.asarray(axes, object)))
         return panels[0].get_figure(root=True), panels
     across = min(columns or count, count)
     down = math.ceil(count / across)
