@@ -17,8 +17,9 @@ from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
 from workbench.interp.ablation import DRAWS, Replacement, ablated, replacement
-from workbench.interp.attribution import first_difference, scored_tokens
+from workbench.interp.attribution import first_difference
 from workbench.interp.components import Component, find_components, list_components
+from workbench.interp.pairs import scored_tokens
 
 HOWS = {
     "zero": "Zero",

@@ -14,7 +14,8 @@ from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
-from workbench.interp.attribution import first_difference, scored_tokens
+from workbench.interp.attribution import first_difference
+from workbench.interp.pairs import scored_tokens
 from workbench.interp.patching import PatchResult, patch
 from workbench.interp.prompts import Alignment, align
 

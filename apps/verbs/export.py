@@ -29,9 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export; returns the exit code."""
     from workbench.console import clean
-    from workbench.runs.foreign import export_run
+    from workbench.runs.foreign import export
 
-    made = export_run(args.run, Path(args.folder), args.family)
+    made = export(args.run, Path(args.folder), args.family)
     size = sum(file.stat().st_size for file in made.path.iterdir())
     auto = "MaskedLM" if made.config.objective == "mlm" else "CausalLM"
     print(

@@ -115,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _fit(args: argparse.Namespace) -> "ScalingStudy":
     from workbench.console import Progress
-    from workbench.scaling.study import scaling
+    from workbench.scaling.study import scaling_study
 
     line = Progress(Path(args.source).name or str(args.source), quiet=args.quiet)
 
@@ -126,7 +126,7 @@ def _fit(args: argparse.Namespace) -> "ScalingStudy":
     if line.due():
         line.update(0.0, "reading the points")
     try:
-        return scaling(
+        return scaling_study(
             args.source, methods=args.method, count=args.count, measure=args.measure, along=args.along,
             exact=args.exact, irreducible=args.irreducible, blimp=args.curve, bootstraps=args.bootstraps,
             seed=args.seed, progress=tell,

@@ -96,7 +96,7 @@ def corner(product) -> pd.DataFrame:
 def neurons_of(run, method: str):
     clean, _ = prompts(run)
     steps: dict[str, Any] = {"steps": 4} if method in ("integrated", "conductance") else {}
-    return wb.attribute_neurons(
+    return wb.interp.attribute_neurons(
         run.model, clean, **ANSWERS, method=method, layers=[1], by_position=False, **steps
     )
 
@@ -104,7 +104,7 @@ def neurons_of(run, method: str):
 @cache
 def tuned_lens(name: str):
     run = wb.load(f"zoo/{name}")
-    return wb.train_tuned_lens(run, text(4), tokens=300)
+    return wb.interp.train_tuned_lens(run, text(4), tokens=300)
 
 
 def lens_frame(lens) -> pd.DataFrame:
@@ -122,7 +122,7 @@ def ablated_loss(run, **options) -> pd.DataFrame:
     tokens = rows(run)
     targets = tokens if is_masked(run) else tokens[:, 1:]
     inputs = tokens if is_masked(run) else tokens[:, :-1]
-    with torch.no_grad(), wb.ablated(run, "L1H0, L2 MLP, L0N17", **options) as model:
+    with torch.no_grad(), wb.interp.ablated(run, "L1H0, L2 MLP, L0N17", **options) as model:
         without = model.loss(inputs, targets).item()
     with torch.no_grad():
         return pd.DataFrame({"whole": [run.model.loss(inputs, targets).item()], "without": [without]})
@@ -138,14 +138,14 @@ def knowledge(run):
     facts = [
         f"{start} the park with her{end}" for start in ("Lily went to", "She walked to", "The girl ran to")
     ]
-    found = wb.knowledge_neurons(
+    found = wb.interp.knowledge_neurons(
         run.model, facts, " mom", others=[f"Tom and his{end}"], other_answers=" friends", steps=4, draws=5
     )
     return {"neurons": found, "effects": found.effects()}
 
 
 def examples(run):
-    return wb.neuron_examples(run, text(4), layers=[2], count=2, sample=64)
+    return wb.interp.neuron_examples(run, text(4), layers=[2], count=2, sample=64)
 
 
 CASES = {
@@ -154,19 +154,19 @@ CASES = {
     "patch-mean": lambda run: patched(wb.patch, run, site="mlp_out", values="mean", layers=[0, 2]),
     "patch-zero-kl": lambda run: patched(wb.patch, run, site="attn_out", values="zero", metric="kl"),
     "patch-pattern": lambda run: patched(wb.patch, run, site="pattern", by_position=False),
-    "path_patch": lambda run: patched(wb.path_patch, run),
-    "path_patch-queries": lambda run: patched(wb.path_patch, run, receivers=["L2H0.q", "L3H0"], through_mlps=True),
-    "attribution_patch": lambda run: patched(wb.attribution_patch, run),
-    "attribution_patch-steps": lambda run: patched(wb.attribution_patch, run, site="resid_pre", steps=3),
-    "edge_attribution": lambda run: patched(wb.edge_attribution, run),
-    "check_attribution": lambda run: patched(wb.check_attribution, run, steps=(0, 2), by_position=False),
-    "align": lambda run: wb.align(run.model, ["The dog in the park"], ["The big dog near the park"]),
-    "attribute_logits": lambda run: wb.attribute_logits(run, prompts(run)[0], " was", " were"),
+    "path_patch": lambda run: patched(wb.interp.path_patch, run),
+    "path_patch-queries": lambda run: patched(wb.interp.path_patch, run, receivers=["L2H0.q", "L3H0"], through_mlps=True),
+    "attribution_patch": lambda run: patched(wb.interp.attribution_patch, run),
+    "attribution_patch-steps": lambda run: patched(wb.interp.attribution_patch, run, site="resid_pre", steps=3),
+    "edge_attribution": lambda run: patched(wb.interp.edge_attribution, run),
+    "check_attribution": lambda run: patched(wb.interp.check_attribution, run, steps=(0, 2), by_position=False),
+    "align": lambda run: wb.interp.align(run.model, ["The dog in the park"], ["The big dog near the park"]),
+    "attribute_logits": lambda run: wb.interp.attribute_logits(run, prompts(run)[0], " was", " were"),
     "attribute_pair": lambda run: wb.attribute_pair(run.model, GOOD, BAD, biases=True),
-    "attribute_text": lambda run: wb.attribute_text(run.model, "The dogs like Lily."),
-    "logit_lens": lambda run: wb.logit_lens(run, "The dog in the park is", sublayers=True),
-    "logit_lens-tuned": lambda run: wb.logit_lens(run, "The dogs are", lens=tuned_lens(run.name)),
-    "lens_curve": lambda run: wb.lens_curve(run, GOOD, BAD),
+    "attribute_text": lambda run: wb.interp.attribute_text(run.model, "The dogs like Lily."),
+    "logit_lens": lambda run: wb.interp.logit_lens(run, "The dog in the park is", sublayers=True),
+    "logit_lens-tuned": lambda run: wb.interp.logit_lens(run, "The dogs are", lens=tuned_lens(run.name)),
+    "lens_curve": lambda run: wb.interp.lens_curve(run, GOOD, BAD),
     "train_tuned_lens": lambda run: lens_frame(tuned_lens(run.name)),
     "ablated": lambda run: ablated_loss(run),
     "ablated-mean": lambda run: ablated_loss(run, how="mean", reference=text()),
@@ -175,9 +175,9 @@ CASES = {
         run, {"head": "L1H0", "both": "L1H0, L2 MLP"}, how="mean", reference=text(), text=text(),
         paradigms=AGREEMENT, limit=3,
     ),
-    "leave_one_out": lambda run: wb.leave_one_out(run, how="resample", draws=2, reference=text(), text=text(), measure=["loss"]),
-    "head_importance": lambda run: wb.head_importance(run, text(), mlps=True),
-    "prune_heads": lambda run: wb.prune_heads(run, text(), share=0.5, orders=1),
+    "leave_one_out": lambda run: wb.interp.leave_one_out(run, how="resample", draws=2, reference=text(), text=text(), measure=["loss"]),
+    "head_importance": lambda run: wb.interp.head_importance(run, text(), mlps=True),
+    "prune_heads": lambda run: wb.interp.prune_heads(run, text(), share=0.5, orders=1),
     "component_matrix-direct": lambda run: matrix(run, "direct"),
     "component_matrix-ablate": lambda run: matrix(run, "ablate"),
     "component_matrix-resample": lambda run: matrix(run, "ablate", how="resample", draws=2),
@@ -189,18 +189,18 @@ CASES = {
         run, None, KNOWN, limit=10, reference=text(), random_sets=2, keep=0.6
     ),
     "head_scores": lambda run: wb.head_scores(run.model, rows(run), repeats=3, repeat_length=8),
-    "qk_circuit": lambda run: corner(wb.qk_circuit(run.model, 1, 0)),
-    "ov_circuit": lambda run: corner(wb.ov_circuit(run.model, 1, 0)),
-    "composition": lambda run: wb.composition(run.model, draws=5),
+    "qk_circuit": lambda run: corner(wb.interp.qk_circuit(run.model, 1, 0)),
+    "ov_circuit": lambda run: corner(wb.interp.ov_circuit(run.model, 1, 0)),
+    "composition": lambda run: wb.interp.composition(run.model, draws=5),
     "attribute_neurons-contribution": lambda run: neurons_of(run, "contribution"),
     "attribute_neurons-gradient": lambda run: neurons_of(run, "gradient"),
     "attribute_neurons-integrated": lambda run: neurons_of(run, "integrated"),
     "attribute_neurons-conductance": lambda run: neurons_of(run, "conductance"),
     "attribute_neurons-ablation": lambda run: neurons_of(run, "ablation"),
     "neuron_examples": lambda run: examples(run),
-    "label_neurons": lambda run: wb.label_neurons(run, text(12), layers=[2], words=10),
+    "label_neurons": lambda run: wb.interp.label_neurons(run, text(12), layers=[2], words=10),
     "knowledge_neurons": lambda run: knowledge(run),
-    "promoted_tokens": lambda run: wb.promoted_tokens(run.model, 2, 17, count=5),
+    "promoted_tokens": lambda run: wb.interp.promoted_tokens(run.model, 2, 17, count=5),
     "neuron_card": lambda run: wb.neuron_card(
         run, "L2N17", text(4), stories=text(4), labels=False, count=4, before=4, after=2
     ),
@@ -230,7 +230,7 @@ def points(places, **options):
     )
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         rows.to_csv("points.csv", index=False)
-        return wb.points_of_table("points.csv", **options)
+        return wb.scaling.points_of_table("points.csv", **options)
 
 
 def grid():
@@ -247,12 +247,12 @@ def curves():
 
 @cache
 def parametric():
-    return wb.fit_parametric(grid(), bootstraps=20, grid=((0.0,), (0.0, 5.0), (5.0,), (0.5,), (0.5,)))
+    return wb.scaling.fit_parametric(grid(), bootstraps=20, grid=((0.0,), (0.0, 5.0), (5.0,), (0.5,), (0.5,)))
 
 
 def hours():
     speed: Any = SimpleNamespace(at=lambda n: 1e8 / np.asarray(n, float) ** 0.9, n=(2e3, 6e4), device="cpu")
-    return wb.best_for_hours(parametric(), 0.01, speed)
+    return wb.scaling.best_for_hours(parametric(), 0.01, speed)
 
 
 def grammar(kind: Any):
@@ -263,7 +263,7 @@ def grammar(kind: Any):
         for name, factor in (("agreement", 1.5), ("islands", 0.5))
     ]
     table = pd.DataFrame(rows, columns=["run", "n", "phenomenon", "accuracy", "pairs"])
-    return wb.fit_grammar(table, kind=kind, bootstraps=20)
+    return wb.scaling.fit_grammar(table, kind=kind, bootstraps=20)
 
 
 @contextlib.contextmanager
@@ -290,7 +290,7 @@ def with_runs(function, **options):
 
 
 def history():
-    found = wb.component_history(
+    found = wb.interp.component_history(
         wb.load("zoo/tiny-4h"), checkpoints=[512, 5859], methods=["direct"], paradigms=AGREEMENT[1:], limit=3
     )
     return {"components": found, "takeovers": found.takeovers()}
@@ -298,17 +298,19 @@ def history():
 
 def family():
     runs = [wb.load(f"zoo/{name}") for name in RUNS[:2]]
-    found = wb.component_family(runs, methods=["ablate"], paradigms=AGREEMENT, limit=2, reference=text())
+    found = wb.interp.component_family(
+        runs, methods=["ablate"], paradigms=AGREEMENT, limit=2, reference=text()
+    )
     return {"components": found, "counts": found.counts(), "depths": found.depths()}
 
 
 def weighted():
     shape = {"d_model": 16, "n_layers": 3, "n_heads": 2, "d_vocab": 100, "n_ctx": 16}
-    return wb.layer_weights(wb.HookedTransformer(wb.preset("tiny", residual="weighted", **shape)))
+    return wb.interp.layer_weights(wb.HookedTransformer(wb.preset("tiny", residual="weighted", **shape)))
 
 
 def presets() -> pd.DataFrame:
-    rows = {name: json.dumps(wb.preset(name).to_dict(), sort_keys=True) for name in wb.PRESETS}
+    rows = {name: json.dumps(wb.preset(name).to_dict(), sort_keys=True) for name in wb.model.config.PRESETS}
     return pd.DataFrame(rows.items(), columns=["preset", "config"])
 
 
@@ -322,25 +324,25 @@ def summaries() -> pd.DataFrame:
 
 WITHOUT_MODEL = {
     "points_of_table": lambda: grid(),
-    "points_of_runs": lambda: with_runs(wb.points_of_runs),
-    "points_of_runs-along": lambda: with_runs(wb.points_of_runs, along=True, measure="bits_per_byte"),
-    "check_predictions": lambda: with_runs(wb.check_predictions),
+    "points_of_runs": lambda: with_runs(wb.scaling.points_of_runs),
+    "points_of_runs-along": lambda: with_runs(wb.scaling.points_of_runs, along=True, measure="bits_per_byte"),
+    "check_predictions": lambda: with_runs(wb.scaling.check_predictions),
     "compare": lambda: with_runs(wb.compare, speed=False),
     "fit_parametric": lambda: parametric(),
-    "best_for_flops": lambda: wb.best_for_flops(parametric(), 1e11),
+    "best_for_flops": lambda: wb.scaling.best_for_flops(parametric(), 1e11),
     "best_for_hours": lambda: hours(),
-    "fit_power-n": lambda: wb.fit_power(grid(), "n", bootstraps=20),
-    "fit_power-d": lambda: wb.fit_power(grid(), "d", bootstraps=20, irreducible=True),
-    "fit_isoflop": lambda: wb.fit_isoflop(budgets()),
-    "fit_envelope": lambda: wb.fit_envelope(curves()),
-    "fit_critical_batch": lambda: wb.fit_critical_batch([4.0, 3.5, 3.0, 2.6, 2.2], [1e3, 1.5e3, 3.1e3, 5e3, 1.1e4]),
+    "fit_power-n": lambda: wb.scaling.fit_power(grid(), "n", bootstraps=20),
+    "fit_power-d": lambda: wb.scaling.fit_power(grid(), "d", bootstraps=20, irreducible=True),
+    "fit_isoflop": lambda: wb.scaling.fit_isoflop(budgets()),
+    "fit_envelope": lambda: wb.scaling.fit_envelope(curves()),
+    "fit_critical_batch": lambda: wb.scaling.fit_critical_batch([4.0, 3.5, 3.0, 2.6, 2.2], [1e3, 1.5e3, 3.1e3, 5e3, 1.1e4]),
     "fit_grammar-linear": lambda: grammar("linear"),
     "fit_grammar-logistic": lambda: grammar("logistic"),
-    "scaling": lambda: with_runs(wb.scaling, bootstraps=20),
+    "scaling": lambda: with_runs(wb.scaling.scaling_study, bootstraps=20),
     "component_history": lambda: history(),
     "component_family": lambda: family(),
     "layer_weights": lambda: weighted(),
-    "zoo_table": lambda: wb.zoo_table(),
+    "zoo_table": lambda: wb.zoo.zoo_table(),
     "list_runs": lambda: summaries(),
     "stories": lambda: pd.DataFrame({"train": wb.stories(3), "validation": text()}),
     "embedded_pairs": lambda: embedded(),
@@ -456,16 +458,30 @@ def test_frames_without_a_model(case):
 
 
 def test_every_function_has_a_case():
-    others = {"PRESETS", "HookedTransformer", "ModelConfig", "SequenceClassifier", "WorkbenchError"}
+    others = {
+        "HookedTransformer",
+        "ModelConfig",
+        "SequenceClassifier",
+        "WorkbenchError",
+        "BlimpResult",
+        "Run",
+    }
     others |= {"load", "load_tuned_lens"}  # every case loads a run; the lens has a test of its own
     others |= {"inference"}  # times
+    others |= {"train", "resume", "probe"}  # not of this package
+    others |= set(wb.runs.__all__) | {"train_tokenizer", "load_tokenizer", "export", "save_run"}  # tests/runs
+    packages = {"data", "evals", "interp", "model", "plots", "runs", "scaling", "zoo"}
+    public = set(wb.__all__) - packages
+    public |= {
+        name for package in (wb.data, wb.evals, wb.interp, wb.scaling, wb.zoo) for name in package.__all__
+    }
     named = {case.partition("-")[0] for case in [*CASES, *WITHOUT_MODEL]}
-    assert set(wb.__all__) - others == named
+    assert public - others == (named - {"scaling", "list_runs"}) | {"scaling_study"}
 
 
 def test_a_tuned_lens_is_read_as_it_was_saved(tmp_path):
     lens = tuned_lens("tiny-1h")
-    again = wb.load_tuned_lens(lens.save(tmp_path / "lens"), opened("tiny-1h"))
+    again = wb.interp.load_tuned_lens(lens.save(tmp_path / "lens"), opened("tiny-1h"))
     pd.testing.assert_frame_equal(lens_frame(lens), lens_frame(again))
     check_recorded("formats", "tuned lens", layout(tmp_path / "lens"))
 

@@ -15,7 +15,7 @@ from scored_models import small_model, trained_model
 from workbench.data.pairs import open_pairs
 from workbench.evals.blimp import blimp
 from workbench.model.hf import to_hf
-from workbench.runs.foreign import export_run
+from workbench.runs.foreign import export
 
 pytest.importorskip("lm_eval")
 
@@ -95,7 +95,7 @@ def test_an_exported_folder_scores_the_same(fields, tmp_path):
     """The harness opens the folder by itself: settings, weights and tokenizer are all read from it."""
     model = small_model(**fields)
     run = write_run(tmp_path / "run", model)
-    export_run(run, tmp_path / "folder")
+    export(run, tmp_path / "folder")
     compare(model, open_pairs(None).select(limit=80), folder=str(tmp_path / "folder"))
 
 

@@ -23,7 +23,7 @@ from workbench.zoo.table import (
 
 
 def test_the_table(family):
-    table = wb.zoo_table()
+    table = wb.zoo.zoo_table()
     assert list(table.run) == ["zoo/mid", "zoo/mid-s1", "zoo/two-heads", "zoo/hidden"]
     assert list(table.differs) == ["the middle one", "seed 1", "n_heads 1", "objective mlm"]
     assert list(table.checkpoints) == [5, 1, 1, 1]

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -18,11 +18,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError
-from workbench.evals.protocols import Protocol, causal_rows, find_protocol, refuse_misfit
-from workbench.evals.scoring import masked_rows, ready, variants
+from workbench.evals.protocols import Protocol, find_protocol
+from workbench.evals.scoring import ready
 from workbench.interp.components import Component
 from workbench.interp.contributions import decompose, log_prob_directions, record_outputs
 from workbench.interp.metrics import answers
+from workbench.interp.pairs import scored_tokens
 from workbench.interp.prompts import read_positions
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model, open_model
@@ -433,60 +434,6 @@ def _attribute(
         rows=scored.rows,
         places=scored.places,
     )
-
-
-class ScoredTokens(NamedTuple):
-    """The tokens of a text that a protocol scores, and the inputs in which they are predicted; int64."""
-
-    ids: Int[np.ndarray, " scored"]
-    contexts: Int[np.ndarray, "row pos"]
-    rows: Int[np.ndarray, " scored"]
-    """The row of `contexts` in which each token is predicted, ascending."""
-    places: Int[np.ndarray, " scored"]
-    """The position in that row."""
-
-
-def scored_tokens(
-    model: "HookedTransformer",
-    tokenizer: "PreTrainedTokenizerFast | None",
-    text: str,
-    protocol: Protocol,
-    pll: str,
-    name: str,
-) -> ScoredTokens:
-    """Tokenize a text as a protocol scores it.
-
-    Args:
-        model: causal: all tokens are predicted in one row; masked: each in its own masked copy.
-        tokenizer: the model's own.
-        text: without special tokens.
-        protocol: how the text is scored.
-        pll: `original` or `within_word_l2r`, for masked models.
-        name: of the text, in error messages.
-
-    Raises:
-        InputError: no tokenizer, one that does not fit the model, an empty text or one that is too long.
-    """
-    if tokenizer is None:
-        raise InputError("the model has no tokenizer; pass the one it was trained with.")
-
-    def label(_: int) -> str:
-        return name
-
-    if model.config.objective == "mlm":
-        masked = masked_rows(tokenizer, [text], protocol, label)
-        refuse_misfit(model, masked.rows, label)
-        mask: Any = tokenizer.mask_token_id
-        contexts, _, places = variants(
-            masked.rows.ids[None], masked.targets[None], masked.words[None], mask, pll
-        )
-        ids, rows = masked.rows.ids[places], np.arange(len(places))
-    else:
-        encoded = causal_rows(tokenizer, [text], protocol, label)
-        refuse_misfit(model, encoded, label, unread=1)
-        ids, contexts = encoded.ids[1:], encoded.ids[None, :-1]
-        places, rows = np.arange(len(ids)), np.zeros(len(ids))
-    return ScoredTokens(*(part.astype(np.int64) for part in (ids, contexts, rows, places)))
 
 
 @torch.no_grad()

@@ -23,9 +23,10 @@ from workbench.console import OnProgress, progress_bar
 from workbench.errors import DataError, InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
-from workbench.interp.attribution import scored_tokens, token_text
+from workbench.interp.attribution import token_text
 from workbench.interp.contributions import forward_batches
 from workbench.interp.metrics import answers
+from workbench.interp.pairs import scored_tokens
 from workbench.interp.prompts import read_positions
 from workbench.interp.texts import IGNORED, LOGITS_AT_ONCE, TextBatch, refuse_unscored, text_batches
 from workbench.io import read_json, write_bytes, write_json

@@ -10,7 +10,8 @@ of its tokens (Salazar et al. 2020); a copy that both sentences give is read onc
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,66 +38,73 @@ if TYPE_CHECKING:
     from workbench.model.transformer import HookedTransformer
 
 
-class EncodedSentence(NamedTuple):
-    """Rows (int64) that a model reads to score a sentence, and where each scored token is predicted."""
+class ScoredTokens(NamedTuple):
+    """The tokens of a sentence that a protocol scores, and the inputs in which they are predicted; int64."""
 
     ids: Int[np.ndarray, " scored"]
-    """The scored tokens."""
     contexts: Int[np.ndarray, "row pos"]
     """One row for a causal model, a masked copy for each scored token of a masked one."""
     rows: Int[np.ndarray, " scored"]
-    """The row of `contexts` in which each token is predicted."""
+    """The row of `contexts` in which each token is predicted, ascending."""
     places: Int[np.ndarray, " scored"]
     """The position in that row."""
 
 
 def encode_sentences(
     model: "HookedTransformer",
+    tokenizer: "PreTrainedTokenizerFast | None",
     sentences: Sequence[str],
     protocol: Protocol,
     pll: str,
     label: Label,
-    tokenizer: "PreTrainedTokenizerFast | None" = None,
-) -> list[EncodedSentence]:
-    """Encode sentences as the protocol scores them.
+) -> list[ScoredTokens]:
+    """Tokenize sentences as a protocol scores them.
 
     Args:
-        model: gives objective, vocabulary, context and, by default, the tokenizer.
+        model: causal: all tokens are predicted in one row; masked: each in its own masked copy.
+        tokenizer: the model's own.
         sentences: without special tokens.
         protocol: how a sentence is scored.
         pll: `original` or `within_word_l2r`, for masked models.
         label: names sentence i in an error.
-        tokenizer: if not the model's.
 
     Raises:
-        InputError: sentences, a protocol or a tokenizer that do not fit the model.
+        InputError: no tokenizer, one that does not fit the model, an empty sentence or one that is too long.
     """
-    tokenizer = tokenizer or model.tokenizer
     if tokenizer is None:
-        raise InputError("the model has no tokenizer; pass a run, or a model with one.")
-    if model.config.objective != "mlm":
+        raise InputError("the model has no tokenizer; pass the one it was trained with.")
+    encoded = []
+    if model.config.objective == "mlm":
+        masked = masked_rows(tokenizer, sentences, protocol, label)
+        refuse_misfit(model, masked.rows, label)
+        mask: Any = tokenizer.mask_token_id
+        for start, stop in pairwise(masked.rows.starts.tolist()):
+            ids, targets, words = (
+                part[None, start:stop] for part in (masked.rows.ids, masked.targets, masked.words)
+            )
+            contexts, _, places = variants(ids, targets, words, mask, pll)
+            encoded.append(ScoredTokens(ids[0, places], contexts, np.arange(len(places)), places))
+    else:
         rows = causal_rows(tokenizer, sentences, protocol, label)
         refuse_misfit(model, rows, label, unread=1)
-        encoded = []
         for index in range(len(rows)):
-            ids = rows[index].astype(np.int64)
-            places = np.arange(len(ids) - 1)
-            encoded.append(EncodedSentence(ids[1:], ids[None, :-1], np.zeros_like(places), places))
-        return encoded
-    masked = masked_rows(tokenizer, sentences, protocol, label)
-    refuse_misfit(model, masked.rows, label)
-    encoded = []
-    for start, stop in zip(masked.rows.starts[:-1], masked.rows.starts[1:], strict=True):
-        ids, targets, words = (
-            part[None, start:stop] for part in (masked.rows.ids, masked.targets, masked.words)
-        )
-        copies, _, places = variants(ids, targets, words, tokenizer.mask_token_id, pll)
-        encoded.append(
-            EncodedSentence(
-                ids[0, places].astype(np.int64), copies.astype(np.int64), np.arange(len(places)), places
+            places = np.arange(len(rows[index]) - 1)
+            encoded.append(
+                ScoredTokens(rows[index][1:], rows[index][None, :-1], np.zeros_like(places), places)
             )
-        )
-    return encoded
+    return [ScoredTokens(*(part.astype(np.int64) for part in scored)) for scored in encoded]
+
+
+def scored_tokens(
+    model: "HookedTransformer",
+    tokenizer: "PreTrainedTokenizerFast | None",
+    text: str,
+    protocol: Protocol,
+    pll: str,
+    name: str,
+) -> ScoredTokens:
+    """Tokenize one text, called `name` in errors; see `encode_sentences`."""
+    return encode_sentences(model, tokenizer, [text], protocol, pll, lambda _: name)[0]
 
 
 REASONS = (
@@ -230,7 +238,8 @@ class EncodedPairs:
         self.pairs, self.causal = tuple(pairs), model.config.attention == "causal"
         self.protocol = find_protocol(protocol, objective, pll)
         sentences = [text for pair in pairs for text in (pair.sentence_good, pair.sentence_bad)]
-        encoded = encode_sentences(model, sentences, self.protocol, pll, self._label, tokenizer)
+        tokenizer = tokenizer or model.tokenizer
+        encoded = encode_sentences(model, tokenizer, sentences, self.protocol, pll, self._label)
         of_pair = _causal_pair if objective == "clm" else _masked_pair
         mean = self.protocol.reduction(objective) == "mean"
         self.rows: list[PairRows] = [
@@ -363,7 +372,7 @@ class EncodedPairs:
         return f"{side} of pair {pair.pair_id} in paradigm {pair.uid}"
 
 
-def _causal_pair(good: EncodedSentence, bad: EncodedSentence, mean: bool) -> PairRows:
+def _causal_pair(good: ScoredTokens, bad: ScoredTokens, mean: bool) -> PairRows:
     good_ids, bad_ids = (np.append(side.contexts[0, :1], side.ids) for side in (good, bad))
     both = min(len(good_ids), len(bad_ids))
     differs = np.flatnonzero(good_ids[:both] != bad_ids[:both])
@@ -393,7 +402,7 @@ def _causal_pair(good: EncodedSentence, bad: EncodedSentence, mean: bool) -> Pai
     return PairRows(tokens[None], positions[None], branch[None], targets, reason)
 
 
-def _masked_pair(good: EncodedSentence, bad: EncodedSentence, mean: bool) -> PairRows:
+def _masked_pair(good: ScoredTokens, bad: ScoredTokens, mean: bool) -> PairRows:
     width = max(good.contexts.shape[1], bad.contexts.shape[1])
     numbers: dict[bytes, int] = {}
     rows: list[np.ndarray] = []

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import workbench
-from workbench.data.tokenizer import SPECIAL_FILES, SPECIALS, load_tokenizer, tokenizer_hash, vocabulary_size
+from workbench.data.tokenizer import (
+    SPECIAL_FILES,
+    SPECIALS,
+    load_tokenizer,
+    save_tokenizer,
+    tokenizer_hash,
+    vocabulary_size,
+)
 from workbench.errors import DataError, RunError
 from workbench.io import new_folder, write_bytes, write_json
 from workbench.model.config import ModelConfig
@@ -17,7 +24,7 @@ from workbench.model.hf.convert import as_family, read_config
 from workbench.runs import folder
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import save_checkpoint
-from workbench.runs.run import Run, load
+from workbench.runs.run import ModelLike, Run, load, open_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -148,59 +155,102 @@ def _state(tokenizer: "PreTrainedTokenizerFast", origin: dict[str, str]) -> dict
     }  # fmt: skip
 
 
-def export_run(name: str | os.PathLike[str], target: Path, family: str = "auto") -> Converted:
-    """Write a run as a folder that the Auto classes of transformers load.
+def save_run(
+    model: "HookedTransformer",
+    path: str | os.PathLike[str],
+    tokenizer: "PreTrainedTokenizerFast | None" = None,
+) -> Run:
+    """Write a model made in Python as a run, so that every command and page opens it.
 
     Args:
-        name: the run, or run@step.
+        model: the model; its weights are stored in float32 as checkpoint step 0.
+        path: the run folder to create.
+        tokenizer: the model's own if not set.
+
+    Raises:
+        RunError: the folder exists, or the model has no tokenizer.
+    """
+    run, tokenizer = Path(path), tokenizer or model.tokenizer
+    if tokenizer is None:
+        raise RunError("the model has no tokenizer, which a run needs; pass tokenizer=...")
+    folder.check_free(run)
+    origin = {"imported_from": "Python", "family": "workbench"}
+    values = {
+        "model": model.config.to_dict(),
+        "data": {"source": "a model saved from Python"},
+        "train": {"dtype": "float32", "lr": FINE_TUNING_LR},
+    }
+    try:
+        with new_folder(run, keep=_refuse_existing) as made:
+            save_tokenizer(tokenizer, made / folder.TOKENIZER)
+            write_json(made / folder.DATA_CARD, {"name": "Python", **origin})
+            folder.write_config(made, values)
+            _save(made, run, model, _state(tokenizer, origin))
+    except OSError as error:
+        raise RunError(f"the run {run} cannot be created: {error.strerror or error}.") from None
+    write_card(run)
+    return load(run)
+
+
+def export(model: ModelLike, target: str | os.PathLike[str], family: str = "auto") -> Converted:
+    """Write a model as a folder that the Auto classes of transformers load.
+
+    Args:
+        model: a run, a run's name (`run@step`), or a model with a tokenizer.
         target: the folder to create: config.json, model.safetensors, tokenizer.json, tokenizer_config.json.
         family: a key of `FAMILIES`; `auto` chooses one that can represent the model.
 
     Raises:
-        RunError: no such run, or `target` exists.
+        RunError: no such run, `target` exists, or the model has no tokenizer.
         ConfigError: no family, or not this one, can represent the model; the message names the fields.
     """
     from safetensors.torch import save_file
 
-    run, target = load(name), Path(target)
+    run, network, tokenizer = open_model(model)
+    target, config = Path(target), network.config
+    if tokenizer is None:
+        raise RunError("the model has no tokenizer, which an exported folder needs; set model.tokenizer.")
     if os.path.lexists(target) and not (target.is_dir() and not any(target.iterdir())):
         raise RunError(f"{target} exists; choose a new folder.")
-    config, tokenizer = run.checkpoint.config, run.tokenizer
-    settings, tensors = as_family(config, run.model.state_dict(), tokenizer, family)
+    settings, tensors = as_family(config, network.state_dict(), tokenizer, family)
     if settings["pad_token_id"] != tokenizer.pad_token_id:
+        file = folder.tokenizer_file(run.path) if run else "the tokenizer"
         raise RunError(
-            f"{folder.tokenizer_file(run.path)} has no padding token, and RoBERTa counts its positions from "
-            "that token's id; export to RoBERTa needs one."
+            f"{file} has no padding token, and RoBERTa "
+            "counts its positions from that token's id; export to RoBERTa needs one."
         )
     try:
         with new_folder(target, keep=_refuse_existing) as made:
             write_json(made / "config.json", settings)
             whole = {key: tensor.contiguous() for key, tensor in tensors.items()}
             save_file(whole, made / "model.safetensors", metadata={"format": "pt"})
-            shutil.copymode(
-                made / "config.json", made / "model.safetensors"
-            )  # safetensors creates it readable by the owner only
-            _write_tokenizer(run, made)
+            shutil.copymode(made / "config.json", made / "model.safetensors")  # safetensors: owner only
+            if run is None:
+                save_tokenizer(tokenizer, made / folder.TOKENIZER)
+            source = run.path if run else made
+            _write_tokenizer(
+                source, tokenizer, config, run is not None and "imported_from" in run.data_card, made
+            )
     except OSError as error:
         raise RunError(f"{target} cannot be written: {error.strerror or error}.") from None
     return Converted(target, FAMILIES[settings["model_type"]].title, config, tokenizer)
 
 
-def _write_tokenizer(run: Run, made: Path) -> None:
-    """Write the run's tokenizer.
+def _write_tokenizer(
+    source: Path, tokenizer: "PreTrainedTokenizerFast", config: ModelConfig, imported: bool, made: Path
+) -> None:
+    """Write the tokenizer of the run folder `source`.
 
     A trained one gets a template that adds BOS (and EOS for a masked model), as in training; an imported one
     is copied unchanged.
     """
-    tokenizer, config = run.tokenizer, run.checkpoint.config
-    text = folder.tokenizer_file(run.path).read_bytes()
-    imported = "imported_from" in run.data_card
+    text = folder.tokenizer_file(source).read_bytes()
     if not imported and tokenizer.bos_token is not None:
         text = _with_specials(text, tokenizer, config.objective == "mlm")
     write_bytes(made / folder.TOKENIZER, text)
-    kept = [name for name in SPECIAL_FILES if (run.path / name).is_file()]
+    kept = [name for name in SPECIAL_FILES if (source / name).is_file()]
     for name in kept:
-        write_bytes(made / name, (run.path / name).read_bytes())
+        write_bytes(made / name, (source / name).read_bytes())
     if SPECIAL_FILES[0] in kept:
         return
     roles = {role: token for role in SPECIALS if (token := getattr(tokenizer, role)) is not None}

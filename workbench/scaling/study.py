@@ -303,7 +303,7 @@ class ScalingStudy:
         return self.fits[method].plot(ax)
 
 
-def scaling(
+def scaling_study(
     source: str | Path,
     *,
     methods: Sequence[str] | None = None,

@@ -1,4 +1,5 @@
-"""The family that ships: models trained under one budget, their curves, their decisions on minimal pairs.
+"""The shipped family of models and its table; `workbench.load("zoo/tiny-4h")` opens one of them."""
 
-`family/` holds the runs; `wb.load("zoo/tiny-4h")` opens one. `training/zoo` makes it.
-"""
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

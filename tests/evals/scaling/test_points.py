@@ -11,7 +11,7 @@ from workbench.errors import DataError, InputError, RunError
 from workbench.model.size import count_parameters
 from workbench.scaling.laws import fit_parametric
 from workbench.scaling.points import blimp_of_runs, points_of_runs, points_of_table
-from workbench.scaling.study import scaling
+from workbench.scaling.study import scaling_study
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +49,16 @@ def test_the_law_behind_the_runs_is_found(family):
 
 
 def test_a_study_fits_what_it_can_and_says_why_not(family):
-    study = scaling(family, bootstraps=50)
+    study = scaling_study(family, bootstraps=50)
     assert set(study.fits) == {"power-n", "power-d", "parametric", "blimp"}
     assert "no budget has models of 4 sizes" in study.refused["isoflop"]
     assert study.law is study.fits["parametric"]
     frame = study.to_frame()
     assert {"alpha", "alpha_N", "gain agreement"} <= set(frame["constant"])
     with pytest.raises(InputError, match="no budget has models"):
-        scaling(family, methods=["isoflop"])
+        scaling_study(family, methods=["isoflop"])
     with pytest.raises(InputError, match="Did you mean 'parametric'"):
-        scaling(family, methods=["parametrics"])
+        scaling_study(family, methods=["parametrics"])
 
 
 def test_evaluations_along_training(tmp_path):
@@ -68,7 +68,7 @@ def test_evaluations_along_training(tmp_path):
     assert points.curves
     assert len(points) == 48
     assert len(np.unique(points.groups)) == 4
-    study = scaling(tmp_path, along=True, methods=["parametric", "power-d"], bootstraps=20)
+    study = scaling_study(tmp_path, along=True, methods=["parametric", "power-d"], bootstraps=20)
     assert study.fits["parametric"].constants["E"].value == pytest.approx(made.E, rel=0.02)
 
 
@@ -76,7 +76,7 @@ def test_decaying_runs_cannot_be_fitted_along_their_way(tmp_path):
     for width in (8, 16, 32, 64):
         made.make_run(tmp_path / f"w{width}", made.config(width), 1e6, evaluations=5)
     with pytest.raises(InputError, match="learning rate that falls"):
-        scaling(tmp_path, along=True, methods=["parametric"])
+        scaling_study(tmp_path, along=True, methods=["parametric"])
 
 
 def test_unfinished_and_damaged_runs_are_left_out_by_name(pair):

@@ -1,0 +1,3 @@
+from .blimp import BlimpResult as BlimpResult
+from .comparison import compare as compare
+from .efficiency import inference as inference

@@ -1,0 +1,12 @@
+from .laws import fit_critical_batch as fit_critical_batch
+from .laws import fit_grammar as fit_grammar
+from .laws import fit_parametric as fit_parametric
+from .laws import fit_power as fit_power
+from .optimum import best_for_flops as best_for_flops
+from .optimum import best_for_hours as best_for_hours
+from .optimum import fit_envelope as fit_envelope
+from .optimum import fit_isoflop as fit_isoflop
+from .points import points_of_runs as points_of_runs
+from .points import points_of_table as points_of_table
+from .study import check_predictions as check_predictions
+from .study import scaling_study as scaling_study

@@ -1,0 +1,1 @@
+from .table import zoo_table as zoo_table
