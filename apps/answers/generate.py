@@ -220,15 +220,14 @@ def _described(
     """Everything that is shown about the written tokens, read off at `reads` in the row `read`."""
     import torch
 
-    from workbench.model.tl import narrowed
+    from workbench.model.transformer import filter_logits
 
     model = opened.model
     wanted = ids[0, places]
     log_probs = logits.float().log_softmax(-1)
     masked = end == "gaps"
-    drawn = narrowed(logits, 0.0 if masked else settings.temperature, settings.top_k or None, None).softmax(
-        -1
-    )
+    temperature = 0.0 if masked else settings.temperature
+    drawn = filter_logits(logits, temperature, settings.top_k or None, None).softmax(-1)
     best = log_probs.topk(min(ALTERNATIVES, log_probs.shape[-1]))
     own = log_probs.gather(-1, wanted[:, None])
     points = lens_points(model.config)

@@ -170,7 +170,8 @@ def _joined(path: str, modified: int, fingerprint: str, _pairs: PairSet) -> Blim
 
     result = _result(path, modified)
     try:
-        return with_sentences(result, _pairs, load_tokenizer(tokenizer_file(Path(path).parents[1])))
+        tokenizer = load_tokenizer(tokenizer_file(Path(path).parents[1]), apply_config=False)
+        return with_sentences(result, _pairs, tokenizer)
     except WorkbenchError:
         return result
 

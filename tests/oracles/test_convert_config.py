@@ -10,7 +10,7 @@ from hf_models import CASES, in_float64
 from workbench.errors import ConfigError, InputError
 from workbench.model.config import PRESETS, ModelConfig, preset
 from workbench.model.hf import FAMILIES, family_for, from_hf, to_hf
-from workbench.model.hf.family import _RULES
+from workbench.model.hf.family import RULES
 from workbench.model.transformer import HookedTransformer
 
 CLASSES = {
@@ -51,7 +51,7 @@ def shape(family: str, **changes) -> ModelConfig:
 def test_every_field_is_held_or_refused(family):
     """A field that is added to ModelConfig must be put into the tables before the families take it."""
     one = FAMILIES[family]
-    known = {*one.names, *one.constants, *(field for field, *_ in (*_RULES, *one.rules))} | IDLE
+    known = {*one.names, *one.constants, *(field for field, *_ in (*RULES, *one.rules))} | IDLE
     known |= {"n_ctx", "rotary_base", "qkv_bias", "attention_scale", "n_layers", "rotary_adjacent", "windows"}
     assert {field.name for field in dataclasses.fields(ModelConfig)} <= known
 

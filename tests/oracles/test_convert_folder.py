@@ -12,9 +12,8 @@ from hf_models import in_float64
 from safetensors.torch import load_file, save_file
 
 from workbench.errors import ConfigError, RunError, WorkbenchError
-from workbench.model import size as counting
-from workbench.model.hf import FAMILIES, from_folder
-from workbench.model.hf.convert import check_itself
+from workbench.model import config as counting
+from workbench.model.hf import FAMILIES, check_model, from_folder
 
 NUMBER = {"gpt2": 1, "gpt_neo": 2, "llama": 0, "bert": 0, "roberta": 2}
 """A case of each family with several heads."""
@@ -275,7 +274,7 @@ def test_a_model_larger_than_memory_is_refused_before_its_weights_are_read(folde
     (made / "model.safetensors").unlink()
     refused(made, "config.json: a model of", "GiB and this machine has", kind=ConfigError)
     edit_settings(made, n_layer=2)
-    monkeypatch.setattr(counting, "memory", lambda: 1000)
+    monkeypatch.setattr(counting, "total_memory", lambda: 1000)
     refused(made, "GiB and this machine has", kind=ConfigError)
 
 
@@ -338,25 +337,25 @@ def test_the_check_of_a_model_can_fail(folder):
     """Its three reasons, each brought about."""
     made = folder("gpt2", n_head=2, n_embd=8)
     model = from_folder(made)
-    check_itself(model, "a model")
+    check_model(model, "a model")
     assert not model.has_listeners()
 
     for block in model.blocks:
         block.attn._explicit = deaf(block.attn)
     with pytest.raises(RunError, match="a model: changing the attention patterns does not change the logits"):
-        check_itself(model, "a model")
+        check_model(model, "a model")
     assert not model.has_listeners()
 
     model = from_folder(made)
     model.blocks[0].attn._explicit = halved(model.blocks[0].attn)
     with pytest.raises(RunError, match=r"the rows of blocks\.0\.attn\.hook_pattern do not sum to 1"):
-        check_itself(model, "a model")
+        check_model(model, "a model")
 
     model = from_folder(made)
     with torch.no_grad():
         model.embed.W_E.fill_(float("inf"))
     with pytest.raises(RunError, match="the logits of 4 tokens are not finite"):
-        check_itself(model, "a model")
+        check_model(model, "a model")
 
 
 def deaf(attn):

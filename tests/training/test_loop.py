@@ -68,7 +68,7 @@ def test_the_final_evaluation_is_that_of_the_saved_model(tmp_path):
     split = prepare(settings).packed.validation
     sizes = torch.zeros(run.model.config.d_vocab, dtype=torch.long)
     sizes[: len(run.tokenizer)] = torch.from_numpy(token_bytes(run.tokenizer))
-    found = evaluate(run.model, eval_batches(split, batch_size=3, n_ctx=16), sizes)
+    found = evaluate(run.model, eval_batches(split, batch_size=3, n_ctx=16))
     row = rows(tmp_path / "run", "eval")[-1]
     assert found.tokens == row["tokens"] == split.n_tokens - 1
     # another batch size, so other sums: float32 rounding

@@ -9,10 +9,10 @@ from .circuit import smallest_circuit as smallest_circuit
 from .gradients import attribution_patch as attribution_patch
 from .gradients import check_attribution as check_attribution
 from .gradients import edge_attribution as edge_attribution
-from .heads import composition as composition
+from .head_circuits import composition as composition
+from .head_circuits import ov_circuit as ov_circuit
+from .head_circuits import qk_circuit as qk_circuit
 from .heads import head_scores as head_scores
-from .heads import ov_circuit as ov_circuit
-from .heads import qk_circuit as qk_circuit
 from .importance import head_importance as head_importance
 from .importance import prune_heads as prune_heads
 from .lens import lens_curve as lens_curve

@@ -469,7 +469,7 @@ def attribute_logits(
             masked model's prompt without exactly one mask.
     """
     with ready(as_model(model)) as network:
-        tokens, real = network._to_input(prompts, None, None)
+        tokens, real = network.to_input(prompts, None, None)
         places = read_positions(network, tokens, real, position)
         count = len(tokens)
         good = answers(network, right, count, "right").to(tokens.device)

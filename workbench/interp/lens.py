@@ -388,7 +388,7 @@ def answer_curve(
     """
     with ready(as_model(model)) as network:
         points = _checked_points(network, lens, sublayers)
-        tokens, real = network._to_input(prompts, None, None)
+        tokens, real = network.to_input(prompts, None, None)
         positions = read_positions(network, tokens, real, position)
         rows = torch.arange(len(tokens), device=tokens.device)
         sides = []
@@ -548,7 +548,7 @@ def _readings(
         scored = scored_tokens(model, model.tokenizer, text, chosen, pll, "the text")
         ids, tokens, rows, positions = (torch.from_numpy(part).to(model.device) for part in scored)
         return tokens, rows, positions, ids, ids
-    tokens, _ = model._to_input(text, None, None)
+    tokens, _ = model.to_input(text, None, None)
     if len(tokens) != 1:
         raise InputError(f"a lens reads one text at a time; found {len(tokens)}. lens_loss takes many.")
     positions = torch.arange(tokens.shape[1], device=tokens.device)

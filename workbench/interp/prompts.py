@@ -44,7 +44,7 @@ def token_rows(model: Any, given: Any) -> tuple[Int[Tensor, "pair pos"], Bool[Te
                 f"token ids run from {low} to {high}; the vocabulary has {model.config.d_vocab}."
             )
         return tokens, torch.ones_like(tokens, dtype=torch.bool)
-    return model._padded(given)
+    return model.to_tokens_and_mask(given)
 
 
 def prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Tensor | None]:

@@ -21,16 +21,13 @@ from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.scoring import opened, ready
 from workbench.interp.ablation import AblationResult, ablation_effect
 from workbench.interp.components import SITES, find_components, layers_with, list_components
+from workbench.interp.head_kinds import HeadKinds, head_kinds
 from workbench.interp.heads import (
     OTHER,
-    HeadKinds,
     HeadScores,
     find_names,
-    head_kinds,
-    head_scores,
     name_ids,
-    punctuation_ids,
-    unigram_counts,
+    story_head_scores,
 )
 from workbench.interp.lens import LensLoss, lens_loss
 from workbench.interp.matrix import ComponentMatrix, component_matrix
@@ -166,7 +163,7 @@ def find_protagonist_neuron(
     Args:
         model: a run or a `HookedTransformer`.
         stories: texts; every other one is held out.
-        names: names of people, as `workbench.interp.heads.token_sets.find_names` finds them.
+        names: names of people, as `workbench.interp.heads.find_names` finds them.
         seed: of the intervals.
         progress: called with the stories read and in all.
 
@@ -756,14 +753,11 @@ def study(
         sample = attempt("sample", lambda: _sample(network, prompt, seed))
         heads = attempt(
             "heads",
-            lambda: head_scores(
-                network, rows, punctuation=punctuation_ids(tokenizer), names=name_ids(tokenizer, people),
-                unigram=unigram_counts(rows, config.d_vocab), seed=seed, tick=at.share,
-            ),
-        )  # fmt: skip
+            lambda: story_head_scores(network, texts, names=people, seed=seed, progress=at.on_progress),
+        )
         kinds = attention = None
         if heads is not None:
-            kinds = attempt("kinds", lambda: head_kinds(network, rows, seed=seed, progress=at.counted))
+            kinds = attempt("kinds", lambda: head_kinds(network, rows, seed=seed, progress=at.on_progress))
             attention = _attention(network, tokenizer, texts, people, int(heads.layers[-1]))
         hero = attempt(
             "protagonist",

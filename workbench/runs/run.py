@@ -73,7 +73,7 @@ class Run:
         from workbench.data.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 
         file = folder.tokenizer_file(self.path)
-        tokenizer = load_tokenizer(file)
+        tokenizer = load_tokenizer(file, apply_config=False)
         rows, d_vocab = vocabulary_size(tokenizer), self.checkpoint.config.d_vocab
         if rows > d_vocab:
             raise RunError(

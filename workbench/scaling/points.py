@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from workbench.errors import DataError, InputError, RunError, WorkbenchError, shown
 from workbench.io import read_json
-from workbench.model.config import ModelConfig
-from workbench.model.size import count_parameters
+from workbench.model.config import ModelConfig, count_parameters
 from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_state
 from workbench.runs.run import RunSummary, latest_blimp, list_runs

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import DataError, InputError, RunError, WorkbenchError, nearest, shown
 from workbench.io import read_json, write_json
-from workbench.model.config import ModelConfig
-from workbench.model.size import count_parameters
+from workbench.model.config import ModelConfig, count_parameters
 from workbench.runs.folder import run_folders
 from workbench.scaling.laws import (
     BOOTSTRAPS,

@@ -8,7 +8,7 @@ import pytest
 import scaling_runs as made
 
 from workbench.errors import DataError, InputError, RunError
-from workbench.model.size import count_parameters
+from workbench.model.config import count_parameters
 from workbench.scaling.laws import fit_parametric
 from workbench.scaling.points import blimp_of_runs, points_of_runs, points_of_table
 from workbench.scaling.study import scaling_study
