@@ -20,12 +20,14 @@ import workbench as wb
 from training.tune.noise_scale import noise_scale
 from training.tune.range_test import judge
 from training.tune.tuning import Tuning
-from workbench.interp.heads import head_kinds, top_pairs
+from workbench.interp.head_circuits import ov_circuit, top_pairs
+from workbench.interp.head_kinds import head_kinds
 from workbench.interp.lens import lens_loss
 from workbench.result import Result
+from workbench.scaling.study import check_predictions, scaling_study
 
 sys.path.append(str(Path(__file__).parent / "goldens"))
-import test_frames as goldens  # noqa: E402
+import test_frames as goldens
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 matplotlib = pytest.importorskip("matplotlib")
@@ -33,7 +35,7 @@ matplotlib = pytest.importorskip("matplotlib")
 
 def predictions() -> Any:
     with goldens.some_runs() as root:
-        return wb.check_predictions(root)
+        return check_predictions(root)
 
 
 def comparison() -> Any:
@@ -44,7 +46,7 @@ def comparison() -> Any:
 
 def study() -> Any:
     with goldens.some_runs() as root:
-        return wb.scaling(root, bootstraps=20)
+        return scaling_study(root, bootstraps=20)
 
 
 def tuning(part: str = "") -> Any:
@@ -76,7 +78,7 @@ CASES = {
     "component_history": lambda run: goldens.history()["components"],
     "component_family": lambda run: goldens.family()["components"],
     "head_kinds": lambda run: head_kinds(run.model, goldens.rows(run)),
-    "top_pairs": lambda run: top_pairs(wb.ov_circuit(run.model, 1, 0), 8, tokenizer=run.tokenizer),
+    "top_pairs": lambda run: top_pairs(ov_circuit(run.model, (1, 0)), 8, tokenizer=run.tokenizer),
     "lens_loss": lambda run: lens_loss(run.model, goldens.text(2)),
     "check_predictions": lambda run: predictions(),
     "compare": lambda run: comparison(),
