@@ -8,6 +8,7 @@ import streamlit as st
 
 from apps.answers.catalogue import Opened
 from apps.look.tokens import visible
+from workbench.data.tokenizer import token_text, token_texts
 from workbench.errors import InputError
 from workbench.interp.lens import lens_points, lens_statistics
 
@@ -238,14 +239,14 @@ def _described(
 
     def words(tokens: Any) -> list[str]:
         for token in set(tokens) - known.keys():
-            known[token] = visible(opened.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+            known[token] = visible(token_text(opened.tokenizer, token))
         return [known[token] for token in tokens]
 
     shape = lens["top"].shape
     return Written(
         ids=tuple(ids[0].tolist()),
         places=tuple(places.tolist()),
-        words=tuple(words(ids[0].tolist())),
+        words=tuple(map(visible, token_texts(opened.tokenizer, ids[0].tolist()))),
         log_probs=own[:, 0].double().cpu().numpy(),
         ranks=((log_probs > own).sum(-1) + 1).cpu().numpy(),
         drawn=drawn.gather(-1, wanted[:, None])[:, 0].double().cpu().numpy(),

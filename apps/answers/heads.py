@@ -12,6 +12,7 @@ from apps.answers.background import Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Reading, Subject
 from apps.answers.wanted import Wanted
+from workbench.data.tokenizer import token_texts
 from workbench.interp.components import Component, find_components, list_components
 from workbench.interp.heads import HeadScores
 
@@ -321,7 +322,7 @@ def attention_frame(opened: Opened, readings: tuple[Reading, ...], label: str) -
     for reading in readings:
         layer, head = part.place
         pattern = explain.attention(opened, reading.ids, layer)[head]
-        names = [opened.tokenizer.decode([token]) for token in reading.ids]
+        names = token_texts(opened.tokenizer, reading.ids)
         query, key = (index.ravel() for index in np.indices(pattern.shape))
         frames.append(
             pd.DataFrame(

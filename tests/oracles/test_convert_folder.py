@@ -229,7 +229,7 @@ def test_a_name_that_stands_twice(folder):
     made = folder("gpt2")
     width = width_of(made)
     edit_tensors(made, ln_f__weight=torch.ones(width))
-    refused(made, "the tensor transformer.ln_f.weight stands twice, with and without its prefix")
+    refused(made, "the tensor transformer.ln_f.weight is there twice, with and without its prefix")
 
 
 def test_what_is_no_folder(tmp_path, folder):
@@ -330,7 +330,7 @@ def test_parts_that_are_missing_or_overlap(folder):
     refused(made, f"{second.name} is missing; model.safetensors.index.json names it")
     twice = next(iter(load_file(first)))
     save_file({**tensors, twice: torch.ones(1)}, second)
-    refused(made, f"the tensor {twice} stands in another part too")
+    refused(made, f"the tensor {twice} is in another part too")
 
 
 def test_the_check_of_a_model_can_fail(folder):

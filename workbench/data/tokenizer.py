@@ -288,18 +288,19 @@ def vocabulary_size(tokenizer: "PreTrainedTokenizerFast") -> int:
     return max(tokenizer.get_vocab().values(), default=-1) + 1
 
 
-def token_texts(tokenizer: "PreTrainedTokenizerFast", ids: Sequence[int]) -> list[str]:
+def token_texts(tokenizer: "PreTrainedTokenizerFast | None", ids: Sequence[int]) -> list[str]:
     """Return the text of each token of a sequence, as it reads there: joined, they are the decoded text.
 
     Decoding ids one at a time would lose the spaces that SentencePiece, WordPiece and WordLevel decoders put
     between tokens. Of tokens that share the bytes of one character, the last gets it and the others are "".
-    See `token_text` for a token without context.
+    See `token_text` for a token without context. Without a tokenizer the texts are the ids.
     """
     from tokenizers.decoders import DecodeStream
 
-    ids, backend = [int(token) for token in ids], tokenizer.backend_tokenizer
-    if not ids:
-        return []
+    ids = [int(token) for token in ids]
+    if tokenizer is None or not ids:
+        return [str(token) for token in ids]
+    backend = tokenizer.backend_tokenizer
     whole = backend.decode(ids, skip_special_tokens=False)
     try:
         stream = DecodeStream(skip_special_tokens=False)
@@ -322,11 +323,13 @@ def token_texts(tokenizer: "PreTrainedTokenizerFast", ids: Sequence[int]) -> lis
     return texts
 
 
-def token_text(tokenizer: "PreTrainedTokenizerFast", token: int) -> str:
+def token_text(tokenizer: "PreTrainedTokenizerFast | None", token: int) -> str:
     """Return the text of a token as it reads inside a text: with the space in front, if it stands for one.
 
-    The bytes of an incomplete character show as `\ufffd`.
+    The bytes of an incomplete character show as `\ufffd`. Without a tokenizer the text is the id.
     """
+    if tokenizer is None:
+        return str(token)
     once, twice = (tokenizer.backend_tokenizer.decode([token] * n, skip_special_tokens=False) for n in (1, 2))
     return twice[len(once) :] if twice.startswith(once) else once
 

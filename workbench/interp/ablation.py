@@ -487,8 +487,9 @@ def ablation_effect(
 
         def scored() -> Any:
             return blimp(
-                network, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, tokenizer=tokenizer
-            )
+                network, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, tokenizer=tokenizer,
+                progress=False,
+            )  # fmt: skip
 
         base = losses(network, batches) if "loss" in measure else None
         whole = scored() if "pairs" in measure else None

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 
 from workbench.console import OnProgress, progress_bar
+from workbench.data.tokenizer import token_text
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, find_head, find_site, layers_with
 from workbench.result import Result
@@ -161,12 +162,9 @@ def top_pairs(
         where = where[order]
     rows, columns = (kept[part.cpu()].tolist() for part in (where // width, where % width))
 
-    def label(token: int) -> str:
-        return str(token if tokenizer is None else tokenizer.decode([token]))
-
     return TokenPairs(
         np.array(rows), np.array(columns), best.double().cpu().numpy(),
-        tuple(map(label, rows)), tuple(map(label, columns)),
+        *(tuple(token_text(tokenizer, token) for token in side) for side in (rows, columns)),
     )  # fmt: skip
 
 

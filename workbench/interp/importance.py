@@ -269,7 +269,7 @@ def prune_heads(
             loss = float(losses(network, batches).sum() / tokens)
             accuracy = math.nan
             if score_pairs:
-                found = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer)
+                found = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer, progress=False)
                 accuracy = found.overall.paradigms.accuracy
         done += 1
         if progress is not None:

@@ -530,7 +530,7 @@ class Passes:
         total = sum(self.cost[name] for name in passes) * sum(map(len, self.groups))
         count = len(pairs)
 
-        def tick(share: float) -> None:
+        def tick(share: float, message: str = "") -> None:
             if progress is not None:
                 progress(int(share * count), count)
 
@@ -658,7 +658,7 @@ def component_matrix(
     """
     run, network, tokenizer = opened(model)
     chosen = _methods(network.config, methods)
-    scores = blimp(model, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit)
+    scores = blimp(model, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, progress=False)
     table = scores.per_pair
     parts = list_components(network.config)
     columns = [component.label for component in list_components(network.config, embeddings=True, biases=True)]

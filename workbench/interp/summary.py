@@ -495,6 +495,8 @@ def find_material(run: Any, data: str | None = None) -> Material:
             here = result.step == run.step
             if result.pairs in own or (result.pairs in known and not here):
                 continue
+            if result.partial:
+                continue
             if not has_sentences(result.per_pair):
                 pairs = find_pairs(result.pairs, result.source, result.fingerprint, data)
                 if pairs is None:

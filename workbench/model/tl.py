@@ -342,8 +342,10 @@ class TransformerLensModel(HookedRootModule):
     def to_str_tokens(
         self, input: str | list[str] | Int[Tensor, "*batch pos"], prepend_bos: bool | None = None
     ) -> list[str] | list[list[str]]:
-        """Return each token as text. Bytes of a character that several tokens share appear as `�`."""
-        self.need_tokenizer()
+        """Return the text of each token in its context; see `workbench.data.tokenizer.token_texts`."""
+        from workbench.data.tokenizer import token_texts
+
+        tokenizer = self.need_tokenizer()
         if isinstance(input, list):
             return [self.to_str_tokens(one, prepend_bos) for one in input]  # type: ignore[misc]
         ids = self.to_tokens(input, prepend_bos)[0] if isinstance(input, str) else torch.as_tensor(input)
@@ -351,7 +353,7 @@ class TransformerLensModel(HookedRootModule):
             ids = ids[0]
         if ids.ndim == 2:
             return [self.to_str_tokens(row) for row in ids]  # type: ignore[misc]
-        return [self._decode([token]) for token in ids.reshape(-1).tolist()]
+        return token_texts(tokenizer, ids.reshape(-1).tolist())
 
     def to_single_token(self, text: str) -> int:
         """Return the id of a text that is one token.
@@ -364,13 +366,17 @@ class TransformerLensModel(HookedRootModule):
         ids = tokenizer.convert_tokens_to_ids([text]) if special else _encode(tokenizer, text)
         assert isinstance(ids, list)
         if len(ids) != 1:
-            parts = [self._decode([token]) for token in ids]
+            from workbench.data.tokenizer import token_texts
+
+            parts = token_texts(tokenizer, ids)
             raise InputError(f"{text!r} is {len(ids)} tokens, not one: {parts}. Mind the leading space.")
         return ids[0]
 
     def to_single_str_token(self, token: int) -> str:
         """Return the text of a single token id."""
-        return self._decode([token])
+        from workbench.data.tokenizer import token_text
+
+        return token_text(self.need_tokenizer(), token)
 
     def get_token_position(
         self,

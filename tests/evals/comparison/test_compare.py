@@ -83,14 +83,14 @@ def test_other_kinds_and_other_corpora_are_pointed_out(family, tmp_path, uncheck
     train(masked("train.steps=3", "data.n_stories=50"), root / "two", quiet=True)
     found = compare(root, speed=False)
     said = " ".join(found.notes)
-    assert "masked and causal models are both here" in said
+    assert "masked and causal models are mixed" in said
     assert "not trained and validated on the same corpus" in said
     assert found.pairs_name is None
     assert all(math.isnan(value) for value in found.rows.blimp)
 
 
 def test_nothing_to_compare_is_one_line(tmp_path):
-    with pytest.raises(RunError, match=r"there is no folder .*nowhere; `workbench sweep width"):
+    with pytest.raises(RunError, match=r"There is no folder .*nowhere; `workbench sweep width"):
         compare(tmp_path / "nowhere")
     with pytest.raises(RunError, match="holds no run that has been evaluated"):
         compare(tmp_path)

@@ -158,7 +158,7 @@ def test_an_optimum_outside_the_data_is_refused(fit):
     low, high = covered_span(fit.frontier, fit.points)
     assert best_for_flops(fit, high * 0.99).extrapolated is None
     for flops in (low / 3, high * 3):
-        with pytest.raises(InputError, match=r"lies outside the data: .*--extrapolate"):
+        with pytest.raises(InputError, match=r"lies outside the data: .*extrapolate=True"):
             best_for_flops(fit, flops)
     allowed = best_for_flops(fit, 1e24, extrapolate=True)
     assert "x the data's largest" in allowed.extrapolated
