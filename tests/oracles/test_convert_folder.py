@@ -253,13 +253,15 @@ def test_what_is_no_config(folder, content):
 def test_unknown_families(folder):
     made = folder("gpt2")
     edit_settings(made, model_type="gpt_neox")
-    refused(made, "model_type is 'gpt_neox', which is no family we read. Did you mean 'gpt_neo'?")
+    refused(made, "model_type is 'gpt_neox', which is not a supported family. Did you mean 'gpt_neo'?")
     edit_settings(made, model_type="xlnet_")
-    refused(made, "model_type is 'xlnet_', which is no family we read. Choose from: gpt2, gpt_neo, llama")
+    refused(
+        made, "model_type is 'xlnet_', which is not a supported family. Choose from: gpt2, gpt_neo, llama"
+    )
     edit_settings(made, model_type=None)
-    refused(made, "model_type is None, which is no family we read. There are: gpt2")
+    refused(made, "model_type is None, which is not a supported family. There are: gpt2")
     edit_settings(made, model_type=["gpt2"])
-    refused(made, "which is no family we read")
+    refused(made, "which is not a supported family")
 
 
 def test_settings_are_refused_with_the_file_in_front(folder):
