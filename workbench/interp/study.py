@@ -783,13 +783,13 @@ def study(
         parts = {part.label: [part] for part in list_components(config)}
         parts |= {one.label: [one.label] for one in neurons or () if one.trained}
         ablation = ablation_effect(
-            subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=at.counted
+            subject, parts, text=texts[:ABLATED], measure="loss", seed=seed, progress=at.on_progress
         )
         matrix = attempt(
             "matrix",
             lambda: component_matrix(
                 subject, pairs, limit=limit, methods=("direct", "ablate"), how="zero", seed=seed,
-                progress=at.counted,
+                progress=at.on_progress,
             ),
         )  # fmt: skip
         lens = attempt("lens", lambda: lens_loss(network, texts, seed=seed))
