@@ -69,7 +69,7 @@ def _bridge(model: Any, table: Any, parts: Sequence[Any], given: Any) -> tuple[A
     import torch
 
     tokenizer, model.tokenizer = model.tokenizer, None  # the bridge wants one from a hub
-    bridge = model.to_bridge_state()
+    bridge = model.to_bridge()
     texts = [text for both in zip(table.sentence_good, table.sentence_bad, strict=True) for text in both]
     rows = [[tokenizer.bos_token_id, *tokenizer.encode(text, add_special_tokens=False)] for text in texts]
     tokens = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)

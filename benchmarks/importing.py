@@ -24,8 +24,7 @@ def run(rounds: int = 5, threads: int = 2) -> dict[str, float]:
 
     from workbench.io import write_json
     from workbench.model.config import ModelConfig, preset
-    from workbench.model.hf import from_folder
-    from workbench.model.hf.convert import as_family
+    from workbench.model.hf import as_family, from_folder
     from workbench.model.transformer import HookedTransformer
 
     torch.set_num_threads(threads)

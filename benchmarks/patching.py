@@ -43,7 +43,7 @@ def run(shape: str, rounds: int, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     keep_freed_pages()
     model = HookedTransformer(preset(shape, init_std=0.05)).eval()
-    bridge = model.to_bridge_state()
+    bridge = model.to_bridge()
     random = torch.Generator().manual_seed(0)
     clean, corrupted = torch.randint(4, model.config.d_vocab, (2, PAIRS, LENGTH), generator=random)
     ratios = {}

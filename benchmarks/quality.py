@@ -33,14 +33,10 @@ def judged(model: Any, material: Any, pairs: str | None, limit: int | None) -> d
     """Loss on the whole validation split, bits a byte, and BLiMP."""
     from training.evaluate import evaluate
     from workbench.data.batches import eval_batches
-    from workbench.data.tokenizer import token_bytes
     from workbench.evals.blimp import blimp
 
-    sizes = torch.zeros(model.config.d_vocab, dtype=torch.long)
-    lengths = torch.from_numpy(token_bytes(material.tokenizer))
-    sizes[: len(lengths)] = lengths
     batches = eval_batches(material.packed.validation, 16, model.config.n_ctx)
-    found = evaluate(model.eval(), batches, sizes)
+    found = evaluate(model.eval(), batches)
     assert found is not None
     scores = blimp(model, pairs, limit=limit, tokenizer=material.tokenizer).overall
     return {

@@ -32,3 +32,16 @@ def test_importing_loads_nothing_heavy():
     code = f"import sys, workbench as wb; wb.interp, wb.scaling; print({heavy} & set(sys.modules))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "set()"
+
+
+def test_errors_advise_python_and_the_command_adds_its_option(tmp_path, capsys):
+    from apps.cli import main
+    from workbench.runs.folder import check_free
+
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(wb.WorkbenchError) as caught:
+        check_free(tmp_path)
+    assert "--" not in str(caught.value)
+    assert main(["train", "--steps", "1", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"choose another name, such as {tmp_path}-2. Option: --out {tmp_path}-2." in said

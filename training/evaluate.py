@@ -24,8 +24,9 @@ class Evaluation:
     accuracy: float
     """Share of tokens that are the model's first choice."""
     bits_per_byte: float | None
-    """Bits of the text's tokens over the text's bytes, special tokens in neither; comparable between
-    tokenizers (Gao et al. 2020, The Pile). None for a masked model, which gives no text a probability."""
+    """Bits of the text's tokens (not of BOS and EOS) over the UTF-8 bytes of the text; comparable between
+    tokenizers (Gao et al. 2020, The Pile). None for a masked model, which gives no text a probability, and
+    for batches without `target_bytes`."""
     tokens: int
     """Tokens scored."""
 
@@ -34,7 +35,6 @@ class Evaluation:
 def evaluate(
     model: Any,
     batches: Iterable[Any],
-    sizes: Int[Tensor, " d_vocab"],
     stop: Callable[[], bool] = lambda: False,
     tick: Callable[[int], None] = lambda tokens: None,
     group: Alone | None = None,
@@ -44,7 +44,6 @@ def evaluate(
     Args:
         model: a `HookedTransformer`; left in the mode it was in.
         batches: each with tokens and targets, [batch pos]; see `workbench.data.batches.eval_batches`.
-        sizes: UTF-8 bytes that each token stands for, 0 for special tokens.
         stop: asked before each batch; True abandons the evaluation.
         tick: told after each batch how many positions it has read so far.
         group: processes that take the batches in turn and add up what they find; all of them call this.
@@ -65,10 +64,11 @@ def evaluate(
             if turn != group.rank:
                 continue
             losses, hits, targets = _score(model, batch.to(model.device))
-            of_target = sizes[targets]
             nats += float(losses.sum(dtype=torch.float64))
-            text_nats += float(losses[of_target > 0].sum(dtype=torch.float64))
-            text_bytes += int(of_target.sum())
+            if batch.target_bytes is not None:
+                sizes = batch.target_bytes[batch.targets != IGNORE].to(losses.device)
+                text_nats += float(losses[sizes >= 0].sum(dtype=torch.float64))
+                text_bytes += int(sizes.clamp(min=0).sum())
             right += int(hits.sum())
             scored += len(targets)
             read += batch.tokens.numel() * group.world

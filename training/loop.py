@@ -27,7 +27,6 @@ from training.thinning import thin_out
 from training.tracking import Record
 from training.updater import Updater
 from workbench.console import Progress, clock, short
-from workbench.data.tokenizer import token_bytes
 from workbench.errors import RunError
 from workbench.runs.checkpoint import checkpoint_steps, save_checkpoint
 from workbench.stats import derive
@@ -80,10 +79,6 @@ class Trainer:
         self.optimizer = averaged(make_optimizer(model, chosen), chosen)
         self.hooks = hooks
         self.updater = Updater(settings, model, batches, self.optimizer, self.group, hooks.loss)
-        sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
-        lengths = torch.from_numpy(token_bytes(model.tokenizer))
-        sizes[: len(lengths)] = lengths
-        self._sizes = sizes.to(model.device)
         self.step = 0
         self.seconds = 0.0
         self.flags: list[str] = []
@@ -267,7 +262,6 @@ class Trainer:
             found = evaluate(
                 self.model,
                 self._validation(chosen.final_eval_tokens if final else chosen.eval_tokens),
-                self._sizes,
                 stop=self.stopping,
                 tick=self._draw_evaluation if final else lambda tokens: None,
                 group=self.group,

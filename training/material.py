@@ -44,7 +44,7 @@ def prepare(settings: RunSettings, run: Path | None = None, progress: Progress |
         progress.update(0.0, "reading the corpus")
     data = settings.data
     given = data.tokenizer if run is None else run / folder.TOKENIZER
-    tokenizer = None if given is None else load_tokenizer(Path(given))
+    tokenizer = None if given is None else load_tokenizer(Path(given), apply_config=run is None)
     corpus = remembered(
         ("corpus", data.source, data.n_stories, data.column, data.limit),
         lambda: open_corpus(data.source, n_stories=data.n_stories, column=data.column, limit=data.limit),

@@ -232,7 +232,7 @@ def guarded(command: Callable[[], int], quiet: tuple[type[BaseException], ...] =
         sys.stdout.flush()
         return code
     except WorkbenchError as error:
-        return _fail(str(error))
+        return _fail(str(error) if error.option is None else f"{error} Option: {error.option}.")
     except quiet:
         return 2
     except KeyboardInterrupt as error:

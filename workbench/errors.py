@@ -5,7 +5,16 @@ from difflib import get_close_matches
 
 
 class WorkbenchError(Exception):
-    """Base of every error that a user can fix. The command line prints it and exits with 2."""
+    """Base of every error that a user can fix. The command line prints it and exits with 2.
+
+    Args:
+        message: one line with advice for a caller in Python.
+        option: the command-line option that does the same, such as `--extrapolate`; commands append it.
+    """
+
+    def __init__(self, message: str = "", option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option
 
 
 class ConfigError(WorkbenchError):

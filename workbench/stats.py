@@ -103,7 +103,7 @@ def weighted_accuracy(
 
 def student_reach(
     error: float | np.ndarray, freedom: int | float | np.ndarray, confidence: float = CONFIDENCE
-) -> np.ndarray:
+) -> float | np.ndarray:
     """Return the half-width of Student's interval for a standard error with `freedom` degrees of freedom."""
     from scipy.stats import t
 

@@ -13,6 +13,7 @@ import streamlit as st
 
 from apps.answers.catalogue import Opened
 from workbench.data.embedded.stories import stories
+from workbench.data.tokenizer import token_texts
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
@@ -137,8 +138,7 @@ def _said(
 
 
 def _side(tokenizer: Any, ids: np.ndarray, nats: np.ndarray) -> Side:
-    words = (tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids.tolist())
-    return Side(tuple(ids.tolist()), tuple(words), nats)
+    return Side(tuple(ids.tolist()), tuple(token_texts(tokenizer, ids.tolist())), nats)
 
 
 def _log_probs(

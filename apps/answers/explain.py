@@ -10,6 +10,7 @@ import streamlit as st
 
 from apps.answers.catalogue import Opened
 from apps.look.tokens import Column, bare, side_by_side, visible
+from workbench.data.tokenizer import token_texts
 
 if TYPE_CHECKING:  # the first view's sidebar needs no model, and torch takes two seconds
     from workbench.interp.attribution import PairAttribution, TextAttribution
@@ -249,4 +250,4 @@ def cells(subject: Subject, values: np.ndarray) -> list[dict[str, Any]]:
 
 def read_tokens(opened: Opened, ids: Sequence[int]) -> list[str]:
     """Token ids as the reader sees them."""
-    return [visible(opened.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in ids]
+    return [visible(text) for text in token_texts(opened.tokenizer, ids)]

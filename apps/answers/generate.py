@@ -8,6 +8,7 @@ import streamlit as st
 
 from apps.answers.catalogue import Opened
 from apps.look.tokens import visible
+from workbench.data.tokenizer import token_text, token_texts
 from workbench.errors import InputError
 from workbench.interp.lens import lens_points, lens_statistics
 
@@ -220,15 +221,14 @@ def _described(
     """Everything that is shown about the written tokens, read off at `reads` in the row `read`."""
     import torch
 
-    from workbench.model.tl import narrowed
+    from workbench.model.transformer import filter_logits
 
     model = opened.model
     wanted = ids[0, places]
     log_probs = logits.float().log_softmax(-1)
     masked = end == "gaps"
-    drawn = narrowed(logits, 0.0 if masked else settings.temperature, settings.top_k or None, None).softmax(
-        -1
-    )
+    temperature = 0.0 if masked else settings.temperature
+    drawn = filter_logits(logits, temperature, settings.top_k or None, None).softmax(-1)
     best = log_probs.topk(min(ALTERNATIVES, log_probs.shape[-1]))
     own = log_probs.gather(-1, wanted[:, None])
     points = lens_points(model.config)
@@ -239,14 +239,14 @@ def _described(
 
     def words(tokens: Any) -> list[str]:
         for token in set(tokens) - known.keys():
-            known[token] = visible(opened.tokenizer.decode([token], clean_up_tokenization_spaces=False))
+            known[token] = visible(token_text(opened.tokenizer, token))
         return [known[token] for token in tokens]
 
     shape = lens["top"].shape
     return Written(
         ids=tuple(ids[0].tolist()),
         places=tuple(places.tolist()),
-        words=tuple(words(ids[0].tolist())),
+        words=tuple(map(visible, token_texts(opened.tokenizer, ids[0].tolist()))),
         log_probs=own[:, 0].double().cpu().numpy(),
         ranks=((log_probs > own).sum(-1) + 1).cpu().numpy(),
         drawn=drawn.gather(-1, wanted[:, None])[:, 0].double().cpu().numpy(),

@@ -12,6 +12,7 @@ from apps.answers.background import Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Reading, Subject
 from apps.answers.wanted import Wanted
+from workbench.data.tokenizer import token_texts
 from workbench.interp.components import Component, find_components, list_components
 from workbench.interp.heads import HeadScores
 
@@ -156,17 +157,10 @@ def measure_scores(
     opened: Opened, stories: int, tick: Callable[[float], None] = lambda share: None
 ) -> HeadScores:
     """`head_scores` on the first embedded validation stories, as `workbench heads RUN --stories N` does."""
-    from workbench.interp.heads import find_names, head_scores, name_ids, punctuation_ids, unigram_counts
+    from workbench.interp.heads import story_head_scores
 
-    texts, rows = _rows(opened, stories)
-    return head_scores(
-        own_copy(opened),
-        rows,
-        punctuation=punctuation_ids(opened.tokenizer),
-        names=name_ids(opened.tokenizer, find_names(texts)),
-        unigram=unigram_counts(rows, opened.model.config.d_vocab),
-        tick=tick,
-    )
+    texts, _ = _rows(opened, stories)
+    return story_head_scores(own_copy(opened), texts, progress=lambda fraction, _: tick(fraction))
 
 
 def own_copy(opened: Opened) -> Any:
@@ -237,7 +231,7 @@ def copying(opened: Opened) -> dict[str, float]:
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _copying(_opened: Opened, key: str) -> dict[str, float]:
-    from workbench.interp.heads import copying_scores
+    from workbench.interp.head_circuits import copying_scores
 
     with _opened.lock:
         found = copying_scores(_opened.model)
@@ -246,7 +240,7 @@ def _copying(_opened: Opened, key: str) -> dict[str, float]:
 
 def begin_composition(opened: Opened) -> Work:
     """Which heads read which earlier ones, in the background; the work's result is a `Composition`."""
-    from workbench.interp.heads import composition
+    from workbench.interp.head_circuits import composition
 
     return works().begin(("composition", opened.key), lambda tick: composition(own_copy(opened)))
 
@@ -328,7 +322,7 @@ def attention_frame(opened: Opened, readings: tuple[Reading, ...], label: str) -
     for reading in readings:
         layer, head = part.place
         pattern = explain.attention(opened, reading.ids, layer)[head]
-        names = [opened.tokenizer.decode([token]) for token in reading.ids]
+        names = token_texts(opened.tokenizer, reading.ids)
         query, key = (index.ravel() for index in np.indices(pattern.shape))
         frames.append(
             pd.DataFrame(
@@ -351,12 +345,11 @@ def circuits(opened: Opened, label: str) -> "pd.DataFrame":
 
 @st.cache_resource(max_entries=256, show_spinner=False)
 def _circuits(_opened: Opened, key: str, label: str) -> "pd.DataFrame":
-    from apps.verbs.head_tables import circuit_frame
+    from workbench.interp.head_circuits import circuit_pairs
 
-    part = part_of(_opened.model.config, label)
     unigram = _unigram(_opened, key)
     with _opened.lock:
-        return circuit_frame(_opened.model, [(part.layer, part.unit)], unigram, PAIRS_SHOWN)
+        return circuit_pairs(_opened.model, [label], unigram, PAIRS_SHOWN, progress=False)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

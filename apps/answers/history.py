@@ -100,7 +100,7 @@ def score_at(opened: Opened, step: int) -> "pd.DataFrame":
     """The embedded pairs scored at a checkpoint; see `shares`."""
     then = checkpoints.at_step(opened, step)
     with then.lock:
-        result = blimp(then.model, sources.embedded(), tokenizer=then.tokenizer)
+        result = blimp(then.model, sources.embedded(), tokenizer=then.tokenizer, progress=False)
     return shares(result, step)
 
 

@@ -64,11 +64,12 @@ def measure(
     tokenizer = opened.tokenizer
     given = replacements(opened, off, how)
     with opened.lock, ready(opened.model) as network, on_threads(network):
-        table = blimp(network, some, protocol, pll=pll, tokenizer=tokenizer).per_pair
+        table = blimp(network, some, protocol, pll=pll, tokenizer=tokenizer, progress=False).per_pair
         found = []
         for each in given:
             with ablated(network, off, each.how, each):
-                found.append(blimp(network, some, protocol, pll=pll, tokenizer=tokenizer).per_pair)
+                scored = blimp(network, some, protocol, pll=pll, tokenizer=tokenizer, progress=False)
+                found.append(scored.per_pair)
     return table.assign(
         margin_now=sum(one.margin for one in found) / len(found),
         correct_now=sum(one.correct for one in found) / len(found),
@@ -113,7 +114,8 @@ def seconds_a_pair(opened: Opened, pairs: Sequence[Pair], how: str, protocol: st
 @st.cache_data(max_entries=64, show_spinner=False)
 def _rate(_opened: Opened, key: str, uid: str, protocol: str, pll: str, _pairs: PairSet) -> float:
     with _opened.lock:
-        blimp(_opened.model, _pairs.select(limit=2), protocol, pll=pll, tokenizer=_opened.tokenizer)
+        few = _pairs.select(limit=2)
+        blimp(_opened.model, few, protocol, pll=pll, tokenizer=_opened.tokenizer, progress=False)
         began = time.perf_counter()
-        blimp(_opened.model, _pairs, protocol, pll=pll, tokenizer=_opened.tokenizer)
+        blimp(_opened.model, _pairs, protocol, pll=pll, tokenizer=_opened.tokenizer, progress=False)
         return (time.perf_counter() - began) / len(_pairs)

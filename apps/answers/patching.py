@@ -11,6 +11,7 @@ from apps.answers.ablate import story_count
 from apps.answers.catalogue import Opened
 from apps.look.tokens import bare, visible
 from workbench.data.embedded.stories import stories
+from workbench.data.tokenizer import token_text
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
@@ -108,9 +109,7 @@ def _readouts(_opened: Opened, key: str, good: str, bad: str, protocol: str, pll
         if right == theirs:
             order = tables[1][b].argsort(descending=True)[:2].tolist()
             wrong = order[0] if order[0] != right else order[1]
-        right_text, wrong_text = (
-            tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in (right, wrong)
-        )
+        right_text, wrong_text = token_text(tokenizer, right), token_text(tokenizer, wrong)
         good_prompt, bad_prompt = (_prompt(side, at, masked) for side, at in ((one, a), (other, b)))
         found.append(
             Readout(

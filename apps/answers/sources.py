@@ -14,6 +14,7 @@ from workbench.errors import WorkbenchError
 from workbench.evals.blimp import BlimpResult, has_sentences, one_paradigm, with_sentences
 from workbench.io import read_json
 from workbench.runs.folder import tokenizer_file
+from workbench.runs.run import is_whole
 from workbench.runs.zoo import is_shipped, results_folder
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def pairs_name(pairs: str, source: str) -> str:
 def _head(path: str, modified: int) -> dict[str, Any] | None:
     try:
         value = read_json(Path(path))
+        if not isinstance(value, dict) or not is_whole(value):
+            return None
         return {
             "step": value["step"],
             "pairs": str(value["pairs"]),
@@ -170,7 +173,8 @@ def _joined(path: str, modified: int, fingerprint: str, _pairs: PairSet) -> Blim
 
     result = _result(path, modified)
     try:
-        return with_sentences(result, _pairs, load_tokenizer(tokenizer_file(Path(path).parents[1])))
+        tokenizer = load_tokenizer(tokenizer_file(Path(path).parents[1]), apply_config=False)
+        return with_sentences(result, _pairs, tokenizer)
     except WorkbenchError:
         return result
 
@@ -245,7 +249,13 @@ def _score(
     pairs_of = pair_set(_source)
     with _opened.lock:
         return blimp(
-            _opened.model, pairs_of, protocol, pll=pll, paradigms=[paradigm], tokenizer=_opened.tokenizer
+            _opened.model,
+            pairs_of,
+            protocol,
+            pll=pll,
+            paradigms=[paradigm],
+            tokenizer=_opened.tokenizer,
+            progress=False,
         )
 
 

@@ -83,8 +83,8 @@ def _values(study: "ScalingStudy", optima: Any, predictions: Sequence[Any], crit
             found["blimp"] = {"curve": fit.kind, "over": fit.over, "gains": _finite(records(fit.to_frame()))}
     if critical is not None:
         found["critical_batch"] = {
-            "scale": dataclasses.asdict(critical.scale),
-            "exponent": dataclasses.asdict(critical.exponent),
+            "scale": critical.scale._asdict(),
+            "exponent": critical.exponent._asdict(),
         }
     return found
 

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class PairProgress:
-    """A progress line with pairs/s and the time left."""
+    """A progress line with the time left."""
 
     def __init__(self, name: str, quiet: bool = False) -> None:
         from workbench.console import Progress
@@ -90,14 +90,14 @@ class PairProgress:
     def __exit__(self, *_: Any) -> None:
         self._line.close()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, fraction: float, message: str) -> None:
         from workbench.console import clock
 
         if not self._line.due():
             return
-        speed = done / max(time.monotonic() - self._began, 1e-9)
-        left = f"{clock((total - done) / speed)} left" if speed else ""
-        self._line.update(done / total, f"{done:,} of {total:,} pairs  {speed:,.0f} pairs/s  {left}")
+        seconds = time.monotonic() - self._began
+        left = f"{clock(seconds * (1 / fraction - 1))} left" if fraction else ""
+        self._line.update(fraction, f"{message}  {left}")
 
 
 def print_result(result: "BlimpResult", by: str = "phenomenon") -> None:

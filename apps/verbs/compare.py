@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
     out = out_folder(args.out) if args.out else None
     line = Progress("compare", quiet=args.quiet)
 
-    def draw(done: int, of: int, name: str) -> None:
+    def draw(fraction: float, message: str) -> None:
         if line.due():
-            line.update(done / of, f"timing {name}  {done} of {of} rows")
+            line.update(fraction, f"timing {message}")
 
     try:
         found = compare(args.root, speed=not args.no_speed, progress=draw)

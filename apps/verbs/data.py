@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from workbench.data.packing import CorpusReport
+    from workbench.data.report import CorpusReport
 
 
 EXAMPLES = """\
@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from workbench.data.corpus import open_corpus
-    from workbench.data.packing import corpus_report, pack, verify
+    from workbench.data.packing import pack, verify
+    from workbench.data.report import corpus_report
     from workbench.data.tokenizer import corpus_tokenizer, load_tokenizer
 
     corpus = open_corpus(args.data, seed=args.seed, column=args.column, limit=args.limit)

@@ -104,14 +104,14 @@ def _score(path: Path) -> "BlimpResult":
             continue
         if found.fingerprint == pairs.fingerprint:
             return found
-    progress = Progress(path.name)
+    line = Progress(path.name)
 
-    def draw(done: int, of: int) -> None:
-        if progress.due():
-            progress.update(done / of, f"minimal pairs  {done:,} of {of:,}")
+    def draw(fraction: float, message: str) -> None:
+        if line.due():
+            line.update(fraction, message)
 
     result = blimp(opened, pairs, progress=draw)
-    progress.close()
+    line.close()
     result.save(opened)
     write_card(path)
     return result

@@ -6,34 +6,8 @@ from workbench.console import number, print_table
 
 if TYPE_CHECKING:
     from workbench.interp.components import Component
-    from workbench.interp.heads import Composition, HeadScores
-
-SEEN = 5
-"""Tokens that occur so often in the stories read may be in the pairs of circuits."""
-
-
-def circuit_frame(model: Any, heads: Any, unigram: Any, count: int, tick: Any = None) -> Any:
-    """The strongest token pairs of each head: layer, head, circuit, row_token, column_token, value.
-
-    OV: a token attended to, and the token whose logit that raises. QK: a query token, and the key token that
-    it scores highest.
-    """
-    import numpy as np
-    import pandas as pd
-
-    from workbench.interp.heads import ov_circuit, qk_circuit, top_pairs
-
-    among = np.flatnonzero(unigram >= SEEN)
-    if not len(among):
-        among = np.flatnonzero(unigram)
-    frames = []
-    for done, (layer, head) in enumerate(heads):
-        for name, circuit in (("OV", ov_circuit), ("QK", qk_circuit)):
-            found = top_pairs(circuit(model, layer, head), count, among=among, tokenizer=model.tokenizer)
-            frames.append(found.to_frame().assign(layer=layer, head=head, circuit=name))
-        if tick is not None:
-            tick((done + 1) / len(heads))
-    return pd.concat(frames, ignore_index=True)
+    from workbench.interp.head_circuits import Composition
+    from workbench.interp.heads import HeadScores
 
 
 def print_circuits(found: "HeadScores", pairs: Any) -> None:

@@ -58,18 +58,12 @@ def run(args: argparse.Namespace) -> int:
     """Score, print the table, write the files; returns the exit code."""
     from pathlib import Path
 
-    from apps.verbs.head_tables import circuit_frame, print_card, print_circuits, print_composition
-    from workbench.console import Progress, clean, out_folder
-    from workbench.errors import ConfigError, InputError
-    from workbench.interp.components import find_components
-    from workbench.interp.heads import (
-        composition,
-        find_names,
-        head_scores,
-        name_ids,
-        punctuation_ids,
-        unigram_counts,
-    )
+    from apps.verbs.head_tables import print_card, print_circuits, print_composition
+    from workbench.console import clean, out_folder
+    from workbench.errors import ConfigError
+    from workbench.interp.components import find_head
+    from workbench.interp.head_circuits import circuit_pairs, composition
+    from workbench.interp.heads import story_head_scores, unigram_counts
     from workbench.interp.texts import story_rows
     from workbench.runs.run import load
 
@@ -78,39 +72,19 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         out_folder(args.out)
     opened = load(args.run)
-    config, tokenizer = opened.checkpoint.config, opened.tokenizer
-    chosen = () if args.head is None else find_components(config, args.head)
-    if args.head is not None and (len(chosen) != 1 or chosen[0].kind != "head"):
-        raise InputError(f"--head wants one head, such as L1H2; found {clean(args.head)}.")
-    part = chosen[0] if chosen else None
+    config = opened.checkpoint.config
+    part = None if args.head is None else find_head(config, args.head)
     texts, source = _stories(args)
-    rows = story_rows(tokenizer, texts, config.n_ctx, end=False)
-    unigram = unigram_counts(rows, config.d_vocab)
-    line = Progress(opened.name, quiet=args.quiet)
     pairs: Any = None
     mixed: Any = None
-
-    def tick(what: str) -> Any:
-        return lambda share: line.update(share, what) if line.due() else None
-
-    try:
-        found = head_scores(
-            opened.model,
-            rows,
-            punctuation=punctuation_ids(tokenizer),
-            names=name_ids(tokenizer, args.names or find_names(texts)),
-            unigram=unigram,
-            seed=args.seed,
-            tick=tick("heads"),
-        )
-        if args.circuits or part:
-            heads = [(int(layer), head) for layer in found.layers for head in range(config.n_heads)]
-            heads = [(part.layer, part.unit)] if part and not args.circuits else heads
-            pairs = circuit_frame(opened.model, heads, unigram, 10, tick("circuits"))
-        if args.composition or part:
-            mixed = composition(opened.model, seed=args.seed)
-    finally:
-        line.close()
+    progress = not args.quiet
+    found = story_head_scores(opened.model, texts, names=args.names, seed=args.seed, progress=progress)
+    if args.circuits or part:
+        heads: list[Any] = [(int(layer), head) for layer in found.layers for head in range(config.n_heads)]
+        unigram = unigram_counts(story_rows(opened.tokenizer, texts, config.n_ctx, end=False), config.d_vocab)
+        pairs = circuit_pairs(opened.model, heads if args.circuits else [part], unigram, progress=progress)
+    if args.composition or part:
+        mixed = composition(opened.model, seed=args.seed)
     print(f"{clean(opened)} on {found.sequences:,} {source} ({found.tokens:,} tokens)\n")
     if part is not None:
         mine = pairs[(pairs["layer"] == part.layer) & (pairs["head"] == part.unit)]

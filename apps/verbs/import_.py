@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     import sys
 
     from workbench.console import clean
-    from workbench.model.hf.convert import weight_files
+    from workbench.model.hf.family import weight_files
     from workbench.runs.foreign import import_run
 
     source = Path(args.folder)

@@ -246,14 +246,17 @@ def _sections(frame: "pd.DataFrame", top: int) -> dict[str, "pd.DataFrame"]:
 
 
 def _excerpt(opened: Any, found: "NeuronExamples", name: str, before: int = 6, after: int = 2) -> str:
-    """A few tokens around the strongest, which stands in brackets."""
+    """Return a few tokens around the strongest, which is in brackets."""
+    from workbench.data.tokenizer import token_texts
+
     where = found.part(name)
     row, pos = int(found.top_row[where][0]), int(found.top_pos[where][0])
     ids = found.rows[row].tokens.tolist()
-    pieces = [opened.tokenizer.decode(part) for part in (ids[max(0, pos - before) : pos], ids[pos : pos + 1])]
-    lead = " " if pieces[1][:1].isspace() else ""
-    after_it = opened.tokenizer.decode(ids[pos + 1 : pos + 1 + after])
-    return f"{pieces[0]}{lead}[{pieces[1].strip() or '⏎'}]{after_it}"
+    texts = token_texts(opened.tokenizer, ids)
+    token, start = texts[pos], max(0, pos - before)
+    lead = " " if token[:1].isspace() else ""
+    following = "".join(texts[pos + 1 : pos + 1 + after])
+    return f"{''.join(texts[start:pos])}{lead}[{token.strip() or '⏎'}]{following}"
 
 
 def _save_survey(found: Any, args: argparse.Namespace, name: str) -> None:

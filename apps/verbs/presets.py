@@ -130,8 +130,7 @@ def compact_form(shapes: dict[str, "ModelConfig"]) -> tuple[list[str], list[list
 def _exact(shapes: dict[str, "ModelConfig"]) -> None:
     """Parameters of each part, beside the published total."""
     from workbench.console import print_table
-    from workbench.model.config import SOURCES
-    from workbench.model.size import count_parameters
+    from workbench.model.config import SOURCES, count_parameters
 
     parts = {name: count_parameters(shape) for name, shape in shapes.items()}
     kinds = list(next(iter(parts.values())))
@@ -155,8 +154,7 @@ def _one(name: str, shape: "ModelConfig") -> None:
     from textwrap import fill
 
     from workbench.console import clean
-    from workbench.model.config import PRESETS, SOURCES
-    from workbench.model.size import count_parameters
+    from workbench.model.config import PRESETS, SOURCES, count_parameters
 
     source = SOURCES.get(name)
     total = shape.n_params
@@ -190,8 +188,7 @@ def _one(name: str, shape: "ModelConfig") -> None:
 
 
 def _record(name: str, shape: "ModelConfig") -> dict[str, Any]:
-    from workbench.model.config import SOURCES
-    from workbench.model.size import count_parameters
+    from workbench.model.config import SOURCES, count_parameters
 
     source = SOURCES.get(name)
     return {
@@ -234,7 +231,7 @@ def _tokenizer(name: str) -> str:
 
 
 def _embedding(shape: "ModelConfig") -> int:
-    from workbench.model.size import count_parameters
+    from workbench.model.config import count_parameters
 
     return count_parameters(shape)["embedding"]
 

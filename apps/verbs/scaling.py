@@ -119,9 +119,9 @@ def _fit(args: argparse.Namespace) -> "ScalingStudy":
 
     line = Progress(Path(args.source).name or str(args.source), quiet=args.quiet)
 
-    def tell(done: int, total: int) -> None:
+    def draw(fraction: float, message: str) -> None:
         if line.due():
-            line.update(done / total, f"{done} of {total} laws")
+            line.update(fraction, message)
 
     if line.due():
         line.update(0.0, "reading the points")
@@ -129,7 +129,7 @@ def _fit(args: argparse.Namespace) -> "ScalingStudy":
         return scaling_study(
             args.source, methods=args.method, count=args.count, measure=args.measure, along=args.along,
             exact=args.exact, irreducible=args.irreducible, blimp=args.curve, bootstraps=args.bootstraps,
-            seed=args.seed, progress=tell,
+            seed=args.seed, progress=draw,
         )  # fmt: skip
     finally:
         line.close()
@@ -189,14 +189,14 @@ def _speed(study: "ScalingStudy", args: argparse.Namespace) -> Any:
     settings = read_config(runs[0]).get("train") or {}
     line = Progress("speed", quiet=args.quiet)
 
-    def tell(done: int, total: int) -> None:
+    def draw(fraction: float, message: str) -> None:
         if line.due():
-            line.update(done / total, f"{done} of {total} shapes")
+            line.update(fraction, message)
 
     try:
         speed = measure_speed(
             [config_of(run) for run in runs], batch_size=int(settings.get("batch_size", 16)),
-            sizes=rows["n"].tolist(), progress=tell,
+            sizes=rows["n"].tolist(), progress=draw,
         )  # fmt: skip
     finally:
         line.close()

@@ -26,7 +26,7 @@ import numpy as np
 from workbench.data.sources import cache_root, locked
 from workbench.errors import DataError
 from workbench.io import read_json, write_bytes, write_json
-from workbench.model.size import in_words
+from workbench.model.tl import format_bytes
 
 FORMAT = 1
 BUDGET = 8 * 2**30
@@ -124,8 +124,8 @@ class Shards:
         """
         if needed > budget:
             raise DataError(
-                f"the activations take {in_words(needed)} and the budget is {in_words(budget)}: name fewer "
-                f"hooks or tokens, or allow more (--disk {max(1, round(1.1 * needed / 2**30))}G)."
+                f"the activations take {format_bytes(needed)} and the budget is {format_bytes(budget)}: "
+                f"name fewer hooks or tokens, or allow more (--disk {max(1, round(1.1 * needed / 2**30))}G)."
             )
         others = sorted(_entries(self.root, self.folder), key=lambda entry: entry[1])
         kept = _bytes_of(self.folder) + sum(size for _, _, size in others)
@@ -138,8 +138,8 @@ class Shards:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise DataError(
-                f"the activations take {in_words(needed)} and {self.root} has {in_words(free)} left: name "
-                "fewer hooks or tokens, or choose another place with WORKBENCH_CACHE."
+                f"the activations take {format_bytes(needed)} and {self.root} has {format_bytes(free)} "
+                "left: name fewer hooks or tokens, or choose another place with WORKBENCH_CACHE."
             )
 
 

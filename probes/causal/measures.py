@@ -65,7 +65,9 @@ class Bench:
             nats = np.concatenate([row_nats(network, batch).cpu().numpy() for batch in self.batches])
             if self._pairs is False:
                 return Outcome(nats)
-            found = blimp(network, self._pairs, paradigms=self._paradigms, limit=self._limit).per_pair
+            found = blimp(
+                network, self._pairs, paradigms=self._paradigms, limit=self._limit, progress=False
+            ).per_pair
         self.paradigm = found.paradigm.to_numpy()
         return Outcome(nats, found.correct.to_numpy(), found.margin.to_numpy())
 

@@ -22,6 +22,7 @@ from probes.causal.subject import Tell, subject_of
 from probes.fitting.logistic import fit_logistic
 from probes.fitting.scaling import fit_scaler
 from probes.material import Material
+from workbench.data.tokenizer import token_text
 from workbench.errors import InputError, nearest
 from workbench.stats import derive
 
@@ -187,7 +188,7 @@ def steer(
                         {
                             "hook": hook,
                             "direction": name,
-                            "token": subject.run.tokenizer.decode([one]),
+                            "token": token_text(subject.run.tokenizer, one),
                             "change": float(gain),
                         }
                         for one, gain in zip(best.indices.tolist(), best.values, strict=True)

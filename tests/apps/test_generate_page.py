@@ -15,7 +15,7 @@ from apps.look.palette import DARK, LIGHT
 from apps.look.written import written
 from workbench.errors import InputError
 from workbench.interp.lens import logit_lens
-from workbench.model.tl import narrowed, sample
+from workbench.model.transformer import filter_logits, sample
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 PROMPT = "Once upon a time"
@@ -47,7 +47,7 @@ def test_the_numbers_are_the_librarys(runs):
         assert found.log_probs[index] == pytest.approx(float(row[token]), abs=1e-5)
         assert found.ranks[index] == int((row > row[token]).sum()) + 1
         assert list(found.top[index]) == row.topk(10).indices.tolist()
-        drawn = narrowed(model(ids)[0, place - 1][None], 0.7, 20, None).softmax(-1)[0]
+        drawn = filter_logits(model(ids)[0, place - 1][None], 0.7, 20, None).softmax(-1)[0]
         assert found.drawn[index] == pytest.approx(float(drawn[token]), abs=1e-5)
         assert found.top_drawn[index].sum() <= 1 + 1e-6
         assert found.drawn[index] > 0
@@ -72,7 +72,7 @@ def test_the_ranks_of_a_lens_are_counted(runs):
 
 def test_what_is_drawn_from_is_what_sample_draws_from():
     logits = torch.randn(1, 50, generator=torch.Generator().manual_seed(0))
-    shares = narrowed(logits, 0.5, 5, 0.9).softmax(-1)[0]
+    shares = filter_logits(logits, 0.5, 5, 0.9).softmax(-1)[0]
     assert 1 <= int((shares > 0).sum()) <= 5
     random = torch.Generator().manual_seed(1)
     counts = torch.zeros(50)
@@ -80,7 +80,7 @@ def test_what_is_drawn_from_is_what_sample_draws_from():
         counts[sample(logits, 0.5, 5, 0.9, random)] += 1
     assert (counts[shares == 0] == 0).all()
     torch.testing.assert_close(counts / 2000, shares, atol=0.05, rtol=0)
-    assert narrowed(logits, 0, None, None).softmax(-1)[0, logits.argmax()] == 1
+    assert filter_logits(logits, 0, None, None).softmax(-1)[0, logits.argmax()] == 1
 
 
 def test_greedy_takes_the_first_choice_and_the_context_ends_it(runs):

@@ -24,19 +24,11 @@ from apps.look.passages import Shown, passages, words
 from workbench.data.embedded.stories import stories
 from workbench.interp.ablation import ablated
 from workbench.interp.attribution import attribute_pair
-from workbench.interp.heads import (
-    copying_scores,
-    find_names,
-    head_scores,
-    name_ids,
-    ov_circuit,
-    punctuation_ids,
-    qk_circuit,
-    top_pairs,
-    unigram_counts,
-)
-from workbench.interp.neurons.card import neuron_card, promoted_tokens
+from workbench.interp.head_circuits import copying_scores, ov_circuit, qk_circuit, top_pairs
+from workbench.interp.heads import find_names, head_scores, name_ids, punctuation_ids, unigram_counts
+from workbench.interp.neurons.card import neuron_card
 from workbench.interp.neurons.examples import neuron_examples
+from workbench.interp.neurons.tokens import promoted_tokens
 from workbench.interp.texts import story_rows
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -78,7 +78,7 @@ def test_circuits_composition_and_a_card(heads, root, tmp_path):
         assert word in card
     for wrong in ("L1 MLP", "heads", "L0H1,L1H1"):
         assert f"one head, such as L1H2; found {wrong}." in heads(root / "plain", "--head", wrong).err
-    assert "L1H9 is not there" in heads(root / "plain", "--head", "L1H9").err
+    assert "L1H9 is out of range" in heads(root / "plain", "--head", "L1H9").err
 
 
 def test_letters_of_special_tokens_are_text(root):

@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from apps.verbs.presets import brief
-from workbench.model.config import PRESETS, SOURCES, preset
-from workbench.model.size import count_parameters
+from workbench.model.config import PRESETS, SOURCES, count_parameters, preset
 
 
 def table(out):

@@ -42,7 +42,9 @@ def test_laws_and_their_files(scaling, root, tmp_path):
 def test_budgets_in_flops_and_hours(scaling, root, monkeypatch):
     from workbench.scaling import points as throughput
 
-    monkeypatch.setattr(throughput, "_rate", lambda config, batch, seconds: 1e9 / config.n_params)
+    monkeypatch.setattr(
+        throughput, "_tokens_per_second", lambda config, batch, seconds: 1e9 / config.n_params
+    )
     said = scaling(root, "--method", "parametric", "--flops", "3e10", "--hours", "0.005")
     assert said.code == 0, said.err
     assert "measured on this machine" in said.out
@@ -104,7 +106,7 @@ def test_the_critical_batch(scaling, root, tmp_path):
     ("words", "told"),
     [
         (("--method", "isoflop"), "no budget has models of 4 sizes"),
-        (("--method", "chinchilla"), "there is no method 'chinchilla'"),
+        (("--method", "chinchilla"), "Unknown method 'chinchilla'"),
         (
             ("--method", "power-n", "--flops", "1e9"),
             "the best size for a budget follows from the parametric fit",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from workbench.data.corpus import Corpus, open_corpus
-from workbench.data.packing import Packed, PackedSplit, pack
+from workbench.data.packing import PackedCorpus, PackedSplit, pack
 from workbench.data.tokenizer import train_tokenizer
 
 
@@ -29,7 +29,7 @@ def little_tokenizer(little):
 
 
 @pytest.fixture(scope="session")
-def little_packed(little, little_tokenizer, data_cache) -> Packed:
+def little_packed(little, little_tokenizer, data_cache) -> PackedCorpus:
     return pack(little, little_tokenizer, 32, data_cache)
 
 
@@ -46,7 +46,7 @@ def real_tokenizer(real):
 
 
 @pytest.fixture(scope="session")
-def real_packed(real, real_tokenizer, data_cache) -> Packed:
+def real_packed(real, real_tokenizer, data_cache) -> PackedCorpus:
     return pack(real, real_tokenizer, 256, data_cache)
 
 

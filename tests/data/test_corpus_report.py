@@ -7,7 +7,8 @@ import pytest
 
 from apps.verbs import data as verb
 from workbench.data.corpus import Corpus
-from workbench.data.packing import corpus_report, pack
+from workbench.data.packing import pack
+from workbench.data.report import corpus_report
 from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import ConfigError, DataError
 

@@ -85,5 +85,5 @@ def test_offline_says_how_to_pass_local_data(tmp_path, monkeypatch, name):
     assert message.startswith(
         f"{name} is neither a path here nor in the cache, and the hub is out of reach (HF_HUB_OFFLINE is set)."
     )
-    assert "pass the folder or file, --data path/to/TinyStories" in message
+    assert "pass the folder or file, such as path/to/TinyStories" in message
     assert "\n" not in message

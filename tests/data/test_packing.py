@@ -236,7 +236,7 @@ def test_a_forged_manifest_is_refused(little, little_tokenizer, tmp_path):
     manifest = json.loads((packed.folder / MANIFEST).read_text())
     manifest["ingredients"]["n_ctx"] = 64
     (packed.folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
-    with pytest.raises(DataError, match="its checksum does not fit"):
+    with pytest.raises(DataError, match="its checksum does not match"):
         open_packed(packed.folder)
     (packed.folder / MANIFEST).write_text(dump_manifest(manifest))
     assert open_packed(packed.folder).n_ctx == 64

@@ -8,13 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+from tests.foreign_tokenizers import KINDS
 from workbench.data.tokenizer import (
     corpus_tokenizer,
     load_tokenizer,
     plain_encoder,
     save_tokenizer,
     token_bytes,
+    token_text,
+    token_texts,
     tokenizer_hash,
+    tokenizer_json,
     train_tokenizer,
 )
 from workbench.errors import ConfigError, DataError
@@ -208,6 +212,83 @@ def test_other_peoples_names_of_special_tokens(tmp_path):
     assert tokenizer.bos_token_id == tokenizer.eos_token_id == 0
     assert tokenizer.mask_token_id is None
     assert token_bytes(tokenizer).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_of_tokens_join_to_the_decoded_text(kind, little, tmp_path):
+    KINDS[kind](little.train[:60]).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(tmp_path)
+    text = 'The café cat  said, "Hello, Zoë!"\nThey don\'t 日本 play 😀.'
+    rng = np.random.default_rng(0)
+    rows = [
+        tokenizer.encode(text, add_special_tokens=False),
+        [tokenizer.bos_token_id, *tokenizer.encode("a b")],
+    ]
+    rows += rng.integers(len(tokenizer) + 3, size=(40, 30)).tolist()  # invalid bytes and unknown ids, too
+    for ids in rows:
+        texts = token_texts(tokenizer, ids)
+        assert len(texts) == len(ids)
+        assert "".join(texts) == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    assert token_texts(tokenizer, []) == []
+
+
+def test_spaces_of_tokens(little, tmp_path):
+    found = {}
+    for kind in KINDS:
+        KINDS[kind](little.train[:60]).save(str(tmp_path / "tokenizer.json"))
+        tokenizer = load_tokenizer(tmp_path)
+        ids = tokenizer.encode("the cat was", add_special_tokens=False)
+        found[kind] = token_texts(tokenizer, ids), token_text(tokenizer, ids[-1])
+    for kind in ("llama", "unigram", "wordpiece", "wordlevel", "byte-level"):
+        assert "".join(found[kind][0]) == "the cat was", kind
+        assert (found[kind][0][-1], found[kind][1]) == (" was", " was"), kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "cls", "model_type", "field", "value"),
+    [
+        *(
+            ("wordpiece", cls, "bert", *setting)
+            for cls in ("BertTokenizer", "BertTokenizerFast", "PreTrainedTokenizerFast", None)
+            for setting in (("do_lower_case", False), ("do_lower_case", True), ("strip_accents", False))
+        ),
+        *(
+            ("byte-level", cls, model_type, "add_prefix_space", value)
+            for cls, model_type in (("GPT2Tokenizer", "gpt2"), ("RobertaTokenizer", "roberta"))
+            for value in (True, False)
+        ),
+        ("byte-level with a space in front", "GPT2Tokenizer", "gpt2", "add_prefix_space", False),
+        ("byte-level with a space in front", "PreTrainedTokenizerFast", "gpt2", "add_prefix_space", False),
+        ("llama", "LlamaTokenizer", "llama", "add_prefix_space", False),
+        ("llama", "LlamaTokenizer", "llama", "add_prefix_space", True),
+    ],
+)
+def test_settings_are_applied_as_transformers_does(kind, cls, model_type, field, value, little, tmp_path):
+    from transformers import AutoTokenizer
+
+    KINDS[kind](little.train[:60]).save(str(tmp_path / "tokenizer.json"))
+    settings = {field: value} | ({"do_lower_case": True} if field == "strip_accents" else {})
+    config = settings | ({} if cls is None else {"tokenizer_class": cls})
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    ours, theirs = load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    for text in ("Once THE café was", "the cat"):
+        ids = ours.encode(text, add_special_tokens=False)
+        assert ids == theirs.encode(text, add_special_tokens=False)
+        assert ours.decode(ids) == theirs.decode(ids)
+    final = tmp_path / "run"
+    final.mkdir()
+    (final / "tokenizer.json").write_text(tokenizer_json(tmp_path / "tokenizer.json"))
+    assert tokenizer_hash(load_tokenizer(final)) == tokenizer_hash(ours)
+
+
+def test_a_setting_that_cannot_be_applied_is_refused(little, tmp_path):
+    KINDS["wordlevel"](little.train[:60]).save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"add_prefix_space": true}')
+    with pytest.raises(
+        DataError, match=r"tokenizer_config\.json sets add_prefix_space, which tokenizer\.json"
+    ):
+        load_tokenizer(tmp_path)
 
 
 def test_a_corpus_tokenizer_is_remembered(little, tmp_path, monkeypatch):

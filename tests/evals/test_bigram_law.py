@@ -85,7 +85,7 @@ def model(table):
 
 def test_scores_are_the_log_probabilities(model, table):
     sentences = [sentence for pair in some_pairs(50) for sentence in pair]
-    scores = score_sentences(model, model.tokenizer, sentences).scores
+    scores = score_sentences(model, sentences).scores
     wanted = [float(np.log(float(probability(table, sentence)))) for sentence in sentences]
     np.testing.assert_allclose(scores, wanted, rtol=1e-6)
 

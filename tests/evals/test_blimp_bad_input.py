@@ -22,19 +22,19 @@ def message(call) -> str:
 
 def test_unknown_protocol_names_the_nearest(causal, embedded):
     assert message(lambda: blimp(causal, embedded, "lm_eval")) == (
-        "no scoring protocol is called 'lm_eval'. Did you mean 'lm-eval'?"
+        "Unknown scoring protocol 'lm_eval'. Did you mean 'lm-eval'?"
     )
 
 
 def test_unknown_pll_names_the_nearest(masked, embedded):
     text = message(lambda: blimp(masked, embedded, pll="within-word-l2r"))
-    assert text == "no pseudo-log-likelihood is called 'within-word-l2r'. Did you mean 'within_word_l2r'?"
+    assert text == "Unknown pseudo-log-likelihood 'within-word-l2r'. Did you mean 'within_word_l2r'?"
 
 
 @pytest.mark.parametrize("name", ["lm-eval", "paper"])
 def test_a_masked_model_is_refused_where_the_protocol_has_no_meaning(name, masked, embedded):
     text = message(lambda: blimp(masked, embedded, name))
-    assert text.startswith(f"protocol {name!r} is not defined for masked models")
+    assert text.startswith(f"Protocol {name!r} is not defined for masked models")
     assert "native, minicons" in text
     find_protocol(name, "clm")
 
@@ -57,11 +57,11 @@ def test_a_sentence_of_just_the_context_is_scored():
     """The last token is scored but never read, so n_ctx tokens after BOS fit a causal model."""
     tokenizer = small_tokenizer()
     length = len(tokenizer("The dog ran.")["input_ids"])
-    assert score_sentences(small_model(n_ctx=length), tokenizer, ["The dog ran."]).tokens[0] == length
-    text = message(lambda: score_sentences(small_model(n_ctx=length - 1), tokenizer, ["The dog ran."]))
+    assert score_sentences(small_model(n_ctx=length), ["The dog ran."]).tokens[0] == length
+    text = message(lambda: score_sentences(small_model(n_ctx=length - 1), ["The dog ran."]))
     assert text.startswith("sentence 0 has ")
     masked = small_model(n_ctx=length + 2, attention="bidirectional")
-    assert score_sentences(masked, tokenizer, ["The dog ran."]).tokens[0] == length
+    assert score_sentences(masked, ["The dog ran."]).tokens[0] == length
 
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
@@ -85,11 +85,11 @@ def test_no_tokenizer_at_all(causal, embedded):
 
 
 def test_no_sentences(causal, tokenizer):
-    assert "no sentences" in message(lambda: score_sentences(causal, tokenizer, []))
+    assert "no sentences" in message(lambda: score_sentences(causal, []))
 
 
 def test_one_token_where_the_first_is_not_scored(causal, tokenizer):
-    text = message(lambda: score_sentences(causal, tokenizer, ["a"], "minicons"))
+    text = message(lambda: score_sentences(causal, ["a"], "minicons"))
     assert text.startswith("sentence 0 has 1 token, and protocol 'minicons' does not score the first")
 
 
@@ -103,13 +103,15 @@ def test_a_model_of_nan_is_no_result(causal, embedded):
 def test_missing_special_tokens_are_named(causal, masked):
     tokenizer = train_tokenizer(stories(20), 300)
     tokenizer.mask_token = None
-    assert "no mask token" in message(lambda: score_sentences(masked, tokenizer, ["The dog ran."]))
+    assert "no mask token" in message(lambda: score_sentences(masked, ["The dog ran."], tokenizer=tokenizer))
     tokenizer.bos_token = None
-    assert score_sentences(causal, tokenizer, ["The dog ran."]).tokens[0] > 0  # EOS stands in
+    assert score_sentences(causal, ["The dog ran."], tokenizer=tokenizer).tokens[0] > 0  # EOS stands in
     tokenizer.eos_token = None
-    assert "needs BOS or EOS" in message(lambda: score_sentences(causal, tokenizer, ["The dog ran."]))
+    assert "needs BOS or EOS" in message(
+        lambda: score_sentences(causal, ["The dog ran."], tokenizer=tokenizer)
+    )
     with pytest.raises(InputError, match="needs EOS"):
-        score_sentences(causal, tokenizer, ["The dog ran."], "babylm-2023")
+        score_sentences(causal, ["The dog ran."], "babylm-2023", tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scored_models import small_model
 
-from workbench.data.pairs import open_pairs
+from workbench.data.pairs import BLIMP, PairSet, open_pairs
 from workbench.errors import DataError, InputError
 from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.protocols import PROTOCOLS
-from workbench.runs.run import latest_blimp, overall_accuracy
+from workbench.runs.run import latest_blimp, overall_accuracy, pairs_name
 from workbench.stats import wilson
 
 
@@ -97,11 +97,11 @@ def test_a_trained_model_is_above_chance_and_a_random_one_is_not(trained, embedd
 
 def test_progress_counts_pairs(causal, embedded):
     seen = []
-    blimp(causal, embedded, limit=20, progress=lambda done, total: seen.append((done, total)))
+    blimp(causal, embedded, limit=20, progress=lambda *report: seen.append(report))
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions)
     total = 20 * len(embedded.paradigms)
-    assert {each for _, each in seen} == {total}
-    assert seen[-1][0] == total
-    assert seen == sorted(seen)
+    assert seen[-1] == (1.0, f"{total} of {total} pairs")
 
 
 @pytest.mark.parametrize("objective", ["clm", "mlm"])
@@ -110,7 +110,8 @@ def test_saved_and_read_again(objective, embedded, tmp_path):
     result = blimp(model, embedded.select(["embedded_transitive", "embedded_intransitive"]))
     path = result.save(tmp_path)
     middle = "native" if objective == "clm" else "native-original"
-    assert path == tmp_path / "blimp" / f"final-{middle}-embedded.json"
+    name = f"final-{middle}-embedded-{result.fingerprint[:8]}.json"  # a part of the embedded pairs
+    assert path == tmp_path / "blimp" / "partial" / name
     again = BlimpResult.read(path)
     pd.testing.assert_frame_equal(again.per_pair, result.per_pair)
     pd.testing.assert_frame_equal(again.paradigms, result.paradigms)
@@ -141,13 +142,49 @@ def test_a_partial_result_is_not_taken_for_the_runs_figure(causal, embedded, tmp
     assert latest_blimp(tmp_path) is None
 
 
+def test_a_part_of_blimp_is_never_taken_for_blimp(causal, make_pairs, tmp_path, monkeypatch):
+    """A file of one paradigm used to be called BLiMP and to replace the saved result on all of it."""
+    monkeypatch.setattr("workbench.data.pairs.BLIMP_PAIRS", 2)
+    pair = ("The dog ran.", "The dog run.")
+    rows = make_pairs(**{uid: [pair, pair] for uid in BLIMP}).paradigms
+    whole = blimp(causal, PairSet("blimp", "blimp", rows))
+    uid = "adjunct_island"
+    part = blimp(causal, PairSet("blimp", "blimp", {uid: rows[uid]}))
+    fewer = blimp(causal, PairSet("blimp", "blimp", {uid: rows[:1] for uid, rows in rows.items()}))
+    folder = blimp(causal, PairSet("blimp", "folder", {"mine": rows[uid]}))
+    others = [blimp(causal, PairSet("mine", "folder", {"mine": rows[uid][:n]})) for n in (1, 2)]
+    results = [whole, part, fewer, folder, *others]
+    assert [result.partial for result in results] == [False, True, True, False, False, False]
+    assert part.title == "model on 2 pairs, a part of BLiMP, protocol native"
+    assert len({result.save(tmp_path) for result in results}) == len(results)
+    whole.save(tmp_path)
+    saved = latest_blimp(tmp_path)
+    assert saved is not None
+    assert (saved["pairs"], saved["n_paradigms"], saved["n_pairs"]) == ("blimp", 67, 134)
+    assert (saved["fingerprint"], saved["partial"]) == (whole.fingerprint, False)
+    folder.save(tmp_path)
+    assert pairs_name(latest_blimp(tmp_path)) == "blimp (folder)"
+
+
+def test_an_old_result_that_hides_that_it_is_a_part_is_opened_as_one(causal, make_pairs, tmp_path):
+    """Older files of a single paradigm say `partial: false`."""
+    rows = make_pairs(adjunct_island=[("The dog ran.", "The dog run.")]).paradigms
+    path = blimp(causal, PairSet("blimp", "blimp", rows)).save(tmp_path)
+    value = json.loads(path.read_text()) | {"partial": False, "pairs": "blimp"}
+    old = tmp_path / "blimp" / "000005-native-blimp.json"
+    old.write_text(json.dumps(value))
+    path.with_suffix(".parquet").rename(old.with_suffix(".parquet"))
+    assert BlimpResult.read(old).partial
+    assert latest_blimp(tmp_path) is None
+
+
 def test_a_damaged_result_is_named(causal, embedded, tmp_path):
     path = blimp(causal, embedded, limit=3).save(tmp_path)
     path.with_suffix(".parquet").write_bytes(b"PAR1 not")
-    with pytest.raises(DataError, match=r"no saved result.*score the run again"):
+    with pytest.raises(DataError, match=r"not a saved result.*score the run again"):
         BlimpResult.read(path)
     path.write_text("{}")
-    with pytest.raises(DataError, match="no saved result"):
+    with pytest.raises(DataError, match="not a saved result"):
         BlimpResult.read(path)
     path.unlink()
     with pytest.raises(DataError, match="does not exist"):

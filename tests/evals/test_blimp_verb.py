@@ -70,8 +70,8 @@ def test_a_masked_run(masked_run, capsys):
     assert blimp(masked_run, "--pll", "within_word_l2r", "--limit", 3) == 0
     out = capsys.readouterr().out
     assert "within_word_l2r PLL" in out
-    names = [file.name for file in (masked_run / "blimp" / "partial").glob("*.json")]
-    assert names == ["000002-native-within_word_l2r-embedded.json"]
+    (file,) = (masked_run / "blimp" / "partial").glob("*.json")
+    assert file.name.startswith("000002-native-within_word_l2r-embedded-")
 
 
 def test_a_folder_of_jsonl_with_hostile_names(run, tmp_path, capsys):
@@ -84,7 +84,7 @@ def test_a_folder_of_jsonl_with_hostile_names(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "wanted"),
     [
-        (("--protocol", "lm-evall"), "no scoring protocol is called 'lm-evall'. Did you mean 'lm-eval'?"),
+        (("--protocol", "lm-evall"), "Unknown scoring protocol 'lm-evall'. Did you mean 'lm-eval'?"),
         (("--pll", "orginal"), "Did you mean 'original'?"),
         (("--paradigms", "embedded_transitve"), "Did you mean 'embedded_transitive'?"),
         (("--limit", "0"), "at least 1 pair"),
@@ -104,7 +104,7 @@ def test_mistakes_are_one_line_and_exit_code_2(run, words, wanted, capsys):
 
 def test_lm_eval_refuses_a_masked_run_by_name(masked_run, capsys):
     assert blimp(masked_run, "--protocol", "lm-eval") == 2
-    assert "protocol 'lm-eval' is not defined for masked models" in capsys.readouterr().err
+    assert "Protocol 'lm-eval' is not defined for masked models" in capsys.readouterr().err
 
 
 def test_a_run_that_is_not_there(tmp_path, capsys):

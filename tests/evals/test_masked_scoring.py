@@ -42,7 +42,7 @@ def by_hand(model, tokenizer, sentence, pll):
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 def test_pll_is_the_slow_loop(pll, positions, tokenizer):
     model = small_model(attention="bidirectional", positions=positions).double()
-    scores = score_sentences(model, tokenizer, SENTENCES, pll=pll)
+    scores = score_sentences(model, SENTENCES, pll=pll)
     wanted = [by_hand(model, tokenizer, sentence, pll) for sentence in SENTENCES]
     np.testing.assert_allclose(scores.scores, wanted, rtol=0, atol=1e-10)
     assert scores.tokens.tolist() == [len(ids) for ids in tokenizer(SENTENCES)["input_ids"]]
@@ -50,8 +50,8 @@ def test_pll_is_the_slow_loop(pll, positions, tokenizer):
 
 
 def test_the_two_plls_differ_on_words_in_pieces_only(masked, tokenizer):
-    original = score_sentences(masked, tokenizer, SENTENCES, pll="original").scores
-    l2r = score_sentences(masked, tokenizer, SENTENCES, pll="within_word_l2r").scores
+    original = score_sentences(masked, SENTENCES, pll="original").scores
+    l2r = score_sentences(masked, SENTENCES, pll="within_word_l2r").scores
     for index, encoding in enumerate(encode(tokenizer, SENTENCES, specials=False)):
         in_pieces = len(set(encoding.word_ids)) < len(encoding.ids)
         assert (original[index] != l2r[index]) == in_pieces
@@ -93,7 +93,7 @@ def test_equal_contexts_are_read_once(masked, tokenizer, monkeypatch):
 
 def test_the_tokenizers_own_special_tokens_under_default(masked, tokenizer):
     """Ours adds none, so nothing surrounds the sentence and every token is predicted."""
-    scores = score_sentences(masked, tokenizer, ["The dog ran."], "babylm-2025")
+    scores = score_sentences(masked, ["The dog ran."], "babylm-2025")
     ids = tokenizer("The dog ran.")["input_ids"]
     total = 0.0
     with torch.no_grad():
@@ -111,7 +111,7 @@ def test_a_closing_token_that_is_also_pad_is_read(protocol, masked):
         single="<bos> $A <eos>", special_tokens=[("<bos>", 1), ("<eos>", 2)]
     )
     masked.tokenizer = tokenizer
-    scores = score_sentences(masked, tokenizer, SENTENCES, protocol).scores
+    scores = score_sentences(masked, SENTENCES, protocol).scores
     tokenizer.pad_token = "<eos>"
     assert tokenizer.pad_token_id == 2
-    np.testing.assert_array_equal(score_sentences(masked, tokenizer, SENTENCES, protocol).scores, scores)
+    np.testing.assert_array_equal(score_sentences(masked, SENTENCES, protocol).scores, scores)

@@ -50,7 +50,7 @@ def test_one_tree_is_one_by_one(shape, length, slack, embedded, tokenizer, monke
     monkeypatch.setattr(causal_module, "BLOCK", length)
     monkeypatch.setattr(causal_module, "SLACK", slack)
     sentences = sentences_of(embedded, 40)
-    scores = score_sentences(model, tokenizer, sentences, "native")
+    scores = score_sentences(model, sentences, "native")
     rows = [[1, *ids] for ids in tokenizer(sentences)["input_ids"]]
     np.testing.assert_allclose(scores.scores, one_by_one(model, rows), rtol=0, atol=1e-10)
     assert scores.tokens.tolist() == [len(row) - 1 for row in rows]
@@ -59,10 +59,10 @@ def test_one_tree_is_one_by_one(shape, length, slack, embedded, tokenizer, monke
 def test_several_trees_are_one(causal, embedded, tokenizer, monkeypatch):
     sentences = sentences_of(embedded, 30)
     model = causal.double()
-    whole = score_sentences(model, tokenizer, sentences)
+    whole = score_sentences(model, sentences)
     monkeypatch.setattr(causal_module, "CELLS", 200)
     shares = []
-    parts = score_sentences(model, tokenizer, sentences, tick=shares.append)
+    parts = score_sentences(model, sentences, progress=lambda fraction, message: shares.append(fraction))
     np.testing.assert_allclose(parts.scores, whole.scores, rtol=0, atol=1e-10)
     assert shares[-1] == pytest.approx(1.0)
     assert shares == sorted(shares)
@@ -72,17 +72,17 @@ def test_several_trees_are_one(causal, embedded, tokenizer, monkeypatch):
 def test_a_sentence_alone_is_the_sentence_in_any_company(objective, embedded, tokenizer):
     model = small_model(attention="causal" if objective == "clm" else "bidirectional").double()
     sentences = sentences_of(embedded, 12)
-    together = score_sentences(model, tokenizer, sentences).scores
-    alone = [score_sentences(model, tokenizer, [sentence]).scores[0] for sentence in sentences]
+    together = score_sentences(model, sentences).scores
+    alone = [score_sentences(model, [sentence]).scores[0] for sentence in sentences]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-10)
-    backwards = score_sentences(model, tokenizer, sentences[::-1]).scores[::-1]
+    backwards = score_sentences(model, sentences[::-1]).scores[::-1]
     np.testing.assert_allclose(together, backwards, rtol=0, atol=1e-10)
 
 
 def test_float32_is_float64_to_rounding(causal, embedded, tokenizer):
     sentences = sentences_of(embedded, 100)
-    single = score_sentences(causal, tokenizer, sentences).scores
-    double = score_sentences(causal.double(), tokenizer, sentences).scores
+    single = score_sentences(causal, sentences).scores
+    double = score_sentences(causal.double(), sentences).scores
     np.testing.assert_allclose(single, double, rtol=2e-6)
     assert np.abs(single - double).max() > 0
 
@@ -95,9 +95,9 @@ def test_the_number_of_threads_changes_no_bit(threads, objective, embedded, toke
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = score_sentences(model, tokenizer, sentences).scores
+        alone = score_sentences(model, sentences).scores
         torch.set_num_threads(threads)
-        side_by_side = score_sentences(model, tokenizer, sentences).scores
+        side_by_side = score_sentences(model, sentences).scores
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
@@ -129,9 +129,9 @@ def test_hooks_act_on_the_score(causal, tokenizer):
     def silence(z, hook):
         return torch.zeros_like(z)
 
-    plain = score_sentences(causal, tokenizer, ["The dog ran."]).scores
+    plain = score_sentences(causal, ["The dog ran."]).scores
     with causal.hooks(fwd_hooks=[("blocks.0.attn.hook_z", silence)]):
-        ablated = score_sentences(causal, tokenizer, ["The dog ran."]).scores
+        ablated = score_sentences(causal, ["The dog ran."]).scores
         tokens = causal.to_tokens("The dog ran.")
         wanted = -causal(tokens, return_type="loss").detach() * (tokens.shape[1] - 1)
     assert ablated[0] == pytest.approx(float(wanted), abs=1e-4)
@@ -164,28 +164,28 @@ def test_the_two_normalisers_agree_and_large_logits_do_not_overflow():
 
 def test_half_precision_is_scored_in_float32(causal, tokenizer):
     half = causal.to(torch.bfloat16)
-    scores = score_sentences(half, tokenizer, ["The dog ran.", "The dog runs."])
-    wide = score_sentences(half.float(), tokenizer, ["The dog ran.", "The dog runs."])
+    scores = score_sentences(half, ["The dog ran.", "The dog runs."])
+    wide = score_sentences(half.float(), ["The dog ran.", "The dog runs."])
     np.testing.assert_array_equal(scores.scores, wide.scores)
     assert half.dtype == torch.float32  # .float() above works in place
 
 
 def test_half_precision_weights_stay_as_they_are(causal, tokenizer):
     half = causal.to(torch.bfloat16)
-    score_sentences(half, tokenizer, ["The dog ran."])
+    score_sentences(half, ["The dog ran."])
     assert half.dtype == torch.bfloat16
 
 
 def test_training_mode_and_dropout_are_put_aside_and_back(tokenizer):
     model = small_model(dropout=0.5).train()
-    first = score_sentences(model, tokenizer, ["The dog ran."]).scores
+    first = score_sentences(model, ["The dog ran."]).scores
     assert model.training
-    np.testing.assert_array_equal(first, score_sentences(model, tokenizer, ["The dog ran."]).scores)
+    np.testing.assert_array_equal(first, score_sentences(model, ["The dog ran."]).scores)
 
 
 def test_a_uniform_model_gives_log_v_a_token(tokenizer):
     model = small_model(init_std=1e-30)
-    scores = score_sentences(model, tokenizer, ["The dog ran.", "A cat."])
+    scores = score_sentences(model, ["The dog ran.", "A cat."])
     np.testing.assert_allclose(scores.scores, -np.log(600) * scores.tokens, rtol=1e-6)
 
 
@@ -203,7 +203,7 @@ def test_protocols_say_what_is_scored(causal, tokenizer):
     }
     assert wanted.keys() == PROTOCOLS.keys()
     for name, (row, tokens) in wanted.items():
-        scores = score_sentences(causal, tokenizer, [sentence], name)
+        scores = score_sentences(causal, [sentence], name)
         log_prob = one_by_one(causal, [row])[0]
         assert scores.tokens[0] == tokens
         assert scores.log_probs[0] == pytest.approx(log_prob, rel=1e-5)
@@ -212,15 +212,13 @@ def test_protocols_say_what_is_scored(causal, tokenizer):
 
 
 def test_padding_left_in_the_tokenizer_by_an_earlier_call_is_harmless(causal, tokenizer):
-    before = score_sentences(causal, tokenizer, ["The dog ran.", "A cat."]).scores
+    before = score_sentences(causal, ["The dog ran.", "A cat."]).scores
     tokenizer(["one", "two three four five"], padding=True, truncation=True, max_length=2)
-    np.testing.assert_array_equal(
-        before, score_sentences(causal, tokenizer, ["The dog ran.", "A cat."]).scores
-    )
+    np.testing.assert_array_equal(before, score_sentences(causal, ["The dog ran.", "A cat."]).scores)
 
 
 def test_progress_from_several_threads_loses_nothing():
     shares = []
-    tally = Tally(4000, shares.append)
+    tally = Tally(4000, lambda fraction, message: shares.append(fraction))
     for_each(lambda item: tally.add(1), range(4000), 4)
     assert shares == [done / 4000 for done in range(1, 4001)]

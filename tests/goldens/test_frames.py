@@ -189,8 +189,8 @@ CASES = {
         run, None, KNOWN, limit=10, reference=text(), random_sets=2, keep=0.6
     ),
     "head_scores": lambda run: wb.head_scores(run.model, rows(run), repeats=3, repeat_length=8),
-    "qk_circuit": lambda run: corner(wb.interp.qk_circuit(run.model, 1, 0)),
-    "ov_circuit": lambda run: corner(wb.interp.ov_circuit(run.model, 1, 0)),
+    "qk_circuit": lambda run: corner(wb.interp.qk_circuit(run.model, "L1H0")),
+    "ov_circuit": lambda run: corner(wb.interp.ov_circuit(run.model, (1, 0))),
     "composition": lambda run: wb.interp.composition(run.model, draws=5),
     "attribute_neurons-contribution": lambda run: neurons_of(run, "contribution"),
     "attribute_neurons-gradient": lambda run: neurons_of(run, "gradient"),

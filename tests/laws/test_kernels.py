@@ -89,7 +89,7 @@ def test_kept_pattern_attention(scale):
 def test_kept_pattern_is_used_in_bf16_training_and_nowhere_else():
     x = torch.zeros(1, dtype=torch.bfloat16)
     assert kernels.kept_pattern_is_faster(x, 256)
-    assert not kernels.kept_pattern_is_faster(x, kernels.LONGEST + 1)
+    assert not kernels.kept_pattern_is_faster(x, kernels.MAX_KEPT_LENGTH + 1)
     assert not kernels.kept_pattern_is_faster(x.float(), 256)
     with torch.no_grad():
         assert not kernels.kept_pattern_is_faster(x, 256)

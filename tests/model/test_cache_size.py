@@ -5,8 +5,8 @@ import torch
 from small_models import BASES, build
 
 from workbench.errors import InputError
-from workbench.model import size as cache_size
-from workbench.model.size import activation_bytes, in_words
+from workbench.model import tl as cache_size
+from workbench.model.tl import activation_bytes, format_bytes
 
 
 @pytest.mark.parametrize("name", BASES)
@@ -41,7 +41,7 @@ def test_a_row_beyond_the_context_is_refused():
 
 
 def test_bytes_in_words():
-    assert [in_words(n) for n in (12, 2048, 3 * 2**20, 5.5 * 2**30)] == [
+    assert [format_bytes(n) for n in (12, 2048, 3 * 2**20, 5.5 * 2**30)] == [
         "12 bytes",
         "2.0 KiB",
         "3.0 MiB",

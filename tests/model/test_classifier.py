@@ -58,15 +58,18 @@ def test_padding_changes_nothing(base, token):
         assert not torch.allclose(made(batch)[:1], alone, rtol=0, atol=1e-3)
 
 
-def test_padding_is_known_from_the_tokenizer():
-    made, tokens = classifier("bert-like", "last"), random_tokens(2, 8)
-    tokens[1, 5:] = 0
-    mask = tokens != 0
+@pytest.mark.parametrize("token", ["last", "first"])
+def test_a_closing_token_that_is_also_pad_is_read(token):
+    """Padding is known from the mask alone: with PAD = SEP a text's own SEP must not vanish."""
+    made, tokens = classifier("bert-like", token), random_tokens(2, 8)
+    tokens[:, -1] = 2
     with torch.no_grad():
-        expected = made(tokens, mask)
-        assert not torch.equal(made(tokens), expected)
-        made.model.tokenizer = type("Tokenizer", (), {"pad_token_id": 0})()
-        assert torch.equal(made(tokens), expected)
+        expected = made(tokens, torch.ones_like(tokens))
+        made.model.tokenizer = type("Tokenizer", (), {"pad_token_id": 2})()
+        torch.testing.assert_close(made(tokens), expected, rtol=0, atol=1e-12)
+        torch.testing.assert_close(
+            made.model(tokens), made.model(tokens, attention_mask=torch.ones_like(tokens)), rtol=0, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,7 @@ def test_what_it_refuses_to_be(arguments, words):
             r"attention_mask has the shape \[2, 4\], tokens have \[2, 5\]",
         ),
         (dict(attention_mask=torch.tensor([[1] * 5, [0] * 5])), "row 1 has no token, only padding"),
-        (dict(attention_mask=torch.tensor([[1] * 5, [0] + [1] * 4])), "padding stands on the left"),
+        (dict(attention_mask=torch.tensor([[1] * 5, [0] + [1] * 4])), "padding is on the left"),
     ],
 )
 def test_what_it_refuses_to_read(arguments, words):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from workbench.errors import ConfigError
-from workbench.model.config import LONGEST, ModelConfig, blocks_of
+from workbench.model.config import MAX_LAYERS, ModelConfig, parse_layout
 from workbench.model.transformer import HookedTransformer
 
 CONTRADICTIONS = [
@@ -66,7 +66,7 @@ LAYOUTS = {
     "((am))": r"holds one a and one m; found \(\(am\)",
     "am\n": r"'\\n' at letter 3",
     "аm": "at letter 1 is none of",  # a Cyrillic a
-    "am" * LONGEST: "letters; at most 20,000 are allowed",
+    "am" * MAX_LAYERS: "letters; at most 20,000 are allowed",
     "am" * 5000 + "x": "'x' at letter 10001",
 }
 
@@ -89,7 +89,7 @@ def test_layouts_that_parse():
         "ma(am)a": ("m", "a", "(am)", "a"),
         "m": ("m",),
     }.items():
-        assert blocks_of(layout) == blocks
+        assert parse_layout(layout) == blocks
         config = ModelConfig(layout=layout)
         assert config.blocks == blocks
         assert config.n_layers == len(blocks)

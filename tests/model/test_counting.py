@@ -9,8 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from workbench.errors import ConfigError
-from workbench.model.config import ModelConfig
-from workbench.model.size import count_parameters, flops_per_token, refuse_too_large
+from workbench.model.config import ModelConfig, check_fits_memory, count_parameters, flops_per_token
 from workbench.model.transformer import HookedTransformer
 
 CHOICES: dict[str, list] = {
@@ -148,7 +147,7 @@ def test_flops_of_attention_follow_what_is_seen(window):
 
 def test_a_model_larger_than_the_memory_is_refused_at_once():
     with pytest.raises(ConfigError, match=r"needs [\d,.]+ GiB and this machine has .*; make model\.n_layers"):
-        refuse_too_large(ModelConfig(n_layers=10**9))
+        check_fits_memory(ModelConfig(n_layers=10**9))
     with pytest.raises(ConfigError, match="parameters needs"):
         HookedTransformer(ModelConfig(d_vocab=10**12))
-    refuse_too_large(ModelConfig())
+    check_fits_memory(ModelConfig())

@@ -21,7 +21,7 @@ def reference(x, weight, bias, targets, smoothing, z_loss):
 @pytest.mark.parametrize("aligned", [1, 8])
 def test_loss_and_gradients(smoothing, z_loss, with_bias, budget, aligned, monkeypatch):
     monkeypatch.setattr(device_loss, "ALIGNED", aligned)
-    monkeypatch.setattr(device_loss, "_BUDGET", budget)
+    monkeypatch.setattr(device_loss, "CHUNK_BYTES", budget)
     random = torch.Generator().manual_seed(0)
     made = [torch.randn(shape, generator=random, requires_grad=True) for shape in ((30, 8), (17, 8), (17,))]
     targets = torch.randint(0, 17, (30,), generator=random)

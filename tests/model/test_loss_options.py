@@ -22,7 +22,7 @@ def reference(x, weight, targets, bias, smoothing, z_loss):
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize(("smoothing", "z_loss"), OPTIONS)
 def test_exact_in_float64(smoothing, z_loss, with_bias, monkeypatch):
-    monkeypatch.setattr("workbench.model.kernels._BUDGET", 13 * 8 * 3)  # chunks of three rows
+    monkeypatch.setattr("workbench.model.kernels.CHUNK_BYTES", 13 * 8 * 3)  # chunks of three rows
     made = torch.Generator().manual_seed(0)
 
     def random(*shape):

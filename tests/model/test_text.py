@@ -1,20 +1,29 @@
-"""Text in batches, also where the tokenizer has no padding token; tokens as directions."""
+"""Text in batches and generation, also where the tokenizer lacks special tokens; tokens as directions."""
 
 import pytest
 import torch
-from small_models import build
+from small_models import BASES, build
 
 from workbench.data.tokenizer import train_tokenizer
+from workbench.errors import InputError
+
+CAUSAL = [fields for fields in BASES.values() if fields.get("attention") != "bidirectional"]
+POSITIONS = [dict(positions=kind) for kind in ("sinusoidal", "alibi", "t5", "shaw", "none")]
+
+
+def text_model(**fields):
+    tokenizer = train_tokenizer(["The cat sat on the mat. A dog ran."] * 3, 270)
+    model = build(**{"n_ctx": 48} | fields | {"d_vocab": len(tokenizer)})
+    model.tokenizer = tokenizer
+    return model
 
 
 @pytest.mark.parametrize("pad", [True, False], ids=["with PAD", "without"])
 @pytest.mark.parametrize("attention", ["causal", "bidirectional"])
 def test_a_batch_of_texts_is_its_texts(attention, pad):
-    tokenizer = train_tokenizer(["The cat sat on the mat. A dog ran."] * 3, 270)
+    model = text_model(attention=attention)
     if not pad:
-        tokenizer.pad_token = None
-    model = build(d_vocab=len(tokenizer), attention=attention, n_ctx=48)
-    model.tokenizer = tokenizer
+        model.tokenizer.pad_token = None
     texts = ["The cat sat.", "A dog ran on the mat.", "A"]
     together = model(texts)
     for row, text in zip(together, texts, strict=True):
@@ -35,3 +44,58 @@ def test_a_tokens_direction_gives_its_logit(fields):
     found = x @ model.tokens_to_residual_directions(torch.tensor([7, 9])).T
     difference = logits[..., [7, 9]] - found
     torch.testing.assert_close(difference, difference[:1, :1].expand_as(difference), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_a_tokenizer_without_bos_prepends_none(attention):
+    model = text_model(attention=attention)
+    ids = model.tokenizer.encode("The cat sat.", add_special_tokens=False)
+    model.tokenizer.bos_token = None
+    assert model.to_tokens("The cat sat.").tolist() == [ids]
+    assert model.bos() == []
+    torch.testing.assert_close(model("The cat sat."), model(torch.tensor([ids])), rtol=0, atol=0)
+    if attention == "causal":
+        assert model.generate("The cat", 3, seed=0).startswith("The cat")
+        with pytest.raises(InputError, match="the prompt has no tokens"):
+            model.generate("")
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("fields", [*CAUSAL, *POSITIONS, dict(windows=(3,))], ids=str)
+def test_prompts_of_unequal_length_are_continued_as_each_alone(fields, use_cache):
+    model = text_model(**fields)
+    prompts = ["The cat", "A dog ran on the mat", "A"]
+    options = dict(max_new_tokens=6, do_sample=False, use_cache=use_cache)
+    assert model.generate(prompts, **options) == [model.generate(prompt, **options) for prompt in prompts]
+
+
+def test_generated_rows_end_at_eos():
+    model = text_model(unembed_bias=True)
+    with torch.no_grad():
+        model.unembed_bias[model.tokenizer.eos_token_id] = 100.0
+    assert model.generate(["The cat", "A dog ran"], seed=1) == ["The cat", "A dog ran"]
+    assert model.generate(torch.tensor([5, 6, 7])).tolist() == [[5, 6, 7, model.tokenizer.eos_token_id]]
+
+
+def test_without_a_seed_torchs_random_state_decides():
+    model, tokens = text_model(), torch.tensor([[5, 6, 7]])
+    torch.manual_seed(1)
+    first, second = model.generate(tokens, 12), model.generate(tokens, 12)
+    torch.manual_seed(1)
+    assert torch.equal(model.generate(tokens, 12), first)
+    assert not torch.equal(first, second)
+    assert torch.equal(model.generate(tokens, 12, seed=4), model.generate(tokens, 12, seed=4))
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-46, 5e-324])
+def test_a_tiny_temperature_is_greedy(temperature):
+    model, tokens = build(), torch.tensor([[5, 6, 7]])
+    greedy = model.generate(tokens, 10, do_sample=False)
+    assert torch.equal(model.generate(tokens, 10, temperature=temperature, seed=1), greedy)
+    assert torch.equal(model.generate(tokens, 10, temperature=0.0), greedy)
+
+
+@pytest.mark.parametrize("temperature", [float("nan"), -1.0])
+def test_a_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(InputError, match="generate needs temperature >= 0"):
+        build().generate(torch.tensor([[5, 6, 7]]), temperature=temperature)

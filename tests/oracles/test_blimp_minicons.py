@@ -57,7 +57,7 @@ def test_sums_over_the_whole_sentence_are_equal_with_bos_in_front():
     sentences = [pair.sentence_good for pair in open_pairs(None).pairs[::13]]
     theirs = scorer.IncrementalLMScorer(to_hf(model), "cpu", tokenizer=model.tokenizer)
     summed = theirs.sequence_score(sentences, reduction=lambda x: x.sum(0).item(), bos_token=True)
-    ours = score_sentences(model, model.tokenizer, sentences, "native").scores
+    ours = score_sentences(model, sentences, "native").scores
     np.testing.assert_allclose(ours, summed, rtol=3e-6, atol=3e-5)
 
 
@@ -104,5 +104,5 @@ def test_masked_scores_are_equal(pll, wrapping_tokenizer):
         size=1,
     )
     for protocol in ("native", "babylm-2025"):  # <bos> sentence <eos> either way with this tokenizer
-        ours = score_sentences(model, wrapping_tokenizer, sentences[:60], protocol, pll=pll).scores
+        ours = score_sentences(model, sentences[:60], protocol, pll=pll).scores
         np.testing.assert_allclose(ours, summed, rtol=3e-6, atol=3e-5)

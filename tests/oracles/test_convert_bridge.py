@@ -5,12 +5,12 @@ import torch
 from small_models import VARIANTS, build
 
 from workbench.errors import ConfigError
-from workbench.model.hf.convert import _RULES
+from workbench.model.hf.bridge import RULES
 
 HELD = {
     name: fields
     for name, fields in VARIANTS.items()
-    if all(holds(build(**fields).config) for _, holds, _ in _RULES)
+    if all(holds(build(**fields).config) for _, holds, _ in RULES)
 }
 
 
@@ -37,7 +37,7 @@ def in_float64(monkeypatch):
 @pytest.mark.parametrize("name", HELD)
 def test_the_bridge_gives_the_same_logits(name, in_float64):
     model = build(**HELD[name])
-    bridge = model.to_bridge_state()
+    bridge = model.to_bridge()
     tokens = torch.randint(4, 61, (2, 13), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
         torch.testing.assert_close(bridge(tokens, return_type="logits"), model(tokens), rtol=0, atol=1e-10)
@@ -46,7 +46,7 @@ def test_the_bridge_gives_the_same_logits(name, in_float64):
 @pytest.mark.parametrize("name", ["default", "llama-like"])
 def test_its_hooks_see_what_ours_see(name, in_float64):
     model = build(**VARIANTS[name])
-    bridge = model.to_bridge_state()
+    bridge = model.to_bridge()
     tokens = torch.randint(4, 61, (2, 13), generator=torch.Generator().manual_seed(3))
     _, ours = model.run_with_cache(tokens)
     _, theirs = bridge.run_with_cache(tokens)
@@ -66,11 +66,11 @@ def test_many_are_held():
         (dict(windows=(0, 5)), "model.windows = (0, 5): transformer-lens' native model attends to the whole context."),
         (dict(positions="t5"), "model.positions = 't5': transformer-lens' native model has learned or rotary"),
         (dict(norm_place="normformer"), "model.norm_place = 'normformer': transformer-lens' native model normalises"),
-        (dict(layout="aamm"), "model.layout = 'aamm': transformer-lens' native model has an MLP behind each"),
+        (dict(layout="aamm"), "model.layout = 'aamm': transformer-lens' native model has an MLP after each"),
         (dict(unembed_bias=True), "model.unembed_bias = True: transformer-lens' native model has no bias"),
     ],
 )  # fmt: skip
 def test_what_it_cannot_hold_is_named(fields, words):
     with pytest.raises(ConfigError) as error:
-        build(**fields).to_bridge_state()
+        build(**fields).to_bridge()
     assert words in str(error.value)

@@ -12,9 +12,8 @@ from hf_models import in_float64
 from safetensors.torch import load_file, save_file
 
 from workbench.errors import ConfigError, RunError, WorkbenchError
-from workbench.model import size as counting
-from workbench.model.hf import FAMILIES, from_folder
-from workbench.model.hf.convert import check_itself
+from workbench.model import config as counting
+from workbench.model.hf import FAMILIES, check_model, from_folder
 
 NUMBER = {"gpt2": 1, "gpt_neo": 2, "llama": 0, "bert": 0, "roberta": 2}
 """A case of each family with several heads."""
@@ -230,7 +229,7 @@ def test_a_name_that_stands_twice(folder):
     made = folder("gpt2")
     width = width_of(made)
     edit_tensors(made, ln_f__weight=torch.ones(width))
-    refused(made, "the tensor transformer.ln_f.weight stands twice, with and without its prefix")
+    refused(made, "the tensor transformer.ln_f.weight is there twice, with and without its prefix")
 
 
 def test_what_is_no_folder(tmp_path, folder):
@@ -254,13 +253,15 @@ def test_what_is_no_config(folder, content):
 def test_unknown_families(folder):
     made = folder("gpt2")
     edit_settings(made, model_type="gpt_neox")
-    refused(made, "model_type is 'gpt_neox', which is no family we read. Did you mean 'gpt_neo'?")
+    refused(made, "model_type is 'gpt_neox', which is not a supported family. Did you mean 'gpt_neo'?")
     edit_settings(made, model_type="xlnet_")
-    refused(made, "model_type is 'xlnet_', which is no family we read. Choose from: gpt2, gpt_neo, llama")
+    refused(
+        made, "model_type is 'xlnet_', which is not a supported family. Choose from: gpt2, gpt_neo, llama"
+    )
     edit_settings(made, model_type=None)
-    refused(made, "model_type is None, which is no family we read. There are: gpt2")
+    refused(made, "model_type is None, which is not a supported family. There are: gpt2")
     edit_settings(made, model_type=["gpt2"])
-    refused(made, "which is no family we read")
+    refused(made, "which is not a supported family")
 
 
 def test_settings_are_refused_with_the_file_in_front(folder):
@@ -275,7 +276,7 @@ def test_a_model_larger_than_memory_is_refused_before_its_weights_are_read(folde
     (made / "model.safetensors").unlink()
     refused(made, "config.json: a model of", "GiB and this machine has", kind=ConfigError)
     edit_settings(made, n_layer=2)
-    monkeypatch.setattr(counting, "memory", lambda: 1000)
+    monkeypatch.setattr(counting, "total_memory", lambda: 1000)
     refused(made, "GiB and this machine has", kind=ConfigError)
 
 
@@ -331,32 +332,32 @@ def test_parts_that_are_missing_or_overlap(folder):
     refused(made, f"{second.name} is missing; model.safetensors.index.json names it")
     twice = next(iter(load_file(first)))
     save_file({**tensors, twice: torch.ones(1)}, second)
-    refused(made, f"the tensor {twice} stands in another part too")
+    refused(made, f"the tensor {twice} is in another part too")
 
 
 def test_the_check_of_a_model_can_fail(folder):
     """Its three reasons, each brought about."""
     made = folder("gpt2", n_head=2, n_embd=8)
     model = from_folder(made)
-    check_itself(model, "a model")
+    check_model(model, "a model")
     assert not model.has_listeners()
 
     for block in model.blocks:
         block.attn._explicit = deaf(block.attn)
     with pytest.raises(RunError, match="a model: changing the attention patterns does not change the logits"):
-        check_itself(model, "a model")
+        check_model(model, "a model")
     assert not model.has_listeners()
 
     model = from_folder(made)
     model.blocks[0].attn._explicit = halved(model.blocks[0].attn)
     with pytest.raises(RunError, match=r"the rows of blocks\.0\.attn\.hook_pattern do not sum to 1"):
-        check_itself(model, "a model")
+        check_model(model, "a model")
 
     model = from_folder(made)
     with torch.no_grad():
         model.embed.W_E.fill_(float("inf"))
     with pytest.raises(RunError, match="the logits of 4 tokens are not finite"):
-        check_itself(model, "a model")
+        check_model(model, "a model")
 
 
 def deaf(attn):

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from hf_models import CASES, Case, in_float64, listening, places
 
 from workbench.model.hf import FAMILIES, to_hf
-from workbench.model.hf.convert import to_ours
+from workbench.model.hf.family import to_ours
 from workbench.model.transformer import HookedTransformer
 
 EXACT = dict(rtol=0, atol=1e-10)  # float64 rounds by 1e-16 a step, and some thousand steps add up

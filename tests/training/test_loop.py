@@ -68,7 +68,7 @@ def test_the_final_evaluation_is_that_of_the_saved_model(tmp_path):
     split = prepare(settings).packed.validation
     sizes = torch.zeros(run.model.config.d_vocab, dtype=torch.long)
     sizes[: len(run.tokenizer)] = torch.from_numpy(token_bytes(run.tokenizer))
-    found = evaluate(run.model, eval_batches(split, batch_size=3, n_ctx=16), sizes)
+    found = evaluate(run.model, eval_batches(split, batch_size=3, n_ctx=16))
     row = rows(tmp_path / "run", "eval")[-1]
     assert found.tokens == row["tokens"] == split.n_tokens - 1
     # another batch size, so other sums: float32 rounding
@@ -231,13 +231,15 @@ def test_a_place_that_is_taken(make, tmp_path):
     out = tmp_path / "run"
     if make == "run":
         train(small("train.steps=1"), out, quiet=True)
-        words = rf"the run {out} already exists; continue it with `workbench resume {out}`, .* --out {out}-2"
+        words = (
+            rf"the run {out} already exists; continue it with `workbench resume {out}`, .* such as {out}-2"
+        )
     elif make == "file":
         out.write_text("mine")
-        words = rf"{out} exists and is not a run; .* --out {out}-2"
+        words = rf"{out} exists and is not a run; .* such as {out}-2"
     else:
         (out / "mine").mkdir(parents=True)
-        words = rf"{out} exists and is not a run; .* --out {out}-2"
+        words = rf"{out} exists and is not a run; .* such as {out}-2"
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(RunError, match=words):
         train(small("train.steps=1"), out, quiet=True)

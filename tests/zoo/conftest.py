@@ -28,6 +28,18 @@ def _unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+def take_for_whole(recipe: Recipe, patch: pytest.MonkeyPatch) -> None:
+    """Take the small sets of pairs that the family is scored on for all of BLiMP and all embedded pairs."""
+    patch.setattr("workbench.data.pairs.BLIMP_PAIRS", 3)
+    patch.setattr("workbench.data.embedded.pairs.FINGERPRINT", recipe.sets.embedded.fingerprint)
+
+
+@pytest.fixture(autouse=True)
+def _small_sets(request, monkeypatch) -> None:
+    if {"runs", "made", "family", "recipe"} & set(request.fixturenames):
+        take_for_whole(request.getfixturevalue("recipe"), monkeypatch)
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, cache) -> Path:
     """Finished runs of a sweep; not to be changed."""
@@ -42,9 +54,10 @@ def recipe() -> Recipe:
 @pytest.fixture(scope="session")
 def made(runs, recipe, tmp_path_factory) -> Made:
     """The family on the disk; not to be changed."""
-    return make_family(
-        runs, tmp_path_factory.mktemp("made") / "family", recipe, middle="mid", say=lambda _: None
-    )
+    place = tmp_path_factory.mktemp("made") / "family"
+    with pytest.MonkeyPatch.context() as patch:
+        take_for_whole(recipe, patch)
+        return make_family(runs, place, recipe, middle="mid", say=lambda _: None)
 
 
 @pytest.fixture

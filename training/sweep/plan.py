@@ -33,7 +33,7 @@ class Member:
     """Field to value, where this member differs from the sweep's base; with `seed` if it has one."""
     parameters: int
     flops_per_token: int
-    """Forward and backward (see `workbench.model.size`)."""
+    """Forward and backward (see `workbench.model.config`)."""
     tokens: int | None
     """Tokens that it will read, in whole updates; under a limit in minutes an estimate, or None."""
     chosen: dict[str, int] = dataclasses.field(default_factory=dict)

@@ -32,9 +32,9 @@ def score(run: Path, plan: Plan, quiet: bool = False) -> None:
     opened, pairs = load(run), _pairs(plan.pairs.data)
     line = Progress(run.name, quiet=quiet)
 
-    def draw(done: int, of: int) -> None:
+    def draw(fraction: float, message: str) -> None:
         if line.due():
-            line.update(done / of, f"minimal pairs  {done:,} of {of:,}")
+            line.update(fraction, message)
 
     try:
         result = blimp(opened, pairs, plan.pairs.protocol, limit=plan.pairs.limit, progress=draw)

@@ -56,20 +56,14 @@ def measure(model: Any, material: Material, tokens: int | None = None) -> Evalua
     Raises:
         RunError: nothing to score.
     """
-    import torch
-
     from workbench.data.batches import eval_batches
-    from workbench.data.tokenizer import token_bytes
 
     settings = material.settings
-    sizes = torch.zeros(settings.model.d_vocab, dtype=torch.long)
-    lengths = torch.from_numpy(token_bytes(material.tokenizer))
-    sizes[: len(lengths)] = lengths
     batches = eval_batches(
         material.packed.validation, settings.train.batch_size, settings.model.n_ctx, max_tokens=tokens,
         objective=settings.model.objective or "clm", cross_story=settings.data.cross_story,
     )  # fmt: skip
-    found = evaluate(model, batches, sizes)
+    found = evaluate(model, batches)
     if found is None:
         raise RunError("the validation split has no tokens to score.")
     return found

@@ -190,7 +190,8 @@ def check_alike(runs: list[Path]) -> str:
     """
     from workbench.data.tokenizer import load_tokenizer, tokenizer_hash
 
-    found = {run: tokenizer_hash(load_tokenizer(folder.tokenizer_file(run))) for run in runs}
+    files = {run: folder.tokenizer_file(run) for run in runs}
+    found = {run: tokenizer_hash(load_tokenizer(file, apply_config=False)) for run, file in files.items()}
     first = runs[0]
     for run, digest in found.items():
         if digest != found[first]:

@@ -4,7 +4,6 @@ family again scores only what is new."""
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 from workbench.console import Progress
@@ -53,21 +52,18 @@ def score(
         except DataError:
             shutil.rmtree(place, ignore_errors=True)
     line = Progress(f"{label} on {pairs.name}, {protocol}")
+
+    def draw(fraction: float, message: str) -> None:
+        if line.due():
+            line.update(fraction, message)
+
     try:
         run.model.to(device)
-        result = blimp(run, pairs, protocol, progress=_drawn(line))
+        result = blimp(run, pairs, protocol, progress=draw)
     finally:
         line.close()
         run.model.to("cpu")
     return BlimpResult.read(save_compact(result, place, bits=FULL_BITS))  # alike the first time and later
-
-
-def _drawn(line: Progress) -> Callable[[int, int], None]:
-    def draw(done: int, total: int) -> None:
-        if line.due():
-            line.update(done / total, f"{done:,} of {total:,} pairs")
-
-    return draw
 
 
 def comparison(run: Any, sets: Sets, weights: str) -> dict[str, Any] | None:

@@ -1,11 +1,12 @@
-"""Batches as a pure function of (seed, step), and a fixed walk over a split for evaluation.
+"""Batches as a pure function of (seed, step), and a fixed iteration over a split for evaluation.
 
-Nothing here has state to save: a run that is killed and resumed asks for the batch of its step. Pythia's
-idea (Biderman et al. 2023, arXiv:2304.01373): what was seen at any step can be rebuilt at any time.
+Nothing here has state to save: a run that is killed and resumed asks for the batch of its step. As in Pythia
+(Biderman et al. 2023, arXiv:2304.01373), the data seen at any step can be rebuilt at any time.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,15 +18,14 @@ from workbench.data.packing import PackedSplit
 from workbench.errors import ConfigError, DataError, nearest
 from workbench.stats import derive, generator
 
-# Masked language modelling: which tokens are hidden, and by what (Devlin et al. 2019, arXiv:1810.04805).
-#
-# Of the 15 % of tokens to predict, 80 % become the mask token, 10 % a random token, 10 % stay. Drawn anew at
-# each step, as in RoBERTa (Liu et al. 2019, arXiv:1907.11692), the draw being the caller's generator.
-
-
 MASK_RATE = 0.15
 MASKED, RANDOM = 0.8, 0.1
+"""Of the tokens to predict, 80 % become the mask token, 10 % a random token, 10 % stay."""
 IGNORED = -100
+"""Target where nothing is scored."""
+
+OBJECTIVES = ("clm", "mlm")
+ALIGNMENTS = ("stream", "story")
 
 
 def mask_tokens(
@@ -36,16 +36,19 @@ def mask_tokens(
     d_vocab: int,
     special_ids: tuple[int, ...],
 ) -> tuple[Int64[np.ndarray, "batch pos"], Int64[np.ndarray, "batch pos"]]:
-    """Hide tokens of each row; special tokens are neither chosen nor drawn as random ones.
+    """Mask tokens for masked language modelling (Devlin et al. 2019, arXiv:1810.04805).
 
-    A row with any ordinary token has at least one chosen, so a loss over it is never a mean of nothing.
+    Masks are drawn anew at each step, as in RoBERTa (Liu et al. 2019, arXiv:1907.11692). Special tokens are
+    neither chosen nor drawn as random replacements. A row with any ordinary token has at least one chosen, so
+    that a loss over the row is never an empty mean.
 
     Returns:
-        The tokens to show the model, and the targets: the original id where chosen, else -100.
+        The model's input, and the targets: the original id where a token was chosen, else -100.
     """
     chance = rng.random(tokens.shape, dtype=np.float32)
     fate = rng.random(tokens.shape, dtype=np.float32)
-    ordinary = ~_is_special(d_vocab, special_ids)
+    ordinary = np.ones(d_vocab, dtype=bool)
+    ordinary[list(special_ids)] = False
     chance[~ordinary[tokens]] = 2.0
     chosen = chance < MASK_RATE
     for row in np.flatnonzero(~chosen.any(axis=1)):
@@ -59,63 +62,57 @@ def mask_tokens(
     return shown, targets
 
 
-def _is_special(d_vocab: int, special_ids: tuple[int, ...]) -> np.ndarray:
-    special = np.zeros(d_vocab, dtype=bool)
-    special[list(special_ids)] = True
-    return special
-
-
-OBJECTIVES = ("clm", "mlm")
-ALIGNMENTS = ("stream", "story")
-
-
 @dataclass(frozen=True)
 class Batch:
     """One batch.
 
     Attributes:
-        tokens: what the model reads, int64 `[batch pos]`.
+        tokens: the model's input, int64 `[batch pos]`.
         targets: what is scored at each position, int64 `[batch pos]`: the next token (clm) or the original
-            of a hidden one (mlm); -100 where nothing is scored.
-        segments: which story of the row each position belongs to, counted from 0, int64 `[batch pos]`;
-            None where attention may cross stories.
+            of a masked one (mlm); -100 where nothing is scored.
+        segments: index of the story within the row that each position belongs to, int64 `[batch pos]`; None
+            if attention may cross stories.
+        target_bytes: UTF-8 bytes of text that each target stands for, int64 `[batch pos]`; -100 where the
+            target is BOS, EOS or not scored. None outside evaluation, for mlm, or if unknown.
     """
 
     tokens: Int64[Tensor, "batch pos"]
     targets: Int64[Tensor, "batch pos"]
     segments: Int64[Tensor, "batch pos"] | None = None
+    target_bytes: Int64[Tensor, "batch pos"] | None = None
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`."""
+        """Return the same batch on `device`."""
         if device.type == "cpu":
             return self
-        segments = None if self.segments is None else self.segments.to(device)
-        return Batch(self.tokens.to(device), self.targets.to(device), segments)
+        return Batch(*(None if part is None else part.to(device) for part in self._tensors()))  # type: ignore[arg-type]
 
-    def rows(self, part: slice) -> "Batch":
-        """Some of its rows."""
-        segments = None if self.segments is None else self.segments[part]
-        return Batch(self.tokens[part], self.targets[part], segments)
+    def rows(self, rows: slice) -> "Batch":
+        """Return some of its rows."""
+        return Batch(*(None if part is None else part[rows] for part in self._tensors()))  # type: ignore[arg-type]
+
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return self.tokens, self.targets, self.segments, self.target_bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Batches:
-    """The batches of a split: `batches.batch(step)` depends on the seed and the step, on nothing else.
+    """The training batches of a split: `batches.batch(step)` depends only on the seed and the step.
 
-    An epoch is a seeded permutation of the split's windows; step s takes the next `batch_size` of them, on
-    into the next epoch. The stream is read as a ring: with `align="stream"` the windows of an epoch lie end
-    to end from a seeded start, so that an epoch reads no token twice, leaves out fewer than `n_ctx`, and
-    cuts the stream elsewhere than the epoch before. With `align="story"` every window starts with a story's
-    BOS, or goes on where a story longer than `n_ctx` was cut; a story that a window cuts off is given whole
-    at the start of the next, so every token is read at least once.
+    An epoch is a seeded permutation of the split's windows; each step takes the next `batch_size` of them,
+    continuing into the next epoch. The stream is read as a ring: with `align="stream"` the windows of an
+    epoch are adjacent, from a seeded start, so that an epoch reads no token twice, omits fewer than `n_ctx`,
+    and cuts the stream at other places than the previous epoch. With `align="story"` every window starts with
+    a story's BOS, or continues a story longer than `n_ctx`; a story that is cut by the end of a window is
+    repeated from its start in the next, so every token is read at least once.
 
     Args:
         split: a packed split.
         seed: of permutations, starts and masks.
         batch_size: rows.
-        n_ctx: positions a row; any length, whatever the split was packed for.
-        cross_story: False numbers the stories in `Batch.segments`, and does not score a story's start from
-            the end of the one before.
+        n_ctx: positions per row; need not be the length that the split was packed for.
+        cross_story: if False, stories are numbered in `Batch.segments`, and a story's start is not scored
+            from the end of the one before.
         objective: `"clm"` or `"mlm"`.
         mask_id: the mask token; by default the split's.
         d_vocab: ids that random replacements are drawn from; by default the split's vocabulary.
@@ -165,17 +162,17 @@ class Batches:
         object.__setattr__(self, "_order", lru_cache(maxsize=2)(self._epoch_starts))
 
     def __len__(self) -> int:
-        """Windows in an epoch."""
+        """Return the number of windows in an epoch."""
         return len(self._grid)  # type: ignore[attr-defined]
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps that an epoch lasts."""
+        """Steps per epoch."""
         return len(self) / self.batch_size
 
     @property
     def tokens_per_step(self) -> int:
-        """Positions in a batch."""
+        """Positions per batch."""
         return self.batch_size * self.n_ctx
 
     def _epoch_starts(self, epoch: int) -> np.ndarray:
@@ -188,7 +185,7 @@ class Batches:
         return starts
 
     def starts(self, step: int) -> Int64[np.ndarray, " batch"]:
-        """Where in the split's stream each row of this step's batch starts."""
+        """Return where in the split's stream each row of this step's batch starts."""
         if step < 0:
             raise ConfigError(f"a step is 0 or more, not {step}.")
         first = step * self.batch_size
@@ -202,7 +199,7 @@ class Batches:
         return np.concatenate(pieces)
 
     def batch(self, step: int) -> Batch:
-        """The batch of step `step`, counted from 0: the same in any order and in any process.
+        """Return the batch of a step, counted from 0: the same in any order and in any process.
 
         Raises:
             ConfigError: `step` is negative.
@@ -234,20 +231,20 @@ def eval_batches(
     mask_id: int | None = None,
     max_tokens: int | None = None,
 ) -> Iterator[Batch]:
-    """Walk over a split once, in order, in windows of `n_ctx`; always the same batches.
+    """Iterate over a split once, in order, in windows of `n_ctx`; always the same batches.
 
-    Every token but the stream's first is scored once (clm), or hidden with the probability of training, by
-    masks that depend on the window alone and not on `batch_size` (mlm). The last window is filled up on the
+    Every token but the stream's first is scored once (clm), or masked with the probability of training, by
+    masks that depend on the window alone and not on `batch_size` (mlm). The last window is padded on the
     right with the pad token and -100; in a masked batch with padding, `segments` keeps attention off it.
 
     Args:
         split: a packed split.
         batch_size: rows of a batch; the last one may have fewer.
-        n_ctx: positions a row.
+        n_ctx: positions per row.
         objective: `"clm"` or `"mlm"`.
         cross_story: as in `Batches`.
         mask_id: the mask token; by default the split's.
-        max_tokens: stop after the windows that hold so many tokens.
+        max_tokens: stop after the windows that cover this many tokens.
 
     Raises:
         ConfigError: a size under 1, an unknown objective.
@@ -264,10 +261,10 @@ def eval_batches(
         raise DataError(
             f"the {split.name} split has {split.n_tokens} tokens; there is nothing to evaluate on."
         )
-    return _walk(split, batch_size, n_ctx, scored, clm, cross_story, mask_id, max_tokens)
+    return _eval_batches(split, batch_size, n_ctx, scored, clm, cross_story, mask_id, max_tokens)
 
 
-def _walk(
+def _eval_batches(
     split: PackedSplit,
     batch_size: int,
     n_ctx: int,
@@ -301,18 +298,24 @@ def _walk(
             ]
             tokens, targets = (np.concatenate(parts) for parts in zip(*masked, strict=True))
             segments = _numbered(marks)
+        sizes = split.text_bytes(chosen + 1, rows[:, 1:]) if clm else None
+        if sizes is not None:
+            sizes[targets == IGNORED] = IGNORED
         if over > 0:
+            if sizes is not None:
+                sizes[-1, n_ctx - over :] = IGNORED
             tokens[-1, n_ctx - over :] = pad
             targets[-1, n_ctx - over :] = IGNORED
             if segments is None and not clm:
                 segments = np.zeros_like(rows)
             if segments is not None:
                 segments[-1, n_ctx - over :] = segments[-1, : n_ctx - over].max(initial=0) + 1
-        yield _to_torch(tokens, targets, segments)
+        batch = _to_torch(tokens, targets, segments)
+        yield batch if sizes is None else replace(batch, target_bytes=torch.from_numpy(sizes))
 
 
 def _shifted(rows: np.ndarray, marks: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Rows of `n_ctx + 1` as tokens, the next ones to predict, and the number of each one's story."""
+    """Return rows of `n_ctx + 1` as inputs, next tokens to predict, and the story index of each input."""
     tokens, targets = rows[:, :-1].copy(), rows[:, 1:].copy()
     if marks is None:
         return tokens, targets, None
@@ -329,6 +332,7 @@ def _to_torch(tokens: np.ndarray, targets: np.ndarray, segments: np.ndarray | No
 
 
 def _numbered(marks: np.ndarray | None) -> np.ndarray | None:
+    """Return the index of the story within the row, from marks at story starts."""
     if marks is None:
         return None
     counted = np.cumsum(marks, axis=1, dtype=np.int64)
@@ -336,9 +340,7 @@ def _numbered(marks: np.ndarray | None) -> np.ndarray | None:
 
 
 def _story_starts(offsets: np.ndarray, n_ctx: int) -> np.ndarray:
-    """Window starts: each at the last story start that the window before reaches, or at its end."""
-    from bisect import bisect_right
-
+    """Return window starts: each at the last story start that the previous window reaches, or at its end."""
     places, end = offsets.tolist(), int(offsets[-1])
     starts, place = [], 0
     while place < end:

@@ -1,13 +1,15 @@
-"""What a corpus holds, in numbers: the counts that `workbench data` prints and a run's card quotes."""
+"""A corpus tokenized once into memory-mapped shards, cached on disk and rebuilt when anything changes.
+
+A packed folder holds the shards, the story offsets and a manifest, written last, with the hash of every file.
+Its name is a hash of the corpus' fingerprint, the tokenizer's hash, the context length and `PACKER_VERSION`;
+it appears under that name only when complete.
+"""
 
 import dataclasses
 import hashlib
 import json
-import re
 import shutil
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -16,20 +18,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.console import OnProgress, progress_bar
 from workbench.data.corpus import Corpus
 from workbench.data.sources import cache_root, disk_errors, locked
-from workbench.data.tokenizer import plain_encoder, tokenizer_hash
+from workbench.data.tokenizer import (
+    is_byte_level,
+    plain_encoder,
+    token_bytes,
+    tokenizer_hash,
+    vocabulary_size,
+)
 from workbench.errors import ConfigError, DataError
 from workbench.io import new_folder, sha256, write_text
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerFast
-
-
-# Packed stories on disk: memory-mapped shards of tokens, story offsets, and the manifest that vouches.
-
 
 MANIFEST = "manifest.json"
 SPLITS = ("train", "validation")
@@ -37,16 +41,20 @@ SPLITS = ("train", "validation")
 
 @dataclass(frozen=True, eq=False)
 class PackedSplit:
-    """One contiguous stream of tokens, every story as `<bos> ... <eos>`, on disk.
+    """One contiguous stream of tokens on disk, every story as `<bos> ... <eos>`.
 
     Attributes:
         name: `"train"` or `"validation"`.
         shards: the stream in pieces, memory-mapped, uint16 or uint32 `[tokens]` each.
-        offsets: where each story starts, and the end of the last: int64 `[stories + 1]`.
+        offsets: where each story starts, and where the last ends: int64 `[stories + 1]`.
         n_bytes: UTF-8 bytes of the stories' text.
         d_vocab: size of the tokenizer's vocabulary.
         special_ids: ids that stand for no text, ascending.
-        bos_id, eos_id, pad_id, mask_id: roles; the last two are None where the tokenizer has none.
+        bos_id, eos_id, pad_id, mask_id: the last two are None if the tokenizer has no such token.
+        token_bytes: UTF-8 bytes that each id stands for, int64 `[d_vocab]`; None unless the tokenizer is
+            byte-level.
+        stream_bytes: UTF-8 bytes of text at each token of the stream, uint32 `[tokens]`, where ids alone do
+            not tell them; None if `token_bytes` does, and for the training split.
     """
 
     name: str
@@ -59,6 +67,8 @@ class PackedSplit:
     eos_id: int
     pad_id: int | None
     mask_id: int | None
+    token_bytes: np.ndarray | None = None
+    stream_bytes: np.ndarray | None = None
 
     @property
     def n_tokens(self) -> int:
@@ -72,7 +82,7 @@ class PackedSplit:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes of text for each token that stands for text (BOS and EOS do not)."""
+        """UTF-8 bytes of text per token that stands for text (BOS and EOS do not)."""
         return self.n_bytes / max(1, self.n_tokens - 2 * self.n_stories)
 
     @cached_property
@@ -80,7 +90,7 @@ class PackedSplit:
         return np.cumsum([0] + [len(shard) for shard in self.shards])
 
     def read(self, start: int, length: int) -> np.ndarray:
-        """Tokens `start` to `start + length` of the stream, at whose end it goes on from the start.
+        """Return tokens `start` to `start + length` of the stream, which continues from its start at its end.
 
         Returns:
             A new int64 array `[length]`.
@@ -97,7 +107,7 @@ class PackedSplit:
         return out
 
     def windows(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """`read` at several places: int64 `[len(starts), length]`."""
+        """Return `read` at several places: int64 `[len(starts), length]`."""
         out = np.empty((len(starts), length), dtype=np.int64)
         single = self.shards[0] if len(self.shards) == 1 else None
         for row, start in enumerate(starts.tolist()):
@@ -107,8 +117,32 @@ class PackedSplit:
                 out[row] = self.read(start, length)
         return out
 
+    def text_bytes(self, starts: np.ndarray, tokens: np.ndarray) -> np.ndarray | None:
+        """Return the UTF-8 bytes of text that each token of some windows stands for.
+
+        They add up to `n_bytes` over the stream. White space that the tokenizer drops counts with the next
+        token, and a character split over several tokens with the first of them (with each by its bytes, if
+        the tokenizer is byte-level).
+
+        Args:
+            starts: where in the stream the windows start, `[windows]`.
+            tokens: what `windows` gave, `[windows, length]`.
+
+        Returns:
+            int64 `[windows, length]`, -100 at BOS and EOS; None if the bytes are not known.
+        """
+        if self.stream_bytes is not None:
+            places = (starts[:, None] + np.arange(tokens.shape[1])) % self.n_tokens
+            sizes = self.stream_bytes[places].astype(np.int64)
+        elif self.token_bytes is not None:
+            sizes = self.token_bytes[tokens]
+        else:
+            return None
+        sizes[np.isin(tokens, (self.bos_id, self.eos_id)) & (sizes == 0)] = -100
+        return sizes
+
     def story_starts(self, starts: np.ndarray, length: int) -> np.ndarray:
-        """Where in `windows(starts, length)` a story starts: bool `[len(starts), length]`."""
+        """Return where in `windows(starts, length)` a story starts: bool `[len(starts), length]`."""
         marks = np.zeros((len(starts), length), dtype=bool)
         firsts = self.offsets[:-1]
         for row, start in enumerate(starts.tolist()):
@@ -121,14 +155,14 @@ class PackedSplit:
         return marks
 
     def story(self, index: int) -> np.ndarray:
-        """The tokens of one story, BOS and EOS included: int64 `[tokens]`."""
+        """Return the tokens of one story, BOS and EOS included: int64 `[tokens]`."""
         start, end = (int(offset) for offset in self.offsets[index : index + 2])
         return self.read(start, end - start)
 
 
 @dataclass(frozen=True, eq=False)
-class Packed:
-    """A packed corpus: `train`, `validation`, the folder they lie in and what its manifest says."""
+class PackedCorpus:
+    """A packed corpus: both splits, the folder they are in and its manifest."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -137,16 +171,16 @@ class Packed:
 
     @property
     def key(self) -> str:
-        """What the folder is named after: a hash of everything that decides its contents."""
+        """Name of the folder: a hash of everything that decides its contents."""
         return self.manifest["key"]
 
     @property
     def n_ctx(self) -> int:
-        """The context length it was packed for."""
+        """Context length it was packed for."""
         return self.manifest["ingredients"]["n_ctx"]
 
     def data_card(self) -> dict[str, Any]:
-        """What a run keeps as `data.json`: the corpus, what it was made with, and counts for each split."""
+        """Return a run's `data.json`: the corpus, what it was packed with, and counts for each split."""
         card = {**self.manifest["corpus"], **self.manifest["ingredients"], "key": self.key}
         for split in (self.train, self.validation):
             lengths = np.diff(split.offsets)
@@ -162,16 +196,14 @@ class Packed:
 
 
 def dump_manifest(manifest: dict[str, Any]) -> str:
-    """The manifest's only valid text; a hash of its contents is part of it."""
+    """Return the manifest's text, which includes a hash of its contents."""
     body = {key: value for key, value in manifest.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
     return json.dumps({**body, "sha256": digest}, indent=2, sort_keys=True) + "\n"
 
 
-def open_packed(folder: Path) -> Packed:
-    """Map a packed folder.
-
-    The manifest must be there, be whole, and every file have the size it states; contents are `verify`'s.
+def open_packed(folder: Path) -> PackedCorpus:
+    """Map a packed folder into memory; checks the manifest and file sizes (`verify` checks contents).
 
     Raises:
         DataError: something is missing or damaged; the message names the file.
@@ -182,9 +214,9 @@ def open_packed(folder: Path) -> Packed:
         text = path.read_bytes().decode()
         manifest = json.loads(text)
         if not isinstance(manifest, dict) or dump_manifest(manifest) != text:
-            raise ValueError("its checksum does not fit")
+            raise ValueError("its checksum does not match")
     except FileNotFoundError:
-        raise DataError(f"{path} is missing: these packed stories are not complete.") from None
+        raise DataError(f"{path} is missing: these packed stories are incomplete.") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged ({error}); delete {folder} and pack again.") from None
     for name, entry in manifest["files"].items():
@@ -196,7 +228,7 @@ def open_packed(folder: Path) -> Packed:
             found = "is missing" if size is None else f"has {size:,} bytes, not {entry['bytes']:,}"
             raise DataError(f"{folder / name} {found}; delete {folder} and pack again.")
     train, validation = (_map_split(folder, name, manifest) for name in SPLITS)
-    return Packed(folder, manifest, train, validation)
+    return PackedCorpus(folder, manifest, train, validation)
 
 
 def _map_split(folder: Path, name: str, manifest: dict[str, Any]) -> PackedSplit:
@@ -213,17 +245,20 @@ def _map_split(folder: Path, name: str, manifest: dict[str, Any]) -> PackedSplit
         eos_id=vocabulary["eos_id"],
         pad_id=vocabulary["pad_id"],
         mask_id=vocabulary["mask_id"],
+        stream_bytes=np.memmap(folder / entry["token_bytes"], dtype="<u4", mode="r").view(np.ndarray)
+        if "token_bytes" in entry
+        else None,
     )
 
 
-def verify(packed: Packed) -> int:
+def verify(packed: PackedCorpus) -> int:
     """Compare every byte on disk with the manifest.
 
     Returns:
-        How many files were read.
+        The number of files read.
 
     Raises:
-        DataError: a file differs, is cut short or is gone; the message names it.
+        DataError: a file differs, is truncated or missing; the message names it.
     """
     open_packed(packed.folder)
     for name, entry in packed.manifest["files"].items():
@@ -239,13 +274,9 @@ def verify(packed: Packed) -> int:
     return len(packed.manifest["files"]) + 1
 
 
-# From stories to packed shards: tokenised once, kept in a cache, rebuilt when anything changes.
-#
-# The folder's name is a hash of the corpus' fingerprint, the tokenizer's hash, the context length and
-# `PACKER_VERSION`. It appears under that name only when complete, its manifest written last.
-
-
 PACKER_VERSION = 1
+PACKER_VERSION_WITH_BYTES = 2
+"""With a file of bytes per token for the validation split, for tokenizers that are not byte-level."""
 SHARD_TOKENS = 2**26
 _BLOCK = 1000
 
@@ -256,21 +287,22 @@ def pack(
     n_ctx: int,
     cache: Path | None = None,
     *,
-    progress: bool | None = None,
-) -> Packed:
-    """Tokenise a corpus into memory-mapped shards, or open the ones that an earlier call left.
+    progress: bool | OnProgress | None = None,
+) -> PackedCorpus:
+    """Tokenize a corpus into memory-mapped shards, or open those of an earlier call.
 
-    Every story becomes `<bos>`, its tokens, `<eos>`; the stories of a split follow each other in one stream.
-    Special tokens that a story merely spells out are read as text. Ids are stored as uint16, or as uint32
-    where the vocabulary is over 65,535. Two processes that ask for the same at once both get it; with locks
-    on the file system only one does the work. All cores tokenise (`TOKENIZERS_PARALLELISM=false`: one).
+    Every story becomes `<bos>`, its tokens, `<eos>`; the stories of a split form one stream. Special tokens
+    that a story spells out are read as text. Ids are stored as uint16, or as uint32 if the vocabulary is over
+    65,535. Processes that ask for the same corpus at once all get it; with locks on the file system only one
+    does the work. All cores tokenize (`TOKENIZERS_PARALLELISM=false`: one).
 
     Args:
         corpus: from `open_corpus`.
         tokenizer: needs a BOS and an EOS token.
         n_ctx: the context length the run will use; part of the key.
-        cache: in place of `$WORKBENCH_CACHE` or `~/.cache/workbench`; shards go to `<cache>/packed/<key>`.
-        progress: show a bar on stderr; by default where that is a terminal.
+        cache: used instead of `$WORKBENCH_CACHE` or `~/.cache/workbench`; the folder is
+            `<cache>/packed/<key>`.
+        progress: see `workbench.console.progress_bar`.
 
     Raises:
         ConfigError: `n_ctx` is under 1.
@@ -280,70 +312,103 @@ def pack(
         raise ConfigError(f"n_ctx must be 1 or more, not {n_ctx}.")
     for role in ("bos_token", "eos_token"):
         if getattr(tokenizer, f"{role}_id") is None:
-            raise DataError(
-                f"the tokenizer has no {role}: every story begins with one and ends with the other."
-            )
+            raise DataError(f"the tokenizer has no {role}: every story starts with BOS and ends with EOS.")
+    byte_level = is_byte_level(tokenizer)
     ingredients = {
         "fingerprint": corpus.fingerprint,
         "tokenizer": tokenizer_hash(tokenizer),
         "n_ctx": n_ctx,
-        "packer": PACKER_VERSION,
+        "packer": PACKER_VERSION if byte_level else PACKER_VERSION_WITH_BYTES,
     }
     key = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:24]
     folder = cache_root(cache) / "packed" / key
-    if (found := _whole(folder)) is not None:
-        return found
+    if (packed := _open_complete(folder)) is None:
+        packed = _pack_into(folder, key, ingredients, corpus, tokenizer, progress, byte_level)
+    if not byte_level:
+        return packed
+    sizes = token_bytes(tokenizer)
+    splits = {name: dataclasses.replace(getattr(packed, name), token_bytes=sizes) for name in SPLITS}
+    return dataclasses.replace(packed, **splits)
+
+
+def _pack_into(
+    folder: Path,
+    key: str,
+    ingredients: dict[str, Any],
+    corpus: Corpus,
+    tokenizer: "PreTrainedTokenizerFast",
+    progress: bool | OnProgress | None,
+    byte_level: bool,
+) -> PackedCorpus:
     with disk_errors(folder.parent, f"pack {corpus.name}"), locked(folder.with_name(f".{key}.lock")) as alone:
-        if (found := _whole(folder)) is not None:  # whoever held the lock before us made it
-            return found
-        for left_by_a_kill in folder.parent.glob(f".{key}.*.tmp") if alone else ():
-            shutil.rmtree(left_by_a_kill, ignore_errors=True)
+        if (packed := _open_complete(folder)) is not None:  # made by the previous holder of the lock
+            return packed
+        for leftover in folder.parent.glob(f".{key}.*.tmp") if alone else ():  # of a killed process
+            shutil.rmtree(leftover, ignore_errors=True)
         with (
-            new_folder(folder, keep=_is_whole) as temporary,
-            _bar(progress, len(corpus.train) + len(corpus.validation)) as advance,
+            new_folder(folder, keep=lambda made: _open_complete(made) is not None) as temporary,
+            progress_bar(progress, "Packing") as on_progress,
         ):
-            manifest = _build(temporary, corpus, tokenizer, advance)
+            manifest = _build(temporary, corpus, tokenizer, on_progress, byte_level)
             write_text(
                 temporary / MANIFEST, dump_manifest({"key": key, "ingredients": ingredients, **manifest})
             )
         return open_packed(folder)
 
 
-def _whole(folder: Path) -> Packed | None:
+def _open_complete(folder: Path) -> PackedCorpus | None:
     try:
         return open_packed(folder)
     except DataError:
         return None
 
 
-def _is_whole(folder: Path) -> bool:
-    return _whole(folder) is not None
-
-
 def _build(
-    folder: Path, corpus: Corpus, tokenizer: "PreTrainedTokenizerFast", advance: "_Advance"
+    folder: Path,
+    corpus: Corpus,
+    tokenizer: "PreTrainedTokenizerFast",
+    on_progress: OnProgress,
+    byte_level: bool,
 ) -> dict[str, Any]:
-    encoder = plain_encoder(tokenizer)
-    dtype = np.dtype("<u2" if len(tokenizer) <= 65_535 else "<u4")
+    """Write the files of a packed folder; returns the manifest's other entries."""
+    encoder, d_vocab = plain_encoder(tokenizer), vocabulary_size(tokenizer)
+    dtype = np.dtype("<u2" if d_vocab <= 65_535 else "<u4")
     bos, eos = int(tokenizer.bos_token_id), int(tokenizer.eos_token_id)  # type: ignore[arg-type]
     files: dict[str, dict[str, Any]] = {}
     splits: dict[str, dict[str, Any]] = {}
+    n_stories, done, done_bytes = len(corpus.train) + len(corpus.validation), 0, 0
+    began = time.perf_counter()
     for name, stories in zip(SPLITS, (corpus.train, corpus.validation), strict=True):
+        count_bytes = name == "validation" and not byte_level
+        # Offsets in the text, which byte counts need, make the tokenizer slower.
+        encode = encoder.encode_batch if count_bytes else encoder.encode_batch_fast
         shards = _ShardWriter(folder, name, dtype, files)
-        lengths, n_bytes = [np.zeros(1, dtype=np.int64)], 0
+        lengths, sizes, n_bytes = [np.zeros(1, dtype=np.int64)], [], 0
         with shards:
             for start in range(0, len(stories), _BLOCK):
-                block = stories[start : start + _BLOCK]
-                size = sum(len(story.encode()) for story in block)
-                tokens, block_lengths = _encode(encoder, block, bos, eos, dtype)
+                block = list(stories[start : start + _BLOCK])
+                encodings = encode(block, add_special_tokens=False)
+                rows = [encoding.ids for encoding in encodings]
+                lengths.append(np.fromiter((len(row) + 2 for row in rows), dtype=np.int64, count=len(rows)))
+                ids = chain.from_iterable(chain((bos,), row, (eos,)) for row in rows)
+                tokens = np.fromiter(ids, dtype=dtype, count=int(lengths[-1].sum()))
                 shards.write(tokens)
-                lengths.append(block_lengths)
-                n_bytes += size
-                advance(len(block), size, len(tokens))
-        offsets = np.cumsum(np.concatenate(lengths), dtype="<i8").tobytes()
-        (folder / f"{name}.offsets.bin").write_bytes(offsets)
-        files[f"{name}.offsets.bin"] = _entry(offsets)
-        splits[name] = {"shards": shards.names, "offsets": f"{name}.offsets.bin", "bytes": n_bytes}
+                if count_bytes:
+                    sizes += map(_story_bytes, encodings, block)
+                block_bytes = sum(len(story.encode()) for story in block)
+                n_bytes += block_bytes
+                done, done_bytes = done + len(block), done_bytes + block_bytes
+                rate = done_bytes / 1e6 / max(1e-6, time.perf_counter() - began)
+                on_progress(done / n_stories, f"{done:,} of {n_stories:,} stories, {rate:.1f} MB/s")
+        splits[name] = {"shards": shards.names, "bytes": n_bytes}
+        arrays = {"offsets": np.cumsum(np.concatenate(lengths), dtype="<i8")}
+        if count_bytes:
+            arrays["token_bytes"] = np.concatenate(sizes)
+        for kind, array in arrays.items():
+            file, data = f"{name}.{kind}.bin", array.tobytes()
+            (folder / file).write_bytes(data)
+            files[file] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            splits[name][kind] = file
     roles = {f"{role}_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad", "mask")}
     return {
         "corpus": {
@@ -354,25 +419,34 @@ def _build(
             "blank": corpus.blank,
         },
         "dtype": dtype.str,
-        "vocabulary": {"d_vocab": len(tokenizer), "special_ids": sorted(tokenizer.all_special_ids), **roles},
+        "vocabulary": {"d_vocab": d_vocab, "special_ids": sorted(tokenizer.all_special_ids), **roles},
         "splits": splits,
         "files": files,
     }
 
 
-def _encode(
-    encoder: "Tokenizer", stories: Sequence[str], bos: int, eos: int, dtype: np.dtype
-) -> tuple[np.ndarray, np.ndarray]:
-    rows = [encoding.ids for encoding in encoder.encode_batch_fast(list(stories), add_special_tokens=False)]
-    lengths = np.fromiter((len(row) + 2 for row in rows), dtype=np.int64, count=len(rows))
-    parts = chain.from_iterable(chain((bos,), row, (eos,)) for row in rows)
-    return np.fromiter(parts, dtype=dtype, count=int(lengths.sum())), lengths
+def _story_bytes(encoding: "Encoding", story: str) -> np.ndarray:
+    """Return the UTF-8 bytes of text that each token of a story stands for, BOS and EOS included.
+
+    A token reaches from where the token before it ends to its own end, so that the sizes add up to the story:
+    white space between tokens counts with the next one, and of tokens that share a character (byte fallback)
+    the first gets it. What follows the last token counts with that one (EOS, if there are no others).
+    """
+    codes = np.frombuffer(story.encode("utf-32-le"), dtype="<u4")
+    sizes = 1 + (codes >= 0x80) + (codes >= 0x800) + (codes >= 0x10000)
+    positions = np.concatenate([[0], np.cumsum(sizes)])  # byte at which each character starts
+    ends = np.array([end for _, end in encoding.offsets], dtype=np.int64)
+    reached = positions[np.maximum.accumulate(ends)] if len(ends) else ends
+    counts = np.zeros(len(ends) + 2, dtype="<u4")
+    counts[1:-1] = np.diff(reached, prepend=0)
+    counts[max(len(ends), 1)] += positions[-1] - (reached[-1] if len(ends) else 0)
+    return counts
 
 
 class _ShardWriter:
     """Writes a stream of tokens as files of `SHARD_TOKENS` each.
 
-    With plain writes: on a full disk they raise, where a write through a memory map would kill the process.
+    Plain writes raise on a full disk; a write through a memory map would kill the process.
     """
 
     def __init__(self, folder: Path, split: str, dtype: np.dtype, files: dict[str, dict[str, Any]]) -> None:
@@ -407,163 +481,3 @@ class _ShardWriter:
     def __exit__(self, *error: object) -> None:
         if self._stream is not None:
             self._finish()
-
-
-def _entry(data: bytes) -> dict[str, Any]:
-    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-
-
-class _Advance:
-    """Moves a bar on by one block; without a bar, does nothing."""
-
-    def __init__(self, bar: Any = None, task: Any = None) -> None:
-        self._bar, self._task, self._bytes, self._tokens = bar, task, 0, 0
-
-    def __call__(self, stories: int, n_bytes: int, n_tokens: int) -> None:
-        self._bytes += n_bytes
-        self._tokens += n_tokens
-        if self._bar is not None:
-            elapsed = max(1e-6, self._bar.tasks[0].elapsed or 0)
-            rates = f"{self._bytes / 1e6 / elapsed:.1f} MB/s · {self._tokens / elapsed:,.0f} tokens/s"
-            self._bar.update(self._task, advance=stories, rates=rates)
-
-
-@contextmanager
-def _bar(progress: bool | None, total: int) -> Iterator[_Advance]:
-    if not (sys.stderr.isatty() if progress is None else progress):
-        yield _Advance()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = ("packing", BarColumn(), MofNCompleteColumn(), "stories", TextColumn("{task.fields[rates]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        yield _Advance(bar, bar.add_task("packing", total=total, rates=""))
-
-
-_NOT_WORD = re.compile(r"[\W_]+")
-
-
-@dataclass(frozen=True)
-class SplitReport:
-    """Counts of one split.
-
-    Attributes:
-        stories: how many.
-        words: pieces between white space.
-        tokens: BOS and EOS included.
-        bytes: UTF-8 bytes of the text.
-        bytes_per_token: over the tokens that stand for text.
-        longest_story: tokens, BOS and EOS included.
-        over_n_ctx: share of stories with more tokens than the context, 0 to 1.
-        vocabulary_used: different tokens that occur.
-        repeats: stories whose exact text stood earlier in the split.
-    """
-
-    stories: int
-    words: int
-    tokens: int
-    bytes: int
-    bytes_per_token: float
-    longest_story: int
-    over_n_ctx: float
-    vocabulary_used: int
-    repeats: int
-
-
-@dataclass(frozen=True)
-class CorpusReport:
-    """Counts of a corpus.
-
-    Attributes:
-        name, source, held_out, blank: as in `Corpus`.
-        n_ctx, d_vocab: what it was packed with.
-        train, validation: counts of each split.
-        overlap_exact: validation stories that also stand in training, letter for letter.
-        overlap_near: validation stories that stand there but for case, white space and punctuation; the
-            exact ones are among them.
-    """
-
-    name: str
-    source: str
-    held_out: str
-    blank: int
-    n_ctx: int
-    d_vocab: int
-    train: SplitReport
-    validation: SplitReport
-    overlap_exact: int
-    overlap_near: int
-
-    def to_frame(self) -> "pd.DataFrame":
-        """A row for each count, a column for each split."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            {name: dataclasses.asdict(getattr(self, name)) for name in ("train", "validation")}
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain nested dictionaries, ready for JSON."""
-        return dataclasses.asdict(self)
-
-
-def corpus_report(corpus: Corpus, tokenizer: "PreTrainedTokenizerFast", packed: Packed) -> CorpusReport:
-    """Count what a corpus holds; reads each story once.
-
-    Args:
-        corpus: the stories.
-        tokenizer: what they were packed with.
-        packed: what `pack(corpus, tokenizer, n_ctx)` gave.
-    """
-    seen_exact, seen_near, train = _read(corpus.train, packed.train, packed.n_ctx)
-    exact, near, validation = _read(corpus.validation, packed.validation, packed.n_ctx)
-    return CorpusReport(
-        name=corpus.name,
-        source=corpus.source,
-        held_out=corpus.held_out,
-        blank=corpus.blank,
-        n_ctx=packed.n_ctx,
-        d_vocab=len(tokenizer),
-        train=train,
-        validation=validation,
-        overlap_exact=int(np.isin(exact, seen_exact).sum()),
-        overlap_near=int(np.isin(near, seen_near).sum()),
-    )
-
-
-def _read(
-    stories: Sequence[str], packed: PackedSplit, n_ctx: int
-) -> tuple[np.ndarray, np.ndarray, SplitReport]:
-    exact = np.empty(len(stories), dtype=np.uint64)
-    near = np.empty(len(stories), dtype=np.uint64)
-    words = 0
-    for index, story in enumerate(_each(stories)):
-        exact[index] = _hash(story)
-        near[index] = _hash(_NOT_WORD.sub("", story.casefold()) or story)
-        words += len(story.split())
-    lengths = np.diff(packed.offsets)
-    used = np.zeros(packed.d_vocab, dtype=bool)
-    for shard in packed.shards:
-        used[np.unique(shard)] = True
-    report = SplitReport(
-        stories=len(stories),
-        words=words,
-        tokens=packed.n_tokens,
-        bytes=packed.n_bytes,
-        bytes_per_token=packed.bytes_per_token,
-        longest_story=int(lengths.max()),
-        over_n_ctx=float((lengths > n_ctx).mean()),
-        vocabulary_used=int(used.sum()),
-        repeats=len(stories) - len(np.unique(exact)),
-    )
-    return exact, near, report
-
-
-def _each(stories: Sequence[str]) -> Iterator[str]:
-    for start in range(0, len(stories), 1000):
-        yield from stories[start : start + 1000]
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())

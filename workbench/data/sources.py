@@ -273,8 +273,9 @@ def read_hub(source: str, column: str, cache: Path | None) -> dict[str, Any]:
                 reason = first_line(error)
             raise DataError(
                 f"{source} is neither a path here nor in the cache, and the hub is out of reach "
-                f"({reason}). Download it elsewhere and pass the folder or file, --data path/to/TinyStories, "
-                "or leave --data out for the embedded stories."
+                f"({reason}). Download it elsewhere and pass the folder or file, such as "
+                "path/to/TinyStories, or pass none for the embedded stories.",
+                option="--data path/to/TinyStories",
             ) from None
         kind_of(builder, source)
         if builder.info.features:

@@ -1,4 +1,5 @@
-"""Gather the runs of a folder: settings, losses, minimal pairs, sizes and speed."""
+"""Compare the runs of a folder: settings, losses, minimal pairs, sizes and speed, with intervals over
+seeds."""
 
 import dataclasses
 import json
@@ -6,118 +7,55 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from workbench.console import OnProgress, progress_bar
 from workbench.errors import DataError, RunError, WorkbenchError
 from workbench.io import read_json
+from workbench.model.config import ModelConfig
+from workbench.result import Result
 from workbench.runs import folder
-from workbench.runs.run import RunSummary, load, summarise
+from workbench.runs.run import RunSummary, is_whole, load, summarise
+from workbench.stats import CONFIDENCE, student_reach
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-# Which runs differ by nothing but their seed, and Student's interval over them.
-
-
-_SEEDS = {("model", "seed"), ("train", "seed")}
-_NOT_CHOICES = {
-    ("data", "tokenizer"), ("data", "source"), ("train", "threads"), ("train", "dtype"), ("train", "device"),
-    ("train", "compile"), ("train", "log_every"), ("train", "keep_optimizer"), ("train", "sample_prompt"),
-    ("train", "sample_tokens"), ("train", "eval_every"), ("train", "eval_tokens"),
-    ("train", "final_eval_tokens"), ("train", "checkpoint_every"),
-}  # fmt: skip
-"""Settings of a run that do not make it another experiment."""
-_TAIL = re.compile(r"[_-](?:seed-?|s)\d+$")
-
-
-def choices(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a config.yaml that make an experiment, dotted, seeds left out."""
-    return {
-        f"{section}.{name}": value
-        for section in ("model", "data", "train")
-        for name, value in (config.get(section) or {}).items()
-        if (section, name) not in _SEEDS | _NOT_CHOICES
-    }
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """Equal for runs that differ by nothing but their seed."""
-    return json.dumps(choices(config), sort_keys=True, default=str)
-
-
-def seed_of(config: Mapping[str, Any]) -> int | None:
-    """The seed that a run is called by: of its weights."""
-    seed = (config.get("model") or {}).get("seed")
-    return seed if isinstance(seed, int) else None
-
-
-def shared_name(names: Sequence[str]) -> str:
-    """What runs that differ by their seed are called together.
-
-    >>> shared_name(["d_model-32_seed-0", "d_model-32_seed-1"]), shared_name(["tiny", "tiny-s1"])
-    ('d_model-32', 'tiny')
-    """
-    bare = {_TAIL.sub("", name) for name in names}
-    if len(bare) == 1:
-        return bare.pop()
-    first, last = min(names), max(names)
-    length = next(
-        (i for i, pair in enumerate(zip(first, last, strict=False)) if len(set(pair)) > 1), len(first)
-    )
-    prefix = first[:length].rstrip("_-. ")
-    return prefix if len(prefix) > 2 else first
-
-
-def student(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean of values and Student's t interval of the mean; NaN where one value has no interval.
-
-    The interval speaks of training again with other seeds, not of other test items.
-    """
-    from scipy.stats import t
-
-    n = len(values)
-    mean = math.fsum(values) / n
-    if n < 2:
-        return mean, math.nan, math.nan
-    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    reach = float(t.ppf(0.5 + confidence / 2, n - 1)) * spread / math.sqrt(n)
-    return mean, mean - reach, mean + reach
-
-
-def student_share(values: Sequence[float]) -> tuple[float, float, float]:
-    """`student` of shares: the interval stays between 0 and 1."""
-    mean, low, high = student(values)
-    return mean, low if low != low else max(0.0, low), high if high != high else min(1.0, high)
-
-
-# `Comparison`: the runs of a folder with their figures, one row an experiment, seeds as intervals.
-
+    from workbench.evals.efficiency import Inference
 
 FIGURES = {
-    "loss": "validation loss, nats a token",
-    "bits_per_byte": "bits a byte",
-    "accuracy": "share of next tokens that are its first choice",
-    "blimp": "minimal pairs decided rightly, mean over paradigms",
+    "loss": "validation loss, nats per token",
+    "bits_per_byte": "bits per byte",
+    "accuracy": "next-token accuracy",
+    "blimp": "accuracy on minimal pairs, mean over paradigms",
     "parameters": "trainable parameters",
     "tokens": "tokens read in training",
     "flops": "floating-point operations of the training",
     "minutes": "minutes of training",
     "bytes": "bytes of the weights in float32",
     "bytes_int8": "bytes with int8 matrices",
-    "ms": "milliseconds a token at batch 1 on one thread, float32",
+    "ms": "milliseconds per token at batch 1 on one thread, float32",
     "ms_int8": "the same with int8 matrices",
 }
-"""Column to what it says."""
+"""Column -> description."""
 
 VARYING = ("loss", "bits_per_byte", "accuracy", "blimp", "minutes", "tokens")
-"""Figures that a seed may move; they get intervals."""
+"""Figures that depend on the seed; they get intervals."""
 
-SHARES = ("accuracy", "blimp")
+FRACTIONS = ("accuracy", "blimp")
 
+_NOT_SETTINGS = {
+    ("model", "seed"), ("train", "seed"), ("data", "tokenizer"), ("data", "source"), ("train", "threads"),
+    ("train", "dtype"), ("train", "device"), ("train", "compile"), ("train", "log_every"),
+    ("train", "keep_optimizer"), ("train", "sample_prompt"), ("train", "sample_tokens"),
+    ("train", "eval_every"), ("train", "eval_tokens"), ("train", "final_eval_tokens"),
+    ("train", "checkpoint_every"),
+}  # fmt: skip
+"""Fields of config.yaml that do not make a run another experiment."""
+_SEED_SUFFIX = re.compile(r"[_-](?:seed-?|s)\d+$")
 _LEADING = {
     field: rank
     for rank, field in enumerate(
@@ -125,69 +63,179 @@ _LEADING = {
          "model.dropout", "train.batch_size", "train.lr")
     )
 }  # fmt: skip
+"""Settings that a comparison is ordered by first."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What came out of the runs of a folder."""
+def compare(
+    root: str | os.PathLike[str],
+    *,
+    speed: bool = True,
+    seconds: float = 1.0,
+    progress: bool | OnProgress | None = None,
+) -> "Comparison":
+    """Compare the runs of a folder, such as a sweep's.
+
+    Runs whose settings differ only in seeds are one row. Where several sets of minimal pairs were scored, the
+    one that most runs have is taken, of two the larger.
+
+    Args:
+        root: the folder that holds the runs.
+        speed: also time inference, once for each row.
+        seconds: approximate time for each.
+        progress: see `workbench.console.progress_bar`.
+
+    Raises:
+        RunError: no such folder, or none of its runs has been evaluated.
+    """
+    import pandas as pd
+
+    runs, left_out = _open_runs(Path(root))
+    groups: dict[str, list[_RunData]] = {}
+    for run in runs:
+        groups.setdefault(run.identity, []).append(run)
+    names = _names(groups)
+    for key, members in groups.items():
+        for run in members:
+            run.row = names[key]
+    chosen = _common_pairs(runs)
+    timed: dict[str, Inference] = {}
+    if speed:
+        from workbench.evals.efficiency import inference
+
+        with progress_bar(progress, "Timing inference") as on_progress:
+            for index, members in enumerate(groups.values()):
+                row = members[0].row
+                on_progress(index / len(groups), f"{row}: {index} of {len(groups)} rows")
+                timed[row] = inference(load(members[0].path), seconds)
+    unsupported = [found.why_not for found in timed.values() if found.why_not]
+    frame = pd.DataFrame(
+        [run.figures(chosen, timed.get(run.row)) for run in runs],
+        columns=["run", "row", "seed", "status", "step", *FIGURES],
+    )
+    pairs = [entry for run in runs for entry in run.phenomena(chosen)]
+    curves = [entry for run in runs for entry in run.curve()]
+    return Comparison(
+        root=os.fspath(root),
+        runs=frame,
+        pairs=pd.DataFrame(pairs, columns=["run", "row", "phenomenon", "accuracy", "n"]),
+        curves=pd.DataFrame(curves, columns=["run", "row", "tokens", "loss"]),
+        differs=_differs(groups, names),
+        pairs_name=_pairs_name(runs, chosen),
+        how={row: found.how for row, found in timed.items()},
+        left_out=left_out,
+        notes=tuple(dict.fromkeys([*unsupported, *_notes(runs, chosen)])),
+    )
+
+
+def settings_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a config.yaml that make an experiment, dotted, without seeds."""
+    return {
+        f"{section}.{name}": value
+        for section in ("model", "data", "train")
+        for name, value in (config.get(section) or {}).items()
+        if (section, name) not in _NOT_SETTINGS
+    }
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Return a text that is equal for runs that differ only in their seed."""
+    return json.dumps(settings_of(config), sort_keys=True, default=str)
+
+
+def shared_name(names: Sequence[str]) -> str:
+    """Return the common name of runs that differ only in their seed.
+
+    >>> shared_name(["d_model-32_seed-0", "d_model-32_seed-1"]), shared_name(["tiny", "tiny-s1"])
+    ('d_model-32', 'tiny')
+    """
+    bare = {_SEED_SUFFIX.sub("", name) for name in names}
+    if len(bare) == 1:
+        return bare.pop()
+    first = min(names)
+    prefix = os.path.commonprefix([first, max(names)]).rstrip("_-. ")  # noqa: RUF071 (characters are meant)
+    return prefix if len(prefix) > 2 else first
+
+
+def student(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Return the mean of values and its Student's t interval; NaN limits for a single value.
+
+    The interval describes retraining with other seeds, not other test items.
+    """
+    n = len(values)
+    mean = math.fsum(values) / n
+    if n < 2:
+        return mean, math.nan, math.nan
+    spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
+    reach = float(student_reach(spread / math.sqrt(n), n - 1, confidence))
+    return mean, mean - reach, mean + reach
+
+
+def student_share(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return `student` of fractions, with the interval clipped to [0, 1]."""
+    mean, low, high = student(values)
+    return mean, low if math.isnan(low) else max(0.0, low), high if math.isnan(high) else min(1.0, high)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Result):
+    """Figures of the runs of a folder."""
 
     root: str
     runs: "pd.DataFrame"
-    """One line a run: run, row (its experiment), seed, status, step and the columns of `FIGURES`."""
+    """One line per run: run, row (its experiment), seed, status, step and the columns of `FIGURES`."""
     pairs: "pd.DataFrame"
-    """BLiMP of each run by phenomenon: run, row, phenomenon, accuracy, n."""
+    """Accuracy on minimal pairs of each run by phenomenon: run, row, phenomenon, accuracy, n."""
     curves: "pd.DataFrame"
-    """Validation loss on the way: run, row, tokens, loss."""
+    """Validation loss during training: run, row, tokens, loss."""
     differs: dict[str, dict[str, Any]]
-    """Row to the settings in which rows differ, dotted."""
+    """Row -> the settings in which rows differ, dotted."""
     pairs_name: str | None = None
-    """Which minimal pairs, in words; None if no run was scored."""
+    """Description of the minimal pairs; None if no run was scored."""
     how: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Row to what its milliseconds are, in words."""
+    """Row -> what its milliseconds measure."""
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Run to the reason why it is not here."""
+    """Run -> why it was left out."""
     notes: tuple[str, ...] = ()
-    """What to keep in mind."""
+    """Caveats."""
 
     def __repr__(self) -> str:
         return f"Comparison({self.root}: {len(self.runs)} runs, {len(self.rows)} rows)"
 
     @cached_property
     def rows(self) -> "pd.DataFrame":
-        """One line an experiment: n (seeds) and each of `FIGURES` as a mean; those of `VARYING` also with
-        `_low` and `_high`, Student's 95 % interval over seeds, NaN where there is one seed."""
+        """One line per experiment: n (seeds) and the mean of each of `FIGURES`; those of `VARYING` also with
+        `_low` and `_high`, Student's 95 % interval over seeds, NaN for a single seed."""
         import pandas as pd
 
-        made = []
+        lines = []
         for row, part in self.runs.groupby("row", sort=False):
             line: dict[str, Any] = {"row": row, "n": len(part)}
             for name in FIGURES:
                 values = part[name].dropna().tolist()
                 if name in VARYING:
-                    interval = student_share if name in SHARES else student
+                    interval = student_share if name in FRACTIONS else student
                     mean, low, high = interval(values) if values else (math.nan,) * 3
                     line |= {name: mean, f"{name}_low": low, f"{name}_high": high}
                 else:
                     line[name] = sum(values) / len(values) if values else math.nan
-            made.append(line)
-        return pd.DataFrame(made).set_index("row")
+            lines.append(line)
+        return pd.DataFrame(lines).set_index("row")
 
     @cached_property
     def phenomena(self) -> "pd.DataFrame":
-        """BLiMP by experiment and phenomenon: row, phenomenon, n (seeds), accuracy, low, high."""
+        """Accuracy by experiment and phenomenon: row, phenomenon, n (seeds), accuracy, low, high."""
         import pandas as pd
 
-        made = [
+        lines = [
             {"row": row, "phenomenon": phenomenon, "n": len(part)}
             | dict(zip(("accuracy", "low", "high"), student_share(part.accuracy.tolist()), strict=True))
-            for row, mine in self.pairs.groupby("row", sort=False)
-            for phenomenon, part in mine.groupby("phenomenon", sort=False)
+            for (row, phenomenon), part in self.pairs.groupby(["row", "phenomenon"], sort=False)
         ]
-        return pd.DataFrame(made, columns=["row", "phenomenon", "n", "accuracy", "low", "high"])
+        return pd.DataFrame(lines, columns=["row", "phenomenon", "n", "accuracy", "low", "high"])
 
     @property
     def axis(self) -> str:
-        """What rows are ordered by: the setting that has another number in each row, else `parameters`.
+        """What rows are ordered by: the setting with a different number in each row, else `parameters`.
 
         Of several such settings, because one follows from the other, the one that is set more often.
         """
@@ -198,17 +246,17 @@ class Comparison:
             numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
             return numbers and len(set(values)) == len(values)
 
-        found = [field for field in (each[0] if len(each) > 1 else ()) if distinct(field)]
-        return min(found, key=lambda field: (_LEADING.get(field, 99), field), default="parameters")
+        fields = [field for field in (each[0] if len(each) > 1 else ()) if distinct(field)]
+        return min(fields, key=lambda field: (_LEADING.get(field, 99), field), default="parameters")
 
     def place(self, row: str) -> float:
-        """Where a row lies on `axis`."""
+        """Return the position of a row on `axis`."""
         if self.axis == "parameters":
             return float(self.rows.loc[row, "parameters"])  # type: ignore[arg-type]
         return float(self.differs[row][self.axis])
 
     def to_frame(self) -> "pd.DataFrame":
-        """`rows` with the settings in which they differ."""
+        """Return `rows` with the settings in which they differ."""
         import pandas as pd
 
         settings = pd.DataFrame.from_dict(self.differs, orient="index")
@@ -235,66 +283,8 @@ class Comparison:
         return plot_losses(self.curves, order, self.axis != "parameters", ax)
 
 
-def compare(
-    root: str | os.PathLike[str],
-    *,
-    speed: bool = True,
-    seconds: float = 1.0,
-    progress: Callable[[int, int, str], None] = lambda done, of, name: None,
-) -> Comparison:
-    """Compare the runs of a folder, a sweep's or any other.
-
-    Runs whose settings differ by nothing but seeds are one row. Where several sets of minimal pairs were
-    scored, the one that most runs have is taken, the larger of two.
-
-    Args:
-        root: the folder that holds the runs.
-        speed: also time inference, once for each row.
-        seconds: about how long for each.
-        progress: told how many rows of how many are timed, and which is next.
-
-    Raises:
-        RunError: no such folder, or none of its runs has been evaluated.
-    """
-    import pandas as pd
-
-    runs, left_out = _open(Path(root))
-    groups: dict[str, list[_Opened]] = {}
-    for run in runs:
-        groups.setdefault(run.identity, []).append(run)
-    names = _names(groups)
-    for key, members in groups.items():
-        for run in members:
-            run.row = names[key]
-    chosen = _common_pairs(runs)
-    timed, how, notes = {}, {}, []
-    for index, members in enumerate(groups.values()):
-        progress(index, len(groups), members[0].row)
-        if speed:
-            found = _timed(members[0], seconds)
-            timed[members[0].row] = found
-            how[members[0].row] = found.how
-            if found.why_not:
-                notes.append(found.why_not)
-    lines = [run.line(chosen, timed.get(run.row)) for run in runs]
-    frame = pd.DataFrame(lines, columns=["run", "row", "seed", "status", "step", *FIGURES])
-    pairs = [entry for run in runs for entry in run.phenomena(chosen)]
-    curves = [entry for run in runs for entry in run.curve()]
-    return Comparison(
-        root=os.fspath(root),
-        runs=frame,
-        pairs=pd.DataFrame(pairs, columns=["run", "row", "phenomenon", "accuracy", "n"]),
-        curves=pd.DataFrame(curves, columns=["run", "row", "tokens", "loss"]),
-        differs=_differs(groups, names),
-        pairs_name=_pairs_name(runs, chosen),
-        how=how,
-        left_out=left_out,
-        notes=tuple(dict.fromkeys([*notes, *_notes(runs, chosen)])),
-    )
-
-
-class _Opened:
-    """One run and what lies in its folder."""
+class _RunData:
+    """The settings, evaluations and saved results of one run."""
 
     def __init__(self, summary: RunSummary) -> None:
         self.summary, self.path = summary, summary.path
@@ -305,33 +295,34 @@ class _Opened:
         self.evaluations = [row for row in rows if row.get("kind") == "eval"]
         self.results = _results(summary.path, summary.step)
 
-    def line(self, chosen: tuple[str, str] | None, timed: Any) -> dict[str, Any]:
-        """The run's figures."""
-        found, last = self.summary, self.evaluations[-1]
+    def figures(self, chosen: tuple[str, str] | None, timed: "Inference | None") -> dict[str, Any]:
+        """Return the run's line of `Comparison.runs`."""
+        summary, last = self.summary, self.evaluations[-1]
         result = self.results.get(chosen) if chosen else None
-        flops = _flops(self.config)
+        seed = (self.config.get("model") or {}).get("seed")
+        flops = self._flops_per_token()
         return {
-            "run": found.name,
+            "run": summary.name,
             "row": self.row,
-            "seed": seed_of(self.config),
-            "status": found.status,
-            "step": found.step,
+            "seed": seed if isinstance(seed, int) else None,
+            "status": summary.status,
+            "step": summary.step,
             "loss": last.get("loss"),
             "bits_per_byte": last.get("bits_per_byte"),
             "accuracy": last.get("accuracy"),
             "blimp": result["mean_over_paradigms"]["accuracy"] if result else None,
-            "parameters": found.parameters,
-            "tokens": found.tokens_seen,
-            "flops": None if flops is None or found.tokens_seen is None else flops * found.tokens_seen,
-            "minutes": found.minutes,
-            "bytes": 4 * (found.parameters or 0),
+            "parameters": summary.parameters,
+            "tokens": summary.tokens_seen,
+            "flops": None if flops is None or summary.tokens_seen is None else flops * summary.tokens_seen,
+            "minutes": summary.minutes,
+            "bytes": 4 * (summary.parameters or 0),
             "bytes_int8": timed.bytes_int8 if timed else None,
             "ms": timed.ms_float32 if timed else None,
             "ms_int8": timed.ms_int8 if timed else None,
         }
 
     def phenomena(self, chosen: tuple[str, str] | None) -> list[dict[str, Any]]:
-        """Accuracy by phenomenon on the chosen pairs."""
+        """Return the accuracy by phenomenon on the chosen pairs."""
         result = self.results.get(chosen) if chosen else None
         return [
             {"run": self.summary.name, "row": self.row}
@@ -340,19 +331,24 @@ class _Opened:
         ]
 
     def curve(self) -> list[dict[str, Any]]:
-        """Validation loss on the way."""
-        each = self.summary.tokens_seen or 0
-        per_step = each / self.summary.step if self.summary.step else 0.0
+        """Return the validation loss during training."""
+        per_step = (self.summary.tokens_seen or 0) / self.summary.step if self.summary.step else 0.0
         return [
             {"run": self.summary.name, "row": self.row, "tokens": row["step"] * per_step, "loss": row["loss"]}
             for row in self.evaluations
             if row.get("loss") is not None and row.get("step")
         ]
 
+    def _flops_per_token(self) -> int | None:
+        try:
+            return ModelConfig.from_dict(self.config["model"]).flops_per_token
+        except WorkbenchError:
+            return None
 
-def _open(root: Path) -> tuple[list[_Opened], dict[str, str]]:
+
+def _open_runs(root: Path) -> tuple[list[_RunData], dict[str, str]]:
     if not root.is_dir():
-        raise RunError(f"there is no folder {root}; `workbench sweep width --out {root}` fills one.")
+        raise RunError(f"There is no folder {root}; `workbench sweep width --out {root}` makes one.")
     opened, left_out = [], {}
     for path in folder.run_folders(root):
         summary = summarise(path)
@@ -360,7 +356,7 @@ def _open(root: Path) -> tuple[list[_Opened], dict[str, str]]:
             left_out[summary.name] = summary.status
             continue
         try:
-            run = _Opened(summary)
+            run = _RunData(summary)
         except (WorkbenchError, KeyError, TypeError, ValueError) as error:
             left_out[summary.name] = " ".join(str(error).split())[:200]
             continue
@@ -375,9 +371,11 @@ def _open(root: Path) -> tuple[list[_Opened], dict[str, str]]:
 
 
 def _results(path: Path, step: int | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """Saved results of the last step, by fingerprint of the pairs and protocol. Of a masked model's two ways
-    to score a sentence the original one is taken, where both are there."""
-    found = {}
+    """Return the saved results of the last step by (fingerprint of the pairs, protocol).
+
+    Of a masked model's two pseudo-log-likelihoods the original one is preferred.
+    """
+    results = {}
     for place in (path / "blimp", path / "blimp" / "partial"):
         for file in sorted(place.glob("*.json")):
             try:
@@ -385,15 +383,15 @@ def _results(path: Path, step: int | None) -> dict[tuple[str, str], dict[str, An
                 if value["step"] == step:
                     _ = value["mean_over_paradigms"]["accuracy"], value["phenomena"]
                     key = value["fingerprint"], value["protocol"]["name"]
-                    if key not in found or value.get("pll") == "original":
-                        found[key] = value
+                    if key not in results or value.get("pll") == "original":
+                        results[key] = value | {"partial": not is_whole(value)}
             except (DataError, KeyError, TypeError):
                 continue
-    return found
+    return results
 
 
-def _common_pairs(runs: list[_Opened]) -> tuple[str, str] | None:
-    """The pairs that most runs were scored on; of two sets, the larger."""
+def _common_pairs(runs: list[_RunData]) -> tuple[str, str] | None:
+    """Return the pairs that most runs were scored on; of two sets, the larger."""
     counts: Counter[tuple[str, str]] = Counter()
     sizes: dict[tuple[str, str], int] = {}
     for run in runs:
@@ -405,7 +403,7 @@ def _common_pairs(runs: list[_Opened]) -> tuple[str, str] | None:
     return max(counts, key=lambda key: (counts[key], sizes[key], key))
 
 
-def _pairs_name(runs: list[_Opened], chosen: tuple[str, str] | None) -> str | None:
+def _pairs_name(runs: list[_RunData], chosen: tuple[str, str] | None) -> str | None:
     if chosen is None:
         return None
     value = next(run.results[chosen] for run in runs if chosen in run.results)
@@ -413,12 +411,12 @@ def _pairs_name(runs: list[_Opened], chosen: tuple[str, str] | None) -> str | No
         value["source"], value["pairs"]
     )
     count = sum(entry["n"] for entry in value["phenomena"])
-    said = f"{name}{', a part of it,' if value['partial'] else ''} {count:,} pairs, protocol {chosen[1]}"
+    text = f"{name}{', a part of it,' if value['partial'] else ''} {count:,} pairs, protocol {chosen[1]}"
     masked = any(run.results.get(chosen, {}).get("pll") for run in runs)
-    return f"{said}; masked models by pseudo-log-likelihood" if masked else said
+    return f"{text}; masked models by pseudo-log-likelihood" if masked else text
 
 
-def _notes(runs: list[_Opened], chosen: tuple[str, str] | None) -> list[str]:
+def _notes(runs: list[_RunData], chosen: tuple[str, str] | None) -> list[str]:
     notes = []
     unfinished = [run.summary.name for run in runs if run.summary.status not in ("finished", "imported")]
     if unfinished:
@@ -428,17 +426,17 @@ def _notes(runs: list[_Opened], chosen: tuple[str, str] | None) -> list[str]:
         notes.append("the runs were not trained and validated on the same corpus: losses cannot be compared")
     tokenizers = {str(_card(run).get("tokenizer")) for run in runs}
     if len(tokenizers) > 1:
-        notes.append("the runs have different tokenizers: compare bits a byte, not loss")
+        notes.append("the runs have different tokenizers: compare bits per byte, not loss")
     missing = [run.summary.name for run in runs if chosen is not None and chosen not in run.results]
     if missing:
         notes.append(f"without minimal pairs: {', '.join(missing[:8])}{' …' * (len(missing) > 8)}")
     objectives = {run.summary.objective for run in runs}
     if len(objectives) > 1:
-        notes.append("masked and causal models are both here: their losses are of different tasks")
+        notes.append("masked and causal models are mixed: their losses are of different tasks")
     return notes
 
 
-def _card(run: _Opened) -> dict[str, Any]:
+def _card(run: _RunData) -> dict[str, Any]:
     try:
         value = read_json(run.path / folder.DATA_CARD)
     except WorkbenchError:
@@ -446,8 +444,8 @@ def _card(run: _Opened) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _names(groups: dict[str, list[_Opened]]) -> dict[str, str]:
-    """A name for each row, no two alike."""
+def _names(groups: dict[str, list[_RunData]]) -> dict[str, str]:
+    """Return a distinct name for each row."""
     names: dict[str, str] = {}
     for key, members in groups.items():
         alone = [run.summary.name for run in members]
@@ -456,23 +454,8 @@ def _names(groups: dict[str, list[_Opened]]) -> dict[str, str]:
     return names
 
 
-def _differs(groups: dict[str, list[_Opened]], names: dict[str, str]) -> dict[str, dict[str, Any]]:
-    each = {names[key]: choices(members[0].config) for key, members in groups.items()}
+def _differs(groups: dict[str, list[_RunData]], names: dict[str, str]) -> dict[str, dict[str, Any]]:
+    each = {names[key]: settings_of(members[0].config) for key, members in groups.items()}
     fields = sorted({field for settings in each.values() for field in settings})
     kept = [field for field in fields if len({str(settings.get(field)) for settings in each.values()}) > 1]
     return {row: {field: settings.get(field) for field in kept} for row, settings in each.items()}
-
-
-def _flops(config: dict[str, Any]) -> int | None:
-    from workbench.model.config import ModelConfig
-
-    try:
-        return ModelConfig.from_dict(config["model"]).flops_per_token
-    except WorkbenchError:
-        return None
-
-
-def _timed(run: _Opened, seconds: float) -> Any:
-    from workbench.evals.efficiency import inference
-
-    return inference(load(run.path).model, seconds)

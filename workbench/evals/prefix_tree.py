@@ -1,15 +1,24 @@
-"""Many token rows as one tree of prefixes, cut into blocks that a transformer reads in one go.
+"""Many token rows as one tree of prefixes, cut into blocks that a transformer reads in one forward pass.
 
-Rows that begin alike share the nodes of their common prefix, so each distinct prefix is read once.
-A causal model reads a block of the tree as one sequence whose positions are the nodes' depths and
-whose attention mask lets a node see its ancestors and itself (the tree attention of speculative
-decoding: Miao et al. 2024, SpecInfer).
+Rows with equal beginnings share the nodes of their common prefix, so each distinct prefix is read once. A
+causal model reads a block of the tree as one sequence whose positions are the nodes' depths and whose
+attention mask lets a node see its ancestors and itself (tree attention of speculative decoding: Miao et al.
+2024, SpecInfer).
 """
+
+# Example: the rows [1 5 6], [1 5 7], [1 8] make the inner nodes (prefixes that some row continues)
+#
+#     node 0: 1        depth 0, subtree ends at 2
+#     node 1: 1 5      depth 1, subtree ends at 2
+#
+# and the edges 0 -> 5, 0 -> 8, 1 -> 6, 1 -> 7, numbered 0 to 3 in this order. Row [1 5 6] follows edges 0 and
+# 2. The model reads two tokens instead of five and predicts four next tokens; a row's log-probability is the
+# sum over its edges.
 
 import dataclasses
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from workbench.evals.protocols import Rows
 
@@ -18,9 +27,9 @@ from workbench.evals.protocols import Rows
 class PrefixTree:
     """The distinct prefixes of a set of rows.
 
-    An inner node is a prefix that some row continues; they stand in preorder, so that a subtree is a
-    run of consecutive nodes. An edge leads from an inner node to a next token; edges are sorted by
-    parent. Row i's tokens but the first are the edges `row_edges[i]`.
+    An inner node is a prefix that some row continues; nodes are in preorder, so that a subtree is a range of
+    consecutive nodes. An edge leads from an inner node to a next token; edges are sorted by parent. The
+    tokens of row i, except the first, are the edges `row_edges[i]`.
     """
 
     tokens: Int[np.ndarray, " inner"]
@@ -31,18 +40,18 @@ class PrefixTree:
     """First node after the subtree."""
     edge_parents: Int[np.ndarray, " edge"]
     edge_starts: Int[np.ndarray, " inner_and_one"]
-    """The edges of inner node i are `edge_starts[i]:edge_starts[i + 1]`; there is always one."""
+    """The edges of inner node i are `edge_starts[i]:edge_starts[i + 1]`; there is at least one."""
     edge_tokens: Int[np.ndarray, " edge"]
     row_edges: Int[np.ndarray, "row pos"]
     """Index of each token's edge; `len(edge_tokens)` at the first token and after the end."""
 
     def row_sums(self, edge_values: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " row"]:
-        """The sum of a value of the edges along each row."""
+        """Sum a value of the edges along each row."""
         return np.append(edge_values, 0.0)[self.row_edges].sum(1)
 
 
 def grow(rows: Rows) -> PrefixTree:
-    """The tree of all rows. Each needs at least two tokens."""
+    """Build the tree of all rows. Each needs at least two tokens."""
     lengths, count = rows.lengths, len(rows)
     width = int(lengths.max())
     places = np.arange(width, dtype=np.int32)
@@ -66,7 +75,7 @@ def grow(rows: Rows) -> PrefixTree:
     is_inner = np.zeros(len(token), bool)
     is_inner[parent[depth > 0]] = True
     inner_index = np.cumsum(is_inner) - 1
-    ends = _subtree_ends(shared, new, is_inner, width)
+    ends = _subtree_ends(shared, new, is_inner)
 
     is_edge = depth > 0
     edge_parent = inner_index[parent[is_edge]]
@@ -88,15 +97,17 @@ def grow(rows: Rows) -> PrefixTree:
     )
 
 
-def _subtree_ends(shared: np.ndarray, new: np.ndarray, is_inner: np.ndarray, width: int) -> np.ndarray:
-    """First inner node after each inner node's subtree.
+def _subtree_ends(
+    shared: Int[np.ndarray, " row"], new: Bool[np.ndarray, "row pos"], is_inner: Bool[np.ndarray, " node"]
+) -> Int[np.ndarray, " inner"]:
+    """Return the first inner node after each inner node's subtree.
 
     A node made by row r at depth t ends where the next row that shares at most t tokens begins.
     """
     before = np.concatenate([[0], np.cumsum(is_inner)])
     first = before[np.concatenate([[0], new.sum(1).cumsum()])]
     ends = np.zeros(new.shape, np.int32)
-    for depth in range(width):
+    for depth in range(new.shape[1]):
         begins = np.flatnonzero(shared <= depth)
         ends[begins, depth] = first[np.append(begins[1:], len(shared))]
     return ends[new][is_inner]
@@ -117,21 +128,19 @@ class Block:
 def cut(tree: PrefixTree, length: int, slack: int) -> list[Block]:
     """Cut the tree into blocks of `length - slack` to `length` nodes, the last perhaps shorter.
 
-    Whatever precedes a block's first node and is an ancestor of any of its nodes is an ancestor of the
-    first, so these few are all that is read twice. Of the allowed places to cut, the shallowest is taken.
-    A branch deeper than `length - slack` gets a longer block.
+    A node before a block that is an ancestor of any of the block's nodes is an ancestor of its first node, so
+    only these few are read twice. Of the allowed cuts the shallowest is taken. A branch deeper than `length -
+    slack` gets a longer block.
     """
     blocks, start, total = [], 0, len(tree.tokens)
     depths = tree.depths
     while start < total:
         above = int(depths[start])
-        room = max(length - above, slack + 1)
-        stop = start + room
+        stop = start + max(length - above, slack + 1)
         if stop >= total:
             stop = total
         else:
-            places = depths[stop - slack : stop + 1][::-1]
-            stop -= int(np.argmin(places))
+            stop -= int(np.argmin(depths[stop - slack : stop + 1][::-1]))
         ancestors = np.empty(above, np.int32)
         node = start
         for depth in range(above - 1, -1, -1):

@@ -1,20 +1,24 @@
-"""Sentences to rows of token ids, ready to be scored."""
+"""Named scoring protocols, and sentences encoded as rows of token ids under them.
+
+The leading space, the prefix token and the rule for ties move a BLiMP score by several points between tools,
+so each combination has a name that is saved with every result.
+"""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from workbench.errors import InputError, nearest
 
-# How a sentence becomes a score: named protocols, ours and other people's.
-#
-# The leading space, the token in front and the rule for ties are what moves a BLiMP score by
-# several points between tools, so each combination has a name and is told with every result.
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+    from transformers import PreTrainedTokenizerFast
 
+    from workbench.model.transformer import HookedTransformer
 
 Specials = Literal["bos", "eos", "default"]
 Reduction = Literal["sum", "mean"]
@@ -29,21 +33,21 @@ class Protocol:
     origin: str
     """Where the protocol comes from."""
     space: bool
-    """A space goes in front of the sentence, as a continuation has it."""
+    """True if a space is put before the sentence, as a continuation has it."""
     causal: Specials
-    """What precedes the sentence for a causal model: `bos` (BOS, else EOS) or `eos`, neither of them
-    scored; `default`: the tokenizer's own special tokens, and the first token is not scored."""
+    """Prefix for a causal model: `bos` (BOS, else EOS) or `eos`, neither of them scored; `default`: the
+    tokenizer's own special tokens, and the first token is not scored."""
     causal_reduction: Reduction = "sum"
     """Log-probabilities of the tokens are summed, or averaged."""
     masked: Specials | None = None
-    """What surrounds the sentence for a masked model: `bos` for <bos> ... <eos> (else CLS and SEP) as
-    in training, `default` for the tokenizer's own special tokens; None if masked models are refused."""
+    """What surrounds the sentence for a masked model: `bos` for BOS and EOS (else CLS and SEP) as in
+    training, `default` for the tokenizer's own special tokens; None if the protocol has no masked models."""
     masked_reduction: Reduction = "sum"
     tie: float
-    """What a pair with two equal scores counts: 1 right, 0 wrong, 0.5 half."""
+    """Score of a pair with two equal sentence scores: 1 correct, 0 wrong, 0.5 half."""
 
     def reduction(self, objective: str) -> Reduction:
-        """How token scores become a sentence score, for a model with this objective (clm or mlm)."""
+        """Return how token scores become a sentence score for a model with this objective (clm or mlm)."""
         return self.masked_reduction if objective == "mlm" else self.causal_reduction
 
 
@@ -88,52 +92,187 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     )
 }  # fmt: skip
-"""All protocols by name. One more is one more entry."""
+"""All protocols by name."""
 
 
 def find_protocol(name: str, objective: str = "clm", pll: str = "original") -> Protocol:
-    """The protocol called `name`, checked against what the model can do.
+    """Return the protocol called `name` after checking that it suits the model.
 
     Args:
         name: a key of `PROTOCOLS`.
         objective: `clm` or `mlm`, the model's.
-        pll: for a masked model, `original` (Salazar et al. 2020: each token masked in turn) or
-            `within_word_l2r` (Kauf & Ivanova 2023: the later tokens of its word masked with it).
+        pll: pseudo-log-likelihood for a masked model: `original` (Salazar et al. 2020: each token masked in
+            turn) or `within_word_l2r` (Kauf & Ivanova 2023: the later tokens of its word masked with it).
 
     Raises:
-        InputError: no such protocol or `pll` (with the nearest one), or a protocol that is not
-            defined for masked models.
+        InputError: an unknown protocol or `pll`, or a protocol that is not defined for masked models.
     """
     if name not in PROTOCOLS:
-        raise InputError(f"no scoring protocol is called {name!r}. {nearest(name, PROTOCOLS)}")
+        raise InputError(f"Unknown scoring protocol {name!r}. {nearest(name, PROTOCOLS)}")
     if pll not in PLL_METRICS:
-        raise InputError(f"no pseudo-log-likelihood is called {pll!r}. {nearest(pll, PLL_METRICS)}")
+        raise InputError(f"Unknown pseudo-log-likelihood {pll!r}. {nearest(pll, PLL_METRICS)}")
     protocol = PROTOCOLS[name]
     if objective == "mlm" and protocol.masked is None:
         able = ", ".join(key for key, other in PROTOCOLS.items() if other.masked is not None)
-        raise InputError(
-            f"protocol {name!r} is not defined for masked models, and this model is one; choose from: {able}."
-        )
+        raise InputError(f"Protocol {name!r} is not defined for masked models; choose from: {able}.")
     return protocol
 
 
-def describe(protocol: Protocol) -> dict[str, Any]:
-    """The protocol's fields as plain values, to save beside a result."""
-    return dataclasses.asdict(protocol)
+Label: TypeAlias = Callable[[int], str]
+"""Returns the name of sentence i for error messages."""
 
 
-# Token ids of many sentences, each distinct word tokenized once.
-#
-# GPT-2's pre-tokenization (Radford et al. 2019) never reaches across the space between two words: a
-# single space belongs to the word after it. So a text of words with single spaces between them has the
-# ids of its words, one after the other, and 134,000 sentences of BLiMP have about 3,000 words.
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Token ids of many sequences, concatenated."""
+
+    ids: Int[np.ndarray, " total"]
+    starts: Int[np.ndarray, " row_and_one"]
+    """Sequence i is `ids[starts[i]:starts[i + 1]]`."""
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " row"]:
+        """Tokens in each sequence."""
+        return np.diff(self.starts)
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def __getitem__(self, row: int) -> Int[np.ndarray, " pos"]:
+        return self.ids[self.starts[row] : self.starts[row + 1]]
 
 
-def splits_at_spaces(tokenizer: Any, texts: Sequence[str]) -> bool:
-    """Whether the tokenizer gives these texts the ids of their words, one after the other.
+def ragged(ids: Sequence[Sequence[int]]) -> Rows:
+    """Return lists of ids as `Rows`."""
+    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+    flat = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum()))
+    return Rows(flat, np.concatenate([[0], lengths.cumsum()]))
 
-    That holds for a byte-level BPE without a normalizer, for printable texts without two spaces in a row
-    in which no added token, such as `<eos>`, is spelled out.
+
+def encode(
+    tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[str], *, specials: bool
+) -> list["Encoding"]:
+    """Return the `tokenizers.Encoding` of each sentence; `specials` adds the tokenizer's own special tokens.
+
+    This bypasses `PreTrainedTokenizerFast.__call__`, which takes twice the time.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    return backend.encode_batch(list(sentences), add_special_tokens=specials)
+
+
+def causal_rows(
+    tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[str], protocol: Protocol, label: Label
+) -> Rows:
+    """Encode each sentence as ids of which all but the first are scored.
+
+    Under `bos` and `eos` the first id is that token; it is not repeated in front of a sentence that spells
+    it.
+
+    Raises:
+        InputError: an empty sentence, one of which nothing is scored, or a tokenizer without the token that
+            the protocol needs.
+    """
+    refuse_empty(sentences, label)
+    texts = [" " + sentence for sentence in sentences] if protocol.space else sentences
+    if protocol.causal == "default":
+        rows = ragged([encoding.ids for encoding in encode(tokenizer, texts, specials=True)])
+    else:
+        prefix = _prefix_token(tokenizer, protocol)
+        if splits_at_spaces(tokenizer, texts):
+            rows = Rows(*word_rows(tokenizer, texts, prefix))
+        else:
+            ids = [encoding.ids for encoding in encode(tokenizer, texts, specials=False)]
+            rows = ragged([row if row[:1] == [prefix] else [prefix, *row] for row in ids])
+    short = np.flatnonzero(rows.lengths < 2)
+    if len(short):
+        raise InputError(
+            f"{label(int(short[0]))} has {rows.lengths[short[0]]} token, and protocol "
+            f"{protocol.name!r} does not score the first; choose another protocol or leave the pair out."
+        )
+    return rows
+
+
+def _prefix_token(tokenizer: "PreTrainedTokenizerFast", protocol: Protocol) -> int:
+    """Return the id in front of a causal model's sentence: BOS, else EOS; EOS if the protocol says so."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    token = eos if protocol.causal == "eos" or bos is None else bos
+    if token is None:
+        needed = "EOS" if protocol.causal == "eos" else "BOS or EOS"
+        raise InputError(
+            f"Protocol {protocol.name!r} needs {needed} before the sentence and the tokenizer has none; "
+            f"{_without_specials('causal')} need no special token."
+        )
+    return int(token)
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedRows:
+    """Sentences for a masked model with their special tokens, and which tokens are predicted."""
+
+    rows: Rows
+    targets: Bool[np.ndarray, " total"]
+    """True at the ids that are predicted."""
+    words: Int[np.ndarray, " total"]
+    """Index of the word in its sentence that each token belongs to; -1 for special tokens."""
+
+
+def masked_rows(
+    tokenizer: "PreTrainedTokenizerFast", sentences: Sequence[str], protocol: Protocol, label: Label
+) -> MaskedRows:
+    """Encode each sentence between BOS and EOS (else CLS and SEP), or with the tokenizer's own special
+    tokens.
+
+    Raises:
+        InputError: an empty sentence, or a tokenizer without a mask token or the tokens that the protocol
+        needs.
+    """
+    refuse_empty(sentences, label)
+    if tokenizer.mask_token_id is None:
+        raise InputError("the tokenizer has no mask token, so it cannot be used with a masked model.")
+    texts = [" " + sentence for sentence in sentences] if protocol.space else sentences
+    default = protocol.masked == "default"
+    encoded = encode(tokenizer, texts, specials=default)
+    ids = [encoding.ids for encoding in encoded]
+    words = [[-1 if word is None else word for word in encoding.word_ids] for encoding in encoded]
+    if default:
+        special = [encoding.special_tokens_mask for encoding in encoded]
+    else:
+        before, after = _surround(tokenizer, protocol)
+        ids = [[before, *row, after] for row in ids]
+        words = [[-1, *row, -1] for row in words]
+        special = [[1, *[0] * (len(row) - 2), 1] for row in ids]
+    rows, targets = ragged(ids), ragged(special).ids == 0
+    row_of = np.repeat(np.arange(len(rows)), rows.lengths)
+    untargeted = np.flatnonzero(np.bincount(row_of[targets], minlength=len(rows)) == 0)
+    if len(untargeted):
+        raise InputError(f"{label(int(untargeted[0]))} has special tokens only; nothing can be predicted.")
+    return MaskedRows(rows, targets, ragged(words).ids)
+
+
+def _surround(tokenizer: "PreTrainedTokenizerFast", protocol: Protocol) -> tuple[int, int]:
+    """Return the ids before and after a masked model's sentence: BOS and EOS, else CLS and SEP."""
+    for first, last in (("bos", "eos"), ("cls", "sep")):
+        ids = getattr(tokenizer, f"{first}_token_id"), getattr(tokenizer, f"{last}_token_id")
+        if None not in ids:
+            return ids
+    raise InputError(
+        f"Protocol {protocol.name!r} needs BOS and EOS, or CLS and SEP, around the sentence and "
+        f"the tokenizer has none; {_without_specials('masked')} need no special token."
+    )
+
+
+def _without_specials(field: str) -> str:
+    return ", ".join(name for name, protocol in PROTOCOLS.items() if getattr(protocol, field) == "default")
+
+
+def splits_at_spaces(tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str]) -> bool:
+    """Return True if the ids of each text are the ids of its words, concatenated.
+
+    GPT-2's pre-tokenization (Radford et al. 2019) never crosses the space between two words: a single space
+    belongs to the word after it. That holds for a byte-level BPE without a normalizer, for printable texts
+    without two spaces in a row that spell out no added token such as `<eos>`.
     """
     from tokenizers import models, pre_tokenizers
 
@@ -153,19 +292,16 @@ def splits_at_spaces(tokenizer: Any, texts: Sequence[str]) -> bool:
 
 
 def word_rows(
-    tokenizer: Any, texts: Sequence[str], prefix: int
+    tokenizer: "PreTrainedTokenizerFast", texts: Sequence[str], prefix: int
 ) -> tuple[Int[np.ndarray, " total"], Int[np.ndarray, " row_and_one"]]:
-    """`prefix` and the ids of each text, end to end, and where each text's begin.
+    """Return `ids` and `starts` of `Rows` with `prefix` before each text, tokenizing each distinct word once.
 
-    The texts must pass `splits_at_spaces`.
+    The 134,000 sentences of BLiMP have about 3,000 distinct words. The texts must pass `splits_at_spaces`.
     """
     pieces = "\n".join(texts).replace(" ", "\0 ").replace("\n", "\0").split("\0")
     number = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     which = np.fromiter(map(number.__getitem__, pieces), np.int64, len(pieces))
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    ids = [one.ids for one in backend.encode_batch(list(number), add_special_tokens=False)]
+    ids = [encoding.ids for encoding in encode(tokenizer, list(number), specials=False)]
     sizes = np.fromiter(map(len, ids), np.int64, len(ids))
     table = np.fromiter(chain.from_iterable(ids), np.int32, int(sizes.sum()))
 
@@ -185,129 +321,20 @@ def word_rows(
     return out, starts
 
 
-Label = Callable[[int], str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Rows:
-    """Token ids of many sequences, end to end."""
-
-    ids: Int[np.ndarray, " total"]
-    starts: Int[np.ndarray, " row_and_one"]
-    """Sequence i is `ids[starts[i]:starts[i + 1]]`."""
-
-    @property
-    def lengths(self) -> Int[np.ndarray, " row"]:
-        """Tokens in each sequence."""
-        return np.diff(self.starts)
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def __getitem__(self, row: int) -> Int[np.ndarray, " pos"]:
-        return self.ids[self.starts[row] : self.starts[row + 1]]
-
-
-def encode(tokenizer: Any, sentences: Sequence[str], *, specials: bool) -> list[Any]:
-    """The `tokenizers.Encoding` of each sentence; `specials` adds the tokenizer's own special tokens.
-
-    It goes around `PreTrainedTokenizerFast.__call__`, which takes twice the time.
-    """
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.no_truncation()
-    return backend.encode_batch(list(sentences), add_special_tokens=specials)
-
-
-def ragged(ids: Sequence[Sequence[int]]) -> Rows:
-    """Lists of ids as `Rows`."""
-    lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-    flat = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum()))
-    return Rows(flat, np.concatenate([[0], lengths.cumsum()]))
-
-
-def causal_rows(tokenizer: Any, sentences: Sequence[str], protocol: Protocol, label: Label) -> Rows:
-    """Each sentence as ids of which all but the first are scored.
-
-    Under `bos` and `eos` the first is that token; a sentence that spells it out gets no second one.
-
-    Raises:
-        InputError: an empty sentence, one of which nothing is scored, or a tokenizer without BOS and EOS.
-    """
-    refuse_empty(sentences, label)
-    texts = [" " + sentence for sentence in sentences] if protocol.space else sentences
-    if protocol.causal == "default":
-        rows = ragged([one.ids for one in encode(tokenizer, texts, specials=True)])
-    else:
-        rows = _prefixed(tokenizer, texts, prefix_token(tokenizer, protocol))
-    short = np.flatnonzero(rows.lengths < 2)
-    if len(short):
-        raise InputError(
-            f"{label(int(short[0]))} has {rows.lengths[short[0]]} token, and protocol "
-            f"{protocol.name!r} does not score the first; choose another protocol or leave the pair out."
-        )
-    return rows
-
-
-def _prefixed(tokenizer: Any, texts: Sequence[str], prefix: int) -> Rows:
-    if splits_at_spaces(tokenizer, texts):
-        return Rows(*word_rows(tokenizer, texts, prefix))
-    ids = [one.ids for one in encode(tokenizer, texts, specials=False)]
-    return ragged([row if row[:1] == [prefix] else [prefix, *row] for row in ids])
-
-
-def prefix_token(tokenizer: Any, protocol: Protocol) -> int:
-    """The id in front of a causal model's sentence: BOS, else EOS; EOS if the protocol says so.
-
-    Raises:
-        InputError: the tokenizer has neither.
-    """
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    token = eos if protocol.causal == "eos" or bos is None else bos
-    if token is None:
-        needed = "EOS" if protocol.causal == "eos" else "BOS or EOS"
-        raise InputError(
-            f"protocol {protocol.name!r} needs {needed} before the sentence and the tokenizer has none; "
-            f"{_without_specials('causal')} need no special token."
-        )
-    return int(token)
-
-
-def surround(tokenizer: Any, protocol: Protocol) -> tuple[int, int]:
-    """Return the ids before and after a masked model's sentence: BOS and EOS, else CLS and SEP.
-
-    Raises:
-        InputError: the tokenizer has neither pair.
-    """
-    for first, last in (("bos", "eos"), ("cls", "sep")):
-        ids = getattr(tokenizer, f"{first}_token_id"), getattr(tokenizer, f"{last}_token_id")
-        if None not in ids:
-            return ids
-    raise InputError(
-        f"protocol {protocol.name!r} needs BOS and EOS, or CLS and SEP, around the sentence and "
-        f"the tokenizer has none; {_without_specials('masked')} need no special token."
-    )
-
-
-def _without_specials(field: str) -> str:
-    return ", ".join(name for name, protocol in PROTOCOLS.items() if getattr(protocol, field) == "default")
-
-
 def refuse_empty(sentences: Sequence[str], label: Label) -> None:
-    """Refuse sentences without a visible character.
-
-    Raises:
-        InputError: naming the first one.
-    """
+    """Raise `InputError` naming the first sentence without a visible character, if there is one."""
     for index, sentence in enumerate(sentences):
         if not sentence.strip():
             raise InputError(f"{label(index)} is empty; every sentence needs at least one word.")
 
 
-def refuse_misfit(model: Any, rows: Rows, label: Label, unread: int = 0) -> None:
+def refuse_misfit(model: "HookedTransformer", rows: Rows, label: Label, unread: int = 0) -> None:
     """Refuse ids that the model has no embedding for and rows beyond its context.
 
     Args:
+        model: the model.
+        rows: token ids.
+        label: names a row in the error.
         unread: tokens at the end of a row that are scored but never read: 1 for a causal model.
 
     Raises:

@@ -9,10 +9,10 @@ from .circuit import smallest_circuit as smallest_circuit
 from .gradients import attribution_patch as attribution_patch
 from .gradients import check_attribution as check_attribution
 from .gradients import edge_attribution as edge_attribution
-from .heads import composition as composition
+from .head_circuits import composition as composition
+from .head_circuits import ov_circuit as ov_circuit
+from .head_circuits import qk_circuit as qk_circuit
 from .heads import head_scores as head_scores
-from .heads import ov_circuit as ov_circuit
-from .heads import qk_circuit as qk_circuit
 from .importance import head_importance as head_importance
 from .importance import prune_heads as prune_heads
 from .lens import lens_curve as lens_curve
@@ -24,10 +24,10 @@ from .matrices import component_history as component_history
 from .matrix import component_matrix as component_matrix
 from .neurons.attribution import attribute_neurons as attribute_neurons
 from .neurons.card import neuron_card as neuron_card
-from .neurons.card import promoted_tokens as promoted_tokens
 from .neurons.examples import neuron_examples as neuron_examples
 from .neurons.knowledge import knowledge_neurons as knowledge_neurons
 from .neurons.labels import label_neurons as label_neurons
+from .neurons.tokens import promoted_tokens as promoted_tokens
 from .patching import patch as patch
 from .paths import path_patch as path_patch
 from .prompts import align as align

@@ -528,8 +528,9 @@ def ablation_effect(
 
         def score() -> Any:
             return blimp(
-                network, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, tokenizer=tokenizer
-            )
+                network, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, tokenizer=tokenizer,
+                progress=False,
+            )  # fmt: skip
 
         base = losses(network, batches) if "loss" in measure else None
         whole = score() if "pairs" in measure else None

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.data.tokenizer import token_text, token_texts
 from workbench.errors import InputError
 from workbench.evals.protocols import Protocol, find_protocol
 from workbench.evals.scoring import ready
@@ -422,10 +423,7 @@ def _attribute(
     return TextAttribution(
         text=text,
         ids=scored.ids,
-        tokens=tuple(
-            tokenizer.decode([token], clean_up_tokenization_spaces=False)  # type: ignore[union-attr]
-            for token in scored.ids.tolist()
-        ),
+        tokens=tuple(token_texts(tokenizer, scored.ids.tolist())),
         log_probs=log_probs.cpu().numpy(),
         contributions=contributions.cpu().numpy(),
         components=components,
@@ -469,7 +467,7 @@ def attribute_logits(
             masked model's prompt without exactly one mask.
     """
     with ready(as_model(model)) as network:
-        tokens, real = network._to_input(prompts, None, None)
+        tokens, real = network.to_input(prompts, None, None)
         places = read_positions(network, tokens, real, position)
         count = len(tokens)
         good = answers(network, right, count, "right").to(tokens.device)
@@ -491,17 +489,12 @@ def attribute_logits(
     return LogitAttribution(
         prompts=shown,
         positions=places.cpu().numpy(),
-        right=tuple(token_text(network, token) for token in good.tolist()),
-        wrong=None if bad is None else tuple(token_text(network, token) for token in bad.tolist()),
+        right=tuple(token_text(network.tokenizer, token) for token in good.tolist()),
+        wrong=None if bad is None else tuple(token_text(network.tokenizer, token) for token in bad.tolist()),
         logits=logits.cpu().numpy(),
         contributions=values.cpu().numpy(),
         components=components,
     )
-
-
-def token_text(model: "HookedTransformer", token: int) -> str:
-    """Return a token as text, or its id if the model has no tokenizer."""
-    return str(token) if model.tokenizer is None else str(model.to_string(token))
 
 
 def _folded(

@@ -148,8 +148,9 @@ class SmallestCircuit(Result):
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per kept component: part, layer, kind, and for the circuit without it the accuracy
-        on the pairs it was chosen on (`chosen_without`) and on held-out ones (`without`); there its change with
-        low and high, decisions lost and gained, p (McNemar), and the change of the mean margin (nats)."""
+        on the pairs it was chosen on (`chosen_without`) and on held-out ones (`without`); there its change
+        with low and high, decisions lost and gained, p (McNemar), and the change of the mean margin
+        (nats)."""
         import pandas as pd
 
         half, rows = self.held_out, []

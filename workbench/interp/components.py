@@ -234,6 +234,18 @@ def find_components(config: ModelConfig, names: Any) -> tuple[Component, ...]:
     return tuple(found)
 
 
+def find_head(config: ModelConfig, name: Any) -> Component:
+    """Return the one head that a user names, as `"L2H1"` or (2, 1).
+
+    Raises:
+        InputError: an unknown name, a head that the model does not have, or not exactly one head.
+    """
+    components = find_components(config, name)
+    if len(components) != 1 or components[0].kind != "head":
+        raise InputError(f"Expected one head, such as L1H2; found {shown(name)}.")
+    return components[0]
+
+
 def split_names(names: Any) -> list[Any]:
     """Return the single names of `names`: texts are split at commas, a `Component` or (2, 1) is one name."""
     if isinstance(names, str):

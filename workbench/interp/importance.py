@@ -196,7 +196,7 @@ class PruningCurve(Result):
             loss = self.loss if by_importance else self.random_loss[index]
             random_accuracy = None if self.random_accuracy is None else self.random_accuracy[index]
             accuracy = self.accuracy if by_importance else random_accuracy
-            for step, (share, pruned) in enumerate(zip(self.share, self.pruned, strict=True)):
+            for step, share in enumerate(self.share):
                 rows.append(
                     {
                         "order": "importance" if by_importance else f"random {index}",
@@ -278,7 +278,7 @@ def prune_heads(
             loss = float(losses(network, batches).sum() / tokens)
             accuracy = math.nan
             if score_pairs:
-                scores = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer)
+                scores = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer, progress=False)
                 accuracy = scores.overall.paradigms.accuracy
         done += 1
         on_progress(done / total, f"{done:,} of {total:,} models")

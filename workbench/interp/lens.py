@@ -20,10 +20,10 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from workbench.console import OnProgress, progress_bar
+from workbench.data.tokenizer import token_text
 from workbench.errors import DataError, InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
-from workbench.interp.attribution import token_text
 from workbench.interp.contributions import forward_batches
 from workbench.interp.metrics import answers
 from workbench.interp.pairs import scored_tokens
@@ -254,7 +254,7 @@ def logit_lens(
         parts = list(lens_statistics(network, lens, points, tokens, rows, positions, targets))
         values = {name: torch.cat([part[name] for part in parts], 1).cpu().numpy() for name in STATISTICS}
         used = {*values["top"].ravel().tolist(), *read.tolist(), *targets.tolist()} - {IGNORED}
-        words = {token: token_text(network, token) for token in used}
+        words = {token: token_text(network.tokenizer, token) for token in used}
     return LensReading(
         lens=_name(lens),
         points=_labels(points),
@@ -388,7 +388,7 @@ def answer_curve(
     """
     with ready(as_model(model)) as network:
         points = _checked_points(network, lens, sublayers)
-        tokens, real = network._to_input(prompts, None, None)
+        tokens, real = network.to_input(prompts, None, None)
         positions = read_positions(network, tokens, real, position)
         rows = torch.arange(len(tokens), device=tokens.device)
         sides = []
@@ -548,7 +548,7 @@ def _readings(
         scored = scored_tokens(model, model.tokenizer, text, chosen, pll, "the text")
         ids, tokens, rows, positions = (torch.from_numpy(part).to(model.device) for part in scored)
         return tokens, rows, positions, ids, ids
-    tokens, _ = model._to_input(text, None, None)
+    tokens, _ = model.to_input(text, None, None)
     if len(tokens) != 1:
         raise InputError(f"a lens reads one text at a time; found {len(tokens)}. lens_loss takes many.")
     positions = torch.arange(tokens.shape[1], device=tokens.device)

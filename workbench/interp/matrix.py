@@ -527,7 +527,7 @@ class _Measurement:
         total = sum(self.cost[name] for name in self.passes) * sum(map(len, self.groups))
         count = len(pairs)
         self.tally = Tally(
-            max(1, total), lambda done: on_progress(done, f"{int(done * count):,} of {count:,} pairs")
+            max(1, total), lambda done, _: on_progress(done, f"{int(done * count):,} of {count:,} pairs")
         )
 
     def run(
@@ -651,7 +651,7 @@ def component_matrix(
     """
     run, network, tokenizer = open_model(model)
     chosen = _methods(network.config, methods)
-    scores = blimp(model, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit)
+    scores = blimp(model, pairs, protocol, pll=pll, paradigms=paradigms, limit=limit, progress=False)
     table = scores.per_pair
     parts = list_components(network.config)
     components = list_components(network.config, embeddings=True, biases=True)

@@ -22,7 +22,7 @@ from workbench.interp.engine import Base, Cells, Tick, base_hooks, run_cells
 from workbench.interp.metrics import Function, Metric, choose_metric
 from workbench.interp.prompts import Alignment, aligned_prompts, labels
 from workbench.interp.texts import mean_activations, text_batches
-from workbench.model.size import activation_bytes, at_most, free_memory, in_words
+from workbench.model.tl import activation_bytes, activation_bytes_bound, format_bytes, free_memory
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,7 +236,7 @@ def pair_groups(
     if memory is None:
         free = free_memory(model.device)
         memory = None if free is None else free // 2
-    if memory is None or sum(at_most(model, *tokens.shape) for tokens, _ in sides) <= memory:
+    if memory is None or sum(activation_bytes_bound(model, *tokens.shape) for tokens, _ in sides) <= memory:
         return [slice(0, pairs)]
     wanted = {*names, *base_hooks(model)}
     each = sum(sum(activation_bytes(model, 1, tokens.shape[1], wanted).values()) for tokens, _ in sides)
@@ -247,8 +247,8 @@ def pair_groups(
     size = memory // each
     if size < 1:
         raise InputError(
-            f"the activations of one pair take {in_words(each)}, and {in_words(memory)} are there for them; "
-            "choose fewer layers, a smaller site or shorter prompts, or give more memory."
+            f"the activations of one pair take {format_bytes(each)}, and {format_bytes(memory)} are "
+            "available; choose fewer layers, a smaller site or shorter prompts, or give more memory."
         )
     return [slice(first, min(first + size, pairs)) for first in range(0, pairs, size)]
 

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from workbench.data.tokenizer import token_texts
 from workbench.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def token_rows(model: Any, given: Any) -> tuple[Int[Tensor, "pair pos"], Bool[Te
                 f"token ids run from {low} to {high}; the vocabulary has {model.config.d_vocab}."
             )
         return tokens, torch.ones_like(tokens, dtype=torch.bool)
-    return model._padded(given)
+    return model.to_tokens_and_mask(given)
 
 
 def prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -60,7 +61,8 @@ def prompts(model: Any, clean: Any, corrupted: Any) -> tuple[Tensor, Tensor, Ten
         raise InputError(
             f"pair {worst} has {int(lengths[0][worst])} clean and {int(lengths[1][worst])} corrupted tokens; "
             "patching goes position by position: choose prompts of equal length, or match their tokens: "
-            "alignment=align(model, clean, corrupted), or --align."
+            "alignment=align(model, clean, corrupted).",
+            option="--align",
         )
     return first, second, None if bool(one.all()) else one
 
@@ -136,9 +138,7 @@ def read_positions(
 
 def labels(model: Any, tokens: Int[Tensor, "pair pos"]) -> list[str]:
     """The first row's tokens: text if the model has a tokenizer, ids otherwise."""
-    if model.tokenizer is None:
-        return [str(token) for token in tokens[0].tolist()]
-    return model.to_str_tokens(tokens[0])
+    return token_texts(model.tokenizer, tokens[0].tolist())
 
 
 NOTHING = -1

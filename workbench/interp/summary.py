@@ -16,16 +16,9 @@ from workbench.errors import ConfigError, DataError, InputError, WorkbenchError
 from workbench.evals.blimp import BlimpResult, has_sentences, with_sentences
 from workbench.interp.attribution import PairAttribution, attribute_pair
 from workbench.interp.components import find_site, layers_with
-from workbench.interp.heads import (
-    HeadScores,
-    find_names,
-    head_scores,
-    name_ids,
-    punctuation_ids,
-    unigram_counts,
-)
+from workbench.interp.heads import HeadScores, story_head_scores
 from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix
-from workbench.interp.texts import own_stories, story_rows
+from workbench.interp.texts import own_stories
 from workbench.io import new_folder, read_hashed, read_json, write_json
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
 from workbench.runs.zoo import is_shipped, places_of, results_folder
@@ -502,6 +495,8 @@ def find_material(run: Any, data: str | None = None) -> Material:
             here = result.step == run.step
             if result.pairs in own or (result.pairs in known and not here):
                 continue
+            if result.partial:
+                continue
             if not has_sentences(result.per_pair):
                 pairs = find_pairs(result.pairs, result.source, result.fingerprint, data)
                 if pairs is None:
@@ -569,16 +564,7 @@ def _heads(model: Any, wish: Wish, tick: Callable[[float], None]) -> HeadScores 
     except InputError:
         return None
     texts = stories(wish.stories, split="validation")
-    rows = story_rows(model.tokenizer, texts, model.config.n_ctx, end=False)
-    return head_scores(
-        model,
-        rows,
-        punctuation=punctuation_ids(model.tokenizer),
-        names=name_ids(model.tokenizer, find_names(texts)),
-        unigram=unigram_counts(rows, model.config.d_vocab),
-        seed=wish.seed,
-        tick=tick,
-    )
+    return story_head_scores(model, texts, seed=wish.seed, progress=lambda fraction, _: tick(fraction))
 
 
 def _reference(run: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A class for a whole text, read off one token: what fine-tuning trains."""
+"""Classification of whole texts, for fine-tuning."""
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +13,20 @@ from workbench.stats import derive
 
 class SequenceClassifier(nn.Module):
     """A linear head on the normalised residual stream at one token: the last (Radford et al. 2018, GPT) or,
-    where attention goes both ways, the first (Devlin et al. 2019, BERT).
+    in a bidirectional model, the first (Devlin et al. 2019, BERT).
 
-    The model is part of this module and trains with it; its hook points fire as ever. A masked model's head
-    (`mlm_head`) is passed by.
+    The model is a part of this module, trains with it and keeps its hook points. A masked model's
+    `mlm_head` is not used.
 
     Args:
         model: the transformer; it is not copied.
-        n_classes: how many classes there are.
-        token: `last` or `first`; padding on the right is not counted.
-        dropout: probability of dropping an entry of the vector that the head reads, in training.
+        n_classes: number of classes.
+        token: `last` or `first`; the last token is the one before the padding.
+        dropout: dropout probability of the head's input.
         seed: seed of the head's initial weights.
 
     Raises:
-        ConfigError: fewer than two classes, no such `token`, or the first token of a causal model.
+        ConfigError: fewer than two classes, unknown `token`, or the first token of a causal model.
     """
 
     def __init__(
@@ -63,13 +63,11 @@ class SequenceClassifier(nn.Module):
         tokens: Int[Tensor, "batch pos"],
         attention_mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch d_model"]:
-        """What the head reads: the residual stream behind the final norm, at the chosen token.
+        """Return the input of the head: the residual stream after the final norm at the chosen token.
 
         Raises:
             InputError: as `forward`.
         """
-        if attention_mask is None:
-            attention_mask = self.model._real(tokens)
         if attention_mask is not None:
             if attention_mask.shape != tokens.shape:
                 raise InputError(
@@ -79,16 +77,16 @@ class SequenceClassifier(nn.Module):
             empty = (~attention_mask.bool().any(1)).nonzero().flatten()
             if len(empty):
                 raise InputError(f"row {int(empty[0])} has no token, only padding; leave it out.")
-        tokens, attention_mask = self.model._to_input(tokens, None, attention_mask)
+        tokens, attention_mask = self.model.to_input(tokens, None, attention_mask)
         x = normed(self.model.ln_final, self.model.stream(tokens, attention_mask=attention_mask))
         rows = torch.arange(len(tokens), device=self.model.device)
         if self.token == "first":
-            place = torch.zeros_like(rows)
+            positions = torch.zeros_like(rows)
         elif attention_mask is None:
-            place = torch.full_like(rows, tokens.shape[1] - 1)
+            positions = torch.full_like(rows, tokens.shape[1] - 1)
         else:
-            place = attention_mask.to(rows.device).bool().sum(1) - 1
-        return x[rows, place]
+            positions = attention_mask.to(rows.device).bool().sum(1) - 1
+        return x[rows, positions]
 
     def forward(
         self,
@@ -96,20 +94,20 @@ class SequenceClassifier(nn.Module):
         attention_mask: Bool[Tensor, "..."] | Int[Tensor, "..."] | None = None,
         labels: Shaped[Tensor, "..."] | None = None,
     ) -> Float[Tensor, "batch n_classes"] | Float[Tensor, ""]:
-        """Logits of the classes; with labels, the mean cross-entropy in nats instead.
+        """Return the logits of the classes or, with labels, the mean cross-entropy in nats.
 
         Args:
             tokens: ids, padded on the right.
-            attention_mask: 1 at tokens, 0 at padding, [batch pos]; if not given, PAD at the end of a row
-                is padding where the model has a tokenizer.
+            attention_mask: 1 at tokens, 0 at padding, [batch pos]; default: no padding. It is never derived
+                from the ids, because the padding token may also end a text (SEP or EOS).
             labels: the class of each row, 0 to n_classes - 1, [batch].
 
         Raises:
-            InputError: tokens that the model does not take, a row without tokens, padding on the left,
-                or labels that are no classes.
+            InputError: ids outside the vocabulary, a row without tokens, padding on the left, or labels that
+                are not classes.
         """
         if labels is not None:
-            self._check(labels, len(tokens))
+            self._check_labels(labels, len(tokens))
         x = self.vector(tokens, attention_mask)
         if self.training and self.dropout:
             x = F.dropout(x, self.dropout)
@@ -119,7 +117,7 @@ class SequenceClassifier(nn.Module):
         wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(wide, labels.to(wide.device).long())
 
-    def _check(self, labels: Tensor, rows: int) -> None:
+    def _check_labels(self, labels: Tensor, rows: int) -> None:
         if labels.is_floating_point() or labels.dtype == torch.bool or labels.shape != (rows,):
             raise InputError(
                 f"labels must be one whole number a row, [{rows}]; found {list(labels.shape)} of "

@@ -1,78 +1,14 @@
-"""Named shapes. A preset is a mapping of `ModelConfig` fields; anything can be overridden.
-
-The published ones have the architecture and the exact number of parameters of their source (see `SOURCES`).
-Initial weights, dropout (0 unless set) and training are the workbench's own, and so is the tokenizer: one of
-at most `d_vocab` tokens is trained on the corpus, unless a tokenizer.json is given.
-"""
+"""`ModelConfig`: the shape of a transformer, its layout language, parameter and FLOP counts, and presets."""
 
 import dataclasses
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from workbench import settings
 from workbench.errors import ConfigError, nearest, shown
-
-# The order of attention and MLP modules: a string of `a` and `m`, with parentheses for parallel.
-#
-# `"am" * n` is the usual transformer, `"aaaammmm"` all attention first, `"aamamm"` a sandwich (Press et al.
-# 2020, arXiv:1911.03864), `"(am)(am)"` attention and MLP side by side on the same input (Wang & Komatsuzaki
-# 2021, GPT-J), `"aaaa"` attention only (Elhage et al. 2021), `"mm"` MLP only.
-#
-# A block is what an attention module and the MLP right behind it make together; a module that has no such
-# partner is a block of its own. So `"aaaammmm"` has seven blocks: a a a am m m m.
-
-
-LONGEST = 20_000
-"""Letters of a layout."""
-
-_BLOCK = re.compile(r"\(am\)|\(ma\)|am|a|m")
-
-
-def blocks_of(layout: str) -> tuple[str, ...]:
-    """The blocks of a layout, each one of `am`, `a`, `m` and `(am)`.
-
-    Raises:
-        ConfigError: the layout does not parse; the message says where and why.
-    """
-    if not layout:
-        raise ConfigError("model.layout is empty; it needs at least one a (attention) or m (MLP).")
-    if len(layout) > LONGEST:
-        raise ConfigError(f"model.layout has {len(layout):,} letters; at most {LONGEST:,} are allowed.")
-    found, place = [], 0
-    while place < len(layout):
-        match = _BLOCK.match(layout, place)
-        if match is None:
-            raise ConfigError(f"model.layout = {_short(layout)}: {_trouble(layout, place)}")
-        found.append("(am)" if match[0].startswith("(") else match[0])
-        place = match.end()
-    return tuple(found)
-
-
-def _short(layout: str) -> str:
-    return repr(layout if len(layout) <= 40 else layout[:37] + "...")
-
-
-def _trouble(layout: str, place: int) -> str:
-    letter = layout[place]
-    if letter == "(":
-        inside = layout[place + 1 :].partition(")")
-        if not inside[1]:
-            return f"the parallel group opened at letter {place + 1} is not closed."
-        return f"a parallel group holds one a and one m; found ({inside[0][:20]})."
-    if letter == ")":
-        return f"the parenthesis at letter {place + 1} closes nothing."
-    return f"{letter!r} at letter {place + 1} is none of a (attention), m (MLP), ( and )."
-
-
-def modules(layout: str | None, n_layers: int) -> Counter[str]:
-    """How many blocks there are of each kind, without writing them out."""
-    return Counter({"am": n_layers}) if layout is None else Counter(blocks_of(layout))
-
-
-# `ModelConfig`: every architectural question is one field, validated once.
-
 
 Positions = Literal["learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "none"]
 Norm = Literal["LayerNorm", "RMSNorm", "none"]
@@ -96,32 +32,32 @@ class ModelConfig:
     d_model: int = 128
     """Width of the residual stream."""
     n_layers: int = None  # type: ignore[assignment]
-    """Number of blocks; if not set, as many as `layout` has, or 4."""
+    """Number of blocks; default: that of `layout`, or 4."""
     layout: str | None = None
-    """Order of attention (`a`) and MLP (`m`); `"am" * n_layers` if not set. See `model.layout`."""
+    """Order of attention (`a`) and MLP (`m`); default: `"am" * n_layers`. See `parse_layout`."""
     n_heads: int = 4
     n_key_value_heads: int | None = None
-    """Heads that keys and values have, each read by an equal group of query heads (Ainslie et al. 2023,
-    arXiv:2305.13245); `n_heads` if not set."""
+    """Number of key and value heads, each shared by an equal group of query heads (Ainslie et al. 2023,
+    arXiv:2305.13245); default: `n_heads`."""
     d_head: int | None = None
-    """Query and key width of one head; `d_model / n_heads` if not set."""
+    """Query and key width of one head; default: `d_model / n_heads`."""
     d_value: int | None = None
-    """Value width of one head; `d_head` if not set."""
+    """Value width of one head; default: `d_head`."""
     d_mlp: int | None = None
-    """Hidden width of the feed-forward block; `4 * d_model` if not set."""
+    """Hidden width of the MLP; default: `4 * d_model`."""
     mlp_depth: int = 1
-    """Hidden layers of width `d_mlp` inside one feed-forward block."""
+    """Number of hidden layers of width `d_mlp` in one MLP."""
     d_vocab: int = 4000
     n_ctx: int = 256
-    """Longest sequence in tokens, BOS included."""
+    """Maximum sequence length in tokens, BOS included."""
 
     # Attention
     attention: AttentionKind = "causal"
     windows: tuple[int, ...] = ()
-    """How many tokens back, itself included, each attention module sees (both ways if bidirectional);
-    0 for all. Repeated over the modules: GPT-Neo's global and local layers are `[0, 256]`."""
+    """Sliding window of each attention module in tokens, the query itself included (in both directions if
+    bidirectional); 0 for none. Repeated over the modules: GPT-Neo's alternating layers are `[0, 256]`."""
     attention_scale: float | None = None
-    """Scores are divided by this; `sqrt(d_head)` if not set, 1.0 for GPT-Neo."""
+    """Divisor of the attention scores; default: `sqrt(d_head)`. GPT-Neo has 1.0."""
     qkv_bias: bool = True
     out_bias: bool = True
 
@@ -131,57 +67,57 @@ class ModelConfig:
     al. 2022, arXiv:2108.12409), `t5` buckets shared by all layers (Raffel et al. 2020), `shaw` (Shaw et al.
     2018, arXiv:1803.02155, with relative keys and values), or `none` (Haviv et al. 2022)."""
     position_offset: int = 0
-    """Learned vectors before the first position's, never read: 2 in RoBERTa."""
+    """Number of unused learned vectors before that of the first position: 2 in RoBERTa."""
     rotary_base: float = 10000.0
     """Base of the rotary wavelengths."""
     rotary_adjacent: bool = False
-    """Rotate neighbouring dimensions together (GPT-J), not those half a head apart (Llama, GPT-NeoX)."""
+    """Rotate pairs of adjacent dimensions (GPT-J) instead of those half a head apart (Llama, GPT-NeoX)."""
     relative_buckets: int = 32
-    """Distances that `t5` tells apart."""
+    """Number of `t5` distance buckets."""
     relative_distance: int | None = None
-    """Distance from which on all are alike: 128 for `t5`, 16 for `shaw` if not set."""
+    """Distance beyond which all distances are treated alike; default: 128 for `t5`, 16 for `shaw`."""
 
     # Norms
     norm: Norm = "LayerNorm"
     """LayerNorm (Ba et al. 2016), RMSNorm (Zhang & Sennrich 2019), or none."""
     norm_place: NormPlace = "pre"
-    """`pre`: what a module reads; `post`: what it leaves behind (BERT); `normformer`: as `pre`, and also
-    after attention, after the activation, with a gain for each head (Shleifer et al. 2021)."""
+    """`pre`: normalise the input of each module; `post`: normalise the stream after each module (BERT);
+    `normformer`: as `pre`, plus norms after attention and after the activation and a gain for each head
+    (Shleifer et al. 2021)."""
     eps: float = 1e-5
 
     # Feed-forward
     activation: Activation = "gelu"
-    """`solu` is x softmax(x), `solu_ln` the same and a LayerNorm (Elhage et al. 2022); `prelu` learns the
-    slope below zero of each neuron (He et al. 2015, arXiv:1502.01852)."""
+    """`solu` is x softmax(x), `solu_ln` adds a LayerNorm (Elhage et al. 2022); `prelu` learns the slope below
+    zero of each neuron (He et al. 2015, arXiv:1502.01852)."""
     gated: bool = False
     """Multiply the activation by a second projection (Shazeer 2020: GEGLU, SwiGLU)."""
     mlp_bias: bool = True
 
     # Embeddings and readout
     tied: bool = True
-    """The unembedding is the embedding, transposed (Press & Wolf 2017)."""
+    """Use the transposed embedding as the unembedding (Press & Wolf 2017)."""
     d_embed: int | None = None
-    """Width of the embedding if it is factorised (Lan et al. 2020, ALBERT); `d_model` if not set."""
+    """Width of a factorised embedding (Lan et al. 2020, ALBERT); default: `d_model`, not factorised."""
     token_types: int = 0
-    """Vectors for the kind of sentence a token belongs to (Devlin et al. 2019, BERT); all tokens are of
-    kind 0 here."""
+    """Number of token-type vectors (Devlin et al. 2019, BERT); every token has type 0."""
     embed_norm: bool = False
     """Normalise the sum of the embeddings (BERT)."""
     mlm_head: bool = False
-    """A dense layer, the activation and a norm before the unembedding (BERT)."""
+    """Apply a dense layer, the activation and a norm before the unembedding (BERT)."""
     unembed_bias: bool = False
-    """One number a token added to the logits (BERT)."""
+    """Add a learned bias to the logits (BERT)."""
     objective: Objective | None = None
-    """`clm` or `mlm`; if not set, the one that fits `attention`."""
+    """Causal (`clm`) or masked (`mlm`) language modelling; default: the one that matches `attention`."""
 
     # Between layers
     sharing: Sharing = "none"
-    """Layers that share their weights (ALBERT): in full, their attention, or their MLP."""
+    """Weights that all layers share (ALBERT): all, those of attention, or those of the MLP."""
     residual: Residual = "plain"
-    """`weighted`: each block reads a learned mean of what the embedding and all earlier blocks wrote
-    (Charpentier & Samuel 2023, arXiv:2311.02265, ELC-BERT)."""
+    """`weighted`: the input of each block is a learned mean of the outputs of the embedding and all earlier
+    blocks (Charpentier & Samuel 2023, arXiv:2311.02265, ELC-BERT)."""
     dropout: float = 0.0
-    """Probability of dropping an entry of the embedding, the attention output and the MLP output."""
+    """Dropout probability of the embedding, the attention output and the MLP output."""
 
     # Initial weights
     init_std: float = 0.02
@@ -192,15 +128,15 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         self._check_values()
-        self._resolve()
-        self._check_fit()
+        self._set_defaults()
+        self._check_consistency()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
     def _check_values(self) -> None:
-        """Each field by itself."""
-        for name, (least, most) in _WHOLE.items():
+        """Check each field by itself."""
+        for name, (least, most) in _INTEGERS.items():
             value = getattr(self, name)
             if value is None and name in _OPTIONAL:
                 continue
@@ -212,18 +148,20 @@ class ModelConfig:
             value = getattr(self, name)
             if value not in options and not (name == "objective" and value is None):
                 raise ConfigError(f"model.{name} must be one of {', '.join(options)}; found {shown(value)}.")
-        for name in _SWITCHES:
+        for name in _BOOLEANS:
             if type(getattr(self, name)) is not bool:
                 raise ConfigError(f"model.{name} must be true or false; found {shown(getattr(self, name))}.")
         for name in ("eps", "init_std", "rotary_base", "attention_scale"):
             value = getattr(self, name)
-            if (name != "attention_scale" or value is not None) and not (_is_real(value) and value > 0):
+            if name == "attention_scale" and value is None:
+                continue
+            if not (_is_finite(value) and value > 0):
                 raise ConfigError(f"model.{name} must be a number above 0; found {shown(value)}.")
-            self._set(name, None if value is None else float(value))
-        if not _is_real(self.dropout) or not 0.0 <= self.dropout < 1.0:
+            self._set(name, float(value))
+        if not _is_finite(self.dropout) or not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"model.dropout must lie in [0, 1); found {shown(self.dropout)}.")
         if not isinstance(self.windows, tuple | list) or any(
-            type(window) is not int or not 0 <= window <= LARGEST for window in self.windows
+            type(window) is not int or not 0 <= window <= MAX_SIZE for window in self.windows
         ):
             raise ConfigError(
                 "model.windows must be a list of whole numbers, one for each attention module, 0 for no "
@@ -233,12 +171,12 @@ class ModelConfig:
         if self.d_vocab < 5:
             raise ConfigError(f"model.d_vocab must hold the 4 special tokens and more; found {self.d_vocab}.")
 
-    def _resolve(self) -> None:
-        """What was left open follows from the rest."""
+    def _set_defaults(self) -> None:
+        """Set the fields whose default depends on other fields."""
         if self.layout is not None:
             if not isinstance(self.layout, str):
                 raise ConfigError(f"model.layout must be a text such as amam; found {shown(self.layout)}.")
-            count = len(blocks_of(self.layout))
+            count = len(parse_layout(self.layout))
             if self.n_layers is not None and self.n_layers != count:
                 raise ConfigError(
                     f"model.n_layers = {self.n_layers} contradicts model.layout, which has {count} blocks; "
@@ -263,11 +201,11 @@ class ModelConfig:
             if getattr(self, name) is None:
                 self._set(name, default)
 
-    def _check_fit(self) -> None:
-        """Fields against each other: (holds, field, rule)."""
-        kinds = modules(self.layout, self.n_layers)
+    def _check_consistency(self) -> None:
+        """Check fields against each other."""
+        kinds = count_blocks(self)
         n_attention, n_mlp = self.n_layers - kinds["m"], self.n_layers - kinds["a"]
-        inside = self.positions in ("rotary", "alibi", "t5", "shaw")
+        in_attention = self.positions in ("rotary", "alibi", "t5", "shaw")
         small_window = self.windows and max(self.windows) > 0
         for broken, field, rule in (
             (
@@ -288,7 +226,10 @@ class ModelConfig:
                 len(self.windows) > max(n_attention, 1), "windows",
                 f"names more windows than model.layout has attention modules ({n_attention})",
             ),
-            (inside and not n_attention, "positions", "acts inside attention, and model.layout has none"),
+            (
+                in_attention and not n_attention, "positions",
+                "acts inside attention, and model.layout has none",
+            ),
             (
                 self.positions == "rotary" and self.head_width % 2, "d_head",
                 "must be even for rotary positions",
@@ -343,46 +284,46 @@ class ModelConfig:
 
     @property
     def head_width(self) -> int:
-        """`d_head` as a number (it is resolved when the configuration is made)."""
+        """`d_head`, which is never None once the configuration is made."""
         assert self.d_head is not None
         return self.d_head
 
     @property
     def value_width(self) -> int:
-        """`d_value` as a number."""
+        """`d_value`, or its default."""
         assert self.d_value is not None
         return self.d_value
 
     @property
     def kv_heads(self) -> int:
-        """`n_key_value_heads` as a number."""
+        """`n_key_value_heads`, or its default."""
         assert self.n_key_value_heads is not None
         return self.n_key_value_heads
 
     @property
     def mlp_width(self) -> int:
-        """`d_mlp` as a number."""
+        """`d_mlp`, or its default."""
         assert self.d_mlp is not None
         return self.d_mlp
 
     @property
     def embed_width(self) -> int:
-        """Width of the token vectors: `d_embed`, or `d_model` if the embedding is not factorised."""
+        """Width of the token embeddings: `d_embed`, or `d_model` if they are not factorised."""
         return self.d_model if self.d_embed is None else self.d_embed
 
     @property
     def readout_width(self) -> int:
-        """Width of what the unembedding reads; a tied factorised embedding reads its own width."""
+        """Width of the input of the unembedding, which is `d_embed` in a tied factorised model."""
         return self.embed_width if self.tied or self.mlm_head else self.d_model
 
     @property
     def scale(self) -> float:
-        """What attention scores are divided by."""
+        """Divisor of the attention scores."""
         return self.attention_scale if self.attention_scale is not None else self.head_width**0.5
 
     @property
     def farthest(self) -> int:
-        """`relative_distance` as a number."""
+        """`relative_distance`, or its default."""
         if self.relative_distance is not None:
             return self.relative_distance
         return 128 if self.positions == "t5" else 16
@@ -390,33 +331,29 @@ class ModelConfig:
     @property
     def blocks(self) -> tuple[str, ...]:
         """The blocks in order, each one of `am`, `a`, `m` and `(am)`."""
-        return ("am",) * self.n_layers if self.layout is None else blocks_of(self.layout)
+        return ("am",) * self.n_layers if self.layout is None else parse_layout(self.layout)
 
     def window(self, index: int) -> int:
-        """The window of the attention module number `index`; 0 if it sees everything."""
+        """Return the sliding window of attention module number `index`; 0 for none."""
         return self.windows[index % len(self.windows)] if self.windows else 0
 
     @property
     def n_params(self) -> int:
-        """Number of trainable parameters, by formula (a law holds it to the module's own count)."""
-        from workbench.model.size import count_parameters
-
+        """Number of trainable parameters, by formula (tests compare it with the module)."""
         return sum(count_parameters(self).values())
 
     @property
     def flops_per_token(self) -> int:
-        """See `workbench.model.size.flops_per_token`."""
-        from workbench.model.size import flops_per_token
-
+        """Training FLOPs of one token, see `flops_per_token`."""
         return flops_per_token(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for `config.json`."""
+        """Return plain values for `config.json`."""
         return settings.to_dict(self) | {"windows": list(self.windows)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
-        """The inverse of `to_dict`.
+        """Make a configuration of the values of `to_dict`.
 
         Raises:
             ConfigError: unknown key, wrong type, or a value that `ModelConfig` refuses.
@@ -424,40 +361,225 @@ class ModelConfig:
         return settings.build(cls, values, "model")
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "positions": ("learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "none"),
-    "norm": ("LayerNorm", "RMSNorm", "none"),
-    "norm_place": ("pre", "post", "normformer"),
-    "activation": ("gelu", "gelu_tanh", "relu", "silu", "solu", "solu_ln", "prelu"),
-    "attention": ("causal", "bidirectional"),
-    "sharing": ("none", "all", "attention", "mlp"),
-    "residual": ("plain", "weighted"),
-    "objective": ("clm", "mlm"),
-}
+MAX_SIZE = 10**15
+"""Upper limit of all sizes; a model that large is refused for its memory anyway."""
 
-LARGEST = 10**15
-"""No size is above this; a model that large is refused for its memory anyway."""
-
-_WHOLE = dict.fromkeys(
+_INTEGERS = dict.fromkeys(
     ("d_model", "n_layers", "n_heads", "n_key_value_heads", "d_head", "d_value", "d_mlp", "mlp_depth",
-     "d_vocab", "n_ctx", "relative_buckets", "relative_distance", "d_embed"), (1, LARGEST),
-) | {"position_offset": (0, LARGEST), "token_types": (0, LARGEST), "seed": (0, 2**63 - 1)}  # fmt: skip
-"""Fields that are whole numbers, the least that each may be, and the most."""
+     "d_vocab", "n_ctx", "relative_buckets", "relative_distance", "d_embed"), (1, MAX_SIZE),
+) | {"position_offset": (0, MAX_SIZE), "token_types": (0, MAX_SIZE), "seed": (0, 2**63 - 1)}  # fmt: skip
+"""Integer fields and the smallest and largest value of each."""
 
 _OPTIONAL = {"n_layers", "n_key_value_heads", "d_head", "d_value", "d_mlp", "relative_distance", "d_embed"}
 
-_SWITCHES = (
+_BOOLEANS = (
     "qkv_bias", "out_bias", "rotary_adjacent", "gated", "mlp_bias", "tied", "embed_norm", "mlm_head",
     "unembed_bias", "depth_scaled_init",
 )  # fmt: skip
 
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "positions": get_args(Positions),
+    "norm": get_args(Norm),
+    "norm_place": get_args(NormPlace),
+    "activation": get_args(Activation),
+    "attention": get_args(AttentionKind),
+    "sharing": get_args(Sharing),
+    "residual": get_args(Residual),
+    "objective": get_args(Objective),
+}
 
-def _is_real(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < LARGEST
 
+def _is_finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < MAX_SIZE
+
+
+# The layout language: a string of `a` (attention) and `m` (MLP), with parentheses for parallel modules.
+#
+# `"am" * n` is the usual transformer, `"aaaammmm"` all attention first, `"aamamm"` a sandwich (Press et al.
+# 2020, arXiv:1911.03864), `"(am)(am)"` attention and MLP in parallel on the same input (Wang & Komatsuzaki
+# 2021, GPT-J), `"aaaa"` attention only (Elhage et al. 2021), `"mm"` MLP only.
+#
+# An attention module and the MLP right after it form one block; any other module is a block by itself. So
+# `"aaaammmm"` has seven blocks: a a a am m m m.
+
+MAX_LAYERS = 20_000
+"""Largest number of letters in a layout."""
+
+_BLOCK = re.compile(r"\(am\)|\(ma\)|am|a|m")
+
+
+def parse_layout(layout: str) -> tuple[str, ...]:
+    """Return the blocks of a layout, each one of `am`, `a`, `m` and `(am)`.
+
+    Raises:
+        ConfigError: the layout does not parse; the message says where and why.
+    """
+    if not layout:
+        raise ConfigError("model.layout is empty; it needs at least one a (attention) or m (MLP).")
+    if len(layout) > MAX_LAYERS:
+        raise ConfigError(f"model.layout has {len(layout):,} letters; at most {MAX_LAYERS:,} are allowed.")
+    blocks, start = [], 0
+    while start < len(layout):
+        match = _BLOCK.match(layout, start)
+        if match is None:
+            text = layout if len(layout) <= 40 else layout[:37] + "..."
+            raise ConfigError(f"model.layout = {text!r}: {_syntax_error(layout, start)}")
+        blocks.append("(am)" if match[0].startswith("(") else match[0])
+        start = match.end()
+    return tuple(blocks)
+
+
+def _syntax_error(layout: str, index: int) -> str:
+    letter, place = layout[index], f"letter {index + 1}"
+    if letter == "(":
+        group, closed, _ = layout[index + 1 :].partition(")")
+        if not closed:
+            return f"the parallel group opened at {place} is not closed."
+        return f"a parallel group holds one a and one m; found ({group[:20]})."
+    if letter == ")":
+        return f"the parenthesis at {place} closes nothing."
+    return f"{letter!r} at {place} is none of a (attention), m (MLP), ( and )."
+
+
+def count_blocks(config: ModelConfig) -> Counter[str]:
+    """Return the number of blocks of each kind without building the list of all blocks."""
+    return Counter({"am": config.n_layers}) if config.layout is None else Counter(config.blocks)
+
+
+# Parameters, floating-point operations and memory of a configuration, before anything is allocated.
+
+
+def count_parameters(config: ModelConfig) -> dict[str, int]:
+    """Return the number of trainable parameters of each part.
+
+    Parts: embedding (token, position and token-type vectors and their projection), attention, mlp, norms,
+    mixing (weights over earlier layers) and readout.
+    """
+    c = config
+    kinds = count_blocks(c)
+    n_attention, n_mlp = c.n_layers - kinds["m"], c.n_layers - kinds["a"]
+    attentions = min(n_attention, 1) if c.sharing in ("all", "attention") else n_attention
+    mlps = min(n_mlp, 1) if c.sharing in ("all", "mlp") else n_mlp
+    attention_norms = min(n_attention, 1) if c.sharing == "all" else n_attention
+    normformer, post = c.norm_place == "normformer", c.norm_place == "post"
+    mlp_norms = n_mlp - (
+        kinds["(am)"] if post else 0
+    )  # a parallel post-norm block has one norm after its sum
+    if c.sharing == "all":
+        mlp_norms = min(mlp_norms, 1)
+    n_norms = attention_norms * (1 + normformer) + mlp_norms + (not post)
+    return {
+        "embedding": _embedding_parameters(c),
+        "attention": attentions * _attention_parameters(c),
+        "mlp": mlps * _mlp_parameters(c),
+        # NormFormer's norm after the activation counts as a part of the MLP.
+        "norms": n_norms * _norm_parameters(c, c.d_model)
+        + (_norm_parameters(c, c.embed_width) if c.embed_norm else 0),
+        "mixing": c.n_layers * (c.n_layers + 3) // 2 if c.residual == "weighted" else 0,
+        "readout": _readout_parameters(c),
+    }
+
+
+def _norm_parameters(c: ModelConfig, width: int) -> int:
+    return {"LayerNorm": 2, "RMSNorm": 1, "none": 0}[c.norm] * width
+
+
+def _embedding_parameters(c: ModelConfig) -> int:
+    rows = c.d_vocab + c.token_types
+    rows += c.n_ctx + c.position_offset if c.positions == "learned" else 0
+    up = 0 if c.d_embed is None else c.d_embed * c.d_model + c.d_model
+    buckets = c.relative_buckets * c.n_heads if c.positions == "t5" else 0
+    return rows * c.embed_width + up + buckets
+
+
+def _attention_parameters(c: ModelConfig) -> int:
+    into = c.n_heads * c.head_width + c.kv_heads * (c.head_width + c.value_width)
+    out = c.n_heads * c.value_width
+    biases = (into if c.qkv_bias else 0) + (c.d_model if c.out_bias else 0)
+    tables = (2 * c.farthest + 1) * (c.head_width + c.value_width) if c.positions == "shaw" else 0
+    scales = c.n_heads if c.norm_place == "normformer" else 0
+    return c.d_model * (into + out) + biases + tables + scales
+
+
+def _mlp_parameters(c: ModelConfig) -> int:
+    hidden, copies = c.mlp_width, 2 if c.gated else 1
+    each = (hidden if c.mlp_bias else 0) + (hidden if c.activation == "prelu" else 0)
+    each += _after_norm(c) if c.activation == "solu_ln" else 0
+    inner = (c.mlp_depth - 1) * (copies * hidden * hidden + each)
+    normformer = c.norm_place == "normformer" and c.activation != "solu_ln"
+    out = hidden * c.d_model + (c.d_model if c.mlp_bias else 0)
+    return copies * c.d_model * hidden + each + inner + out + (_after_norm(c) if normformer else 0)
+
+
+def _after_norm(c: ModelConfig) -> int:
+    """Return the parameters of the norm after an activation: LayerNorm even in a model without norms."""
+    return (1 if c.norm == "RMSNorm" else 2) * c.mlp_width
+
+
+def _readout_parameters(c: ModelConfig) -> int:
+    width = c.readout_width
+    head = c.d_model * width + width + _norm_parameters(c, width) if c.mlm_head else 0
+    return head + (0 if c.tied else c.d_vocab * width) + (c.d_vocab if c.unembed_bias else 0)
+
+
+def flops_per_token(config: ModelConfig) -> int:
+    """Return the FLOPs of one training token, forward and backward (Kaplan et al. 2020, 6N).
+
+    Counts matrix products only, with attention over the average number of keys in a full context.
+    """
+    c = config
+    kinds = count_blocks(c)
+    n_attention, n_mlp = c.n_layers - kinds["m"], c.n_layers - kinds["a"]
+    into = c.n_heads * c.head_width + c.kv_heads * (c.head_width + c.value_width)
+    out = c.n_heads * c.value_width
+    keys = 0.0
+    windows = c.windows or (0,)
+    for index, window in enumerate(windows):
+        reach = min(window or c.n_ctx, c.n_ctx)
+        one_side = reach - reach * reach / (2 * c.n_ctx)
+        layers = (n_attention - index + len(windows) - 1) // len(windows)
+        keys += layers * one_side * (1 if c.attention == "causal" else 2)
+    pattern = round(keys * c.n_heads * (c.head_width + c.value_width))
+    copies = 2 if c.gated else 1
+    mlp = (copies + 1) * c.d_model * c.mlp_width + copies * (c.mlp_depth - 1) * c.mlp_width**2
+    factor = 0 if c.d_embed is None else c.d_embed * c.d_model
+    ends = factor + (c.d_model * c.readout_width if c.mlm_head else factor if c.tied else 0)
+    projections = n_attention * c.d_model * (into + out) + n_mlp * mlp
+    return 6 * (projections + pattern + ends + c.readout_width * c.d_vocab)
+
+
+def total_memory() -> int | None:
+    """Return the bytes of memory of this machine; None if unknown."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def check_fits_memory(config: ModelConfig) -> None:
+    """Check that a model's float32 weights and position tables fit into this machine's memory.
+
+    Raises:
+        ConfigError: they do not; the message names the fields that determine the size.
+    """
+    widths = {"rotary": 2 * config.head_width, "sinusoidal": config.embed_width}
+    # Position tables are kept in float64 and once in the type of the weights.
+    tables = 12 * config.n_ctx * widths.get(config.positions, 0)
+    # A module object takes about 40 kB besides its weights; a million tiny blocks do not fit either.
+    needed, total = 4 * config.n_params + 40_000 * config.n_layers + tables, total_memory()
+    if total is not None and needed > total:
+        raise ConfigError(
+            f"a model of {config.n_params:,} parameters needs {needed / 2**30:,.1f} GiB and this machine has "
+            f"{total / 2**30:,.1f}; make model.n_layers, d_model, d_mlp, d_vocab or n_ctx smaller."
+        )
+
+
+# Presets: published ones have the architecture and the exact number of parameters of their source (see
+# `SOURCES`). Initial weights, dropout (0 unless set), training and tokenizer are the workbench's own: a
+# tokenizer of at most `d_vocab` tokens is trained on the corpus, unless a tokenizer.json is given.
 
 _GPT_NEO = dict(attention_scale=1.0, qkv_bias=False, activation="gelu_tanh", windows=(0, 256))
-# The heads of llama2.c rotate neighbouring dimensions; its exports to Hugging Face are permuted to halves.
+# llama2.c rotates adjacent dimensions; its exports to Hugging Face are permuted to halves.
 _LLAMA = dict(
     positions="rotary", rotary_adjacent=True, norm="RMSNorm", activation="silu", gated=True,
     qkv_bias=False, out_bias=False, mlp_bias=False,
@@ -512,7 +634,7 @@ class Source(NamedTuple):
     """Kind of tokenizer it was published with."""
     citation: str
     n_params: int | None = None
-    """Its published number of parameters, which ours is exactly; None if ours is not."""
+    """Published number of parameters, equal to that of the preset; None if the preset differs."""
 
 
 _OURS = "a shape of this workbench's own, for CPUs"
@@ -551,7 +673,7 @@ SOURCES: dict[str, Source] = {
     "albert-base": Source(
         "SentencePiece", "Lan et al. 2020, ALBERT, arXiv:1909.11942, version 2; with its MLM head", 11_221_680
     ),
-    # Theirs has DeBERTa's attention to positions, and norms without gains where ours have them.
+    # The original has DeBERTa's relative attention, and norms without gains where ours have them.
     "elc-bert-small": Source(
         "WordPiece",
         "after Charpentier & Samuel 2023, ELC-BERT, arXiv:2311.02265, small (24M): its widths, GEGLU and "
@@ -559,8 +681,8 @@ SOURCES: dict[str, Source] = {
     ),
 }
 
-# Where the key is overridden, what the preset says of these no longer applies.
-_FOLLOWERS = {
+# Fields of a preset that no longer apply when the field in front is overridden.
+_DEPENDENT = {
     "layout": ("n_layers",),
     "n_layers": ("layout",),
     "positions": ("position_offset", "rotary_adjacent"),
@@ -568,29 +690,29 @@ _FOLLOWERS = {
 
 
 def merge(name: object, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of the preset called `name`, with `overrides` on top.
+    """Return the fields of the preset called `name`, updated with `overrides`.
 
-    A layout that is given decides the number of layers, not the preset, and the other way round; and what
-    only fits the preset's positions is left out where other positions are given.
+    A given layout replaces the preset's number of layers and vice versa; fields that belong to the preset's
+    positions are dropped if other positions are given.
 
     Raises:
-        ConfigError: no preset of that name (with the nearest one).
+        ConfigError: unknown preset; the message suggests the nearest name.
     """
     if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(f"no preset is called {name!r}. {nearest(name, PRESETS)}")
     fields = dict(PRESETS[name])
-    for leader, followers in _FOLLOWERS.items():
-        own = fields.get(leader, getattr(ModelConfig, leader))
-        if overrides.get(leader, own) != own:
-            for follower in followers:
-                fields.pop(follower, None)
+    for field, dependents in _DEPENDENT.items():
+        default = fields.get(field, getattr(ModelConfig, field))
+        if overrides.get(field, default) != default:
+            for dependent in dependents:
+                fields.pop(dependent, None)
     return fields | dict(overrides)
 
 
 def preset(name: str, **overrides: Any) -> ModelConfig:
-    """The configuration called `name`, with `overrides` on top (see `merge`).
+    """Return the configuration called `name`, updated with `overrides` (see `merge`).
 
     Raises:
-        ConfigError: no preset of that name (with the nearest one), or an override that does not fit.
+        ConfigError: unknown preset, or an override that does not fit.
     """
     return ModelConfig.from_dict(merge(name, overrides))

@@ -1,4 +1,7 @@
-"""Token vectors, plain or factorised."""
+"""Layers of the transformer: norms, MLPs, positions, embeddings and the head of a masked model.
+
+Hook points are lazy: `has_hooks` tells whether a tensor off the fast path must be computed.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,13 +15,15 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from workbench.model.config import ModelConfig
-from workbench.model.hooks import listened
 
-# LayerNorm (Ba et al. 2016) and RMSNorm (Zhang & Sennrich 2019), with transformer-lens' two hook points.
+
+def has_hooks(*points: HookPoint) -> bool:
+    """Return True if any hook point has a forward or backward hook, however it was added."""
+    return any(point._forward_hooks or point._backward_hooks or point._forward_pre_hooks for point in points)
 
 
 class _HookedNorm(nn.Module):
-    """`hook_scale` is the denominator; `hook_normalized` the result before gain and bias."""
+    """Base of the norms: `hook_scale` is the denominator, `hook_normalized` the result before the gain."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
@@ -30,14 +35,14 @@ class _HookedNorm(nn.Module):
 
 
 class LayerNorm(_HookedNorm):
-    """Centre, divide by the standard deviation, multiply by `w`, add `b`."""
+    """LayerNorm (Ba et al. 2016) with gain `w` and bias `b`."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__(width, eps)
         self.b = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        if not listened(self.hook_scale, self.hook_normalized):
+        if not has_hooks(self.hook_scale, self.hook_normalized):
             return F.layer_norm(x, self.shape, self.w, self.b, self.eps)
         centred = x - x.mean(-1, keepdim=True)
         scale = self.hook_scale((centred.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
@@ -45,10 +50,10 @@ class LayerNorm(_HookedNorm):
 
 
 class RMSNorm(_HookedNorm):
-    """Divide by the root mean square, multiply by `w`."""
+    """RMSNorm (Zhang & Sennrich 2019) with gain `w`."""
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        if not listened(self.hook_scale, self.hook_normalized):
+        if not has_hooks(self.hook_scale, self.hook_normalized):
             return F.rms_norm(x, self.shape, self.w, self.eps)
         scale = self.hook_scale((x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt())
         return self.hook_normalized(x / scale) * self.w
@@ -58,21 +63,18 @@ NORMS: dict[str, type[LayerNorm] | type[RMSNorm]] = {"LayerNorm": LayerNorm, "RM
 
 
 def make_norm(config: ModelConfig, width: int | None = None) -> LayerNorm | RMSNorm | None:
-    """The configuration's norm over `width` (or `d_model`) entries; None in a model without norms."""
-    made = NORMS.get(config.norm)
-    return None if made is None else made(config.d_model if width is None else width, config.eps)
+    """Make a norm over `width` (default: `d_model`) entries; None in a model without norms."""
+    kind = NORMS.get(config.norm)
+    return None if kind is None else kind(config.d_model if width is None else width, config.eps)
 
 
 def normed(norm: nn.Module | None, x: Tensor) -> Tensor:
-    """`norm(x)`, or `x` where there is no norm."""
+    """Return `norm(x)`, or `x` without a norm."""
     return x if norm is None else norm(x)
 
 
-# The feed-forward block: plain (Vaswani et al. 2017), gated (Shazeer 2020), of one hidden layer or more.
-
-
 def solu(x: Float[Tensor, "*batch d_mlp"]) -> Float[Tensor, "*batch d_mlp"]:
-    """x softmax(x) over the neurons (Elhage et al. 2022, Softmax Linear Units); no fused kernel."""
+    """Return x softmax(x) over the neurons (Elhage et al. 2022, Softmax Linear Units)."""
     return x * x.softmax(-1)
 
 
@@ -84,15 +86,15 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "solu": solu,
     "solu_ln": solu,
 }
-"""All but `prelu`, whose slopes are weights of the layer."""
+"""All activations except `prelu`, whose slopes are weights of the layer."""
 
 
 class Hidden(nn.Module):
-    """One hidden layer: `post = activation(pre)`, times `pre_linear` if gated.
+    """One hidden layer: `post = activation(pre)`, times `pre_linear` if gated (Shazeer 2020).
 
-    Weights are stored as `torch.nn.functional.linear` reads them, [out in]. In a gated layer
-    `gate_weight` feeds the activation (`hook_pre`) and `in_weight` the linear factor
-    (`hook_pre_linear`), as in transformer-lens.
+    Weights are stored as `torch.nn.functional.linear` takes them, [out in]. In a gated layer `gate_weight`
+    feeds the activation (`hook_pre`) and `in_weight` the linear factor (`hook_pre_linear`), as in
+    TransformerLens.
     """
 
     def __init__(self, config: ModelConfig, width: int, norm_after: bool) -> None:
@@ -113,7 +115,7 @@ class Hidden(nn.Module):
         self.hook_post = HookPoint()
 
     def hidden(self, x: Float[Tensor, "*batch d_in"]) -> Float[Tensor, "*batch d_mlp"]:
-        """The layer's output, before any projection back."""
+        """Return the layer's output before any projection back to the residual stream."""
         if self.gate_weight is None:
             post = self._activate(self.hook_pre(F.linear(x, self.in_weight, self.b_in)))
         else:
@@ -135,20 +137,20 @@ class Hidden(nn.Module):
 
 
 class MLP(Hidden):
-    """Hidden layers, the last of them this module's own, then `out = post @ W_out + b_out`.
+    """Feed-forward module: hidden layers, the last of which is this module itself, and the output projection.
 
-    `W_in` and `W_gate` are the first hidden layer's, which reads the residual stream, `W_out` the last
-    one's, which writes to it; all are views in transformer-lens' orientation.
+    `W_in` and `W_gate` belong to the first hidden layer, which reads the residual stream, `W_out` to the
+    last, which writes to it; all are views in TransformerLens' orientation.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         earlier = config.mlp_depth - 1
         widths = [config.d_model] + [config.mlp_width] * earlier
-        each = config.activation == "solu_ln"
-        super().__init__(config, widths[-1], each or config.norm_place == "normformer")
+        norm_in_each = config.activation == "solu_ln"
+        super().__init__(config, widths[-1], norm_in_each or config.norm_place == "normformer")
         self.out_weight = nn.Parameter(torch.empty(config.d_model, config.mlp_width))
         self.b_out = nn.Parameter(torch.zeros(config.d_model)) if config.mlp_bias else None
-        self.inner = nn.ModuleList(Hidden(config, width, each) for width in widths[:-1])
+        self.inner = nn.ModuleList(Hidden(config, width, norm_in_each) for width in widths[:-1])
 
     @property
     def _first(self) -> Hidden:
@@ -173,16 +175,12 @@ class MLP(Hidden):
         return F.linear(self.hidden(x), self.out_weight, self.b_out)
 
 
-# A residual stream with learned weights over all earlier layers.
-
-
 class LayerMix(nn.Module):
-    """The mean of what was written so far, with learned weights (Charpentier & Samuel 2023, ELC-BERT).
-
-    Weights are a softmax, so they are positive and sum to one; they start equal.
+    """Mean of all outputs so far with learned softmax weights, initially equal (Charpentier & Samuel 2023,
+    ELC-BERT).
 
     Args:
-        count: how many outputs are mixed: the embedding's and those of the blocks so far.
+        count: number of outputs: those of the embedding and of the blocks so far.
     """
 
     def __init__(self, count: int) -> None:
@@ -196,22 +194,24 @@ class LayerMix(nn.Module):
         return torch.einsum("n,nbpd->bpd", weights, torch.stack(list(written)))
 
 
-# Where a token stands: vectors added to the embedding, turned queries and keys, or biased scores.
+# Positions: vectors added to the embedding, rotated queries and keys, or biases added to the scores.
 
 
 class _Tables:
-    """Tables in float64 on the CPU, kept out of the buffers: a model cast to bfloat16 must not round its
-    angles. Each type and device gets its copy on first use."""
+    """Tables in float64 on the CPU that are copied to each type and device on first use.
+
+    They are not buffers, so that casting the model to bfloat16 does not round the angles.
+    """
 
     def __init__(self, *tables: Tensor) -> None:
         self._exact = tables
-        self._made: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
+        self._copies: dict[tuple[torch.dtype, torch.device], tuple[Tensor, ...]] = {}
 
     def like(self, x: Tensor) -> tuple[Tensor, ...]:
         key = (x.dtype, x.device)
-        if key not in self._made:
-            self._made[key] = tuple(table.to(x) for table in self._exact)
-        return self._made[key]
+        if key not in self._copies:
+            self._copies[key] = tuple(table.to(x) for table in self._exact)
+        return self._copies[key]
 
 
 def _angles(n_ctx: int, count: int, base: float) -> Float[Tensor, "n_ctx count"]:
@@ -221,7 +221,7 @@ def _angles(n_ctx: int, count: int, base: float) -> Float[Tensor, "n_ctx count"]
 
 @lru_cache(maxsize=4)
 def _rotary_tables(n_ctx: int, half: int, base: float, adjacent: bool) -> _Tables:
-    """Cosines and signed sines of all positions, once for all layers."""
+    """Return cosines and signed sines of all positions, shared by all layers."""
     angles = _angles(n_ctx, half, base)
     cos, sin = angles.cos(), angles.sin()
     if adjacent:
@@ -245,8 +245,8 @@ class LearnedPositions(nn.Module):
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed vectors (Vaswani et al. 2017, section 3.5): dimension 2i is sin(p / 10000^(2i/d)), 2i + 1 its
-    cosine."""
+    """Fixed vectors (Vaswani et al. 2017, section 3.5): dimension 2i is sin(p / 10000^(2i/d)), 2i + 1 the
+    cosine of the same angle."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -260,7 +260,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotary positions (Su et al. 2021): dimension i turns with i + d_head / 2, or with its neighbour."""
+    """Rotary positions (Su et al. 2021) of dimensions i and i + d_head / 2, or of adjacent dimensions."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -281,10 +281,10 @@ class Rotary(nn.Module):
 
 
 class Alibi(nn.Module):
-    """Scores fall with distance, each head at its own slope (Press et al. 2022, arXiv:2108.12409).
+    """Bias linear in the distance, with a slope for each head (Press et al. 2022, arXiv:2108.12409).
 
-    Slopes are the paper's for powers of two; other numbers of heads take the odd ones of the next power,
-    as its code does. A masked model falls off both ways.
+    Slopes are the paper's for powers of two; other numbers of heads add the odd ones of the next power, as in
+    its code. In a masked model the bias is symmetric.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -299,17 +299,17 @@ class Alibi(nn.Module):
 
 
 def alibi_slopes(n_heads: int) -> list[float]:
-    """The slope of each head."""
+    """Return the slope of each head."""
     power = 2 ** math.floor(math.log2(n_heads))
     slopes = [2 ** (-8 * (i + 1) / power) for i in range(power)]
     return slopes + [2 ** (-4 * (2 * i + 1) / power) for i in range(n_heads - power)]
 
 
 class T5Bias(nn.Module):
-    """One number for each head and bucket of distances, the same in all layers (Raffel et al. 2020).
+    """Learned bias for each head and bucket of distances, shared by all layers (Raffel et al. 2020).
 
-    Small distances have a bucket each, larger ones share logarithmically; a masked model spends half of
-    the buckets on keys to the right.
+    Small distances have a bucket each, larger ones share logarithmic buckets; in a masked model half of the
+    buckets are for keys to the right.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -336,19 +336,17 @@ class T5Bias(nn.Module):
 
 
 VECTORS: dict[str, type[Any]] = {"learned": LearnedPositions, "sinusoidal": SinusoidalPositions}
-"""Positions that are added to the embedding."""
+"""Positions added to the embedding."""
 
 BIASES: dict[str, type[Any]] = {"alibi": Alibi, "t5": T5Bias}
-"""Positions that are added to every layer's attention scores."""
-
-
-# What stands between the residual stream and the unembedding of a masked model.
+"""Positions added to the attention scores of every layer."""
 
 
 class MLMHead(nn.Module):
-    """Dense layer, activation, norm (Devlin et al. 2019, BERT); a factorised model narrows to `d_embed`.
+    """Dense layer, activation and norm before the unembedding of a masked model (Devlin et al. 2019, BERT).
 
-    The learnable slope of `prelu` has no counterpart here: such a model's head uses exact GELU.
+    Its width is `d_embed` in a factorised model. `prelu`, whose slopes belong to an MLP's neurons, is
+    replaced by GELU.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -366,8 +364,8 @@ class MLMHead(nn.Module):
 
 
 class Embed(nn.Module):
-    """Token vectors [d_vocab d_embed], and what turns the sum of all embeddings into the residual stream:
-    a norm (Devlin et al. 2019, BERT) and a projection up to `d_model` (Lan et al. 2020, ALBERT)."""
+    """Token embeddings [d_vocab d_embed], with BERT's token types and norm (Devlin et al. 2019) and ALBERT's
+    projection to `d_model` (Lan et al. 2020), if configured."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -383,6 +381,6 @@ class Embed(nn.Module):
         return F.embedding(tokens, self.W_E)
 
     def complete(self, x: Float[Tensor, "batch pos d_embed"]) -> Float[Tensor, "batch pos d_model"]:
-        """From the sum of the embeddings to the residual stream."""
+        """Turn the sum of the embeddings into the residual stream: norm and projection."""
         x = normed(self.norm, x)
         return x if self.up_weight is None else F.linear(x, self.up_weight, self.up_bias)

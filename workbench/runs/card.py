@@ -15,7 +15,7 @@ from workbench.io import read_json, write_text
 from workbench.model.config import ModelConfig
 from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_state
-from workbench.runs.run import latest_blimp, overall_accuracy
+from workbench.runs.run import latest_blimp, overall_accuracy, pairs_name
 
 _MARKUP = re.compile(r"([\\`*{}\[\]()#!|~]|(?<!\w)_|_(?!\w))")
 
@@ -112,7 +112,7 @@ def _figures(run: Path, state: Mapping[str, Any]) -> dict[str, Any]:
     scores = latest_blimp(run)
     accuracy = overall_accuracy(scores)
     if scores is not None and accuracy is not None:
-        figures[f"minimal-pair accuracy ({scores.get('pairs', 'unnamed')})"] = _rounded(accuracy)
+        figures[f"minimal-pair accuracy ({pairs_name(scores) or 'unnamed'})"] = _rounded(accuracy)
     return {name: value for name, value in figures.items() if value is not None}
 
 

@@ -46,19 +46,21 @@ def check_free(path: Path) -> None:
     if (path / CONFIG).exists():
         raise RunError(
             f"the run {path} already exists; continue it with `workbench resume {path}`, "
-            f"or choose another name, such as --out {_free_name(path)}"
+            f"or choose another name, such as {_free_name(path)}.",
+            option=f"--out {_free_name(path)}",
         )
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise RunError(
-            f"{path} exists and is not a run; choose another name, such as --out {_free_name(path)}"
+            f"{path} exists and is not a run; choose another name, such as {_free_name(path)}.",
+            option=f"--out {_free_name(path)}",
         )
     parent = path.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise RunError(f"{parent} is a file, so no run can be created at {path}; choose another --out.")
+        raise RunError(f"{parent} is a file, so no run can be created at {path}; choose another place.")
     if not os.access(parent, os.W_OK):
-        raise RunError(f"{parent} is not writable, so no run can be created at {path}; choose another --out.")
+        raise RunError(f"{parent} is not writable, so no run can be created at {path}; choose another place.")
 
 
 def create_run(path: Path, config: Mapping[str, Any], tokenizer: Any, data_card: Mapping[str, Any]) -> None:

@@ -14,13 +14,13 @@ from workbench.data.tokenizer import (
     load_tokenizer,
     save_tokenizer,
     tokenizer_hash,
+    tokenizer_json,
     vocabulary_size,
 )
 from workbench.errors import DataError, RunError
 from workbench.io import new_folder, write_bytes, write_json
 from workbench.model.config import ModelConfig
-from workbench.model.hf import FAMILIES, from_folder
-from workbench.model.hf.convert import as_family, read_config
+from workbench.model.hf import FAMILIES, as_family, from_folder, read_config
 from workbench.runs import folder
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import save_checkpoint
@@ -49,8 +49,8 @@ class Converted:
 def import_run(source: Path, run: Path) -> Converted:
     """Create a run from a folder with config.json, model.safetensors and tokenizer.json.
 
-    The only checkpoint is step 0. tokenizer.json is copied unchanged, with the files that name its special
-    tokens. The run is created atomically.
+    The only checkpoint is step 0. tokenizer.json is copied with the files that name its special tokens,
+    changed only where tokenizer_config.json overrides it. The run is created atomically.
 
     Args:
         source: the folder.
@@ -81,7 +81,8 @@ def import_run(source: Path, run: Path) -> Converted:
     }
     try:
         with new_folder(run, keep=_refuse_existing) as made:
-            for name in (folder.TOKENIZER, *SPECIAL_FILES):
+            write_bytes(made / folder.TOKENIZER, tokenizer_json(file).encode())
+            for name in SPECIAL_FILES:
                 if (source / name).is_file():
                     write_bytes(made / name, (source / name).read_bytes())
             write_json(made / folder.DATA_CARD, {"name": source.absolute().name, **origin})

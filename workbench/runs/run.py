@@ -73,7 +73,7 @@ class Run:
         from workbench.data.tokenizer import load_tokenizer, tokenizer_hash, vocabulary_size
 
         file = folder.tokenizer_file(self.path)
-        tokenizer = load_tokenizer(file)
+        tokenizer = load_tokenizer(file, apply_config=False)
         rows, d_vocab = vocabulary_size(tokenizer), self.checkpoint.config.d_vocab
         if rows > d_vocab:
             raise RunError(
@@ -108,7 +108,7 @@ class Run:
         )
 
     def blimp(self) -> dict[str, Any] | None:
-        """Return the JSON of the latest saved result on minimal pairs, or None."""
+        """Return the JSON of the latest saved result on a whole set of minimal pairs, or None."""
         return latest_blimp(self.path)
 
 
@@ -230,7 +230,7 @@ def summarise(path: Path) -> RunSummary:
             loss=latest.get("loss"),
             bits_per_byte=latest.get("bits_per_byte"),
             blimp=overall_accuracy(scores),
-            blimp_pairs=scores.get("pairs") if scores else None,
+            blimp_pairs=pairs_name(scores) if scores else None,
             minutes=state.get("seconds_trained", 0.0) / 60,
             flags=tuple(state.get("flags", ())),
         )
@@ -238,15 +238,42 @@ def summarise(path: Path) -> RunSummary:
 
 
 def latest_blimp(path: Path) -> dict[str, Any] | None:
-    """The JSON of the result on minimal pairs that was written last, or None. For a run that ships: of the
-    reader's own results; without any, the one on BLiMP that came with it."""
-    files = list((zoo.results_folder(path) / "blimp").glob("*.json"))
-    if not files and zoo.is_shipped(path):
-        files = zoo.main_results(path)
-    if not files:
-        return None
-    value = read_json(max(files, key=lambda file: (file.stat().st_mtime_ns, file.name)))
-    return value if isinstance(value, dict) else None
+    """Return the JSON of the newest result on a whole set of minimal pairs, or None.
+
+    For a shipped run: of the user's own results; without any, the shipped result on BLiMP.
+    """
+    results = _newest_whole(list((zoo.results_folder(path) / "blimp").glob("*.json")))
+    if results is None and zoo.is_shipped(path):
+        results = _newest_whole(zoo.main_results(path))
+    return results
+
+
+def _newest_whole(files: list[Path]) -> dict[str, Any] | None:
+    for file in sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True):
+        value = read_json(file)
+        if isinstance(value, dict) and is_whole(value):
+            return value
+    return None
+
+
+def is_whole(scores: dict[str, Any]) -> bool:
+    """Return True unless a saved result is of a part of its set of pairs.
+
+    Results on a part of BLiMP used to be saved with `partial: false`, so BLiMP's pairs are counted.
+    """
+    from workbench.data import pairs
+
+    if scores.get("partial"):
+        return False
+    overall = scores.get("overall")
+    n = overall.get("n") if isinstance(overall, dict) else None
+    return scores.get("source") != "blimp" or n == len(pairs.BLIMP) * pairs.BLIMP_PAIRS
+
+
+def pairs_name(scores: dict[str, Any]) -> str | None:
+    """Return the name of the pairs of a saved result; a folder that is called `blimp` is not BLiMP."""
+    name, source = scores.get("pairs"), scores.get("source")
+    return f"{name} (folder)" if source == "folder" and name in ("blimp", "embedded") else name
 
 
 def _status(state: dict[str, Any], finished: bool) -> str:

@@ -1,17 +1,9 @@
-"""The compute-optimal frontier as power laws: N = k C^a, D = k' C^b."""
+"""Fits of sums of power laws to log-losses, many at a time, with bootstrap intervals, and the compute-optimal
+frontier.
 
-import dataclasses
-from typing import TYPE_CHECKING, Any
+Used by every law of `workbench.scaling`.
+"""
 
-import numpy as np
-from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-
-# Sums of power laws fitted to log-losses by a summed Huber loss, many fits at a time.
-#
 # log L = logsumexp over terms k of (c_k - x_k . s_k), the form of Hoffmann et al. 2022 (arXiv:2203.15556),
 # appendix D.3. A fit minimises the SUM over points of Huber(log L_fit - log L, delta). A mean is the same
 # function divided by the number of points, and an optimiser whose tolerances are absolute then stops early.
@@ -20,8 +12,21 @@ if TYPE_CHECKING:
 # Huber loss' own curvature, damped by that of its quadratic majoriser (iteratively reweighted least squares),
 # which alone never goes uphill for a linear model; the damping of each row adapts as in Levenberg-Marquardt.
 
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-Array = NDArray[np.float64]
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from workbench.stats import CONFIDENCE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Array: TypeAlias = NDArray[np.float64]
+Numbers: TypeAlias = float | int | Sequence[Any] | NDArray[Any]
+"""A number, or several."""
 DELTA = 1e-3
 """Hoffmann et al.'s delta, in units of log-loss."""
 CHUNK = 250_000
@@ -31,9 +36,9 @@ LONGEST_STEP = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class PowerTerms:
-    """Which parameters make which term, and the points to fit.
+    """A sum of power terms and the points to fit.
 
-    Parameters in order: one log-coefficient a term, then one exponent a variable. A term is
+    Parameters in order: one log-coefficient per term, then one exponent per variable. A term is
     log-coefficient - exponent x log(variable); a term without variable is a constant.
     """
 
@@ -47,73 +52,67 @@ class PowerTerms:
 
     @property
     def parameters(self) -> int:
-        """Numbers that a fit finds."""
+        """Number of fitted parameters."""
         return self.terms + len(self.term_of)
 
-    @property
-    def _owner(self) -> list[int]:
-        return [*range(self.terms), *self.term_of]
-
     def centred(self) -> tuple["PowerTerms", Array]:
-        """The same problem around the mean of each variable, where coefficient and exponent are nearly
+        """Return the problem around the mean of each variable, where coefficient and exponent are nearly
         independent, and the means."""
         means = self.log_x.mean(axis=1) if len(self.term_of) else np.zeros(0)
         return dataclasses.replace(self, log_x=self.log_x - means[:, None]), means
 
     def shift(self, theta: Array, means: Array) -> Array:
-        """Parameters [... parameters] of this problem as those of the one shifted by `means`."""
-        moved = np.array(theta, dtype=float)
+        """Convert parameters [... parameters] of this problem to those of the problem shifted by `means`."""
+        shifted = np.array(theta, dtype=float)
         for index, term in enumerate(self.term_of):
-            moved[..., term] -= theta[..., self.terms + index] * means[index]
-        return moved
+            shifted[..., term] -= theta[..., self.terms + index] * means[index]
+        return shifted
 
     def log_terms(self, theta: Array) -> Array:
-        """[fits terms points]"""
-        found = np.repeat(theta[:, : self.terms, None], self.log_y.shape[-1], axis=2)
+        """Return the logarithm of each term: [fits terms points]."""
+        values = np.repeat(theta[:, : self.terms, None], self.log_y.shape[-1], axis=2)
         for index, term in enumerate(self.term_of):
-            found[:, term] -= theta[:, self.terms + index, None] * self.log_x[index]
-        return found
+            values[:, term] -= theta[:, self.terms + index, None] * self.log_x[index]
+        return values
 
     def predict(self, theta: Array) -> Array:
-        """log L of each fit at each point: [fits points]."""
+        """Return log L of each fit at each point: [fits points]."""
         return np.logaddexp.reduce(self.log_terms(np.atleast_2d(theta)), axis=1)
 
     def objective(self, theta: Array, weights: Array | None = None, delta: float = DELTA) -> Array:
-        """Summed Huber loss of each fit: [fits]."""
-        size = np.abs(self.predict(theta) - self.log_y)
-        loss = np.where(size <= delta, 0.5 * size * size, delta * (size - 0.5 * delta))
+        """Return the summed Huber loss of each fit: [fits]."""
+        loss = _huber(np.abs(self.predict(theta) - self.log_y), delta)
         return (loss if weights is None else loss * weights).sum(axis=1)
 
     def gradient(self, theta: Array, delta: float = DELTA) -> Array:
-        """Analytic gradient of `objective` of each fit: [fits parameters]."""
-        return self._look(np.atleast_2d(theta), self.log_y, np.ones((1, self.log_y.shape[-1])), delta)[1]
+        """Return the analytic gradient of `objective` of each fit: [fits parameters]."""
+        ones = np.ones((1, self.log_y.shape[-1]))
+        return self.derivatives(np.atleast_2d(theta), self.log_y, ones, delta)[1]
 
-    def _look(
+    def derivatives(
         self, theta: Array, log_y: Array, weights: Array, delta: float
     ) -> tuple[Array, Array, Array, Array]:
-        """Objective, gradient, curvature and curvature of the majoriser."""
+        """Return objective [fits], gradient [fits parameters], curvature and the majoriser's curvature
+        [fits parameters parameters]."""
         terms = self.log_terms(theta)
         top = terms.max(axis=1, keepdims=True)
-        share = np.exp(terms - top)
-        total = share.sum(axis=1)
+        fraction = np.exp(terms - top)
+        total = fraction.sum(axis=1)
         residual = top[:, 0] + np.log(total) - log_y
-        share /= total[:, None]
-        size = np.abs(residual)
-        inside = size <= delta
-        loss = np.where(inside, 0.5 * size * size, delta * (size - 0.5 * delta))
-        slope = self._slopes(share)
-        push = np.clip(residual, -delta, delta) * weights
-        gradient = np.matmul(slope, push[:, :, None])[:, :, 0]
-        wide = weights * np.minimum(1.0, delta / np.maximum(size, 1e-300))
-        curvature = np.matmul(slope * (weights * inside)[:, None], slope.transpose(0, 2, 1))
-        majoriser = np.matmul(slope * wide[:, None], slope.transpose(0, 2, 1))
-        return (loss * weights).sum(axis=1), gradient, curvature, majoriser
-
-    def _slopes(self, share: Array) -> Array:
-        """d log L / d parameter: [fits parameters points]."""
-        slope = share[:, self._owner]
+        fraction /= total[:, None]
+        slope = fraction[:, [*range(self.terms), *self.term_of]]  # d log L / d parameter
         slope[:, self.terms :] *= -self.log_x
-        return slope
+        size = np.abs(residual)
+        pull = np.clip(residual, -delta, delta) * weights
+        gradient = np.matmul(slope, pull[:, :, None])[:, :, 0]
+        wide = weights * np.minimum(1.0, delta / np.maximum(size, 1e-300))
+        curvature = np.matmul(slope * (weights * (size <= delta))[:, None], slope.transpose(0, 2, 1))
+        majoriser = np.matmul(slope * wide[:, None], slope.transpose(0, 2, 1))
+        return (_huber(size, delta) * weights).sum(axis=1), gradient, curvature, majoriser
+
+
+def _huber(size: Array, delta: float) -> Array:
+    return np.where(size <= delta, 0.5 * size * size, delta * (size - 0.5 * delta))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,11 +124,11 @@ class Minima:
     objective: Array
     """[fits]"""
     converged: NDArray[np.bool_]
-    """[fits]: whether no step promises a relative gain over the tolerance."""
+    """[fits]: True if no step promises a relative gain over the tolerance."""
 
     @property
     def best(self) -> int:
-        """Index of the least objective."""
+        """Index of the smallest objective."""
         return int(np.argmin(self.objective))
 
 
@@ -148,22 +147,22 @@ def minimise(
         starts: [fits parameters].
         weights: [fits points], or [points], such as how often a bootstrap drew each point.
         delta: where the Huber loss turns from a square to a line.
-        steps: at most so many for a fit.
-        tolerance: stop where the next step promises less than this share of the objective.
+        steps: limit for a fit.
+        tolerance: stop when the next step promises less than this fraction of the objective.
     """
     inner, means = problem.centred()
     theta = inner.shift(np.atleast_2d(np.asarray(starts, dtype=float)), means)
     points = problem.log_y.shape[-1]
-    wanted = (len(theta), points)
-    weights = np.broadcast_to(np.ones(points) if weights is None else np.asarray(weights, float), wanted)
-    log_y = np.broadcast_to(problem.log_y, wanted)
+    shape = (len(theta), points)
+    weights = np.broadcast_to(np.ones(points) if weights is None else np.asarray(weights, float), shape)
+    log_y = np.broadcast_to(problem.log_y, shape)
     rows = max(1, CHUNK // max(1, points))
-    parts = [
+    chunks = [
         _descend(inner, theta[part], log_y[part], weights[part], delta, steps, tolerance)
         for part in (slice(at, at + rows) for at in range(0, len(theta), rows))
     ]
-    found, objective, converged = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return Minima(inner.shift(found, -means), objective, converged)
+    ends, objective, converged = (np.concatenate(column) for column in zip(*chunks, strict=True))
+    return Minima(inner.shift(ends, -means), objective, converged)
 
 
 def _descend(
@@ -176,7 +175,7 @@ def _descend(
     tolerance: float,
 ) -> tuple[Array, Array, NDArray[np.bool_]]:
     theta = theta.copy()
-    objective, gradient, curvature, majoriser = problem._look(theta, log_y, weights, delta)
+    objective, gradient, curvature, majoriser = problem.derivatives(theta, log_y, weights, delta)
     damping = np.ones(len(theta))
     converged = np.zeros(len(theta), dtype=bool)
     active = np.arange(len(theta))
@@ -197,35 +196,24 @@ def _descend(
         converged[active[ended]] = True
         moved = active[~ended]
         step = step[~ended]
-        found = problem._look(theta[moved] + step, log_y[moved], weights[moved], delta)
-        better = found[0] < objective[moved]
-        taken = moved[better]
-        theta[taken] += step[better]
-        for kept, new in zip((objective, gradient, curvature, majoriser), found, strict=True):
-            kept[taken] = new[better]
-        # Without a gain for so long, rounding is what is left.
-        damping[taken] = np.maximum(damping[taken] * 0.2, 1e-6)
-        refused = moved[~better]
-        damping[refused] = np.minimum(damping[refused] * 4.0, 1e13)
-        lost = refused[damping[refused] > 1e12]
-        converged[lost] = True
-        active = np.setdiff1d(moved, lost, assume_unique=True)
+        new = problem.derivatives(theta[moved] + step, log_y[moved], weights[moved], delta)
+        better = new[0] < objective[moved]
+        accepted = moved[better]
+        theta[accepted] += step[better]
+        for current, values in zip((objective, gradient, curvature, majoriser), new, strict=True):
+            current[accepted] = values[better]
+        damping[accepted] = np.maximum(damping[accepted] * 0.2, 1e-6)
+        rejected = moved[~better]
+        damping[rejected] = np.minimum(damping[rejected] * 4.0, 1e13)
+        # After this many rejected steps only rounding is left.
+        exhausted = rejected[damping[rejected] > 1e12]
+        converged[exhausted] = True
+        active = np.setdiff1d(moved, exhausted, assume_unique=True)
     return theta, objective, converged
 
 
-# Bootstrap draws of a fit, intervals, and how much of the variance a fit explains.
-#
-# A Huber loss with a delta far below the noise is a least-absolute-deviations fit, which depends on how dense
-# the residuals are near 0. Bootstraps that repeat single residuals or points get that density wrong and cover
-# too little or too much; the smoothed residual bootstrap (De Angelis, Hall & Young 1993, JASA 88) gets it
-# right: the points stay where they are, and each gets a residual drawn at random plus a little normal noise.
-# So every replicate has all sizes and budgets, however few. It takes the noise of the log-loss to be alike
-# everywhere.
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """A number and its interval."""
+class Estimate(NamedTuple):
+    """A fitted number and its interval."""
 
     value: float
     low: float
@@ -234,11 +222,29 @@ class Estimate:
     def __str__(self) -> str:
         return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
 
+    def exp(self) -> "Estimate":
+        """Return the estimate of e to this power; infinite where that overflows."""
+        with np.errstate(over="ignore"):
+            return Estimate(*(float(np.exp(limit)) for limit in self))
+
+
+def interval(value: float | int, draws: Array, confidence: float = CONFIDENCE) -> Estimate:
+    """Return the estimate with the middle `confidence` of its bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(value), float(low), float(high))
+
 
 def bootstrap(
-    problem: PowerTerms, theta: Array, groups: Any, count: int, seed: int, delta: float = DELTA
+    problem: PowerTerms, theta: Array, groups: ArrayLike, count: int, seed: int, delta: float = DELTA
 ) -> Array:
-    """Parameters of `count` replicates: [count parameters].
+    """Return the parameters of `count` replicates of the smoothed residual bootstrap: [count parameters].
+
+    A Huber loss with a delta far below the noise is a least-absolute-deviations fit, which depends on the
+    density of the residuals near 0. Bootstraps that repeat single residuals or points get that density wrong
+    and cover too little or too much; the smoothed residual bootstrap (De Angelis, Hall & Young 1993, JASA 88)
+    gets it right: the points stay, and each gets a residual drawn at random plus a little normal noise. So
+    every replicate has all sizes and budgets, however few. The noise of the log-loss is assumed to be the
+    same everywhere.
 
     Args:
         problem: the points, with one log_y each.
@@ -264,45 +270,38 @@ def bootstrap(
 
 
 def _smoothed(values: Array, shape: tuple[int, int], generator: np.random.Generator) -> Array:
-    """Draws of values, each with normal noise of Silverman's bandwidth 0.9 s n^(-1/5)."""
+    """Draw values at random, each with normal noise of Silverman's bandwidth 0.9 s n^(-1/5)."""
     width = 0.9 * values.std() * len(values) ** -0.2
     return generator.choice(values, shape) + width * generator.standard_normal(shape)
 
 
-def interval(value: float | int, draws: Array, confidence: float = 0.95) -> Estimate:
-    """The estimate with the middle `confidence` of its bootstrap draws."""
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(value), float(low), float(high))
-
-
 def prediction_interval(
-    value: float | int, laws: Array, residuals: Array, parameters: int, seed: int, confidence: float = 0.95
+    value: float | int, laws: Array, residuals: Array, parameters: int, seed: int
 ) -> Estimate:
-    """Where one more run is to be expected: draws of the law, each with a residual drawn at random.
+    """Return the 95 % prediction interval of one more run: draws of the law, each with a random residual.
 
     Args:
-        value: the law at the run's place (of the logarithm, as all here).
+        value: log-loss of the law at the run's place.
         laws: [bootstraps] the same of each replicate.
         residuals: [points] of the fit, widened for the `parameters` that were fitted to them.
-        parameters: how many.
+        parameters: number of fitted parameters.
         seed: of the draws.
-        confidence: of the interval.
     """
     generator = np.random.default_rng(seed)
     wide = residuals * np.sqrt(len(residuals) / max(1, len(residuals) - parameters))
     noise = _smoothed(wide, (8, len(laws)), generator)
-    return interval(value, (laws + noise).ravel(), confidence)
+    return interval(value, (laws + noise).ravel())
 
 
-def r_squared(log_y: Array, fitted: Array) -> float:
-    """Share of the variance of the log-loss that a fit explains; NaN if there is no variance."""
+def r_squared(log_y: Array, residuals: Array) -> float:
+    """Return the fraction of the variance of the log-loss that a fit explains; NaN without variance."""
     total = float(((log_y - log_y.mean()) ** 2).sum())
-    return 1 - float(((log_y - fitted) ** 2).sum()) / total if total > 0 else float("nan")
+    return 1 - float((residuals**2).sum()) / total if total > 0 else float("nan")
 
 
 @dataclasses.dataclass(frozen=True)
 class Frontier:
-    """Best size and tokens as power laws of the training compute."""
+    """The compute-optimal frontier as power laws of the training compute: N = k C^a, D = k' C^b."""
 
     a: Estimate
     """N is proportional to C^a."""
@@ -316,25 +315,29 @@ class Frontier:
     highest: float
     """Greatest compute that the data cover."""
 
-    def n(self, flops: Any) -> Any:
-        """Best number of parameters for so much compute."""
+    def n(self, flops: Numbers) -> Any:
+        """Return the best number of parameters for an amount of compute."""
         return np.exp(self.log_n[0] + self.log_n[1] * np.log(flops))
 
-    def d(self, flops: Any) -> Any:
-        """Best number of tokens for so much compute."""
+    def d(self, flops: Numbers) -> Any:
+        """Return the best number of tokens for an amount of compute."""
         return np.exp(self.log_d[0] + self.log_d[1] * np.log(flops))
 
     def to_frame(self) -> "pd.DataFrame":
-        """exponent, value, low, high."""
-        import pandas as pd
+        """Return the exponents: exponent, value, low, high."""
+        return frame_of("exponent", {"a": self.a, "b": self.b})
 
-        return pd.DataFrame(
-            [{"exponent": name, **dataclasses.asdict(getattr(self, name))} for name in ("a", "b")]
-        )
+
+def frame_of(column: str, estimates: dict[str, Estimate]) -> "pd.DataFrame":
+    """Return named estimates as a frame: the name under `column`, value, low, high."""
+    import pandas as pd
+
+    rows = [(name, *estimate) for name, estimate in estimates.items()]
+    return pd.DataFrame(rows, columns=[column, *Estimate._fields])
 
 
 def line(x: Array, y: Array) -> tuple[float, float]:
-    """Least-squares line: intercept and slope."""
+    """Return intercept and slope of the least-squares line."""
     slope = float(((x - x.mean()) * (y - y.mean())).sum() / ((x - x.mean()) ** 2).sum())
     return float(y.mean() - slope * x.mean()), slope
 
@@ -342,7 +345,7 @@ def line(x: Array, y: Array) -> tuple[float, float]:
 def frontier_of(
     log_c: Array, log_n: Array, log_d: Array, n_draws: Array, d_draws: Array, span: tuple[float, float]
 ) -> Frontier:
-    """A frontier through optima, with intervals of their draws.
+    """Fit a frontier through optima, with intervals from their draws.
 
     Args:
         log_c, log_n, log_d: [optima]
@@ -351,7 +354,9 @@ def frontier_of(
     """
     centred = log_c - log_c.mean()
     scale = (centred**2).sum()
-    slopes = [(draws - draws.mean(axis=1, keepdims=True)) @ centred / scale for draws in (n_draws, d_draws)]
-    found_n, found_d = line(log_c, log_n), line(log_c, log_d)
-    a, b = (interval(found[1], draws) for found, draws in zip((found_n, found_d), slopes, strict=True))
-    return Frontier(a, b, found_n, found_d, *span)
+    lines = line(log_c, log_n), line(log_c, log_d)
+    exponents = [
+        interval(slope, (draws - draws.mean(axis=1, keepdims=True)) @ centred / scale)
+        for (_, slope), draws in zip(lines, (n_draws, d_draws), strict=True)
+    ]
+    return Frontier(*exponents, *lines, *span)

@@ -1,9 +1,9 @@
-"""Critical batch size from the gradient-noise scale (McCandlish et al. 2018, arXiv:1812.06162; its law over
-the loss: Kaplan et al. 2020, arXiv:2001.08361, equation 1.4): B_crit(L) = B* / L^(1 / a_B).
-"""
+"""Scaling laws fitted to points: L(N), L(D), L(N, D), accuracy on minimal pairs, and the critical batch
+size."""
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -13,47 +13,63 @@ import numpy as np
 
 from workbench.errors import DataError, InputError, shown
 from workbench.io import read_json
+from workbench.result import Result
 from workbench.scaling.fitting import (
     DELTA,
     Array,
     Estimate,
     Frontier,
+    Numbers,
     PowerTerms,
     bootstrap,
+    frame_of,
     interval,
     minimise,
     prediction_interval,
     r_squared,
 )
 from workbench.scaling.points import ScalingPoints, read_frame
+from workbench.stats import student_reach
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-# Kaplan et al. 2020 (arXiv:2001.08361): L(N) = (N_c / N)^alpha_N and L(D) = (D_c / D)^alpha_D, where the
-# other of the two is no bottleneck; with or without a loss that remains.
-
-
 Variable = Literal["n", "d"]
+Kind = Literal["linear", "logistic"]
+NAMES = ("E", "A", "B", "alpha", "beta")
+GRID = (
+    (-1.0, -0.5, 0.0, 0.5, 1.0),
+    (0.0, 5.0, 10.0, 15.0, 20.0, 25.0),
+    (0.0, 5.0, 10.0, 15.0, 20.0, 25.0),
+    (0.0, 0.5, 1.0, 1.5, 2.0),
+    (0.0, 0.5, 1.0, 1.5, 2.0),
+)
+"""Starts of log E, log A, log B, alpha, beta (Hoffmann et al. 2022, appendix D.3): 4,500 in all."""
+BOOTSTRAPS = 1000
+ROUNDING = 1e-9
+"""A fall of the log-loss over the data below this may be rounding."""
+CHANCE = 0.5
+LOGISTIC_STEPS, RIDGE = 100, 1e-4
+NOISE_NAMES = ("noise_scale", "b_simple", "simple_noise_scale", "critical_batch")
 
 
-@dataclasses.dataclass(frozen=True)
-class PowerLaw:
-    """Loss as a power of the size or of the tokens."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class PowerLaw(Result):
+    """Loss as a power of the size or of the tokens: L(N) = (N_c / N)^alpha_N or L(D) = (D_c / D)^alpha_D
+    (Kaplan et al. 2020, arXiv:2001.08361), with or without an irreducible loss."""
 
     points: ScalingPoints
-    """Those that were fitted."""
+    """The fitted points."""
     variable: Variable
     theta: Array
-    """Log-coefficient (and before it log of the remaining loss, if there is one), exponent."""
+    """Log-coefficient (after the log of the irreducible loss, if there is one), exponent."""
     draws: Array
     """[bootstraps parameters]"""
     notes: tuple[str, ...] = ()
 
     @property
     def irreducible(self) -> bool:
-        """Whether a loss remains at infinite size."""
+        """True if a loss remains at infinite size."""
         return len(self.theta) == 3
 
     @property
@@ -68,38 +84,29 @@ class PowerLaw:
 
     @cached_property
     def scale(self) -> Estimate:
-        """N_c or D_c, the size at which the power alone is 1; of its logarithm an interval is made."""
-        at, draws = self.theta[-2] / self.theta[-1], self.draws[:, -2] / self.draws[:, -1]
-        ends = dataclasses.astuple(interval(at, draws))
-        with np.errstate(over="ignore"):
-            return Estimate(*(float(np.exp(end)) for end in ends))
+        """N_c or D_c, the size at which the power alone is 1; the interval is one of its logarithm."""
+        return interval(self.theta[-2] / self.theta[-1], self.draws[:, -2] / self.draws[:, -1]).exp()
 
     @cached_property
     def constants(self) -> dict[str, Estimate]:
         """The named constants with their 95 % intervals."""
         letter = self.variable.upper()
-        found = {f"{letter}_c": self.scale, f"alpha_{letter}": self.exponent}
-        if self.irreducible:
-            ends = dataclasses.astuple(interval(self.theta[0], self.draws[:, 0]))
-            found = {"E": Estimate(*(float(np.exp(end)) for end in ends)), **found}
-        return found
+        floor = {"E": interval(self.theta[0], self.draws[:, 0]).exp()} if self.irreducible else {}
+        return floor | {f"{letter}_c": self.scale, f"alpha_{letter}": self.exponent}
 
-    def loss(self, x: Any) -> Array:
-        """The law's loss at N (or D) = x."""
+    def loss(self, x: Numbers) -> Array:
+        """Return the law's loss at N (or D) = x."""
         return np.exp(self._logs(self.theta[None], np.atleast_1d(x))[0])
 
     def predict(self, x: float | int, seed: int = 0) -> Estimate:
-        """The loss of one more run, with a 95 % prediction interval."""
+        """Return the loss of one more run, with a 95 % prediction interval."""
         laws = self._logs(self.draws, np.array([x]))[:, 0]
-        ends = prediction_interval(
-            float(np.log(self.loss(x)[0])), laws, self.residuals, len(self.theta), seed
-        )
-        return Estimate(*(float(np.exp(end)) for end in dataclasses.astuple(ends)))
+        log_loss = float(np.log(self.loss(x)[0]))
+        return prediction_interval(log_loss, laws, self.residuals, len(self.theta), seed).exp()
 
     def band(self, x: Array) -> tuple[Array, Array]:
-        """95 % interval of the law at each x."""
-        logs = self._logs(self.draws, x)
-        low, high = np.quantile(logs, [0.025, 0.975], axis=0)
+        """Return the 95 % interval of the law at each x."""
+        low, high = np.quantile(self._logs(self.draws, x), [0.025, 0.975], axis=0)
         return np.exp(low), np.exp(high)
 
     @cached_property
@@ -109,34 +116,29 @@ class PowerLaw:
 
     @property
     def r2(self) -> float:
-        """Share of the variance of the log-loss that is explained."""
-        y = np.log(self.points.y)
-        return r_squared(y, y - self.residuals)
+        """Fraction of the variance of the log-loss that is explained."""
+        return r_squared(np.log(self.points.y), self.residuals)
 
     @cached_property
     def held_out(self) -> float:
         """Root mean square of the relative error on each size (or number of tokens), fitted without it; NaN
-        where what is left is too little."""
+        where too few are left."""
         groups = np.unique(self.x)
         if len(groups) <= len(self.theta):
             return float("nan")
-        keep = np.array([self.x != one for one in groups], dtype=float)
-        found = minimise(
-            _problem(self.points.y, self.x, self.irreducible), np.repeat(self.theta[None], len(keep), 0), keep
-        )
-        logs = self._logs(found.theta, self.x) - np.log(self.points.y)
-        return float(np.sqrt((logs[keep == 0] ** 2).mean()))
+        keep = np.array([self.x != value for value in groups], dtype=float)
+        problem = _one_variable(self.points.y, self.x, self.irreducible)
+        fits = minimise(problem, np.repeat(self.theta[None], len(keep), 0), keep)
+        errors = self._logs(fits.theta, self.x) - np.log(self.points.y)
+        return float(np.sqrt((errors[keep == 0] ** 2).mean()))
 
-    def _logs(self, theta: Array, x: Any) -> Array:
-        return _problem(np.ones(len(x)), np.asarray(x, float), self.irreducible).predict(theta)
+    def _logs(self, theta: Array, x: Numbers) -> Array:
+        x = np.asarray(x, float)
+        return _one_variable(np.ones(len(x)), x, self.irreducible).predict(theta)
 
     def to_frame(self) -> "pd.DataFrame":
-        """constant, value, low, high."""
-        import pandas as pd
-
-        return pd.DataFrame(
-            [{"constant": name, **dataclasses.asdict(one)} for name, one in self.constants.items()]
-        )
+        """Return the constants: constant, value, low, high."""
+        return frame_of("constant", self.constants)
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the loss over N or D with the law and its interval, and return the figure."""
@@ -162,85 +164,70 @@ def fit_power(
     variable: Variable = "n",
     *,
     irreducible: bool = False,
-    bootstraps: int = 1000,
+    bootstraps: int = BOOTSTRAPS,
     seed: int = 0,
 ) -> PowerLaw:
-    """Fit Kaplan's L(N), on the points with the most tokens of each size, or L(D), on the largest models.
+    """Fit Kaplan's L(N), to the points with the most tokens of each size, or L(D), to the largest models.
 
     Args:
         points: at least 4 of 3 sizes (or numbers of tokens).
         variable: `n` or `d`.
         irreducible: add a constant E, the loss that remains (Henighan et al. 2020, arXiv:2010.14701).
-        bootstraps: replicates behind the intervals.
+        bootstraps: replicates for the intervals.
         seed: of the bootstrap.
 
     Raises:
         InputError: too few points or sizes, or a loss that does not fall.
     """
     if variable not in ("n", "d"):
-        raise InputError(f"a power law is over n or d; found {variable!r}.")
-    # Evaluations on the way of one run give L(D) many points, L(N) only the last of each.
-    kept, notes = _unlimited(points, variable)
+        raise InputError(f"variable must be 'n' or 'd'; found {variable!r}.")
+    kept, notes = _not_limited_by_the_other(points, variable)
     x = kept.n if variable == "n" else kept.d
-    what = f"L({variable.upper()})"
     least = 4 if irreducible else 3
     if len(np.unique(x)) < least:
         name = "sizes" if variable == "n" else "numbers of tokens"
-        raise InputError(f"{what} needs at least {least} different {name}; found {len(np.unique(x))}.")
-    problem = _problem(kept.y, x, irreducible)
+        raise InputError(
+            f"L({variable.upper()}) needs at least {least} different {name}; found {len(np.unique(x))}."
+        )
+    problem = _one_variable(kept.y, x, irreducible)
     slopes = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.8])
     level = np.log(kept.y).mean() + slopes * np.log(x).mean()
     starts = np.stack([level, slopes], axis=1)
     if irreducible:
         floor = np.log(kept.y.min()) + np.log([0.2, 0.5, 0.8, 0.95])
         starts = np.array([[e, *row] for e in floor for row in starts])
-    found = minimise(problem, starts)
-    theta = found.theta[found.best]
+    fits = minimise(problem, starts)
+    theta = fits.theta[fits.best]
     if theta[-1] * np.ptp(np.log(x)) <= ROUNDING:
-        raise InputError(f"the loss does not fall with {variable.upper()}; no power law follows from it.")
+        raise InputError(f"the loss does not fall with {variable.upper()}; no power law can be fitted.")
     draws = bootstrap(problem, theta, kept.groups, bootstraps, seed, DELTA)
     return PowerLaw(kept, variable, theta, draws, tuple(notes))
 
 
-def _unlimited(points: ScalingPoints, variable: Variable) -> tuple[ScalingPoints, list[str]]:
-    """The points where the other variable is at its greatest, and what to beware of."""
+def _not_limited_by_the_other(points: ScalingPoints, variable: Variable) -> tuple[ScalingPoints, list[str]]:
+    """Return the points where the other variable is largest, and caveats.
+
+    Evaluations along one run give L(D) many points, but L(N) only the last of each.
+    """
     if variable == "d":
         return points.choose(points.n == points.n.max()), []
     most = np.array([points.d[points.n == size].max() for size in points.n])
-    kept = points.choose(points.d >= 0.95 * most)
-    kept = dataclasses.replace(kept, curves=False)
-    if kept.d.max() > 1.1 * kept.d.min():
-        return kept, [
-            f"sizes have seen from {kept.d.min():.3g} to {kept.d.max():.3g} tokens: L(N) mixes size and data"
-        ]
-    return kept, []
+    kept = dataclasses.replace(points.choose(points.d >= 0.95 * most), curves=False)
+    if kept.d.max() <= 1.1 * kept.d.min():
+        return kept, []
+    return kept, [
+        f"sizes have seen from {kept.d.min():.3g} to {kept.d.max():.3g} tokens: L(N) mixes size and data"
+    ]
 
 
-def _problem(y: Array, x: Array, irreducible: bool) -> PowerTerms:
+def _one_variable(y: Array, x: Array, irreducible: bool) -> PowerTerms:
     terms = 2 if irreducible else 1
     return PowerTerms(np.log(x)[None], (terms - 1,), terms, np.log(y))
 
 
-# Hoffmann et al. 2022 (arXiv:2203.15556), approach 3: L(N, D) = E + A / N^alpha + B / D^beta.
-
-
-NAMES = ("E", "A", "B", "alpha", "beta")
-GRID = (
-    (-1.0, -0.5, 0.0, 0.5, 1.0),
-    (0.0, 5.0, 10.0, 15.0, 20.0, 25.0),
-    (0.0, 5.0, 10.0, 15.0, 20.0, 25.0),
-    (0.0, 0.5, 1.0, 1.5, 2.0),
-    (0.0, 0.5, 1.0, 1.5, 2.0),
-)
-"""Starts of log E, log A, log B, alpha, beta (appendix D.3): 4,500 in all."""
-BOOTSTRAPS = 1000
-ROUNDING = 1e-9
-"""A fall of the log-loss over the data below this may be rounding."""
-
-
-@dataclasses.dataclass(frozen=True)
-class ParametricFit:
-    """L(N, D) = E + A / N^alpha + B / D^beta, fitted to points."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class ParametricFit(Result):
+    """L(N, D) = E + A / N^alpha + B / D^beta (Hoffmann et al. 2022, arXiv:2203.15556, approach 3)."""
 
     points: ScalingPoints
     theta: Array
@@ -251,50 +238,47 @@ class ParametricFit:
     """Summed Huber loss at the minimum."""
     starts: int
     agreeing: int
-    """Starts that ended at the minimum (objective within 1e-6 of it, relatively)."""
+    """Starts that ended at the minimum (relative difference of the objective within 1e-6)."""
     delta: float = DELTA
 
     def __repr__(self) -> str:
-        told = ", ".join(f"{name} = {one}" for name, one in self.constants.items())
-        return f"ParametricFit({told}; {len(self.points)} points)"
+        constants = ", ".join(f"{name} = {estimate}" for name, estimate in self.constants.items())
+        return f"ParametricFit({constants}; {len(self.points)} points)"
 
     @cached_property
     def constants(self) -> dict[str, Estimate]:
         """E, A, B, alpha, beta with 95 % intervals."""
-        ends = [interval(self.theta[k], self.draws[:, k]) for k in range(5)]
-        linear = [Estimate(*(float(np.exp(v)) for v in dataclasses.astuple(one))) for one in ends[:3]]
-        return dict(zip(NAMES, [*linear, *ends[3:]], strict=True))
+        fitted = [interval(self.theta[k], self.draws[:, k]) for k in range(5)]
+        return dict(zip(NAMES, [*(log.exp() for log in fitted[:3]), *fitted[3:]], strict=True))
 
     @property
     def vague(self) -> bool:
-        """Whether the points hardly determine the law: an exponent known to no better than a factor of 3."""
-        ends = [self.constants[name] for name in ("alpha", "beta")]
-        return any(one.low <= 0 or one.high > 3 * one.low for one in ends)
+        """True if the points hardly determine the law: an exponent is known to no better than a factor of
+        3."""
+        exponents = [self.constants[name] for name in ("alpha", "beta")]
+        return any(exponent.low <= 0 or exponent.high > 3 * exponent.low for exponent in exponents)
 
     @cached_property
     def frontier(self) -> Frontier:
-        """N and D that are best for compute 6ND: N = G (C/6)^a, D = (C/6)^b / G, a = beta / (alpha + beta),
+        """Best N and D for compute 6ND: N = G (C/6)^a, D = (C/6)^b / G, a = beta / (alpha + beta),
         G = (alpha A / beta B)^(1 / (alpha + beta)) (equation 4)."""
         log_g, a = _optimum(self.theta[None])
         a_draws = _optimum(self.draws)[1]
-        share, other = interval(a[0], a_draws), interval(1 - a[0], 1 - a_draws)
         six = np.log(6)
-        span = float(self.points.c.min()), float(self.points.c.max())
         log_n = (float(log_g[0] - a[0] * six), float(a[0]))
         log_d = (float(-log_g[0] - (1 - a[0]) * six), float(1 - a[0]))
-        return Frontier(share, other, log_n, log_d, *span)
+        exponents = interval(a[0], a_draws), interval(1 - a[0], 1 - a_draws)
+        return Frontier(*exponents, log_n, log_d, float(self.points.c.min()), float(self.points.c.max()))
 
-    def loss(self, n: Any, d: Any) -> Any:
-        """The law's loss for `n` parameters and `d` tokens: numbers, or arrays that broadcast."""
+    def loss(self, n: Numbers, d: Numbers) -> Any:
+        """Return the law's loss for `n` parameters and `d` tokens: numbers, or arrays that broadcast."""
         return np.exp(_log_loss(self.theta[None], n, d)[0])
 
     def predict(self, n: float | int, d: float | int, seed: int = 0) -> Estimate:
-        """The loss of one more run, with a 95 % prediction interval: the law's own uncertainty and a
-        run's distance from it."""
-        here = float(np.log(self.loss(n, d)))
-        laws = _log_loss(self.draws, n, d)
-        ends = prediction_interval(here, laws, self.residuals, 5, seed)
-        return Estimate(*(float(np.exp(end)) for end in dataclasses.astuple(ends)))
+        """Return the loss of one more run with a 95 % prediction interval: the uncertainty of the law and
+        the scatter of runs around it."""
+        log_loss = float(np.log(self.loss(n, d)))
+        return prediction_interval(log_loss, _log_loss(self.draws, n, d), self.residuals, 5, seed).exp()
 
     @cached_property
     def residuals(self) -> Array:
@@ -303,48 +287,41 @@ class ParametricFit:
 
     @property
     def r2(self) -> float:
-        """Share of the variance of the log-loss that is explained."""
-        y = np.log(self.points.y)
-        return r_squared(y, y - self.residuals)
+        """Fraction of the variance of the log-loss that is explained."""
+        return r_squared(np.log(self.points.y), self.residuals)
 
     def left_out(self) -> "pd.DataFrame":
-        """The fit without each size, and without each budget of tokens where there are a few: what,
-        left_out, E, A, B, alpha, beta, a, and error, the root mean square of the relative error on the points
-        that were left out."""
+        """Refit without each size, and without each number of tokens if there are few.
+
+        Returns:
+            what (`size` or `tokens`), left_out, E, A, B, alpha, beta, a, and error, the root mean square of
+            the relative error on the points that were left out.
+        """
         import pandas as pd
 
         rows = []
+        problem = _two_variables(self.points)
         for what, values in (("size", self.points.n), ("tokens", self.points.d)):
             groups = np.unique(values)
             if not 2 < len(groups) <= 60:
                 continue
-            keep = np.array([values != one for one in groups])
+            keep = np.array([values != group for group in groups])
             enough = [_identified(self.points.choose(mask)) for mask in keep]
             keep, groups = keep[enough], groups[enough]
             if not len(keep):
                 continue
-            found = minimise(
-                _problem_parametric(self.points), self._beginnings(len(keep)), keep.astype(float), self.delta
-            )
-            for theta, one, mask in zip(found.theta, groups, ~keep, strict=True):
+            starts = np.repeat(self.theta[None], len(keep), axis=0)
+            fits = minimise(problem, starts, keep.astype(float), self.delta)
+            for theta, group, mask in zip(fits.theta, groups, ~keep, strict=True):
                 error = _log_loss(theta[None], self.points.n[mask], self.points.d[mask])[0]
                 error = error - np.log(self.points.y[mask])
-                numbers = dict(zip(NAMES, [*np.exp(theta[:3]), *theta[3:]], strict=True))
                 a = theta[4] / (theta[3] + theta[4])
-                rows.append({"what": what, "left_out": one, **numbers, "a": a,
-                             "error": float(np.sqrt((error**2).mean()))})  # fmt: skip
-        columns = ["what", "left_out", *NAMES, "a", "error"]
-        return pd.DataFrame(rows, columns=columns)
-
-    def _beginnings(self, count: int) -> Array:
-        return np.repeat(self.theta[None], count, axis=0)
+                rows.append([what, group, *np.exp(theta[:3]), *theta[3:], a, np.sqrt((error**2).mean())])
+        return pd.DataFrame(rows, columns=["what", "left_out", *NAMES, "a", "error"])
 
     def to_frame(self) -> "pd.DataFrame":
-        """constant, value, low, high."""
-        import pandas as pd
-
-        rows = self.constants | {"a": self.frontier.a, "b": self.frontier.b}
-        return pd.DataFrame([{"constant": name, **dataclasses.asdict(one)} for name, one in rows.items()])
+        """Return the constants and the exponents of the frontier: constant, value, low, high."""
+        return frame_of("constant", self.constants | {"a": self.frontier.a, "b": self.frontier.b})
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the loss over N by tokens with the law, and its contours with the best size, and return the
@@ -370,7 +347,7 @@ def fit_parametric(
     points: ScalingPoints,
     *,
     bootstraps: int = BOOTSTRAPS,
-    grid: Any = GRID,
+    grid: Sequence[Sequence[float]] = GRID,
     delta: float = DELTA,
     seed: int = 0,
 ) -> ParametricFit:
@@ -378,84 +355,75 @@ def fit_parametric(
 
     Args:
         points: at least 8 of 3 sizes and 3 numbers of tokens.
-        bootstraps: replicates behind the intervals.
+        bootstraps: replicates for the intervals.
         grid: starts of log E, log A, log B, alpha and beta.
         delta: of the Huber loss.
         seed: of the bootstrap.
 
     Raises:
-        InputError: too few points, sizes or token counts; or a loss that falls with N or D nowhere.
+        InputError: too few points, sizes or token counts; or a loss that does not fall with N or D.
     """
-    points.checked(8, 3, "the parametric fit")
+    points.require(8, 3, "the parametric fit")
     if not _identified(points):
         raise InputError(
             "the parametric fit needs at least 3 different numbers of tokens, not in step with N; vary both."
         )
-    problem = _problem_parametric(points)
+    problem = _two_variables(points)
     starts = np.array(list(product(*grid)))
-    found = minimise(problem, starts, delta=delta)
-    best = found.objective[found.best]
-    theta = found.theta[found.best]
-    falls = theta[3:] * np.ptp(np.log([points.n, points.d]), axis=1) > ROUNDING
+    fits = minimise(problem, starts, delta=delta)
+    best = fits.objective[fits.best]
+    theta = fits.theta[fits.best]
+    falls = theta[3:] * np.ptp(problem.log_x, axis=1) > ROUNDING
     if not falls.all():
         what = "size" if not falls[0] else "number of tokens"
-        raise InputError(f"the loss does not fall with the {what}; no scaling law follows from these points.")
+        raise InputError(f"the loss does not fall with the {what}; no scaling law can be fitted.")
     draws = bootstrap(problem, theta, points.groups, bootstraps, seed, delta)
-    agreeing = int((found.objective <= best * (1 + 1e-6) + 1e-15).sum())
+    agreeing = int((fits.objective <= best * (1 + 1e-6) + 1e-15).sum())
     return ParametricFit(points, theta, draws, float(best), len(starts), agreeing, delta)
 
 
-def _problem_parametric(points: ScalingPoints) -> PowerTerms:
+def _two_variables(points: ScalingPoints) -> PowerTerms:
     return PowerTerms(np.log([points.n, points.d]), (1, 2), 3, np.log(points.y))
 
 
 def _identified(points: ScalingPoints) -> bool:
-    """Whether N and D vary apart from each other, each over three values."""
+    """Return True if N and D vary independently, each over at least three values."""
     if len(points) < 6 or len(np.unique(points.n)) < 3 or len(np.unique(points.d)) < 3:
         return False
-    together = np.log([points.n, points.d])
-    return bool(abs(np.corrcoef(together)[0, 1]) < 0.999)
+    return bool(abs(np.corrcoef(np.log([points.n, points.d]))[0, 1]) < 0.999)
 
 
-def _log_loss(theta: Array, n: Any, d: Any) -> Array:
+def _log_loss(theta: Array, n: Numbers, d: Numbers) -> Array:
     n, d = np.broadcast_arrays(np.asarray(n, float), np.asarray(d, float))
     flat = PowerTerms(np.log([n.ravel(), d.ravel()]), (1, 2), 3, np.zeros(n.size))
     return flat.predict(theta).reshape(len(theta), *n.shape)
 
 
 def _optimum(theta: Array) -> tuple[Array, Array]:
-    """log G and a of each row of constants."""
+    """Return log G and a of each row of constants."""
     alpha, beta = theta[:, 3], theta[:, 4]
     log_g = (np.log(np.abs(alpha / beta)) + theta[:, 1] - theta[:, 2]) / (alpha + beta)
     return log_g, beta / (alpha + beta)
 
 
-# Accuracy on minimal pairs, by phenomenon, against log N.
-
-
-Kind = Literal["linear", "logistic"]
-CHANCE = 0.5
-STEPS, PULL = 100, 1e-4
-
-
-@dataclasses.dataclass(frozen=True)
-class GrammarScaling:
-    """One curve a phenomenon; `mean` is the mean over phenomena."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class GrammarScaling(Result):
+    """Accuracy on minimal pairs over log N: one curve per phenomenon; `mean` is the mean over phenomena."""
 
     table: "pd.DataFrame"
     """run, n, phenomenon, accuracy, pairs."""
     kind: Kind
     curves: dict[str, Array]
-    """Of each phenomenon, the two coefficients: height and slope around `centre`, over log10 N."""
+    """Phenomenon -> the two coefficients: height and slope around `centre`, over log10 N."""
     draws: dict[str, Array]
-    """[bootstraps 2]"""
+    """Phenomenon -> [bootstraps 2]."""
     centre: float
     """Mean of log10 N."""
     over: str
-    """What the bootstrap drew: `seeds` or `pairs`."""
+    """What the bootstrap resampled: `seeds` or `pairs`."""
 
     def gain(self, phenomenon: str) -> Estimate:
-        """Rise in accuracy for ten times the size, at the middle of the data, with a 95 % interval."""
+        """Return the rise in accuracy per tenfold size, at the middle of the data, with a 95 % interval."""
         slopes = self._slope(self.draws[phenomenon])
         return interval(float(self._slope(self.curves[phenomenon][None])[0]), slopes)
 
@@ -465,27 +433,26 @@ class GrammarScaling:
         height = 1 / (1 + np.exp(-coefficients[:, 0]))
         return (1 - CHANCE) * height * (1 - height) * coefficients[:, 1]
 
-    def accuracy(self, phenomenon: str, n: Any) -> Estimate:
-        """Expected accuracy of a model of `n` parameters; a line is cut at chance and at 1."""
+    def accuracy(self, phenomenon: str, n: float | int) -> Estimate:
+        """Return the expected accuracy of a model of `n` parameters, clipped to [chance, 1]."""
+        middle, *_ = self.band(phenomenon, np.array([float(n)]))
         x = np.array([np.log10(float(n)) - self.centre])
-        here = _curve(self.curves[phenomenon][None], x, self.kind)[0, 0]
-        draws = _curve(self.draws[phenomenon], x, self.kind)[:, 0]
-        ends = dataclasses.astuple(interval(here, draws))
-        return Estimate(*(float(np.clip(end, CHANCE, 1.0)) for end in ends))
+        estimate = interval(middle[0], _curve(self.draws[phenomenon], x, self.kind)[:, 0])
+        return Estimate(*(float(np.clip(limit, CHANCE, 1.0)) for limit in estimate))
 
     def band(self, phenomenon: str, n: Array) -> tuple[Array, Array, Array]:
-        """The curve and its interval at each of `n`."""
+        """Return the curve and its 95 % interval at each of `n`."""
         x = np.log10(n) - self.centre
         low, high = np.quantile(_curve(self.draws[phenomenon], x, self.kind), [0.025, 0.975], axis=0)
         return _curve(self.curves[phenomenon][None], x, self.kind)[0], low, high
 
     @property
     def phenomena(self) -> list[str]:
-        """Those fitted, the mean last."""
+        """The fitted phenomena, the mean last."""
         return list(self.curves)
 
     def to_frame(self) -> "pd.DataFrame":
-        """phenomenon, runs, lowest and highest accuracy, gain, low, high (of the gain), clear."""
+        """Return phenomenon, runs, lowest and highest accuracy, gain, low, high (of the gain), clear."""
         import pandas as pd
 
         rows = []
@@ -514,14 +481,14 @@ class GrammarScaling:
 
 
 def fit_grammar(
-    table: "pd.DataFrame", *, kind: Kind = "linear", bootstraps: int = 1000, seed: int = 0
+    table: "pd.DataFrame", *, kind: Kind = "linear", bootstraps: int = BOOTSTRAPS, seed: int = 0
 ) -> GrammarScaling:
     """Fit accuracy over log N for each phenomenon by least squares.
 
     Linear: accuracy = h + s log10 N. Logistic: chance + (1 - chance) / (1 + exp(-(h + s log10 N))), which
-    never leaves chance to 1. The interval is of a bootstrap over seeds within each size, where every size
-    has two runs or more; else over pairs (binomial draws of each run's accuracy), which leaves the
-    variation between seeds out: of a small model about a point.
+    stays between chance and 1. The intervals come from a bootstrap over seeds within each size, if every size
+    has two runs or more; else over pairs (binomial draws of each run's accuracy), which leaves out the
+    variation between seeds: about a point for a small model.
 
     Args:
         table: run, n, phenomenon, accuracy, pairs (`blimp_of_runs`).
@@ -533,74 +500,79 @@ def fit_grammar(
         InputError: fewer than three sizes.
     """
     if kind not in ("linear", "logistic"):
-        raise InputError(f"the curve is linear or logistic; found {kind!r}.")
+        raise InputError(f"kind must be 'linear' or 'logistic'; found {kind!r}.")
     sizes = np.unique(table["n"])
     if len(sizes) < 3:
-        raise InputError(f"accuracy against size needs scored models of 3 sizes or more; found {len(sizes)}.")
-    centre = float(np.log10(table.drop_duplicates("run")["n"]).mean())
-    seeds = bool((table.drop_duplicates("run").groupby("n").size() >= 2).all())
-    names = [name for name in table["phenomenon"].drop_duplicates() if name != "mean"]
+        raise InputError(f"accuracy over size needs scored models of at least 3 sizes; found {len(sizes)}.")
+    runs = table.drop_duplicates("run")
+    centre = float(np.log10(runs["n"]).mean())
+    seeds = bool((runs.groupby("n").size() >= 2).all())
+    names = list(table["phenomenon"].drop_duplicates())
     curves, draws = {}, {}
-    for name in [*names, *(["mean"] if "mean" in set(table["phenomenon"]) else [])]:
+    for name in sorted(names, key=lambda name: name == "mean"):
         part = table.query("phenomenon == @name")
         x = np.log10(part["n"].to_numpy(float)) - centre
         y = part["accuracy"].to_numpy(float)
         generator = np.random.default_rng(seed)
         if seeds:
-            drawn = _within_sizes(part["n"].to_numpy(), y, bootstraps, generator)
+            drawn = _resampled_within_sizes(part["n"].to_numpy(), y, bootstraps, generator)
         else:
             pairs = part["pairs"].to_numpy()
             drawn = generator.binomial(pairs, y, (bootstraps, len(y))) / pairs
-        curves[name] = _fit(x, y[None], kind)[0]
-        draws[name] = _fit(x, drawn, kind)
+        curves[name] = _least_squares(x, y[None], kind)[0]
+        draws[name] = _least_squares(x, drawn, kind)
     return GrammarScaling(table, kind, curves, draws, centre, "seeds" if seeds else "pairs")
 
 
-def _within_sizes(n: Any, y: Array, count: int, generator: np.random.Generator) -> Array:
-    """Accuracies of `count` replicates: each run's is drawn from those of its size, whose distances from
+def _resampled_within_sizes(n: Array, y: Array, count: int, generator: np.random.Generator) -> Array:
+    """Draw the accuracies of `count` replicates: each run's from those of its size, whose distances from
     their mean are widened from m runs to m - 1 degrees of freedom."""
     drawn = np.empty((count, len(y)))
     for size in np.unique(n):
-        mine = np.flatnonzero(n == size)
-        mean, m = y[mine].mean(), len(mine)
-        picked = y[mine][generator.integers(m, size=(count, m))]
-        drawn[:, mine] = mean + np.sqrt(m / (m - 1)) * (picked - mean)
+        members = np.flatnonzero(n == size)
+        mean, m = y[members].mean(), len(members)
+        picked = y[members][generator.integers(m, size=(count, m))]
+        drawn[:, members] = mean + np.sqrt(m / (m - 1)) * (picked - mean)
     return drawn
 
 
 def _curve(coefficients: Array, x: Array, kind: Kind) -> Array:
-    """[fits points]"""
+    """Return the curve of each fit at each x: [fits points]."""
     lines = coefficients[:, :1] + coefficients[:, 1:] * x
     return lines if kind == "linear" else CHANCE + (1 - CHANCE) / (1 + np.exp(-lines))
 
 
-def _fit(x: Array, y: Array, kind: Kind) -> Array:
-    """Least squares of a batch y [fits points]: [fits 2]. Logistic by damped Gauss-Newton, with a faint pull
-    of both coefficients to 0, so that accuracies all at chance have an end."""
+def _least_squares(x: Array, y: Array, kind: Kind) -> Array:
+    """Fit a batch y [fits points]: [fits 2].
+
+    Logistic curves are fitted by damped Gauss-Newton with a small ridge on both coefficients, so that the fit
+    converges when all accuracies are at chance.
+    """
     design = np.stack([np.ones_like(x), x], axis=1)
     if kind == "linear":
         return y @ np.linalg.pinv(design).T
-    found = np.zeros((len(y), 2))
-    for _ in range(STEPS):
-        fitted = _curve(found, x, kind)
-        share = (fitted - CHANCE) / (1 - CHANCE)
-        jacobian = ((1 - CHANCE) * share * (1 - share))[:, :, None] * design
-        system = jacobian.transpose(0, 2, 1) @ jacobian + PULL * np.eye(2)
-        right = np.einsum("bpi,bp->bi", jacobian, y - fitted) - PULL * found
+    theta = np.zeros((len(y), 2))
+    for _ in range(LOGISTIC_STEPS):
+        fitted = _curve(theta, x, kind)
+        height = (fitted - CHANCE) / (1 - CHANCE)
+        jacobian = ((1 - CHANCE) * height * (1 - height))[:, :, None] * design
+        system = jacobian.transpose(0, 2, 1) @ jacobian + RIDGE * np.eye(2)
+        right = np.einsum("bpi,bp->bi", jacobian, y - fitted) - RIDGE * theta
         step = np.linalg.solve(system, right[:, :, None])[:, :, 0]
         size = np.abs(step).max(axis=1, keepdims=True)
-        found = found + step * np.minimum(1.0, 1.0 / np.maximum(size, 1e-12))
+        theta = theta + step * np.minimum(1.0, 1.0 / np.maximum(size, 1e-12))
         if size.max() < 1e-9:
             break
-    return found
+    return theta
 
 
-@dataclasses.dataclass(frozen=True)
-class CriticalBatch:
-    """The batch at which twice the tokens halve the steps no more."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class CriticalBatch(Result):
+    """Critical batch size from the gradient-noise scale (McCandlish et al. 2018, arXiv:1812.06162), with its
+    law over the loss (Kaplan et al. 2020, arXiv:2001.08361, equation 1.4): B_crit(L) = B* / L^(1 / a_B)."""
 
     loss: Array
-    """[points] nats a token"""
+    """[points] nats per token"""
     noise_scale: Array
     """[points] B_simple in tokens"""
     scale: Estimate
@@ -610,12 +582,12 @@ class CriticalBatch:
     rms: float
     """Standard deviation of log B_simple around the law."""
 
-    def at(self, loss: Any) -> Any:
-        """Tokens of a critical batch at so much loss."""
+    def at(self, loss: Numbers) -> Any:
+        """Return the tokens of a critical batch at this loss."""
         return self.scale.value * np.asarray(loss, float) ** (-1 / self.exponent.value)
 
     def to_frame(self) -> "pd.DataFrame":
-        """loss, noise_scale, fitted."""
+        """Return loss, noise_scale, fitted."""
         import pandas as pd
 
         return pd.DataFrame(
@@ -630,23 +602,21 @@ class CriticalBatch:
         return plot_critical_batch(self.to_frame(), self.at, **constants, ax=ax)
 
 
-def fit_critical_batch(loss: Any, noise_scale: Any) -> CriticalBatch:
+def fit_critical_batch(loss: Numbers, noise_scale: Numbers) -> CriticalBatch:
     """Fit log B = log B* - (1 / a_B) log L by least squares, with Student intervals.
 
     Args:
-        loss: [points] loss in nats a token where the noise was measured.
+        loss: [points] loss in nats per token where the noise was measured.
         noise_scale: [points] the simple noise scale tr(Sigma) / |G|^2, in tokens.
 
     Raises:
         InputError: fewer than three points, a value that is not a positive number, one loss only, or a
             noise scale that does not grow as the loss falls.
     """
-    from scipy.stats import t
-
     x, y = np.asarray(loss, float), np.asarray(noise_scale, float)
     good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
     if not good.all():
-        raise InputError(f"{(~good).sum()} rows of the noise scale are no positive numbers; leave them out.")
+        raise InputError(f"{(~good).sum()} rows of the noise scale are not positive numbers; leave them out.")
     if len(x) < 3 or np.ptp(np.log(x)) < 1e-6:
         raise InputError(
             f"the critical batch needs the noise scale at three different losses; found {len(x)}."
@@ -656,24 +626,20 @@ def fit_critical_batch(loss: Any, noise_scale: Any) -> CriticalBatch:
     beta = spread @ design.T @ np.log(y)
     residual = np.log(y) - design @ beta
     freedom = len(x) - 2
-    error = np.sqrt(residual @ residual / freedom * np.diag(spread)) * t.ppf(0.975, freedom)
+    variance = residual @ residual / freedom
+    reach = student_reach(np.sqrt(variance * np.diag(spread)), freedom)
     if beta[1] >= 0:
-        raise InputError(
-            "the noise scale does not grow as the loss falls; no critical batch follows from it."
-        )
-    low, high = beta - error, beta + error
-    scale = Estimate(*(float(np.exp(value)) for value in (beta[0], low[0], high[0])))
-    steep = float(-1 / low[1])
-    shallow = float(-1 / high[1]) if high[1] < 0 else float("inf")
-    exponent = Estimate(float(-1 / beta[1]), steep, shallow)
-    return CriticalBatch(x, y, scale, exponent, float(np.sqrt(residual @ residual / freedom)))
+        raise InputError("the noise scale does not grow as the loss falls; no critical batch can be fitted.")
+    low, high = beta - reach, beta + reach
+    scale = Estimate(beta[0], low[0], high[0]).exp()
+    exponent = Estimate(
+        float(-1 / beta[1]), float(-1 / low[1]), float(-1 / high[1]) if high[1] < 0 else float("inf")
+    )
+    return CriticalBatch(x, y, scale, exponent, float(np.sqrt(variance)))
 
 
-NOISE_NAMES = ("noise_scale", "b_simple", "simple_noise_scale", "critical_batch")
-
-
-def read_noise(file: str | Path) -> tuple[Any, Any]:
-    """Losses and noise scales (tokens) of a CSV, parquet or JSON table.
+def read_noise(file: str | Path) -> tuple[Array, Array]:
+    """Read losses and noise scales (tokens) from a CSV, parquet or JSON table.
 
     A JSON file holds a list of rows, or one under some key.
 
@@ -686,8 +652,8 @@ def read_noise(file: str | Path) -> tuple[Any, Any]:
     if file.suffix.lower() == ".json":
         value = read_json(file)
         lists = [value, *value.values()] if isinstance(value, dict) else [value]
-        rows = next((one for one in lists if isinstance(one, list) and one and isinstance(one[0], dict)), [])
-        frame = pd.DataFrame(rows)
+        tables = [rows for rows in lists if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
+        frame = pd.DataFrame(tables[0] if tables else [])
     else:
         frame = read_frame(file)
     names = {str(name).strip().lower(): name for name in frame.columns}

@@ -15,6 +15,8 @@ from apps.frame.frame import Frame
 from apps.frame.told import told
 from apps.look import markup
 from apps.look.passages import Shown, passages, words
+from workbench.data.tokenizer import token_texts
+from workbench.interp.neurons.card import passage_frame
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette
@@ -163,7 +165,7 @@ def _on_subject(frame: Frame, label: str, found: "NeuronExamples | None") -> Non
     lines, largest = [], 0.0 if found is None else neurons.figures(found, label).max
     for reading in readings:
         values = neurons.along(opened, reading.ids, label)
-        names = [opened.tokenizer.decode([token]) for token in reading.ids]
+        names = token_texts(opened.tokenizer, reading.ids)
         place = reading.place if frame.wanted is not None else None
         lines.append(Shown(f"{float(values.max()):.2f}", names, values.tolist(), place))
         largest = max(largest, float(values.max()))
@@ -203,7 +205,7 @@ def _examples(
             st.caption(heading)
         st.html(passages(lines, largest, palette))
     with st.container(horizontal=True, vertical_alignment="center"):
-        downloads(f"{opened.name}-{label}-passages", neurons.passage_frame(everything))
+        downloads(f"{opened.name}-{label}-passages", passage_frame(everything))
         _more(opened, layer, tokens, found.tokens)
     with st.expander("How often it is how active"):
         bins = neurons.histogram(found, label)

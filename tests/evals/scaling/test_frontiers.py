@@ -46,7 +46,6 @@ def test_vertices_and_exponent():
     assert a.low <= TRUE_A <= a.high
     assert a.high - a.low < 0.3
     assert list(found.to_frame()["points"]) == [9, 9, 9]
-    assert len(found.plot().axes) == 2
 
 
 def test_fieller_covers_as_often_as_it_says():
@@ -121,7 +120,6 @@ def test_the_envelope_finds_the_exponent():
     assert (found.n > 5e7).all()
     assert (found.n < 5e9).all()
     assert (np.diff(found.loss) < 0).all()
-    assert len(found.plot().axes) == 2
 
 
 def test_an_envelope_without_inner_sizes_is_refused():
@@ -160,7 +158,7 @@ def test_an_optimum_outside_the_data_is_refused(fit):
     low, high = covered_span(fit.frontier, fit.points)
     assert best_for_flops(fit, high * 0.99).extrapolated is None
     for flops in (low / 3, high * 3):
-        with pytest.raises(InputError, match=r"lies outside the data: .*--extrapolate"):
+        with pytest.raises(InputError, match=r"lies outside the data: .*extrapolate=True"):
             best_for_flops(fit, flops)
     allowed = best_for_flops(fit, 1e24, extrapolate=True)
     assert "x the data's largest" in allowed.extrapolated

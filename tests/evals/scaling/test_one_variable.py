@@ -65,7 +65,7 @@ def test_too_few_sizes_and_rising_losses_are_refused(unchecked):
     n = np.geomspace(1e5, 1e8, 6)
     with pytest.raises(InputError, match="does not fall with N"):
         fit_power(known.of_losses(n, np.full(6, 1e9), n**0.1))
-    with pytest.raises(InputError, match="over n or d"):
+    with pytest.raises(InputError, match="variable must be 'n' or 'd'"):
         fit_power(kaplan(), "c")
 
 
@@ -92,7 +92,6 @@ def test_gains_a_tenfold_of_size():
     assert frame["clear"].to_dict() == {"agreement": True, "islands": False, "mean": True}
     assert found.accuracy("agreement", 1e12).value == 1.0
     assert found.accuracy("islands", 1e12).low == 0.5
-    assert len(found.plot().axes) == 3
 
 
 def test_seeds_are_what_is_drawn_where_every_size_has_some():
@@ -126,9 +125,9 @@ def test_a_logistic_finds_its_own_curve():
 
 
 def test_two_sizes_are_too_few_for_grammar(unchecked):
-    with pytest.raises(InputError, match="3 sizes or more; found 2"):
+    with pytest.raises(InputError, match="at least 3 sizes; found 2"):
         fit_grammar(scored(sizes=2))
-    with pytest.raises(InputError, match="linear or logistic; found 'cubic'"):
+    with pytest.raises(InputError, match="must be 'linear' or 'logistic'; found 'cubic'"):
         fit_grammar(scored(), kind="cubic")  # type: ignore[arg-type]
 
 
@@ -149,7 +148,7 @@ def test_the_critical_batch_law():
         ([2.0, 3.0], [10, 5], "at three different losses; found 2"),
         ([2.0, 2.0, 2.0], [10, 5, 6], "at three different losses"),
         ([2.0, 3.0, 4.0], [5, 7, 10], "does not grow as the loss falls"),
-        ([2.0, 3.0, np.nan], [5, 7, 10], "1 rows of the noise scale are no positive numbers"),
+        ([2.0, 3.0, np.nan], [5, 7, 10], "1 rows of the noise scale are not positive numbers"),
     ],
 )
 def test_noise_that_follows_no_law_is_refused(loss, scale, told):

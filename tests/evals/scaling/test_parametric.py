@@ -133,7 +133,7 @@ def test_losses_that_are_no_losses_are_refused(bad):
     n, d = known.grid(4, 4)
     y = known.law(n, d)
     y[3] = bad
-    with pytest.raises(InputError, match=r"the loss \(nats a token\) of p3 is .*positive finite numbers"):
+    with pytest.raises(InputError, match=r"the loss \(nats per token\) of p3 is .*positive finite numbers"):
         known.of_losses(n, d, y)
 
 
@@ -142,4 +142,4 @@ def test_a_table_and_a_picture(fit):
     assert list(frame["constant"]) == [*NAMES, "a", "b"]
     axes = fit.plot().axes
     assert len(axes) == 2
-    assert axes[0].get_ylabel() == "loss, nats a token"
+    assert axes[0].get_ylabel() == "loss, nats per token"

@@ -8,7 +8,7 @@ import pytest
 import scaling_runs as made
 
 from workbench.errors import DataError, InputError, RunError
-from workbench.model.size import count_parameters
+from workbench.model.config import count_parameters
 from workbench.scaling.laws import fit_parametric
 from workbench.scaling.points import blimp_of_runs, points_of_runs, points_of_table
 from workbench.scaling.study import scaling_study
@@ -91,22 +91,22 @@ def test_unfinished_and_damaged_runs_are_left_out_by_name(pair):
 
 def test_masked_and_causal_runs_are_not_mixed(pair):
     made.make_run(pair / "masked", made.config(24, attention="bidirectional"), 1e5)
-    with pytest.raises(InputError, match=r"holds masked runs \(masked\) beside causal ones"):
+    with pytest.raises(InputError, match=r"mixes masked runs \(masked\) with causal ones"):
         points_of_runs(pair)
 
 
 def test_tokenizers_are_not_mixed_but_bits_a_byte_are(pair):
     made.make_run(pair / "other", made.config(24), 1e5, tokenizer="another")
-    with pytest.raises(InputError, match=r"different tokenizers.*--measure bits_per_byte"):
+    with pytest.raises(InputError, match=r"different tokenizers.*measure=.bits_per_byte"):
         points_of_runs(pair)
     points = points_of_runs(pair, measure="bits_per_byte")
     assert len(points) == 3
-    assert points.unit == "bits a byte"
+    assert points.unit == "bits per byte"
 
 
 def test_a_loss_that_is_no_number_is_refused(pair):
     made.make_run(pair / "nan", made.config(24), 1e5, value=float("nan"))
-    with pytest.raises(InputError, match=r"the loss \(nats a token\) of nan is nan"):
+    with pytest.raises(InputError, match=r"the loss \(nats per token\) of nan is nan"):
         points_of_runs(pair)
 
 

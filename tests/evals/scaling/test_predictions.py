@@ -82,7 +82,7 @@ def test_a_power_law_predicts_too(root):
 def test_mistakes(root, fit):
     with pytest.raises(ConfigError, match=r"d_modle is not a field\. Did you mean 'd_model'"):
         family_config(root, {"d_modle": 8})
-    with pytest.raises(InputError, match="--tokens must be a positive number"):
+    with pytest.raises(InputError, match="tokens must be a positive number"):
         predict_run(fit, made.config(8), 0)
     with pytest.raises(DataError, match="does not exist"):
         check_predictions(root)

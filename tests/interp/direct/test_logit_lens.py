@@ -42,7 +42,7 @@ def test_the_last_layer_is_the_model(variant):
         total = found.target_log_prob[-1, :-1].sum()
     else:
         total = found.target_log_prob[-1].sum()
-    assert total == pytest.approx(score_sentences(variant, variant.tokenizer, [text]).log_probs[0], abs=EXACT)
+    assert total == pytest.approx(score_sentences(variant, [text]).log_probs[0], abs=EXACT)
     assert (found.kl[-1] == 0).all()
     assert (found.kl[:-1].max(1) > 1e-6).all()
     assert len(found.points) == 1 + len(config.blocks) + sum(kind == "am" for kind in config.blocks)

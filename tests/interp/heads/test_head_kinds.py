@@ -7,7 +7,7 @@ from planted_heads import PLACES, SHARP, VOCAB, planted
 from small_models import VARIANTS, build
 
 from workbench.errors import InputError
-from workbench.interp.heads import head_kinds
+from workbench.interp.head_kinds import head_kinds
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

@@ -8,8 +8,16 @@ from small_models import VARIANTS, build
 from torch.nn.functional import layer_norm
 
 from workbench.errors import InputError
-from workbench.interp.heads import KINDS_COMPOSITION as KINDS
-from workbench.interp.heads import composition, copying_scores, ov_circuit, qk_circuit, top_pairs
+from workbench.interp.head_circuits import (
+    COMPOSITIONS,
+    _readout,
+    composition,
+    copying_scores,
+    head_maps,
+    ov_circuit,
+    qk_circuit,
+    top_pairs,
+)
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -28,7 +36,7 @@ def test_copying_is_that_of_the_whole_matrix(name):
     assert found.shape == (len(layers), model.config.n_heads)
     for row, layer in enumerate(layers):
         for head in range(model.config.n_heads):
-            values = torch.linalg.eigvals(ov_circuit(model, layer, head).AB)
+            values = torch.linalg.eigvals(ov_circuit(model, (layer, head)).AB)
             # The 61 x 61 matrix has eigenvalues of 1e-16 of the largest where it should have zeros.
             assert found[row, head] == pytest.approx(float(values.sum().real / values.abs().sum()), abs=1e-8)
     assert (np.abs(found) <= 1 + 1e-12).all()
@@ -41,7 +49,7 @@ def test_the_ov_circuit_is_what_a_head_adds_to_the_logits():
     _, cache = model.run_with_cache(tokens, names_filter=["blocks.0.attn.hook_result"])
     for head in range(4):
         direct = cache["blocks.0.attn.hook_result"][:, 0, head] @ model.unembed_weight.T
-        torch.testing.assert_close(ov_circuit(model, 0, head).AB, direct)
+        torch.testing.assert_close(ov_circuit(model, (0, head)).AB, direct)
 
 
 def test_the_qk_circuit_is_the_score_of_two_tokens():
@@ -52,7 +60,7 @@ def test_the_qk_circuit_is_the_score_of_two_tokens():
         scores = (
             cache["blocks.0.attn.hook_attn_scores"][:, head, 1, 0].view(8, 8).T
         )  # key first, query second
-        torch.testing.assert_close(qk_circuit(model, 0, head).AB[:8, :8], scores)
+        torch.testing.assert_close(qk_circuit(model, (0, head)).AB[:8, :8], scores)
 
 
 @pytest.mark.parametrize("name", ["default", "llama-like", "elc-like", "default / norm_place=normformer"])
@@ -64,21 +72,19 @@ def test_gains_and_centring_are_in_the_circuits(name):
     read = block.ln1(x) - (block.ln1.b if hasattr(block.ln1, "b") else 0)
     scale = (x - x.mean(-1, keepdim=True) if hasattr(block.ln1, "b") else x).pow(2).mean(-1, keepdim=True)
     value = read @ block.attn.W_V[1] * (scale + block.ln1.eps).sqrt()
-    torch.testing.assert_close(ov_circuit(model, 0, 1).A, value.detach())
+    torch.testing.assert_close(ov_circuit(model, "L0H1").A, value.detach())
 
 
 def test_the_readout_of_a_final_norm_is_linear_but_for_its_denominator():
     model = build()
     x = torch.randn(5, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     exact = layer_norm(x, (32,)) * model.ln_final.w @ model.readout_weight.T
-    from workbench.interp.heads import _readout
-
     scale = (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
     torch.testing.assert_close(x @ _readout(model) / scale, exact.detach())
 
 
 def test_pairs_among_some_tokens():
-    circuit, among = ov_circuit(build(), 1, 2), [3, 11, 40]
+    circuit, among = ov_circuit(build(), "L1H2"), [3, 11, 40]
     found = top_pairs(circuit, 9, among=among)
     assert set(found.rows) == set(found.columns) == set(among)
     np.testing.assert_allclose(found.values, circuit.AB[found.rows, found.columns].numpy())
@@ -88,7 +94,7 @@ def test_pairs_among_some_tokens():
 @pytest.mark.parametrize("largest", [True, False])
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_top_pairs_are_those_of_the_whole_matrix(largest, chunk):
-    circuit = ov_circuit(build(), 1, 2)
+    circuit = ov_circuit(build(), "L1H2")
     found = top_pairs(circuit, 25, largest=largest, chunk=chunk)
     whole = circuit.AB.flatten()
     wanted = whole.sort(descending=largest).values[:25]
@@ -99,20 +105,20 @@ def test_top_pairs_are_those_of_the_whole_matrix(largest, chunk):
 
 
 def test_tokens_are_named(tokenizer):
-    frame = top_pairs(qk_circuit(build(d_vocab=len(tokenizer)), 0, 0), 3, tokenizer=tokenizer).to_frame()
+    frame = top_pairs(qk_circuit(build(d_vocab=len(tokenizer)), "L0H0"), 3, tokenizer=tokenizer).to_frame()
     assert frame.row_token[0] == tokenizer.decode([frame.row[0]])
 
 
 def test_the_plot_of_pairs(tokenizer):
     pytest.importorskip("matplotlib").use("Agg")
-    found = top_pairs(ov_circuit(build(d_vocab=len(tokenizer)), 0, 0), 5, tokenizer=tokenizer)
+    found = top_pairs(ov_circuit(build(d_vocab=len(tokenizer)), "L0H0"), 5, tokenizer=tokenizer)
     ax = found.plot().axes[0]
     assert [bar.get_width() for bar in ax.patches] == found.values.tolist()
     assert ax.get_yticklabels()[0].get_text() == f"{found.row_labels[0]!r} → {found.column_labels[0]!r}"
 
 
 def test_a_planted_head_copies_in_its_pairs():
-    found = top_pairs(ov_circuit(planted(), 1, 2), 26)
+    found = top_pairs(ov_circuit(planted(), "L1H2"), 26)
     assert (found.rows == found.columns).all()
     assert sorted(found.rows) == list(range(26))
     assert found.values == pytest.approx(1.0)
@@ -122,8 +128,6 @@ def test_a_planted_head_copies_in_its_pairs():
 def test_composition_is_that_of_the_whole_matrices(name):
     model = build(**VARIANTS[name])
     found = composition(model, draws=2)
-    from workbench.interp.heads import head_maps
-
     maps = [{k: w.detach() for k, w in head_maps(model, layer).items()} for layer in found.layers]
     ov = [one["V"] @ one["O"] for one in maps]
     qk = [one["Q"] @ one["K"].mT for one in maps]
@@ -132,11 +136,11 @@ def test_composition_is_that_of_the_whole_matrices(name):
             if a >= b:
                 assert np.isnan(found.value[:, a, :, b]).all()
                 continue
-            for kind, second in zip(KINDS, (qk[b], qk[b].mT, ov[b]), strict=True):
+            for kind, second in zip(COMPOSITIONS, (qk[b], qk[b].mT, ov[b]), strict=True):
                 for i in range(model.config.n_heads):
                     for j in range(model.config.n_heads):
                         wanted = (ov[a][i] @ second[j]).norm() / (ov[a][i].norm() * second[j].norm())
-                        assert found.value[KINDS.index(kind), a, i, b, j] == pytest.approx(
+                        assert found.value[COMPOSITIONS.index(kind), a, i, b, j] == pytest.approx(
                             float(wanted), rel=1e-9
                         )
 
@@ -182,9 +186,11 @@ def test_the_random_baseline():
 
 
 def test_heads_that_are_not_there():
-    with pytest.raises(InputError, match="there is no head 4 in layer 0: heads run from 0 to 3"):
-        ov_circuit(build(), 0, 4)
-    with pytest.raises(InputError, match="layers with attention are 1"):
-        qk_circuit(build(layout="mam"), 0, 0)
+    with pytest.raises(InputError, match="L0H4 is out of range; block 0 has L0H0 to L0H3"):
+        ov_circuit(build(), (0, 4))
+    with pytest.raises(InputError, match="block 0 has no attention; blocks with one: L1"):
+        qk_circuit(build(layout="mam"), "L0H0")
+    with pytest.raises(InputError, match="Expected one head, such as L1H2; found L0 MLP"):
+        ov_circuit(build(), "L0 MLP")
     with pytest.raises(InputError, match="layout is mm"):
         copying_scores(build(layout="mm"))

@@ -135,7 +135,7 @@ def test_pairs_that_do_not_fit_together_are_swept_in_groups(site):
     assert shares[-1] == 1.0
     assert any(abs(share - 1 / 3) < 1e-9 for share in shares), "three groups of two, two and one"
     with pytest.raises(
-        InputError, match=r"activations of one pair take .* are there for them; choose fewer layers"
+        InputError, match=r"activations of one pair take .* are available; choose fewer layers"
     ):
         patch(model, clean, corrupted, **options, memory=one // 4)
     with pytest.raises(InputError, match=r"in \d groups only, and values='mean' needs all"):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from workbench.errors import ConfigError
-from workbench.model.config import LONGEST, ModelConfig
+from workbench.model.config import MAX_LAYERS, ModelConfig
 from workbench.model.hf.family import (
     ACTIVATIONS,
     Family,
@@ -22,9 +22,9 @@ from workbench.model.hf.gpt2 import gpt_pairs
 def _read(s: Settings) -> dict[str, Any]:
     """`attention_types` is a list of (kinds, times): [[["global", "local"], 12]]."""
     types, layers = s["attention_types"], s["num_layers"]
-    few = all(kinds and 0 < times <= LONGEST for kinds, times in types)
+    few = all(kinds and 0 < times <= MAX_LAYERS for kinds, times in types)
     count = sum(len(kinds) * times for kinds, times in types)
-    if not few or count != layers or count > LONGEST:
+    if not few or count != layers or count > MAX_LAYERS:
         raise ConfigError(f"attention_types names {count:,} layers and num_layers is {layers!r}.")
     kinds = [kind for names, times in types for _ in range(times) for kind in names]
     if set(kinds) - {"global", "local"}:
