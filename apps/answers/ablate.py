@@ -175,7 +175,7 @@ def replacements(opened: Opened, off: tuple[str, ...], how: str) -> list[Replace
         return [Replacement("zero", {})]
     parts = find_components(opened.model.config, off)
     groups = {part.layer if part.kind == "neuron" else None for part in parts}
-    found = [_replacements(opened, opened.key, layer, how) for layer in groups]
+    found = [_replacements(opened, opened.key, layer, how, repr(reference(opened))) for layer in groups]
     merged = [
         {part: values for each in draw for part, values in each.values.items()}
         for draw in zip(*found, strict=True)
@@ -184,7 +184,7 @@ def replacements(opened: Opened, off: tuple[str, ...], how: str) -> list[Replace
 
 
 @st.cache_resource(max_entries=24, show_spinner="Reading stories …")
-def _replacements(_opened: Opened, key: str, layer: int | None, how: str) -> list[Replacement]:
+def _replacements(_opened: Opened, key: str, layer: int | None, how: str, text: str) -> list[Replacement]:
     """Of all heads and MLPs, or of one layer's neurons."""
     config = _opened.model.config
     if layer is None:
