@@ -38,7 +38,7 @@ def ours(config: ModelConfig, dtype: str, compiled: bool = False, hooks: bool = 
 
 
 def _take_out_hooks(model: nn.Module) -> None:
-    """Replace every hook point by a bare identity with the attributes that `listened` reads."""
+    """Replace every hook point by a bare identity with the attributes that `has_hooks` reads."""
 
     class Bare:
         _forward_hooks = _backward_hooks = _forward_pre_hooks = None

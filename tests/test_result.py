@@ -44,6 +44,12 @@ def test_a_result_is_read_back_as_its_class(example, tmp_path):
     pd.testing.assert_frame_equal(again.table, example.table)
 
 
+def test_an_array_of_texts_keeps_its_shape(example, tmp_path):
+    names = np.array([["L0H1", None, "a"], ["b", "", "c"]], dtype=object)
+    again = Result.read(dataclasses.replace(example, effect=names).save(tmp_path / "r"))
+    np.testing.assert_array_equal(again.effect, names)
+
+
 def test_repr_and_summary_are_short(example):
     assert repr(example) == "Example(2 rows: name, effect)"
     assert example.summary().row_count == 2

@@ -185,7 +185,8 @@ class _Writer:
             return {"$tensor": where}
         if isinstance(value, np.ndarray):
             if value.dtype == object:
-                return {"$objects": [self.encode(x, f"{where}.{i}") for i, x in enumerate(value)]}
+                items = [self.encode(x, f"{where}.{i}") for i, x in enumerate(value.ravel())]
+                return {"$objects": items, "shape": list(value.shape)}
             self.arrays[where] = value
             return {"$array": where}
         if isinstance(value, pd.DataFrame):
@@ -249,7 +250,7 @@ class _Reader:
         if kind == "$objects":
             made = np.empty(len(content), dtype=object)
             made[:] = [self.decode(item) for item in content]
-            return made
+            return made.reshape(value["shape"])
         if kind == "$frame":
             return pd.read_parquet(io.BytesIO(read_plain(self.folder / f"{Path(content).name}.parquet")))
         if kind == "$path":

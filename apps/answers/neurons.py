@@ -12,7 +12,7 @@ from apps.answers.catalogue import Opened
 from apps.answers.heads import own_copy, pair_subject
 from apps.answers.wanted import Wanted
 from workbench.interp.components import Component, find_components
-from workbench.interp.neurons.card import NeuronTokens
+from workbench.interp.neurons.tokens import NeuronTokens
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,7 @@ def promoted(opened: Opened, label: str) -> NeuronTokens:
 
 @st.cache_resource(max_entries=2048, show_spinner=False)
 def _promoted(_opened: Opened, key: str, label: str) -> NeuronTokens:
-    from workbench.interp.neurons.card import promoted_tokens
+    from workbench.interp.neurons.tokens import promoted_tokens
 
     part = find_components(_opened.model.config, label)[0]
     with _opened.lock:
@@ -170,18 +170,6 @@ def _passages(
     part = find_components(_opened.model.config, label)[0]
     with _opened.lock:
         return neuron_passages(_opened.model, _found, part)
-
-
-def passage_frame(found: "Iterable[Passage]") -> "pd.DataFrame":
-    """One row a shown token: kind, passage, row, pos, token, activation, here."""
-    import pandas as pd
-
-    rows = [
-        (one.kind, number, one.row, one.pos - one.place + at, token, float(value), at == one.place)
-        for number, one in enumerate(found)
-        for at, (token, value) in enumerate(zip(one.tokens, one.values, strict=True))
-    ]
-    return pd.DataFrame(rows, columns=["kind", "passage", "row", "pos", "token", "activation", "here"])
 
 
 class Figures(NamedTuple):

@@ -8,7 +8,7 @@ from apps.answers.catalogue import Opened
 from apps.answers.explain import Subject, View
 from apps.look.tokens import visible
 from workbench.interp.attribution import PairAttribution, TextAttribution, attribute_pair, attribute_text
-from workbench.interp.neurons.card import AllNeuronTokens, all_promoted_tokens
+from workbench.interp.neurons.tokens import AllNeuronTokens, all_promoted_tokens
 
 if TYPE_CHECKING:
     import pandas as pd

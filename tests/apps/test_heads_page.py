@@ -26,8 +26,9 @@ from workbench.interp.ablation import ablated
 from workbench.interp.attribution import attribute_pair
 from workbench.interp.head_circuits import copying_scores, ov_circuit, qk_circuit, top_pairs
 from workbench.interp.heads import find_names, head_scores, name_ids, punctuation_ids, unigram_counts
-from workbench.interp.neurons.card import neuron_card, promoted_tokens
+from workbench.interp.neurons.card import neuron_card
 from workbench.interp.neurons.examples import neuron_examples
+from workbench.interp.neurons.tokens import promoted_tokens
 from workbench.interp.texts import story_rows
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -158,7 +159,7 @@ def test_circuits_and_attention(opened, wanted):
     found = heads.circuits(opened, "L1H0")
     for name, circuit in (("OV", ov_circuit), ("QK", qk_circuit)):
         want = top_pairs(
-            circuit(opened.model, "L1H0"), heads.PAIRS_SHOWN, among=among, tokenizer=opened.tokenizer
+            circuit(opened.model, 1, 0), heads.PAIRS_SHOWN, among=among, tokenizer=opened.tokenizer
         )
         assert found[found.circuit == name]["value"].tolist() == want.values.tolist()
         assert found[found.circuit == name].row_token.tolist() == list(want.row_labels)

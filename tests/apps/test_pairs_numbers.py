@@ -20,7 +20,7 @@ from workbench.evals.blimp import blimp
 from workbench.interp.ablation import ablated, replacement
 from workbench.interp.attribution import attribute_pair, attribute_text
 from workbench.interp.matrix import component_matrix
-from workbench.interp.neurons.card import promoted_tokens
+from workbench.interp.neurons.tokens import promoted_tokens
 
 GOOD, BAD = "The cats near the tree were happy.", "The cats near the tree was happy."
 FEW = 12

@@ -199,7 +199,7 @@ def test_export_refuses_by_field(workbench, runs, tmp_path):
     assert said.err.count("\n") == 1
     said = workbench("export", runs / "two", tmp_path / "out")
     assert said.code == 2
-    assert "model.norm_place = 'pre': BERT normalises what a module leaves" in said.err
+    assert "model.norm_place = 'pre': BERT normalises the stream after each module" in said.err
     said = workbench("export", runs / "one", tmp_path / "out", "--family", "gpt_noe")
     assert said.err == "Error: no family is called 'gpt_noe'. Did you mean 'gpt_neo'?\n"
     said = workbench("export", runs / "one", tmp_path / "out", "--family", "gpt_neo")

@@ -62,7 +62,7 @@ def test_a_card_and_its_page(neurons, root, tmp_path):
     )
     assert (said.code, said.err) == (0, "")
     assert said.out.startswith("L1N7 of ")
-    assert "strongest passages" in said.out
+    assert "top passages" in said.out
     assert "\x1b" not in said.out
     saved = json.loads((tmp_path / "card" / "card.json").read_text())
     assert saved["neuron"] == 7
@@ -91,7 +91,7 @@ def test_stories_of_ones_own(neurons, root, tmp_path):
     ("words", "told"),
     [
         (("plain", "--neuron", "L0N99"), "L0N99 is out of range; block 0 has L0N0 to L0N19"),
-        (("plain", "--neuron", "L0H1"), "a card is of one neuron"),
+        (("plain", "--neuron", "L0H1"), "A card is of one neuron"),
         (("plain", "--layer", "6"), "Block 6 has no neurons; blocks with neurons: 0, 1"),
         (("plain", "--top", "0"), "--top must be 1 or more; found 0"),
         (("none",), "This model has no neuron: its layout is aa"),

@@ -210,7 +210,7 @@ def test_what_it_refuses_to_be(arguments, words):
             r"attention_mask has the shape \[2, 4\], tokens have \[2, 5\]",
         ),
         (dict(attention_mask=torch.tensor([[1] * 5, [0] * 5])), "row 1 has no token, only padding"),
-        (dict(attention_mask=torch.tensor([[1] * 5, [0] + [1] * 4])), "padding stands on the left"),
+        (dict(attention_mask=torch.tensor([[1] * 5, [0] + [1] * 4])), "padding is on the left"),
     ],
 )
 def test_what_it_refuses_to_read(arguments, words):

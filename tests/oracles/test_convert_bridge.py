@@ -66,7 +66,7 @@ def test_many_are_held():
         (dict(windows=(0, 5)), "model.windows = (0, 5): transformer-lens' native model attends to the whole context."),
         (dict(positions="t5"), "model.positions = 't5': transformer-lens' native model has learned or rotary"),
         (dict(norm_place="normformer"), "model.norm_place = 'normformer': transformer-lens' native model normalises"),
-        (dict(layout="aamm"), "model.layout = 'aamm': transformer-lens' native model has an MLP behind each"),
+        (dict(layout="aamm"), "model.layout = 'aamm': transformer-lens' native model has an MLP after each"),
         (dict(unembed_bias=True), "model.unembed_bias = True: transformer-lens' native model has no bias"),
     ],
 )  # fmt: skip

@@ -110,18 +110,18 @@ REFUSED_FIELDS = [
     ("gpt_neo", dict(windows=(3, 5)), "model.windows = (3, 5): GPT-Neo has one window for all its local layers."),
     ("gpt2", dict(windows=(0, 5)), "model.windows = (0, 5): GPT-2 attends to the whole context in all layers."),
     ("gpt2", dict(attention_scale=3.0), "model.attention_scale = 3.0: GPT-2 divides attention scores by sqrt(d_head), or not at all."),
-    ("gpt2", dict(layout="amma"), "model.layout = 'amma': GPT-2 has an MLP behind each attention."),
+    ("gpt2", dict(layout="amma"), "model.layout = 'amma': GPT-2 has an MLP after each attention module."),
     ("gpt2", dict(d_head=4), "model.d_head = 4: GPT-2 has heads of width d_model / n_heads."),
     ("gpt2", dict(d_value=4), "model.d_value = 4: GPT-2 has values as wide as its queries."),
-    ("gpt2", dict(n_key_value_heads=1), "model.n_key_value_heads = 1: GPT-2 has keys and values of its own for each head."),
+    ("gpt2", dict(n_key_value_heads=1), "model.n_key_value_heads = 1: GPT-2 has separate keys and values for each head."),
     ("gpt2", dict(positions="alibi"), "model.positions = 'alibi': GPT-2 has learned positions."),
     ("gpt2", dict(norm="RMSNorm"), "model.norm = 'RMSNorm': GPT-2 has LayerNorm."),
-    ("gpt2", dict(norm_place="normformer"), "model.norm_place = 'normformer': GPT-2 normalises what a module reads."),
+    ("gpt2", dict(norm_place="normformer"), "model.norm_place = 'normformer': GPT-2 normalises the input of each module."),
     ("gpt2", dict(activation="prelu"), "model.activation = 'prelu': GPT-2 has gelu, gelu_tanh, relu, silu."),
     ("gpt2", dict(gated=True), "model.gated = True: GPT-2 has no gate in its MLP."),
     ("gpt2", dict(d_embed=8), "model.d_embed = 8: GPT-2 has embeddings as wide as the model."),
-    ("gpt2", dict(sharing="mlp"), "model.sharing = 'mlp': GPT-2 has weights of its own in each layer."),
-    ("gpt2", dict(residual="weighted"), "model.residual = 'weighted': GPT-2 adds each module to the residual stream as it is."),
+    ("gpt2", dict(sharing="mlp"), "model.sharing = 'mlp': GPT-2 has separate weights in each layer."),
+    ("gpt2", dict(residual="weighted"), "model.residual = 'weighted': GPT-2 adds each module's output to the residual stream."),
     ("gpt2", dict(unembed_bias=True), "model.unembed_bias = True: GPT-2 has no bias on its logits."),
     ("llama", dict(mlp_bias=True), "model.mlp_bias = True: Llama has no biases in its MLP here."),
     ("llama", dict(qkv_bias=True), "model.out_bias = False: Llama has biases in all of its attention or nowhere."),
@@ -129,10 +129,10 @@ REFUSED_FIELDS = [
     ("llama", dict(n_heads=3, n_key_value_heads=3, d_head=4), "model.n_heads = 3: Llama has a d_model that n_heads divides."),
     ("bert", dict(mlm_head=False), "model.mlm_head = False: BERT has a dense layer before its readout."),
     ("bert", dict(token_types=0), "model.token_types = 0: BERT has at least one token type."),
-    ("bert", dict(norm_place="pre"), "model.norm_place = 'pre': BERT normalises what a module leaves."),
+    ("bert", dict(norm_place="pre"), "model.norm_place = 'pre': BERT normalises the stream after each module."),
     ("bert", dict(position_offset=2), "model.position_offset = 2: BERT has no vectors before its first position."),
     ("roberta", dict(activation="relu"), "model.activation = 'relu': RoBERTa has 'gelu' only."),
-    ("roberta", dict(position_offset=0), "model.position_offset = 0: RoBERTa has positions that begin behind the id of its padding."),
+    ("roberta", dict(position_offset=0), "model.position_offset = 0: RoBERTa starts its positions after the id of its padding token."),
 ]  # fmt: skip
 
 
@@ -150,7 +150,7 @@ def test_without_a_family_the_nearest_one_comes_first():
         family_for(shape("gpt_neo", mlp_depth=2, sharing="all"))
     assert str(error.value).startswith(
         "no family can hold this model. model.mlp_depth = 2: GPT-Neo has one hidden layer in its MLP. "
-        "model.sharing = 'all': GPT-Neo has weights of its own in each layer. The others refuse GPT-2: "
+        "model.sharing = 'all': GPT-Neo has separate weights in each layer. The others refuse GPT-2: "
     )
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match=r"no family is called 'gtp2'. Did you mean 'gpt2'\?"):
@@ -171,13 +171,13 @@ REFUSED_SETTINGS = [
     ("llama", {"rope_parameters": {"rope_type": "llama3", "factor": 8.0}}, "rope_parameters has type 'llama3'"),
     ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling has type 'linear': rescaled rotary angles"),
     ("llama", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "heads that are rotated in part"),
-    ("llama", {"mlp_bias": True}, "mlp_bias = True: a gated MLP with a bias on its gate is not a field of ours"),
+    ("llama", {"mlp_bias": True}, "mlp_bias = True: a gated MLP with a bias on its gate is not supported"),
     ("llama", {"hidden_act": 7}, "hidden_act = 7 is not an activation of ours"),
     ("llama", {"num_key_value_heads": 5}, "model.n_key_value_heads = 5 must divide model.n_heads = 32"),
     ("bert", {"is_decoder": True}, "is_decoder = True: a masked model's layers used from left to right"),
     ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key': only absolute positions"),
     ("roberta", {"hidden_act": "relu"}, "hidden_act = 'relu': its readout has gelu, and a model of ours one activation"),
-    ("roberta", {"pad_token_id": 600}, "max_position_embeddings = 512 leaves no position behind pad_token_id = 600"),
+    ("roberta", {"pad_token_id": 600}, "max_position_embeddings = 512 leaves no position after pad_token_id = 600"),
 ]  # fmt: skip
 
 
@@ -205,7 +205,7 @@ def test_other_models_are_refused():
         transformers.T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     )
     with pytest.raises(
-        InputError, match=r"T5ForConditionalGeneration \(model_type 't5'\) is no family we read"
+        InputError, match=r"T5ForConditionalGeneration \(model_type 't5'\) is not a supported family"
     ):
         from_hf(other)
     with pytest.raises(InputError, match="Linear"):

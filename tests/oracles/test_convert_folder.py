@@ -229,7 +229,7 @@ def test_a_name_that_stands_twice(folder):
     made = folder("gpt2")
     width = width_of(made)
     edit_tensors(made, ln_f__weight=torch.ones(width))
-    refused(made, "the tensor transformer.ln_f.weight stands twice, with and without its prefix")
+    refused(made, "the tensor transformer.ln_f.weight is there twice, with and without its prefix")
 
 
 def test_what_is_no_folder(tmp_path, folder):
@@ -253,13 +253,15 @@ def test_what_is_no_config(folder, content):
 def test_unknown_families(folder):
     made = folder("gpt2")
     edit_settings(made, model_type="gpt_neox")
-    refused(made, "model_type is 'gpt_neox', which is no family we read. Did you mean 'gpt_neo'?")
+    refused(made, "model_type is 'gpt_neox', which is not a supported family. Did you mean 'gpt_neo'?")
     edit_settings(made, model_type="xlnet_")
-    refused(made, "model_type is 'xlnet_', which is no family we read. Choose from: gpt2, gpt_neo, llama")
+    refused(
+        made, "model_type is 'xlnet_', which is not a supported family. Choose from: gpt2, gpt_neo, llama"
+    )
     edit_settings(made, model_type=None)
-    refused(made, "model_type is None, which is no family we read. There are: gpt2")
+    refused(made, "model_type is None, which is not a supported family. There are: gpt2")
     edit_settings(made, model_type=["gpt2"])
-    refused(made, "which is no family we read")
+    refused(made, "which is not a supported family")
 
 
 def test_settings_are_refused_with_the_file_in_front(folder):
@@ -330,7 +332,7 @@ def test_parts_that_are_missing_or_overlap(folder):
     refused(made, f"{second.name} is missing; model.safetensors.index.json names it")
     twice = next(iter(load_file(first)))
     save_file({**tensors, twice: torch.ones(1)}, second)
-    refused(made, f"the tensor {twice} stands in another part too")
+    refused(made, f"the tensor {twice} is in another part too")
 
 
 def test_the_check_of_a_model_can_fail(folder):

@@ -24,10 +24,10 @@ from .matrix import component_history as component_history
 from .matrix import component_matrix as component_matrix
 from .neurons.attribution import attribute_neurons as attribute_neurons
 from .neurons.card import neuron_card as neuron_card
-from .neurons.card import promoted_tokens as promoted_tokens
 from .neurons.examples import neuron_examples as neuron_examples
 from .neurons.knowledge import knowledge_neurons as knowledge_neurons
 from .neurons.labels import label_neurons as label_neurons
+from .neurons.tokens import promoted_tokens as promoted_tokens
 from .patching import patch as patch
 from .paths import path_patch as path_patch
 from .prompts import align as align

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.console import OnProgress, progress_bar
-from workbench.data.tokenizer import token_text
+from workbench.data.tokenizer import token_text, vocabulary_size
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import ready
 from workbench.interp.components import find_site, layers_with
@@ -60,6 +60,10 @@ class PatternScores:
     """Upper limit of the copy's interval."""
     queries: Int[np.ndarray, "score layer"]
     """Number of queries for which the pattern is possible."""
+
+    def __repr__(self) -> str:
+        scores, layers, heads = self.value.shape
+        return f"PatternScores({scores} scores, {layers} layers, {heads} heads)"
 
     def __getitem__(self, rows: slice) -> "PatternScores":
         return PatternScores(**{name: values[rows] for name, values in vars(self).items()})
@@ -572,7 +576,9 @@ def _repeated_rows(
 ) -> Iterator[Int[Tensor, " pos"]]:
     """Yield `[BOS] r r`, r drawn from the tokens that are not special: uniformly, or by their counts."""
     tokenizer = model.tokenizer
-    size = model.config.d_vocab if tokenizer is None else min(model.config.d_vocab, len(tokenizer))
+    size = (
+        model.config.d_vocab if tokenizer is None else min(model.config.d_vocab, vocabulary_size(tokenizer))
+    )
     weight = np.ones(model.config.d_vocab) if unigram is None else np.array(unigram, dtype=np.float64)
     if weight.shape != (model.config.d_vocab,) or not (weight >= 0).all():
         raise InputError(f"unigram must hold {model.config.d_vocab} counts of 0 or more, one a token.")
@@ -729,7 +735,8 @@ def _poisson_weights(seed: int, name: str, start: int, count: int) -> Float[np.n
 def punctuation_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
     """Return the tokens that consist of punctuation and white space only."""
     specials = set(tokenizer.all_special_ids)
-    texts = [(index, token_text(tokenizer, index).strip()) for index in range(len(tokenizer))]
+    count = vocabulary_size(tokenizer)
+    texts = [(index, token_text(tokenizer, index).strip()) for index in range(count)]
     return [
         index
         for index, text in texts

@@ -1,279 +1,93 @@
-"""The TinyStories paper's interpretability study (Eldan & Li 2023, arXiv:2305.07759, section 5) of any run,
-with what it lacked: scores, uniform attention as the baseline, an untrained copy as the control, intervals,
-ablation.
+"""The TinyStories paper's interpretability study (Eldan & Li 2023, arXiv:2305.07759, section 5) for any run.
+
+Added to the paper: scores, uniform attention as a baseline, an untrained copy as a control, intervals and
+ablation. The command `workbench study` writes the result as study.json and as a page.
 """
 
 import dataclasses
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
+from jaxtyping import Float
 
-from workbench.data.tokenizer import plain_encoder, token_texts
+from workbench.console import OnProgress, progress_bar
+from workbench.data.tokenizer import token_texts
 from workbench.errors import InputError
 from workbench.evals.blimp import BlimpResult, blimp, decide
-from workbench.evals.scoring import opened, ready
+from workbench.evals.scoring import ready
 from workbench.interp.ablation import AblationResult, ablation_effect
-from workbench.interp.components import SITES, find_components, layers_with, list_components
+from workbench.interp.components import SITES, Component, layers_with, list_components
 from workbench.interp.head_kinds import HeadKinds, head_kinds
-from workbench.interp.heads import (
-    OTHER,
-    HeadScores,
-    find_names,
-    name_ids,
-    story_head_scores,
-)
+from workbench.interp.heads import OTHER, HeadScores, find_names, name_ids, story_head_scores
 from workbench.interp.lens import LensLoss, lens_loss
 from workbench.interp.matrix import ComponentMatrix, component_matrix
-from workbench.interp.neurons.card import promoted_tokens
-from workbench.interp.neurons.examples import NeuronExamples, neuron_examples
+from workbench.interp.neurons.card import activations_along
+from workbench.interp.neurons.examples import NeuronExamples, Row, neuron_examples, parse_neuron
 from workbench.interp.neurons.labels import NeuronLabels, label_neurons
+from workbench.interp.neurons.protagonist import ProtagonistSearch, find_protagonist_neuron
+from workbench.interp.neurons.tokens import promoted_tokens
 from workbench.interp.texts import own_stories, story_rows, untrained_copy
+from workbench.result import Result
+from workbench.runs.run import ModelLike, open_model
 from workbench.stats import Accuracy, Estimate, bootstrap_mean, bootstrap_ratio, generator
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedTokenizerFast
+
+    from workbench.model.config import ModelConfig
+    from workbench.model.transformer import HookedTransformer
+    from workbench.runs.run import Run
+
+STORIES, QUICK_STORIES = 100, 24
+ABLATED = 50
+"""Stories for the loss of ablations; a difference on the same text needs fewer."""
+SCORED, QUICK_SCORED = 100, 10
+"""Pairs of each paradigm that are scored."""
+PAIRS, QUICK_PAIRS = 20, 4
+"""Pairs of each paradigm that components are ablated on."""
+PARAGRAPH = 56
+"""Tokens of the attention example."""
+BEFORE, AFTER = 14, 7
+"""Tokens shown around the one that a passage is about."""
+THRESHOLD = 0.5
+"""Tokens are highlighted above this fraction of the neuron's largest activation."""
+DIGITS = 6
+"""Significant digits in study.json."""
+STAGES = {
+    "pairs": 4, "sample": 1, "heads": 22, "kinds": 16, "protagonist": 9, "neurons": 7, "labels": 9,
+    "ablation": 20, "matrix": 8, "lens": 5,
+}  # fmt: skip
+"""The stages of a study and about how much of the time each takes."""
 
 
-# The neuron that fires when the protagonist is first named (Eldan & Li 2023, arXiv:2305.07759, section 5.2),
-# searched for instead of stumbled upon.
-#
-# Every neuron is a detector: its AUC is the probability that its activation is greater at a first mention
-# than at another token, of two kinds: tokens nearby that are no mention, and later mentions of the same
-# name, which tell a first-mention neuron from a name neuron. On one half of the stories the neuron is
-# chosen whose worse AUC is best, on the other half it is judged, so that picking one of thousands flatters
-# nothing. Two controls: the same search in an untrained copy, and the position alone, as first mentions
-# come before later ones.
+class Sample(NamedTuple):
+    """A story that the model generated."""
 
-
-NEAR = 8
-"""Other tokens are those at most so far from the first mention, so that position does not tell them."""
-DRAWS = 1000
-
-
-class Mentions(NamedTuple):
-    """Token places in one story, counted from the start of its row."""
-
-    tokens: Int[np.ndarray, " pos"]
-    first: int
-    """Last token of the protagonist's first mention."""
-    later: tuple[int, ...]
-    others: tuple[int, ...]
-    """No mention."""
-
-
-class Detector(NamedTuple):
-    """A neuron judged on stories that it was not chosen on; AUC is 0.5 for chance."""
-
-    label: str
-    auc: float
-    """First mentions against tokens nearby that are no mention."""
-    low: float
-    high: float
-    """95 % bootstrap interval over stories."""
-    later_auc: float
-    """First mentions against later mentions of the same name."""
-    later_low: float
-    later_high: float
+    prompt: str
+    text: str
+    temperature: float
+    seed: int
 
 
 @dataclasses.dataclass(frozen=True)
-class ProtagonistSearch:
-    """What the search found."""
+class AttentionExample:
+    """Attention of all heads of one layer on one paragraph."""
 
-    layers: tuple[int, ...]
-    chosen_auc: Float[np.ndarray, "layer neuron"]
-    """The worse of each neuron's two AUCs, on the half that the choice was made on."""
-    best: Detector
-    """The neuron that was chosen, on the other half."""
-    untrained: Detector
-    """The same search in an untrained copy."""
-    position: Detector
-    """Minus the position as the detector."""
-    stories: int
-    """Stories with a protagonist that is named, in both halves together."""
-    names: tuple[str, ...]
-    """The protagonists, the most frequent first."""
-    held_out: tuple[Mentions, ...]
-    """The stories of the other half."""
-    seed: int = 0
-
-    axes = ("layer", "neuron")
-
-    def to_frame(self) -> "pd.DataFrame":
-        """The three detectors: what, label, auc, low, high, later_auc, later_low, later_high."""
-        import pandas as pd
-
-        rows = {"best": self.best, "untrained": self.untrained, "position": self.position}
-        return pd.DataFrame([{"what": what} | found._asdict() for what, found in rows.items()])
-
-
-def find_mentions(
-    tokenizer: Any, stories: Sequence[str], names: Sequence[str], n_ctx: int
-) -> tuple[list[Mentions], tuple[str, ...]]:
-    """The protagonist of each story: the name that it has most often, the first such. Stories without any
-    name are left out. A mention counts at the last token of the name, where it is known.
-
-    Args:
-        tokenizer: a `PreTrainedTokenizerFast`.
-        stories: texts.
-        names: what counts as a name.
-        n_ctx: rows are cut to so many tokens.
-    """
-    known, encoder = set(names), plain_encoder(tokenizer)
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    found, heroes = [], Counter()
-    for story, one in zip(
-        stories, encoder.encode_batch(list(stories), add_special_tokens=False), strict=True
-    ):
-        words = [match for match in re.finditer(r"[A-Za-z]+", story) if match[0] in known]
-        if not words:
-            continue
-        hero = Counter(match[0] for match in words).most_common(1)[0][0]
-        ends = [match.end() for match in words if match[0] == hero]
-        places = {end: at for at, (_, end) in enumerate(one.offsets)}
-        at = [places[end] + len(start) for end in ends if end in places]
-        at = [place for place in at if place < n_ctx]
-        if not at:
-            continue
-        row = np.array((start + one.ids)[:n_ctx])
-        near = range(max(len(start), at[0] - NEAR), min(len(row), at[0] + NEAR + 1))
-        found.append(Mentions(row, at[0], tuple(at[1:]), tuple(sorted({*near} - {*at}))))
-        heroes[hero] += 1
-    return found, tuple(name for name, _ in heroes.most_common())
-
-
-@torch.no_grad()
-def find_protagonist_neuron(
-    model: Any,
-    stories: Sequence[str],
-    names: Sequence[str],
-    *,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> ProtagonistSearch:
-    """Search all neurons for a detector of the protagonist's first mention.
-
-    Args:
-        model: a run or a `HookedTransformer`.
-        stories: texts; every other one is held out.
-        names: names of people, as `workbench.interp.heads.find_names` finds them.
-        seed: of the intervals.
-        progress: called with the stories read and in all.
-
-    Raises:
-        InputError: no MLP or tokenizer, or fewer than four stories with a name.
-    """
-    _, network, tokenizer = opened(model)
-    layers = layers_with(network.config, SITES["neuron"])
-    if tokenizer is None:
-        raise InputError("the model has no tokenizer; names are looked for in text.")
-    found, heroes = find_mentions(tokenizer, stories, names, network.config.n_ctx)
-    if len(found) < 4:
-        raise InputError(f"{len(found)} of the stories name somebody; the search needs four or more.")
-    halves = found[0::2], found[1::2]
-    searched: list[Any] = []
-    done = 0
-
-    def tick() -> None:
-        nonlocal done
-        done += 1
-        if progress is not None:
-            progress(done, 2 * len(found))
-
-    with ready(network) as network:
-        for one in (network, untrained_copy(network)):
-            read = [[_activations(one, layers, story, tick) for story in half] for half in halves]
-            first, later, others = (np.concatenate(part) for part in zip(*read[0], strict=True))
-            scores = np.minimum(_auc(first, others), _auc(first, later))
-            best = int(scores.argmax())
-            layer, neuron = divmod(best, network.config.mlp_width)
-            held = [tuple(part[:, best] for part in story) for story in read[1]]
-            searched.append((scores, _judged(f"L{layers[layer]}N{neuron}", held, seed)))
-    place = [tuple(-np.atleast_1d(part).astype(float) for part in story[1:]) for story in halves[1]]
-    return ProtagonistSearch(
-        layers=tuple(layers),
-        chosen_auc=searched[0][0].reshape(len(layers), -1),
-        best=searched[0][1],
-        untrained=searched[1][1],
-        position=_judged("position", place, seed),
-        stories=len(found),
-        names=heroes,
-        held_out=tuple(halves[1]),
-        seed=seed,
-    )
-
-
-def _activations(
-    model: Any, layers: Sequence[int], story: Mentions, tick: Callable[[], None]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """At the first mention, at the later ones, elsewhere: [place neuron], layers side by side."""
-    kept: dict[str, Tensor] = {}
-    names = [SITES["neuron"].hook_name(layer) for layer in layers]
-    with model.hooks(fwd_hooks=[(name, lambda x, hook: kept.update({hook.name: x[0]})) for name in names]):
-        model.stream(torch.from_numpy(story.tokens)[None].to(model.device))
-    x = torch.cat([kept[name] for name in names], -1).float().cpu().numpy()
-    tick()
-    return x[[story.first]], x[list(story.later)], x[list(story.others)]
-
-
-def _auc(first: Float[np.ndarray, "n neuron"], others: Float[np.ndarray, "m neuron"]) -> np.ndarray:
-    """Probability that a first is above another, ties half: Mann-Whitney's U over n m."""
-    from scipy.stats import rankdata
-
-    if not len(others):
-        return np.full(first.shape[1], 0.5)
-    ranks = rankdata(np.concatenate([first, others]), axis=0)[: len(first)].sum(0)
-    return (ranks - len(first) * (len(first) + 1) / 2) / (len(first) * len(others))
-
-
-def _judged(label: str, stories: Sequence[tuple[np.ndarray, ...]], seed: int) -> Detector:
-    """AUC against other tokens and against later mentions, intervals by drawing stories again."""
-    numbers: list[float] = []
-    for which in (2, 1):
-        usable = [story for story in stories if len(story[which])]
-        if not usable:
-            numbers += [np.nan] * 3
-            continue
-        # Wins of each story's first mention over each story's other tokens: a draw is a bilinear form of it.
-        first = np.array([story[0][0] for story in usable])
-        wins = np.stack(
-            [
-                ((first[:, None] > story[which]) + 0.5 * (first[:, None] == story[which])).sum(1)
-                for story in usable
-            ],
-            1,
-        )
-        counts = np.array([len(story[which]) for story in usable])
-        drawn = np.random.default_rng(seed).multinomial(
-            len(usable), np.full(len(usable), 1 / len(usable)), DRAWS
-        )
-        drawn = np.concatenate([np.ones((1, len(usable)), dtype=np.int64), drawn])
-        aucs = np.einsum("da,ab,db->d", drawn, wins, drawn) / (drawn.sum(1) * (drawn @ counts))
-        numbers += [aucs[0], *np.quantile(aucs[1:], (0.025, 0.975))]
-    return Detector(label, *(float(one) for one in numbers))
-
-
-# Neurons as the TinyStories paper shows them (Eldan & Li 2023, arXiv:2305.07759, section 5.2): of the layer
-# one before the last the first two and the one with the greatest total activation, painted into passages; and
-# what the paper lacks: random neurons, random passages, and an untrained copy's neurons.
-
-
-AROUND = 14
-"""Tokens that a passage shows before its strongest; half as many behind."""
-THRESHOLD = 0.5
-"""Tokens count as lit from this share of the neuron's greatest activation on the text."""
+    layer: int
+    tokens: tuple[str, ...]
+    pattern: Float[np.ndarray, "head query_pos key_pos"]
+    query: int
+    """The query position that is shown first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Passage:
-    """Some tokens of a text, and a neuron's activation at each."""
+    """Some tokens of a text and a neuron's activation at each."""
 
     kind: str
     """`top`, `random` or `first mention`."""
@@ -291,159 +105,22 @@ class ShownNeuron:
     why: str
     """`first`, `second`, `greatest total`, `random` or `protagonist`."""
     trained: bool
-    """Or of the untrained copy."""
+    """False for a neuron of the untrained copy."""
     mean: float
-    """Activation; over tokens that are not special."""
+    """Mean activation over text tokens."""
     active: float
-    """Accuracy of those at which it is above 0."""
+    """Fraction of text tokens with an activation above 0."""
     greatest: float
     lit: float
-    """Accuracy of tokens drawn at random at which it is above half of `greatest`."""
+    """Fraction of sampled tokens above half of `greatest`."""
     passages: tuple[Passage, ...]
     promoted: tuple[str, ...]
     """Tokens whose logits it raises most."""
 
 
-def paper_layer(config: Any) -> int:
-    """The block whose neurons the paper shows: one before the last, or the only one with an MLP.
-
-    Raises:
-        InputError: the model has no MLP.
-    """
-    layers = layers_with(config, SITES["neuron"])
-    return layers[-2] if len(layers) > 1 else layers[-1]
-
-
-def show_neurons(
-    model: Any,
-    stories: Sequence[str],
-    *,
-    protagonist: ProtagonistSearch | None = None,
-    count: int = 3,
-    random: int = 2,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-) -> tuple[ShownNeuron, ...]:
-    """Choose neurons as the paper does, and their passages; then the same of an untrained copy.
-
-    Args:
-        model: a run or a `HookedTransformer`.
-        stories: what is read.
-        protagonist: shows the neuron that was found too, at the first mentions of held-out stories.
-        count: passages of each neuron's best; one at random stands beside them.
-        random: random neurons.
-        seed: of what is random.
-        progress: called with the models read and in all.
-
-    Raises:
-        InputError: the model has no MLP.
-    """
-    network = opened(model)[1]
-    layer, width = paper_layer(network.config), network.config.mlp_width
-    hero = None if protagonist is None else protagonist.best.label
-    shown: list[ShownNeuron] = []
-    with ready(network) as network:
-        for trained in (True, False):
-            one = network if trained else untrained_copy(network)
-            own = find_components(network.config, hero) if hero and trained else ()
-            layers = sorted({layer, *(part.place[0] for part in own)})
-            found = neuron_examples(
-                one, stories, layers=layers, count=count, random=1, seed=seed, progress=False
-            )
-            total = int(found.mean[layers.index(layer)].argmax())
-            chosen = {f"L{layer}N0": "first"}
-            chosen |= {f"L{layer}N1": "second"} if width > 1 else {}
-            chosen[f"L{layer}N{total}"] = "greatest total"
-            if trained:
-                drawn = generator(seed, "neurons shown").permutation(width)
-                names = [f"L{layer}N{unit}" for unit in drawn]
-                chosen |= dict.fromkeys([name for name in names if name not in chosen][:random], "random")
-                if hero and protagonist:
-                    chosen[hero] = "protagonist"
-            for name, why in chosen.items():
-                held_out = protagonist.held_out[:count] if protagonist and why == "protagonist" else ()
-                places = [(story.tokens.tolist(), story.first) for story in held_out]
-                shown.append(_shown(one, found, name, why, trained, places))
-            if progress is not None:
-                progress(1 + (not trained), 2)
-    return tuple(shown)
-
-
-@torch.no_grad()
-def _shown(
-    model: Any,
-    found: NeuronExamples,
-    name: str,
-    why: str,
-    trained: bool,
-    mentions: Sequence[tuple[list[int], int]],
-) -> ShownNeuron:
-    at, unit = found.part(name)
-    layer = found.layers[at]
-    passages = []
-    places = [("first mention", *place) for place in mentions]
-    places += [
-        (example.kind, found.rows[example.row].tokens.tolist(), example.pos)
-        for example in found.examples(name)
-        if example.kind in ("top", "random")
-    ]
-    for kind, row, pos in places:
-        start = max(0, pos - AROUND)
-        window = row[: min(len(row), pos + AROUND // 2)]
-        kept: list[torch.Tensor] = []
-        hook = (SITES["neuron"].hook_name(layer), lambda x, hook, to=kept: to.append(x[0, :, unit]))
-        with model.hooks(fwd_hooks=[hook]):
-            model.stream(torch.tensor([row], device=model.device))
-        values = kept[0][start : len(window)].double().cpu().numpy()
-        words = token_texts(model.tokenizer, window)[start:]
-        passages.append(Passage(kind, tuple(words), values))
-    greatest = float(found.max[at, unit])
-    lit = found.sample_value[:, at, unit] > THRESHOLD * greatest if greatest > 0 else np.zeros(1)
-    raised = promoted_tokens(model, layer, unit, 6).promoted
-    return ShownNeuron(
-        label=name,
-        layer=layer,
-        unit=unit,
-        why=why,
-        trained=trained,
-        mean=float(found.mean[at, unit]),
-        active=float(found.active[at, unit]),
-        greatest=greatest,
-        lit=float(np.mean(lit)),
-        passages=tuple(passages),
-        promoted=tuple(one.text for one in raised),
-    )
-
-
-# What a study found, and all of it as plain values: what study.json holds and the page is written from.
-
-
-DIGITS = 6
-
-
-class Sample(NamedTuple):
-    """A story that the model wrote."""
-
-    prompt: str
-    text: str
-    temperature: float
-    seed: int
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionExample:
-    """Attention of all heads of one layer on one paragraph."""
-
-    layer: int
-    tokens: tuple[str, ...]
-    pattern: Float[np.ndarray, "head query_pos key_pos"]
-    query: int
-    """The query that is shown at first."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """A run taken apart. Parts that do not fit the model are None, and `omitted` says why."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Study(Result):
+    """All results of a study. Parts that do not apply to the model are None, with the reason in `omitted`."""
 
     run: str | None
     step: int | None
@@ -458,10 +135,10 @@ class Study:
     kinds: HeadKinds | None
     attention: AttentionExample | None
     ablation: AblationResult
-    """Each head, MLP and shown neuron zeroed alone."""
+    """Zero ablation of each head, MLP and shown neuron alone."""
     neurons: tuple[ShownNeuron, ...]
     labels: NeuronLabels | None
-    """Of the layers that the shown neurons are in."""
+    """Of the layers of the shown neurons."""
     protagonist: ProtagonistSearch | None
     matrix: ComponentMatrix | None
     """Components by paradigms of minimal pairs: direct attribution and ablation."""
@@ -473,7 +150,7 @@ class Study:
     axes = ("component",)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a component: the effects of ablating it, and of a head its class, kind and scores."""
+        """Return one row per component: the effects of its ablation, and class, kind and scores of heads."""
         import pandas as pd
 
         frame = self.ablation.to_frame()
@@ -488,13 +165,12 @@ class Study:
         return self.ablation.plot(ax)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, six digits of each number; None where there is none."""
+        """Return the content of study.json: plain values of six digits, None for missing ones."""
         table = self.ablation.loss
         assert table is not None
-        base = _interval(bootstrap_ratio(table.base, table.tokens, self.seed))
-        uniform = math.log(self.config["d_vocab"])
-        overall = self.pairs.overall.micro
-        found: dict[str, Any] = {
+        overall, untrained = self.pairs.overall.micro, self.pairs_untrained
+        paradigms: Any = self.pairs.paradigms.reset_index().rename(columns={"accuracy": "value"})
+        values: dict[str, Any] = {
             "run": self.run,
             "step": self.step,
             "stories": self.stories,
@@ -502,200 +178,117 @@ class Study:
             "seed": self.seed,
             "model": {"parameters": self.parameters, "config": self.config},
             "training": self.training,
-            "loss": base
-            | {"tokens": int(table.tokens.sum()), "stories": len(table.tokens), "uniform": uniform},
+            "loss": {
+                **_interval(bootstrap_ratio(table.base, table.tokens, self.seed)),
+                "tokens": int(table.tokens.sum()),
+                "stories": len(table.tokens),
+                "uniform": math.log(self.config["d_vocab"]),
+            },
             "pairs": {
                 "title": self.pairs.title,
-                "value": overall.accuracy, "low": overall.low, "high": overall.high, "n": overall.n,
+                "value": overall.accuracy,
+                "low": overall.low,
+                "high": overall.high,
+                "n": overall.n,
                 "chance": 0.5,
-                "untrained": self.pairs_untrained.accuracy,
-                "untrained_low": self.pairs_untrained.low, "untrained_high": self.pairs_untrained.high,
-                "paradigms": [
-                    {"paradigm": row["paradigm"], "n": row["n"], "value": row["accuracy"], "low": row["low"],
-                     "high": row["high"]}
-                    for row in self.pairs.paradigms.reset_index().to_dict("records")
-                ],
+                "untrained": untrained.accuracy,
+                "untrained_low": untrained.low,
+                "untrained_high": untrained.high,
+                "paradigms": paradigms[["paradigm", "n", "value", "low", "high"]].to_dict("records"),
             },
             "sample": None if self.sample is None else self.sample._asdict(),
             "heads": self._heads(),
             "kinds": None if self.kinds is None else Counter(self.kinds.kinds.ravel().tolist()),
-            "copying_untrained": None
-            if self.heads is None
-            else {"low": self.heads.copying_untrained.min(), "high": self.heads.copying_untrained.max()},
-            "copies": {kind: one.to_dict() for kind, one in getattr(self.heads, "copies", {}).items()},
-            "attention": None if self.attention is None else self._attention(),
-            "ablation": [
-                self._effect(index) | {"component": name} for index, name in enumerate(self.ablation.names)
-            ],
-            "neurons": [self._neuron(one) for one in self.neurons],
-            "labels": None if self.labels is None else self._labels(self.labels),
-            "protagonist": None if self.protagonist is None else self._protagonist(self.protagonist),
-            "matrix": None if self.matrix is None else self._matrix(self.matrix),
-            "lens": None
-            if self.lens is None
-            else [
-                {"point": point, "loss": loss, "kl": kl, "agreement": agreement}
-                for point, loss, kl, agreement in zip(
-                    self.lens.points, self.lens.loss, self.lens.kl, self.lens.agreement, strict=True
-                )
-            ],
+            "copying_untrained": None,
+            "copies": {},
+            "attention": None if self.attention is None else _attention_values(self.attention),
+            "ablation": [{**self._effects(name), "component": name} for name in self.ablation.names],
+            "neurons": [self._neuron(neuron) for neuron in self.neurons],
+            "labels": None if self.labels is None else _labels_values(self.labels),
+            "protagonist": None if self.protagonist is None else _protagonist_values(self.protagonist),
+            "matrix": None if self.matrix is None else _matrix_values(self.matrix),
+            "lens": None if self.lens is None else _lens_values(self.lens),
             "omitted": self.omitted,
-        }  # fmt: skip
-        return _plain(found)
+        }
+        if self.heads is not None:
+            copying = self.heads.copying_untrained
+            values["copying_untrained"] = {"low": copying.min(), "high": copying.max()}
+            values["copies"] = {kind: gain.to_dict() for kind, gain in self.heads.copies.items()}
+        return _plain(values)
 
-    def _effect(self, index: int) -> dict[str, Any]:
-        """What the model loses without a component: loss, and decisions on pairs if the matrix has it."""
-        name, found = self.ablation.names[index], None
+    def _effects(self, name: str) -> dict[str, Any]:
+        """Return what ablating a component changes: loss, and accuracy on pairs if the matrix has it."""
+        if name not in self.ablation.names:
+            return {"loss": None, "accuracy": None}
+        loss, accuracy = self.ablation.loss_intervals[self.ablation.names.index(name)], None
         if self.matrix is not None and name in self.matrix.labels:
             pairs, effect = self.matrix.pairs, self.matrix.effects["ablate"]
             margin = pairs.margin.to_numpy() - effect[:, self.matrix.labels.index(name)]
-            after = decide(margin, np.zeros_like(margin), 0.5)
-            found = _interval(bootstrap_mean(after - pairs.correct.to_numpy(), seed=self.seed))
-        return {"loss": _interval(self.ablation.loss_intervals[index]), "accuracy": found}
-
-    def _effects_of(self, name: str) -> dict[str, Any]:
-        names = self.ablation.names
-        return self._effect(names.index(name)) if name in names else {"loss": None, "accuracy": None}
+            correct = decide(margin, np.zeros_like(margin), 0.5)
+            accuracy = _interval(bootstrap_mean(correct - pairs.correct.to_numpy(), seed=self.seed))
+        return {"loss": _interval(loss), "accuracy": accuracy}
 
     def _heads(self) -> list[dict[str, Any]]:
-        """A row for each head: its class with the score that it is called by (the one that comes nearest, if
-        it is none), what it goes by, and the effects of its ablation."""
+        """Return one row per head: class, the score with the largest excess, kind, and ablation effects."""
         if self.heads is None:
             return []
-        found, rows = self.heads, []
-        excess, base, score = found.excess, found.baseline, found.scores
+        heads, score, rows = self.heads, self.heads.scores, []
         measures = {}
         if self.kinds is not None:
-            frame: Any = self.kinds.to_frame()
-            for row in frame.rename(columns={"nats": "value"}).to_dict("records"):
-                found_in = {name: row[name] for name in ("value", "low", "high", "untrained")}
-                measures[row["layer"], row["head"], row["measure"]] = found_in
-        for at, head in np.ndindex(found.copying.shape):
-            layer, best = int(found.layers[at]), int(excess[:, at, head].argmax())
-            name = f"L{layer}H{head}"
-            kind = found.classes[at, head]
+            kinds = self.kinds.to_frame().rename(columns={"nats": "value"})
+            columns = ["value", "low", "high", "untrained"]
+            for row in kinds.to_dict("records"):
+                measures[row["layer"], row["head"], row["measure"]] = {name: row[name] for name in columns}
+        for at, head in np.ndindex(heads.copying.shape):
+            layer, best = int(heads.layers[at]), int(heads.excess[:, at, head].argmax())
+            profile = zip(heads.offsets, heads.profile.value[:, at, head], strict=True)
             rows.append(
                 {
-                    "head": name,
-                    "class": kind,
-                    "called": kind != OTHER,
-                    "score": found.names[best],
+                    "head": f"L{layer}H{head}",
+                    "class": heads.classes[at, head],
+                    "called": heads.classes[at, head] != OTHER,
+                    "score": heads.names[best],
                     "value": score.value[best, at, head],
                     "low": score.low[best, at, head],
                     "high": score.high[best, at, head],
                     "uniform": score.uniform[best, at],
                     "untrained": score.untrained[best, at, head],
-                    "baseline": base[best, at, head],
-                    "excess": excess[best, at, head],
-                    "copying": found.copying[at, head],
-                    "offsets": [
-                        {"offset": int(offset), "value": value}
-                        for offset, value in zip(found.offsets, found.profile.value[:, at, head], strict=True)
-                    ],
+                    "baseline": heads.baseline[best, at, head],
+                    "excess": heads.excess[best, at, head],
+                    "copying": heads.copying[at, head],
+                    "offsets": [{"offset": int(offset), "value": value} for offset, value in profile],
                     "kind": None if self.kinds is None else self.kinds.kinds[at, head],
-                    **{m: measures.get((layer, head, m)) for m in ("total", "distance", "token")},
-                    **self._effects_of(name),
+                    **{name: measures.get((layer, head, name)) for name in ("total", "distance", "token")},
+                    **self._effects(f"L{layer}H{head}"),
                 }
             )
         return rows
 
-    def _attention(self) -> dict[str, Any]:
-        shown = self.attention
-        assert shown is not None
-        return {
-            "layer": shown.layer,
-            "tokens": list(shown.tokens),
-            "query": shown.query,
-            "pattern": [[[round(float(x), 3) for x in row] for row in head] for head in shown.pattern],
-        }
+    def _neuron(self, neuron: ShownNeuron) -> dict[str, Any]:
+        values = dataclasses.asdict(neuron)
+        for passage in values["passages"]:
+            passage["values"] = [round(float(value), 3) for value in passage["values"]]
+        effects = self._effects(neuron.label if neuron.trained else "")
+        return values | effects | {"finding": self._label(neuron), "threshold": THRESHOLD * neuron.greatest}
 
-    def _neuron(self, one: ShownNeuron) -> dict[str, Any]:
-        found = dataclasses.asdict(one)
-        for passage in found["passages"]:
-            passage["values"] = [round(float(x), 3) for x in passage["values"]]
-        effects = self._effects_of(one.label) if one.trained else {"loss": None, "accuracy": None}
-        return found | effects | {"finding": self._finding(one), "threshold": THRESHOLD * one.greatest}
-
-    def _finding(self, one: ShownNeuron) -> dict[str, Any] | None:
-        """The best label of a neuron, and whether it holds."""
-        found = self.labels
-        if found is None or not one.trained:
+    def _label(self, neuron: ShownNeuron) -> dict[str, Any] | None:
+        """Return the best label of a neuron and whether it holds."""
+        labels = self.labels
+        if labels is None or not neuron.trained:
             return None
-        at = found.layers.index(one.layer), one.unit
+        at = labels.index(neuron.layer), neuron.unit
         return {
-            "feature": found.features[found.feature[at]], "auc": found.auc[at], "low": found.low[at],
-            "high": found.high[at], "usual": found.usual[found.feature[at]], "holds": bool(found.passed[at]),
-        }  # fmt: skip
-
-    @staticmethod
-    def _labels(found: NeuronLabels) -> dict[str, Any]:
-        return {
-            "layers": list(found.layers),
-            "neurons": found.passed.size,
-            "hold": int(found.passed.sum()),
-            "untrained": None if found.untrained is None else found.alpha,
-            "least_auc": found.least_auc,
+            "feature": labels.features[labels.feature[at]],
+            "auc": labels.auc[at],
+            "low": labels.low[at],
+            "high": labels.high[at],
+            "usual": labels.usual[labels.feature[at]],
+            "holds": bool(labels.passed[at]),
         }
-
-    @staticmethod
-    def _protagonist(search: ProtagonistSearch) -> dict[str, Any]:
-        return {
-            "stories": search.stories,
-            "held_out": search.stories // 2,
-            "neurons": search.chosen_auc.size,
-            "names": list(search.names[:8]),
-            **{name: getattr(search, name)._asdict() for name in ("best", "untrained", "position")},
-        }
-
-    @staticmethod
-    def _matrix(found: ComponentMatrix) -> dict[str, Any]:
-        frame: Any = found.to_frame().rename(columns={"effect": "value"})
-        columns = ["method", "paradigm", "component", "n", "value", "low", "high", "lost", "gained"]
-        return {
-            "components": list(found.labels),
-            "paradigms": list(found.paradigms),
-            "pairs": len(found.pairs),
-            "rows": frame[columns].to_dict("records"),
-        }
-
-
-def _interval(change: Estimate) -> dict[str, float]:
-    return {"value": change.mean, "low": change.low, "high": change.high}
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of JSON, six digits each; None for what is not finite."""
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
-    return value
-
-
-STORIES, QUICK_STORIES = 100, 24
-ABLATED = 50
-"""Stories that the loss is measured on; a difference on the same text needs fewer."""
-SCORED, QUICK_SCORED = 100, 10
-"""Pairs of each paradigm that are scored."""
-PAIRS, QUICK_PAIRS = 20, 4
-"""Pairs of each paradigm that components are taken out of."""
-PARAGRAPH = 56
-"""Tokens of the attention picture."""
-STAGES = {
-    "pairs": 4, "sample": 1, "heads": 22, "kinds": 16, "protagonist": 9, "neurons": 7, "labels": 9,
-    "ablation": 20, "matrix": 8, "lens": 5,
-}  # fmt: skip
-"""What is done, and about which share of the time it takes."""
 
 
 def study(
-    model: Any,
+    model: ModelLike,
     stories: Sequence[str] | None = None,
     *,
     pairs: Any = None,
@@ -704,96 +297,93 @@ def study(
     quick: bool = False,
     prompt: str = "Once upon a time",
     seed: int = 0,
-    progress: Callable[[float, str], None] = lambda share, stage: None,
+    progress: bool | OnProgress | None = None,
 ) -> Study:
-    """Take a model apart as the paper does.
+    """Study a model's heads, neurons and components as the TinyStories paper does, with controls.
 
     Args:
-        model: a run or a `HookedTransformer` with its tokenizer; causal or masked.
+        model: a run or a `HookedTransformer` with its tokenizer, causal or masked, or the name of a run.
         stories: text that the model was not trained on; the run's own validation stories if not set.
-        pairs: minimal pairs, as `workbench.evals.blimp.blimp` takes them.
-        names: of people, for the name heads and the protagonist; found in the stories if not set.
+        pairs: minimal pairs, as for `workbench.evals.blimp.blimp`.
+        names: names of people, for the name heads and the protagonist; found in the stories if not set.
         limit: pairs of each paradigm for ablation and direct attribution.
-        quick: few stories and pairs: wide intervals in a fifth of the time.
-        prompt: how the sample story begins.
-        seed: of all that is random.
-        progress: told the share of the work done and the stage.
+        quick: use few stories and pairs: wide intervals in a fifth of the time.
+        prompt: beginning of the sample story.
+        seed: of everything random.
+        progress: see `progress_bar`; the messages are the names of `STAGES`, then `done`.
 
     Raises:
         InputError: fewer than four stories, no tokenizer, or pairs that the model cannot score.
     """
-    run, network, tokenizer = opened(model)
+    run, network, tokenizer = open_model(model)
     if tokenizer is None:
-        raise InputError("the model has no tokenizer; a study reads stories.")
+        raise InputError("The model has no tokenizer, which a study needs to read stories.")
     count = QUICK_STORIES if quick else STORIES
     texts = list(own_stories(run, "validation", count) if stories is None else stories[:count])
     if len(texts) < 4:
-        raise InputError(f"a study needs four stories or more; found {len(texts)}.")
+        raise InputError(f"A study needs four stories or more; found {len(texts)}.")
     limit = limit or (QUICK_PAIRS if quick else PAIRS)
     config, omitted = network.config, {}
-    rows = story_rows(tokenizer, texts, config.n_ctx, end=False)
     people = list(names or find_names(texts))
-    at = _Stages(progress)
 
-    def attempt(stage: str, make: Callable[[], Any]) -> Any:
-        """What is there, or why not."""
-        at.begin(stage)
-        try:
-            return make()
-        except InputError as error:
-            omitted[stage] = str(error)
-            return None
+    with progress_bar(progress, "Study") as on_progress, ready(network) as network:
+        stages = _Stages(on_progress)
 
-    at.begin("pairs")
-    with ready(network) as network:
+        def attempt(stage: str, function: Callable[..., Any], **options: Any) -> Any:
+            """Return the result of a stage, or record in `omitted` why the model has none."""
+            stages.begin(stage)
+            try:
+                return function(network, **options)
+            except InputError as error:
+                omitted[stage] = str(error)
+                return None
+
         subject = model if run is not None else network
+        stages.begin("pairs")
         most = max(limit, QUICK_SCORED if quick else SCORED)
-        scored = blimp(subject, pairs, limit=most, progress=lambda fraction, _: at.share(fraction))
+        scored = blimp(subject, pairs, limit=most, progress=stages.on_progress)
         control = blimp(untrained_copy(network), pairs, limit=limit, progress=False).overall.micro
-        sample = attempt("sample", lambda: _sample(network, prompt, seed))
+        sample = attempt("sample", _sample, prompt=prompt, seed=seed)
         heads = attempt(
-            "heads",
-            lambda: story_head_scores(network, texts, names=people, seed=seed, progress=at.on_progress),
+            "heads", story_head_scores, stories=texts, names=people, seed=seed, progress=stages.on_progress
         )
         kinds = attention = None
         if heads is not None:
-            kinds = attempt("kinds", lambda: head_kinds(network, rows, seed=seed, progress=at.on_progress))
+            rows = story_rows(tokenizer, texts, config.n_ctx, end=False)
+            kinds = attempt("kinds", head_kinds, sequences=rows, seed=seed, progress=stages.on_progress)
             attention = _attention(network, tokenizer, texts, people, int(heads.layers[-1]))
-        hero = attempt(
-            "protagonist",
-            lambda: find_protagonist_neuron(network, texts, people, seed=seed, progress=at.counted),
-        )
-        neurons = attempt(
-            "neurons",
-            lambda: show_neurons(network, texts, protagonist=hero, seed=seed, progress=at.counted),
-        )
-        labels = attempt(
-            "labels",
-            lambda: label_neurons(
-                network, texts, layers=_layers_of(neurons), seed=seed, progress=at.on_progress
-            ),
+        protagonist = attempt(
+            "protagonist", find_protagonist_neuron, stories=texts, names=people, seed=seed,
+            progress=stages.on_progress,
         )  # fmt: skip
-        at.begin("ablation")
-        parts = {part.label: [part] for part in list_components(config)}
-        parts |= {one.label: [one.label] for one in neurons or () if one.trained}
+        neurons = attempt(
+            "neurons", show_neurons, stories=texts, protagonist=protagonist, seed=seed,
+            progress=stages.on_progress,
+        )  # fmt: skip
+        labels = attempt(
+            "labels", _labels, stories=texts, neurons=neurons, seed=seed, progress=stages.on_progress
+        )
+        stages.begin("ablation")
+        parts = {component.label: [component] for component in list_components(config)}
+        parts |= {neuron.label: [neuron.label] for neuron in neurons or () if neuron.trained}
         ablation = ablation_effect(
-            subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=at.counted
+            subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=stages.counted
         )
         matrix = attempt(
             "matrix",
-            lambda: component_matrix(
+            lambda _: component_matrix(
                 subject, pairs, limit=limit, methods=("direct", "ablate"), how="zero", seed=seed,
-                progress=at.counted,
+                progress=stages.counted,
             ),
         )  # fmt: skip
-        lens = attempt("lens", lambda: lens_loss(network, texts, seed=seed))
-    at.progress(1.0, "done")
+        lens = attempt("lens", lens_loss, text=texts, seed=seed)
+        on_progress(1.0, "done")
     return Study(
         run=None if run is None else run.name,
         step=None if run is None else run.step,
         config=config.to_dict(),
         parameters=config.n_params,
-        training=_training(run),
+        training={} if run is None else _training(run),
         stories=len(texts),
         pairs=scored,
         pairs_untrained=control,
@@ -804,7 +394,7 @@ def study(
         ablation=ablation,
         neurons=neurons or (),
         labels=labels,
-        protagonist=hero,
+        protagonist=protagonist,
         matrix=matrix,
         lens=lens,
         omitted=omitted,
@@ -813,54 +403,52 @@ def study(
     )
 
 
-def _layers_of(neurons: Sequence[ShownNeuron] | None) -> list[int]:
-    """Blocks of the trained neurons that are shown."""
-    if not neurons:
-        raise InputError("the model has no neurons.")
-    return sorted({one.layer for one in neurons if one.trained})
-
-
 class _Stages:
-    """One share of the whole out of the shares of stages."""
+    """Turns the progress of each stage into the progress of the whole study."""
 
-    def __init__(self, progress: Callable[[float, str], None]) -> None:
-        self.progress, self.stage, self.before = progress, "", 0.0
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._report, self._stage, self._before = on_progress, "", 0.0
+        self._total = sum(STAGES.values())
 
     def begin(self, stage: str) -> None:
-        names, total = list(STAGES), sum(STAGES.values())
-        self.before = sum(STAGES[name] for name in names[: names.index(stage)]) / total
-        self.stage = stage
-        self.progress(self.before, stage)
+        names = list(STAGES)
+        self._before = sum(STAGES[name] for name in names[: names.index(stage)]) / self._total
+        self._stage = stage
+        self._report(self._before, stage)
 
-    def share(self, share: float) -> None:
-        self.progress(self.before + share * STAGES[self.stage] / sum(STAGES.values()), self.stage)
+    def fraction(self, fraction: float) -> None:
+        self._report(self._before + fraction * STAGES[self._stage] / self._total, self._stage)
 
     def counted(self, done: int, total: int) -> None:
-        self.share(done / max(1, total))
+        self.fraction(done / max(1, total))
 
     def on_progress(self, fraction: float, message: str) -> None:
-        self.share(fraction)
+        self.fraction(fraction)
 
 
-def _sample(model: Any, prompt: str, seed: int) -> Sample:
-    room = model.config.n_ctx - 1
-    text = model.generate(prompt, max_new_tokens=min(160, room), temperature=0.8, seed=seed)
+def _sample(model: "HookedTransformer", prompt: str, seed: int) -> Sample:
+    count = min(160, model.config.n_ctx - 1)
+    text = model.generate(prompt, max_new_tokens=count, temperature=0.8, seed=seed)
     return Sample(prompt, str(text), 0.8, seed)
 
 
 @torch.no_grad()
 def _attention(
-    model: Any, tokenizer: Any, stories: Sequence[str], names: Sequence[str], layer: int
+    model: "HookedTransformer",
+    tokenizer: "PreTrainedTokenizerFast",
+    stories: Sequence[str],
+    names: Sequence[str],
+    layer: int,
 ) -> AttentionExample:
-    """A layer's heads on the beginning of the story that says names again most often; shown is the
-    query before the last such mention."""
+    """Return a layer's attention on the beginning of the story that repeats names most often; the query shown
+    first is the one before the last repeated name."""
     best: tuple[int, list[int], int] = (-1, [], 0)
     ids = set(name_ids(tokenizer, names))
     for row in story_rows(tokenizer, stories, min(PARAGRAPH, model.config.n_ctx), end=False):
-        said = [place for place, token in enumerate(row) if token in ids]
-        last = [place for place in said if row[place] in [row[one] for one in said if one < place]]
-        if last and len(last) > best[0]:
-            best = (len(last), row, last[-1] - 1)
+        mentions = [pos for pos, token in enumerate(row) if token in ids]
+        repeated = [pos for pos in mentions if row[pos] in [row[other] for other in mentions if other < pos]]
+        if repeated and len(repeated) > best[0]:
+            best = (len(repeated), row, repeated[-1] - 1)
         elif len(row) > 1 and best[0] < 0:
             best = (0, row, len(row) - 1)
     _, row, query = best
@@ -868,31 +456,215 @@ def _attention(
     hook = (f"blocks.{layer}.attn.hook_pattern", lambda x, hook: kept.append(x[0]))
     with model.hooks(fwd_hooks=[hook]):
         model.stream(torch.tensor([row], device=model.device))
-    return AttentionExample(
-        layer=layer,
-        tokens=tuple(token_texts(tokenizer, row)),
-        pattern=kept[0].double().cpu().numpy(),
-        query=query,
-    )
+    pattern = kept[0].double().cpu().numpy()
+    return AttentionExample(layer, tuple(token_texts(tokenizer, row)), pattern, query)
 
 
-def _training(run: Any) -> dict[str, Any]:
-    """What the run's files say of its training: data, tokens, minutes, the curve of the validation loss."""
-    if run is None:
-        return {}
+def _labels(
+    model: "HookedTransformer",
+    stories: Sequence[str],
+    neurons: Sequence[ShownNeuron] | None,
+    seed: int,
+    progress: OnProgress,
+) -> NeuronLabels:
+    """Label the neurons of the blocks whose neurons are shown."""
+    if not neurons:
+        raise InputError("The model has no neurons.")
+    layers = sorted({neuron.layer for neuron in neurons if neuron.trained})
+    return label_neurons(model, stories, layers=layers, seed=seed, progress=progress)
+
+
+def _training(run: "Run") -> dict[str, Any]:
+    """Return data, tokens, minutes and validation curve of the run's training."""
     card, state = run.data_card, run.checkpoint.state
-    found: dict[str, Any] = {
+    seconds = state.get("seconds_trained")
+    values: dict[str, Any] = {
         "data": card.get("name"),
         "imported_from": card.get("imported_from"),
         "tokens_seen": state.get("tokens_seen"),
-        "minutes": None if state.get("seconds_trained") is None else state["seconds_trained"] / 60,
+        "minutes": None if seconds is None else seconds / 60,
     }
-    rows = run.metrics
+    rows: Any = run.metrics
     if "kind" in rows:
         rows = rows[(rows["kind"] == "eval") & (rows["step"] <= run.step)]
-        found["curve"] = [
+        values["curve"] = [
             {"step": int(row["step"]), "loss": float(row["loss"])} for row in rows.to_dict("records")
         ]
         if len(rows) and "bits_per_byte" in rows:
-            found["bits_per_byte"] = float(np.asarray(rows["bits_per_byte"])[-1])
-    return found
+            values["bits_per_byte"] = float(np.asarray(rows["bits_per_byte"])[-1])
+    return values
+
+
+# The neurons that the paper shows (section 5.2): of the layer one before the last, the first two and the one
+# with the largest total activation. Added: random neurons, random passages, and neurons of an untrained copy.
+
+
+def paper_layer(config: "ModelConfig") -> int:
+    """Return the block whose neurons the paper shows: one before the last, or the only one with an MLP.
+
+    Raises:
+        InputError: the model has no MLP.
+    """
+    layers = layers_with(config, SITES["neuron"])
+    return layers[-2] if len(layers) > 1 else layers[-1]
+
+
+@torch.no_grad()
+def show_neurons(
+    model: ModelLike,
+    stories: Sequence[str],
+    *,
+    protagonist: ProtagonistSearch | None = None,
+    count: int = 3,
+    random: int = 2,
+    seed: int = 0,
+    progress: bool | OnProgress | None = None,
+) -> tuple[ShownNeuron, ...]:
+    """Choose neurons as the paper does, with their passages, in the model and in an untrained copy.
+
+    Args:
+        model: a run, a `HookedTransformer` or the name of a run.
+        stories: the text.
+        protagonist: also show its neuron, at the first mentions of held-out stories.
+        count: top passages of each neuron; a random one is added.
+        random: number of random neurons.
+        seed: of everything random.
+        progress: see `progress_bar`.
+
+    Raises:
+        InputError: the model has no MLP.
+    """
+    network = open_model(model).model
+    layer, width = paper_layer(network.config), network.config.mlp_width
+    hero = None if protagonist is None else protagonist.best.label
+    shown: list[ShownNeuron] = []
+    with progress_bar(progress, "Neurons") as on_progress, ready(network) as network:
+        for trained in (True, False):
+            read = network if trained else untrained_copy(network)
+            component = parse_neuron(hero) if hero and trained else None
+            layers = sorted({layer} if component is None else {layer, component.place[0]})
+            examples = neuron_examples(
+                read, stories, layers=layers, count=count, random=1, seed=seed, progress=False
+            )
+            total = int(examples.mean[layers.index(layer)].argmax())
+            chosen = {f"L{layer}N0": "first"}
+            chosen |= {f"L{layer}N1": "second"} if width > 1 else {}
+            chosen[f"L{layer}N{total}"] = "greatest total"
+            if trained:
+                names = [f"L{layer}N{unit}" for unit in generator(seed, "neurons shown").permutation(width)]
+                chosen |= dict.fromkeys([name for name in names if name not in chosen][:random], "random")
+                if hero:
+                    chosen[hero] = "protagonist"
+            for name, why in chosen.items():
+                places = []
+                if protagonist is not None and why == "protagonist":
+                    places = [(story.tokens, story.first) for story in protagonist.held_out[:count]]
+                shown.append(_show_neuron(read, examples, name, why, trained, places))
+            on_progress(0.5 if trained else 1.0, "trained model" if trained else "untrained copy")
+    return tuple(shown)
+
+
+def _show_neuron(
+    model: "HookedTransformer",
+    examples: NeuronExamples,
+    name: str,
+    why: str,
+    trained: bool,
+    mentions: Sequence[tuple[np.ndarray, int]],
+) -> ShownNeuron:
+    assert model.tokenizer is not None
+    at, unit = examples.part(name)
+    component = Component(examples.layers[at], "neuron", unit)
+    places = [("first mention", Row(tokens, None), pos) for tokens, pos in mentions]
+    places += [
+        (example.kind, examples.rows[example.row], example.pos)
+        for example in examples.examples(name)
+        if example.kind in ("top", "random")
+    ]
+    passages = []
+    for kind, row, pos in places:
+        window = slice(max(0, pos - BEFORE), pos + AFTER)
+        texts = token_texts(model.tokenizer, row.tokens.tolist())[window]
+        passages.append(Passage(kind, tuple(texts), activations_along(model, row, component)[window]))
+    greatest, sample = float(examples.max[at, unit]), examples.sample_value[:, at, unit]
+    return ShownNeuron(
+        label=name,
+        layer=examples.layers[at],
+        unit=unit,
+        why=why,
+        trained=trained,
+        mean=float(examples.mean[at, unit]),
+        active=float(examples.active[at, unit]),
+        greatest=greatest,
+        lit=float(np.mean(sample > THRESHOLD * greatest)) if greatest > 0 else 0.0,
+        passages=tuple(passages),
+        promoted=tuple(one.text for one in promoted_tokens(model, component, count=6).promoted),
+    )
+
+
+# Parts of study.json.
+
+
+def _attention_values(example: AttentionExample) -> dict[str, Any]:
+    return {
+        "layer": example.layer,
+        "tokens": list(example.tokens),
+        "query": example.query,
+        "pattern": [[[round(float(x), 3) for x in row] for row in head] for head in example.pattern],
+    }
+
+
+def _labels_values(labels: NeuronLabels) -> dict[str, Any]:
+    return {
+        "layers": list(labels.layers),
+        "neurons": labels.passed.size,
+        "hold": int(labels.passed.sum()),
+        "untrained": None if labels.untrained is None else labels.alpha,
+        "least_auc": labels.least_auc,
+    }
+
+
+def _protagonist_values(search: ProtagonistSearch) -> dict[str, Any]:
+    return {
+        "stories": search.stories,
+        "held_out": search.stories // 2,
+        "neurons": search.chosen_auc.size,
+        "names": list(search.names[:8]),
+        **{name: getattr(search, name)._asdict() for name in ("best", "untrained", "position")},
+    }
+
+
+def _matrix_values(matrix: ComponentMatrix) -> dict[str, Any]:
+    frame: Any = matrix.to_frame().rename(columns={"effect": "value"})
+    columns = ["method", "paradigm", "component", "n", "value", "low", "high", "lost", "gained"]
+    return {
+        "components": list(matrix.labels),
+        "paradigms": list(matrix.paradigms),
+        "pairs": len(matrix.pairs),
+        "rows": frame[columns].to_dict("records"),
+    }
+
+
+def _lens_values(lens: LensLoss) -> list[dict[str, Any]]:
+    columns = (lens.points, lens.loss, lens.kl, lens.agreement)
+    names = ("point", "loss", "kl", "agreement")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _interval(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.mean, "low": estimate.low, "high": estimate.high}
+
+
+def _plain(value: Any) -> Any:
+    """Return values for JSON: six digits of each number, None where it is not finite."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value

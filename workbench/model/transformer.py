@@ -376,7 +376,7 @@ class HookedTransformer(TransformerLensModel):
         if past + length > self.config.n_ctx and positions is None:
             raise InputError(f"the sequence has {past + length} tokens, the context is {self.config.n_ctx}.")
         if mask is None:
-            mask = self._mask(length, attention_mask, segments)
+            mask = self._mask(tokens, attention_mask, segments)
         in_order = positions is None and segments is None
         if positions is None:
             positions = torch.arange(past, past + length, device=tokens.device)[None]
@@ -422,7 +422,7 @@ class HookedTransformer(TransformerLensModel):
         return F.dropout(x, self.config.dropout) if self.training and self.config.dropout else x
 
     def _mask(
-        self, length: int, attention_mask: Tensor | None, segments: Tensor | None
+        self, tokens: Tensor, attention_mask: Tensor | None, segments: Tensor | None
     ) -> Bool[Tensor, "batch 1 pos pos"] | None:
         """Return True where a query may attend to a key; None for the causal or full pattern."""
         causal = self.config.attention == "causal"
@@ -430,13 +430,14 @@ class HookedTransformer(TransformerLensModel):
             attention_mask = attention_mask.bool()
             if not bool((attention_mask.cummin(1).values == attention_mask).all()):
                 raise InputError(
-                    "the padding stands on the left or inside a row; pad on the right, "
+                    "the padding is on the left or inside a row; pad on the right, "
                     "because left padding would move every token's position."
                 )
             if attention_mask.all():
                 attention_mask = None
         if segments is None and (causal or attention_mask is None):
             return None  # padding on the right is in the future of every real token
+        length = tokens.shape[1]
         allowed = torch.ones(1, length, length, dtype=torch.bool, device=self.device)
         if causal:
             allowed = allowed.tril()

@@ -6,22 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.primitives import (
-    DARK,
-    GREY,
-    LIGHT,
-    NEGATIVE,
-    PALETTE,
-    curve,
-    dress,
-    intervals,
-    legend,
-    open_axes,
-    open_panels,
-    plain,
-    shades,
-    short_number,
-)  # fmt: skip
+from workbench.plots import primitives as draw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,33 +34,35 @@ def plot_comparison(
         xlabel: what varies; `parameters` where no single setting does.
         axes: as many axes as measures with a value; a new figure if not set.
     """
-    measures = [name for name in YLABELS if rows[name].notna().any()]
-    figure, panels = open_panels(axes, len(measures), (4.6, 3.8))
+    measures = [name for name in YLABELS if rows[name].notna().to_numpy().any()]
+    figure, panels = draw.open_panels(axes, len(measures), (4.6, 3.8))
     order = sorted(rows.index, key=places.__getitem__)
     rows, x = rows.loc[order], np.array([places[row] for row in order])
     ordered = xlabel != "parameters"
     for panel, measure in zip(panels, measures, strict=True):
         scale = 100.0 if measure == "blimp" else 1.0
         series = {"ms": "float32", "ms_int8": "int8"} if measure == "ms" else {measure: None}
-        for (column, label), color in zip(series.items(), PALETTE, strict=False):
+        for (column, label), color in zip(series.items(), draw.PALETTE, strict=False):
             y = scale * rows[column].to_numpy(float)
             if ordered:
                 panel.plot(x, y, color=color, linewidth=1, alpha=0.5, zorder=1)
             panel.scatter(x, y, color=color, s=26, label=label, zorder=3)
             if f"{column}_low" in rows:
                 ends = [scale * rows[f"{column}_{end}"].to_numpy(float) for end in ("low", "high")]
-                panel.vlines(x, *ends, color=color, linewidth=1.6, zorder=2)
-        dress(panel, ylabel=YLABELS[measure])
+                panel.vlines(x, ends[0], ends[1], color=color, linewidth=1.6, zorder=2)
+        draw.dress(panel, ylabel=YLABELS[measure])
         if not ordered and len(order) <= LABELLED and measure != "ms":
             for place, value, name in zip(x, scale * rows[measure], order, strict=True):
-                panel.annotate(plain(name), (place, value), (4, 3), textcoords="offset points", fontsize=6.5)
+                panel.annotate(
+                    draw.plain(name), (place, value), (4, 3), textcoords="offset points", fontsize=6.5
+                )
         if measure == "blimp":
-            panel.axhline(50, color=GREY, linestyle="--", linewidth=0.8, zorder=0, label="chance")
+            panel.axhline(50, color=draw.GREY, linestyle="--", linewidth=0.8, zorder=0, label="chance")
             panel.set_ylim(bottom=min(panel.get_ylim()[0], 49))
-            legend(panel)
+            draw.legend(panel)
         if measure == "ms":
             panel.set_ylim(bottom=0)
-            legend(panel)
+            draw.legend(panel)
         _x_axis(panel, x, xlabel)
     return figure
 
@@ -88,44 +75,42 @@ def _x_axis(ax: "Axes", x: np.ndarray, label: str) -> None:
     log = label == "parameters" or bool(x.min() > 0 and x.max() / x.min() > 3)
     if log:
         ax.set_xscale("log")
-    ax.set_xlabel(plain(label))
+    ax.set_xlabel(draw.plain(label))
     ends = np.array(ax.get_xlim())
     low, high = np.log(ends) if log else ends
     fractions, kept = ((np.log(x) if log else x) - low) / ((high - low) or 1.0), []
     for index in np.argsort(fractions):
         if not kept or fractions[index] - fractions[kept[-1]] > 0.11:
             kept.append(index)
-    ax.set_xticks(x[kept], [short_number(value) for value in x[kept]])
+    ax.set_xticks(x[kept], [draw.short_number(value) for value in x[kept]])
     ax.xaxis.set_minor_locator(NullLocator())
 
 
 def plot_phenomena(
     table: "pd.DataFrame", order: Sequence[str], ordered: bool, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw minimal pairs by phenomenon, a dot with its interval over seeds for each row, and the chance line.
+    """Draw minimal pairs by phenomenon, a dot with its interval over seeds for each row.
 
-    Args:
-        table: row, phenomenon, accuracy, low, high.
-        order: of the rows.
-        ordered: rows lie on a scale, and are coloured from light to dark.
+    `table` has row, phenomenon, accuracy, low and high; `ordered` rows are coloured from light to dark.
     """
-    names = list(table.groupby("phenomenon")["accuracy"].mean().sort_values().index)
+    means: Any = table.groupby("phenomenon")["accuracy"].mean()
+    names = list(means.sort_values().index)
     height = max(3.0, 0.24 * len(names) * max(1.0, len(order) / 4) + 1.2)
-    figure, ax = open_axes(ax, (8.6, height))
+    figure, ax = draw.open_axes(ax, (8.6, height))
     step = 0.72 / max(1, len(order))
     for index, (row, color) in enumerate(zip(order, _colors(len(order), ordered), strict=True)):
         part = table[table["row"] == row].set_index("phenomenon")
         if not len(part):
             continue
         y = np.array([names.index(name) for name in part.index]) + 0.36 - step * (index + 0.5)
-        ax.scatter(100 * part["accuracy"], y, s=18, color=color, label=plain(row), zorder=3)
+        ax.scatter(100 * part["accuracy"], y, s=18, color=color, label=draw.plain(row), zorder=3)
         ax.hlines(y, 100 * part["low"], 100 * part["high"], color=color, linewidth=1.3, zorder=2)
     for line in np.arange(len(names) - 1) + 0.5:
         ax.axhline(line, color="0.92", linewidth=0.8, zorder=0)
-    ax.axvline(50, color=GREY, linestyle="--", linewidth=0.9, zorder=1, label="chance")
-    ax.set_yticks(range(len(names)), [plain(name.replace("_", " ")) for name in names])
-    dress(ax, xlabel="% correct", ylim=(-0.6, len(names) - 0.4))
-    legend(ax, outside=True)
+    ax.axvline(50, color=draw.GREY, linestyle="--", linewidth=0.9, zorder=1, label="chance")
+    ax.set_yticks(range(len(names)), [draw.plain(name.replace("_", " ")) for name in names])
+    draw.dress(ax, xlabel="% correct", ylim=(-0.6, len(names) - 0.4))
+    draw.legend(ax, outside=True)
     return figure
 
 
@@ -134,89 +119,78 @@ def plot_losses(
 ) -> "Figure":
     """Draw the validation loss over the tokens read, a line for each run, coloured by row.
 
-    Args:
-        table: row, run, tokens, loss.
-        order, ordered, ax: see `plot_phenomena`.
+    `table` has row, run, tokens and loss; `order` and `ordered` as in `plot_phenomena`.
     """
-    figure, ax = open_axes(ax, (8.6, 4.2))
+    figure, ax = draw.open_axes(ax, (8.6, 4.2))
     for row, color in zip(order, _colors(len(order), ordered), strict=True):
         for index, (_, part) in enumerate(table[table["row"] == row].groupby("run")):
-            label = None if index else plain(row)
-            curve(ax, part["tokens"], part["loss"], color=color, linewidth=1.2, alpha=0.85, label=label)
-    dress(ax, xlabel="tokens read", ylabel="validation loss, nats per token")
-    ax.xaxis.set_major_formatter(lambda value, _: short_number(value))
-    legend(ax, outside=True)
+            label = None if index else draw.plain(row)
+            draw.curve(ax, part["tokens"], part["loss"], color=color, linewidth=1.2, alpha=0.85, label=label)
+    draw.dress(ax, xlabel="tokens read", ylabel="validation loss, nats per token")
+    ax.xaxis.set_major_formatter(lambda value, _: draw.short_number(value))
+    draw.legend(ax, outside=True)
     return figure
 
 
 def _colors(count: int, ordered: bool) -> list[Any]:
-    return shades(count) if ordered or count > len(PALETTE) else list(PALETTE[:count])
+    return draw.shades(count) if ordered or count > len(draw.PALETTE) else list(draw.PALETTE[:count])
 
 
 def plot_blimp(frame: "pd.DataFrame", *, title: str, ax: "Axes | None" = None) -> "Figure":
-    """Draw the accuracy on each phenomenon with its interval, and the chance line.
-
-    Args:
-        frame: indexed by phenomenon: accuracy, low, high; the last row is the mean, in another colour.
-        title: of the plot.
-    """
-    figure, ax = open_axes(ax, (7, 1.2 + 0.32 * len(frame)))
-    colors = [LIGHT] * (len(frame) - 1) + [DARK]
-    names = [plain(str(name)) for name in frame.index]
-    intervals(
+    """Draw the accuracy on each phenomenon (accuracy, low, high); the last row is the mean."""
+    figure, ax = draw.open_axes(ax, (7, 1.2 + 0.32 * len(frame)))
+    colors = [draw.LIGHT] * (len(frame) - 1) + [draw.DARK]
+    names = [draw.plain(str(name)) for name in frame.index]
+    draw.intervals(
         ax, names, frame["accuracy"], frame["low"], frame["high"], bars=True, color=colors, reference=None
     )
-    ax.axvline(0.5, color=NEGATIVE, linewidth=1, linestyle="--", label="chance")
-    dress(ax, plain(title), xlim=(0, 1), xlabel="fraction of pairs correct")
-    legend(ax, outside=True)
+    ax.axvline(0.5, color=draw.NEGATIVE, linewidth=1, linestyle="--", label="chance")
+    draw.dress(ax, draw.plain(title), xlim=(0, 1), xlabel="fraction of pairs correct")
+    draw.legend(ax, outside=True)
     return figure
 
 
 def plot_range(
     frame: "pd.DataFrame", steepest: float, knee: float, suggested: float, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw the losses of a learning-rate range test over the rate.
-
-    Args:
-        frame: rate, loss, smoothed.
-        steepest, knee, suggested: rates to mark.
-    """
-    figure, ax = open_axes(ax, (5.4, 3.9))
-    curve(ax, frame["rate"], frame["loss"], color=PALETTE[0], alpha=0.3, linewidth=1, label="each batch")
-    curve(ax, frame["rate"], frame["smoothed"], color=PALETTE[0], linewidth=2, label="smoothed")
-    ax.axvline(steepest, color=GREY, linewidth=1, linestyle=":", label=f"steepest descent, {steepest:.1e}")
-    ax.axvline(knee, color=GREY, linewidth=1, linestyle="--", label=f"95 % of the descent, {knee:.1e}")
-    ax.axvline(suggested, color=PALETTE[1], linewidth=1.6, label=f"suggested peak, {suggested:.1e}")
+    """Draw the losses of a learning-rate range test (rate, loss, smoothed) with three rates marked."""
+    figure, ax = draw.open_axes(ax, (5.4, 3.9))
+    draw.curve(
+        ax, frame["rate"], frame["loss"], color=draw.PALETTE[0], alpha=0.3, linewidth=1, label="each batch"
+    )
+    draw.curve(ax, frame["rate"], frame["smoothed"], color=draw.PALETTE[0], linewidth=2, label="smoothed")
+    ax.axvline(
+        steepest, color=draw.GREY, linewidth=1, linestyle=":", label=f"steepest descent, {steepest:.1e}"
+    )
+    ax.axvline(knee, color=draw.GREY, linewidth=1, linestyle="--", label=f"95 % of the descent, {knee:.1e}")
+    ax.axvline(suggested, color=draw.PALETTE[1], linewidth=1.6, label=f"suggested peak, {suggested:.1e}")
     low = min(frame["smoothed"].min(), frame["loss"].min())
     top = frame["smoothed"].iloc[: max(3, len(frame) // 5)].max()
     ax.set_xscale("log")
     ylim = (low - 0.05 * (top - low), top + 0.35 * (top - low))
-    dress(ax, "Range test", xlabel="learning rate", ylabel="training loss, nats per token", ylim=ylim)
-    legend(ax, loc="lower left")
+    draw.dress(ax, "Range test", xlabel="learning rate", ylabel="training loss, nats per token", ylim=ylim)
+    draw.legend(ax, loc="lower left")
     return figure
 
 
 def plot_noise(
     frame: "pd.DataFrame", value: float, low: float, high: float, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw the gradient-noise scale over steps, each from the steps around it, and over all with its
-    interval.
+    """Draw the gradient-noise scale over steps, each from the steps around it, and that of all steps.
 
-    Args:
-        frame: signal and noise at each step.
-        value, low, high: over all steps, in windows.
+    `frame` has signal and noise at each step; `value`, `low` and `high` are of all steps, in windows.
     """
-    figure, ax = open_axes(ax, (5.4, 3.9))
+    figure, ax = draw.open_axes(ax, (5.4, 3.9))
     width = max(3, len(frame) // 5)
     around = frame[["signal", "noise"]].rolling(width, center=True, min_periods=width).mean()
     usable = around[around["signal"] > 0]
-    scale = usable["noise"].clip(lower=0) / usable["signal"]
-    curve(ax, scale.index, scale, color=PALETTE[0], linewidth=2, label=f"over {width} steps")
+    scale: Any = np.maximum(usable["noise"], 0) / usable["signal"]
+    draw.curve(ax, scale.index, scale, color=draw.PALETTE[0], linewidth=2, label=f"over {width} steps")
     if math.isfinite(value):
-        ax.axhline(value, color=PALETTE[1], linewidth=1.6, label=f"all steps, {value:.0f} windows")
+        ax.axhline(value, color=draw.PALETTE[1], linewidth=1.6, label=f"all steps, {value:.0f} windows")
         top = high if math.isfinite(high) else 3 * value
-        ax.axhspan(low, top, color=PALETTE[1], alpha=0.15, linewidth=0, label="95 % interval")
-        ax.set_ylim(0, max(1.6 * top, 1.1 * float(scale.max()) if len(scale) else 0))
-    dress(ax, "Gradient-noise scale", xlabel="step of the measurement", ylabel="noise scale, windows")
-    legend(ax, loc="upper left")
+        ax.axhspan(low, top, color=draw.PALETTE[1], alpha=0.15, linewidth=0, label="95 % interval")
+        ax.set_ylim(0, max(1.6 * top, 1.1 * scale.to_numpy().max(initial=0.0)))
+    draw.dress(ax, "Gradient-noise scale", xlabel="step of the measurement", ylabel="noise scale, windows")
+    draw.legend(ax, loc="upper left")
     return figure

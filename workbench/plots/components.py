@@ -1,6 +1,5 @@
 """Plots of what components and layers contribute: attributions, lenses, ablations, matrices, circuits."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby, pairwise
@@ -9,27 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.errors import InputError, nearest
-from workbench.plots.primitives import (
-    ACCENT,
-    DARK,
-    GREY,
-    INK,
-    LIGHT,
-    NEGATIVE,
-    PALETTE,
-    SEQUENTIAL,
-    add_colorbar,
-    curve,
-    dress,
-    heatmap,
-    intervals,
-    legend,
-    log_ticks,
-    need_pyplot,
-    open_axes,
-    open_panels,
-    plain,
-)  # fmt: skip
+from workbench.plots import primitives as draw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,20 +68,16 @@ def layer_map(names: Sequence[str], values: Any) -> tuple[np.ndarray, list[str],
 
 
 def plot_pair(names: Sequence[str], values: np.ndarray, *, title: str, ax: "Axes | None" = None) -> "Figure":
-    """Draw contributions to a minimal pair's difference as layer x (heads, MLP); embeddings and biases are
-    named in the title.
+    """Draw contributions to a minimal pair's difference as layer x (heads, MLP).
 
-    Args:
-        names: labels of the components, each MLP's neurons in one.
-        values: [component] nats.
-        title: what is split, and its total.
+    `values` [component] are in nats; those of embeddings and biases are written into the title.
     """
     grid, rows, columns = layer_map(names, values)
     others = ", ".join(
         f"{name} {value:+.2f}" for name, value in zip(names, values, strict=True) if name_layer(name) is None
     )
-    figure, ax = open_axes(ax, (max(4.6, 1.9 + 0.6 * len(columns)), 1.5 + 0.5 * len(grid)))
-    heatmap(ax, grid, rows, columns, label="nats for the good sentence", cells="{:+.2f}")
+    figure, ax = draw.open_axes(ax, (max(4.6, 1.9 + 0.6 * len(columns)), 1.5 + 0.5 * len(grid)))
+    draw.heatmap(ax, grid, rows, columns, label="nats for the good sentence", cells="{:+.2f}")
     ax.set_title(f"{title}\n{others}", fontsize=9)
     return figure
 
@@ -110,49 +85,36 @@ def plot_pair(names: Sequence[str], values: np.ndarray, *, title: str, ax: "Axes
 def plot_text(
     names: Sequence[str], tokens: Sequence[str], contributions: np.ndarray, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw contributions to a text's log-probabilities as component x token.
-
-    Args:
-        names: labels of the components.
-        tokens: of the text.
-        contributions: [pos component] nats above the uniform guess.
-    """
-    figure, ax = open_axes(ax, (2.2 + 0.5 * len(tokens), 1.2 + 0.24 * len(names)))
-    labels = [plain(token, 14) for token in tokens]
-    heatmap(ax, contributions.T, names, labels, label="nats above the uniform guess", rotation=60)
+    """Draw contributions to a text's log-probabilities, [pos component] nats, as component x token."""
+    figure, ax = draw.open_axes(ax, (2.2 + 0.5 * len(tokens), 1.2 + 0.24 * len(names)))
+    labels = [draw.plain(token, 14) for token in tokens]
+    draw.heatmap(ax, contributions.T, names, labels, label="nats above the uniform guess", rotation=60)
     return figure
 
 
 def plot_logits(frame: "pd.DataFrame", *, title: str, omitted: int = 0, ax: "Axes | None" = None) -> "Figure":
     """Draw the largest direct contributions to a logit as bars, with intervals over prompts.
 
-    Args:
-        frame: component, mean, low and high (NaN for one prompt), the largest first.
-        title: what is split, and its value.
-        omitted: number of smaller components that the frame leaves out.
+    `frame` has component, mean, low and high (NaN for one prompt), and leaves out `omitted` components.
     """
-    figure, ax = open_axes(ax, (6, 1.4 + 0.24 * len(frame)))
-    intervals(ax, list(frame["component"]), frame["mean"], frame["low"], frame["high"], bars=True)
+    figure, ax = draw.open_axes(ax, (6, 1.4 + 0.24 * len(frame)))
+    draw.intervals(ax, list(frame["component"]), frame["mean"], frame["low"], frame["high"], bars=True)
     note = f" ({omitted:,} smaller ones not shown)" if omitted else ""
-    dress(ax, title, xlabel=f"direct contribution, norm scales frozen{note}")
+    draw.dress(ax, title, xlabel=f"direct contribution, norm scales frozen{note}")
     return figure
 
 
 def plot_layer_weights(
     weights: np.ndarray, readers: Sequence[str], sources: Sequence[str], ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw the learned weights of a residual stream over earlier layers.
-
-    Args:
-        weights: [reader source], NaN for what is not written yet.
-        readers, sources: their labels.
-    """
+    """Draw the weights [reader source] of a residual stream over earlier layers; NaN: not written yet."""
     numbers = len(sources) <= MOST_NUMBERS
     cell = 0.5 if numbers else 0.24
-    figure, ax = open_axes(ax, (2.4 + cell * len(sources), 1.9 + cell * len(readers)))
-    heatmap(
+    figure, ax = draw.open_axes(ax, (2.4 + cell * len(sources), 1.9 + cell * len(readers)))
+    draw.heatmap(
         ax, weights, readers, sources, label="weight", cells="{:.2f}" if numbers else None,
-        limits=(0, float(np.nanmax(weights))), cmap=SEQUENTIAL, rotation=90, gaps=True, colorbar=not numbers,
+        limits=(0, float(np.nanmax(weights))), cmap=draw.SEQUENTIAL, rotation=90, gaps=True,
+        colorbar=not numbers,
     )  # fmt: skip
     ax.set(xlabel="from", ylabel="reads")
     ax.set_title("learned weights of earlier layers\n(a row sums to 1)", fontsize=10)
@@ -172,19 +134,15 @@ def plot_lens(
 ) -> "Figure":
     """Draw what each layer predicts at each position, the last point on top.
 
-    Args:
-        values: [point pos] the colour.
-        top_tokens: [point pos] the most likely tokens, written into the cells.
-        points, tokens: labels of rows and columns.
-        value: what `values` are, a key of `LENS_VALUES`.
-        title, xlabel: of the plot.
+    `values` [point pos] are the colour, a key of `LENS_VALUES` names them; `top_tokens` [point pos] are
+    written into the cells.
     """
-    figure, ax = open_axes(ax, (2.4 + 0.75 * len(tokens), 1.6 + 0.3 * len(points)))
-    cells = np.array([[plain(token, 10) for token in row] for row in top_tokens], object)
+    figure, ax = draw.open_axes(ax, (2.4 + 0.75 * len(tokens), 1.6 + 0.3 * len(points)))
+    cells = np.array([[draw.plain(token, 10) for token in row] for row in top_tokens], object)
     limits = {"top_prob": (0, 1), "target_log_prob": (None, 0)}.get(value, (0, None))
-    heatmap(
-        ax, values, points, [plain(token, 10) for token in tokens], label=LENS_VALUES[value], cells=cells,
-        limits=limits, cmap="viridis", rotation=60, fontsize=7,
+    draw.heatmap(
+        ax, values, points, [draw.plain(token, 10) for token in tokens], label=LENS_VALUES[value],
+        cells=cells, limits=limits, cmap="viridis", rotation=60, fontsize=7,
     )  # fmt: skip
     ax.invert_yaxis()
     ax.set_xlabel(xlabel)
@@ -204,58 +162,59 @@ def plot_lens_curve(
     signed: bool = False,
     ax: "Axes | None" = None,
 ) -> "Figure":
-    """Draw one value of a lens over layers; several lenses can be drawn into the same axes.
+    """Draw one measure of a lens over layers; several lenses can be drawn into the same axes.
 
-    Args:
-        points: labels of the layers.
-        values, low, high: [point] the curve and its band.
-        name: of the lens, for the legend.
-        ylabel, title: of the plot.
-        signed: values may be below 0; the axis else begins at 0.
+    `signed` measures may be below 0; the axis begins at 0 for the others.
     """
-    figure, ax = open_axes(ax, (max(4.5, 1.5 + 0.5 * len(points)), 3.4))
-    curve(ax, range(len(points)), values, low, high, marker="o", markersize=4, label=name)
+    figure, ax = draw.open_axes(ax, (max(4.5, 1.5 + 0.5 * len(points)), 3.4))
+    draw.curve(ax, range(len(points)), values, low, high, marker="o", markersize=4, label=name)
     ax.grid(axis="y", color="0.92")
-    dress(ax, title, ylabel=ylabel)
+    draw.dress(ax, title, ylabel=ylabel)
     long = max(map(len, points)) * len(points) > 50
     ax.set_xticks(range(len(points)), points, rotation=60 if long else 0)
     if signed:
         ax.axhline(0, color="0.3", linewidth=0.8, zorder=0)
     else:
         ax.set_ylim(bottom=0)
-    legend(ax)
+    draw.legend(ax)
     return figure
 
 
 def plot_effects(frame: "pd.DataFrame", *, how: str, xlabel: str, ax: "Axes | None" = None) -> "Figure":
     """Draw the effects of ablations as bars with their intervals, the strongest first, 40 at most.
 
-    Args:
-        frame: component, change, low, high.
-        how: kind of ablation, for the title.
-        xlabel: what a change is of.
+    `frame` has component, change, low, high.
     """
     order = np.argsort(-frame["change"].abs().to_numpy(), kind="stable")[:MOST_BARS]
     rows = frame.iloc[order]
-    figure, ax = open_axes(ax, (6, 1 + 0.28 * len(rows)))
+    figure, ax = draw.open_axes(ax, (6, 1 + 0.28 * len(rows)))
     names = [_short_set(name) for name in rows["component"]]
-    intervals(ax, names, rows["change"], rows["low"], rows["high"], bars=True, color=LIGHT)
+    draw.intervals(ax, names, rows["change"], rows["low"], rows["high"], bars=True, color=draw.LIGHT)
     selection = "" if len(rows) == len(frame) else f"; {len(rows)} strongest of {len(frame)}"
-    dress(ax, f"{how} ablation{selection}", xlabel=xlabel)
+    draw.dress(ax, f"{how} ablation{selection}", xlabel=xlabel)
     return figure
 
 
 def _short_set(name: str) -> str:
-    return plain(name) if len(name) <= 32 else f"{plain(name[:20])}... ({name.count('+') + 1} components)"
+    if len(name) > 32:
+        return f"{draw.plain(name[:20])}... ({name.count('+') + 1} components)"
+    return draw.plain(name)
 
 
 def plot_importance(names: Sequence[str], importance: np.ndarray, ax: "Axes | None" = None) -> "Figure":
     """Draw the importance of heads and MLPs by layer, [component] mean |dL / d gate|."""
     grid, rows, columns = layer_map(names, importance)
-    figure, ax = open_axes(ax, (max(4.2, 1.9 + 0.55 * len(columns)), 1.2 + 0.45 * len(grid)))
+    figure, ax = draw.open_axes(ax, (max(4.2, 1.9 + 0.55 * len(columns)), 1.2 + 0.45 * len(grid)))
     limits = (0, float(np.nanmax(grid)) or 1.0)
-    heatmap(
-        ax, grid, rows, columns, label="mean |dL / d gate|", cells="{:.2g}", limits=limits, cmap=SEQUENTIAL
+    draw.heatmap(
+        ax,
+        grid,
+        rows,
+        columns,
+        label="mean |dL / d gate|",
+        cells="{:.2g}",
+        limits=limits,
+        cmap=draw.SEQUENTIAL,
     )
     ax.set_title("importance (Michel et al. 2019), nats", fontsize=10)
     return figure
@@ -264,20 +223,27 @@ def plot_importance(names: Sequence[str], importance: np.ndarray, ax: "Axes | No
 def plot_pruning(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     """Draw the loss against the fraction of heads pruned, by importance and in random orders.
 
-    Args:
-        frame: order (`importance`, `random 0`, ...), share, loss.
+    `frame` has order (`importance`, `random 0`, ...), share and loss.
     """
-    figure, ax = open_axes(ax, (6, 4))
+    figure, ax = draw.open_axes(ax, (6, 4))
     orders = [(name, part) for name, part in frame.groupby("order", sort=False) if name != "importance"]
     for index, (_, part) in enumerate(orders):
         label = None if index else "random order"
-        curve(ax, part["share"], part["loss"], color=LIGHT, linewidth=1, linestyle="--", label=label)
+        draw.curve(
+            ax, part["share"], part["loss"], color=draw.LIGHT, linewidth=1, linestyle="--", label=label
+        )
     part = frame[frame["order"] == "importance"]
-    curve(
-        ax, part["share"], part["loss"], color=DARK, marker="o", markersize=4, label="least important first"
+    draw.curve(
+        ax,
+        part["share"],
+        part["loss"],
+        color=draw.DARK,
+        marker="o",
+        markersize=4,
+        label="least important first",
     )
-    dress(ax, xlabel="fraction of heads pruned", ylabel="loss, nats per token")
-    legend(ax)
+    draw.dress(ax, xlabel="fraction of heads pruned", ylabel="loss, nats per token")
+    draw.legend(ax)
     return figure
 
 
@@ -305,8 +271,9 @@ def plot_matrix(
         method: a key of `METHODS`.
         how: kind of ablation.
         title: of the plot.
+        ax: axes to draw into; a new figure if not set.
     """
-    pyplot = need_pyplot()
+    pyplot = draw.need_pyplot()
     names, columns = list(phenomena), list(dict.fromkeys(frame["component"])) or list(components)
     effects, found = (
         frame.pivot(index="paradigm", columns="component", values=value).reindex(index=names, columns=columns)
@@ -317,10 +284,12 @@ def plot_matrix(
     sizes = np.abs(values[~np.isnan(values)])
     limit = float(np.quantile(sizes, 0.99)) if len(sizes) else 1.0
     limit = limit or float(sizes.max(initial=0.0)) or 1.0
-    figure, ax = open_axes(ax, (5.4 + 0.24 * len(columns), 2.2 + max(0.19 * len(names), 1.2)))
-    rows = [f"{plain(name.removeprefix('embedded_'), 46)}  {100 * accuracy[name]:3.0f} %" for name in names]
+    figure, ax = draw.open_axes(ax, (5.4 + 0.24 * len(columns), 2.2 + max(0.19 * len(names), 1.2)))
+    rows = [
+        f"{draw.plain(name.removeprefix('embedded_'), 46)}  {100 * accuracy[name]:3.0f} %" for name in names
+    ]
     norm = pyplot.matplotlib.colors.AsinhNorm(linear_width=limit / 10, vmin=-limit, vmax=limit)
-    image = heatmap(
+    image = draw.heatmap(
         ax, values, rows, columns, norm=norm, opacity=np.where(certain, 1.0, UNCERTAIN), rotation=90,
         colorbar=False, fontsize=7, most_ticks=1000,
     )  # fmt: skip
@@ -328,18 +297,25 @@ def plot_matrix(
     for phenomenon, group in groupby(phenomena.values()):
         stop = start + len(list(group))
         if start:
-            ax.axhline(start - 0.5, color=GREY, linewidth=0.6)
+            ax.axhline(start - 0.5, color=draw.GREY, linewidth=0.6)
         ax.text(
-            len(columns) - 0.3, (start + stop - 1) / 2, plain(phenomenon), fontsize=7, va="center", color=INK
+            len(columns) - 0.3,
+            (start + stop - 1) / 2,
+            draw.plain(phenomenon),
+            fontsize=7,
+            va="center",
+            color=draw.INK,
         )
         start = stop
     for column, (last, name) in enumerate(pairwise(columns)):
         if name_layer(last) != name_layer(name):
-            ax.axvline(column + 0.5, color=GREY, linewidth=0.6)
+            ax.axvline(column + 0.5, color=draw.GREY, linewidth=0.6)
     ax.set_title(
-        f"{title}\n{METHODS[method].format(how=how)}; next to each paradigm: accuracy", fontsize=9, color=INK
+        f"{title}\n{METHODS[method].format(how=how)}; next to each paradigm: accuracy",
+        fontsize=9,
+        color=draw.INK,
     )
-    bar = add_colorbar(
+    bar = draw.add_colorbar(
         image, ax, "nats for the grammatical sentence (faint: interval includes 0)",
         extend="both" if sizes.max(initial=0.0) > limit else "neither",
         orientation="horizontal", shrink=0.6, aspect=45, pad=0.03,
@@ -356,28 +332,27 @@ def plot_family(
 ) -> "Figure":
     """Draw how concentrated effects are in each model of a family, and how deep in the model they are.
 
-    Args:
-        frame: run, rank, cumulative (fraction of all effects).
-        depths: run, kind (`head` or `mlp`), from, to, share.
-        title: of the left panel.
-        axes: two axes to draw into; a new figure if not set.
+    `frame` has run, rank and cumulative (fraction of all effects); `depths` has run, kind (`head` or `mlp`),
+    from, to and share.
     """
-    pyplot = need_pyplot()
-    figure, (left, right) = open_panels(axes, 2, (5.2, 3.8))
-    curves = frame.groupby(["run", "rank"], sort=False)["cumulative"].mean()
+    pyplot = draw.need_pyplot()
+    figure, (left, right) = draw.open_panels(axes, 2, (5.2, 3.8))
+    curves: Any = frame.groupby(["run", "rank"], sort=False)["cumulative"].mean()
     starts = sorted(depths["from"].unique())
     runs = list(dict.fromkeys(frame["run"]))
     width = 0.8 / len(runs)
     for index, run in enumerate(runs):
-        color = PALETTE[index % len(PALETTE)]
+        color = draw.PALETTE[index % len(draw.PALETTE)]
         line = curves[run].sort_index()
         fractions = np.arange(len(line) + 1) / len(line)
-        curve(left, fractions, [0, *line], color=color, label=f"{plain(run)} ({len(line)})", linewidth=1.8)
+        draw.curve(
+            left, fractions, [0, *line], color=color, label=f"{draw.plain(run)} ({len(line)})", linewidth=1.8
+        )
         below = np.zeros(len(starts))
         places = np.arange(len(starts)) - 0.4 + width * (index + 0.5)
         for kind, hatch in (("head", None), ("mlp", "///")):
-            part = depths[(depths["run"] == run) & (depths["kind"] == kind)].sort_values("from")
-            heights = part["share"].to_numpy()
+            part: Any = depths[(depths["run"] == run) & (depths["kind"] == kind)]
+            heights = part.sort_values("from")["share"].to_numpy()
             right.bar(
                 places, heights, width * 0.92, below, color=color, hatch=hatch, edgecolor="white", linewidth=0
             )
@@ -385,7 +360,7 @@ def plot_family(
     for fraction in (0.5, 0.9):
         left.axhline(fraction, color="0.75", linewidth=0.8, linestyle="--", zorder=0)
     ylabel = "fraction of all effects"
-    dress(
+    draw.dress(
         left,
         title,
         xlabel="fraction of the components, strongest first",
@@ -393,15 +368,15 @@ def plot_family(
         xlim=(0, 1),
         ylim=(0, 1),
     )
-    legend(left, title="run (components)", loc="lower right")
-    dress(right, xlabel="relative depth: 0 first block, 1 last", ylabel=ylabel)
+    draw.legend(left, title="run (components)", loc="lower right")
+    draw.dress(right, xlabel="relative depth: 0 first block, 1 last", ylabel=ylabel)
     labels = [f"{start:.2g} to {end:.2g}" for start, end in zip(starts, [*starts[1:], 1.0], strict=True)]
     right.set_xticks(range(len(starts)), labels)
     handles = [
         pyplot.Rectangle((0, 0), 1, 1, facecolor="0.6", edgecolor="white", hatch=hatch)
         for hatch in (None, "///")
     ]
-    legend(right, handles=handles, labels=["heads", "MLPs"])
+    draw.legend(right, handles=handles, labels=["heads", "MLPs"])
     return figure
 
 
@@ -413,12 +388,13 @@ def plot_history(
     top: int = 5,
     axes: "Sequence[Axes] | None" = None,
 ) -> "Figure":
-    """Draw components' effects with their intervals over training, a panel for each paradigm; the accuracy is
-    dotted, on the right axis.
+    """Draw components' effects with their intervals over training, a panel for each paradigm.
+
+    The accuracy is dotted, on the right axis.
 
     Args:
         frame: step, paradigm, component, kind, effect, low, high, accuracy.
-        method: how effects were measured, for the axis label.
+        method: how effects were measured.
         paradigms: which; by default the twelve with the highest accuracy at the end.
         top: lines in a panel: the components that are strongest at the end.
         axes: as many axes as paradigms; a new figure if not set.
@@ -430,26 +406,25 @@ def plot_history(
     steps = np.unique(frame["step"])
     last = frame[frame["step"] == steps[-1]]
     if paradigms is None:
-        accuracy = last.groupby("paradigm", sort=False)["accuracy"].first()
+        accuracy: Any = last.groupby("paradigm", sort=False)["accuracy"].first()
         best = set(accuracy.sort_values(ascending=False, kind="stable").index[:MOST_PANELS])
         paradigms = [name for name in known if name in best]
     for name in paradigms:
         if name not in known:
             raise InputError(f"no paradigm is called {name!r} here. {nearest(name, known)}")
-    figure, panels = open_panels(axes, len(paradigms), (4.2, 2.6), 3, sharex=True)
+    figure, panels = draw.open_panels(axes, len(paradigms), (4.2, 2.6), 3, sharex=True)
     for panel, paradigm in zip(panels, paradigms, strict=True):
-        part = frame[(frame["paradigm"] == paradigm) & frame["kind"].isin(["head", "mlp"])]
+        part: Any = frame[(frame["paradigm"] == paradigm) & frame["kind"].isin(["head", "mlp"])]
         end = part[part["step"] == steps[-1]]
         order = np.argsort(-end["effect"].abs().to_numpy(), kind="stable")[:top]
-        for color, component in zip(
-            PALETTE * math.ceil(top / len(PALETTE)), end["component"].iloc[order], strict=False
-        ):
+        for index, component in enumerate(end["component"].iloc[order]):
+            color = draw.PALETTE[index % len(draw.PALETTE)]
             line = part[part["component"] == component].sort_values("step")
-            curve(
+            draw.curve(
                 panel, line["step"], line["effect"], line["low"], line["high"], color=color, linewidth=1.5,
                 label=component, marker=".", markersize=4, band=0.15,
             )  # fmt: skip
-        panel.axhline(0, color=GREY, linewidth=0.7)
+        panel.axhline(0, color=draw.GREY, linewidth=0.7)
         if steps[0] < 1:
             panel.set_xscale("symlog", linthresh=1)
         right = panel.twinx()
@@ -457,13 +432,13 @@ def plot_history(
         right.plot(accuracy.index, accuracy, ":", color="black", linewidth=1)
         right.set_ylim(0, 1)
         right.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"], fontsize=6, color="0.4")
-        dress(panel, xlim=(steps[0], steps[-1]))
+        draw.dress(panel, xlim=(steps[0], steps[-1]))
         if steps[0] >= 1:
-            log_ticks(panel, "x")
-        panel.set_title(plain(paradigm.removeprefix("embedded_"), 44), fontsize=8)
+            draw.log_ticks(panel, "x")
+        panel.set_title(draw.plain(paradigm.removeprefix("embedded_"), 44), fontsize=8)
         panel.tick_params(labelsize=7)
         right.spines["top"].set_visible(False)
-        legend(panel, fontsize=6.5, loc="upper left")
+        draw.legend(panel, fontsize=6.5, loc="upper left")
     figure.supylabel("nats for the grammatical sentence", fontsize=9)
     figure.supxlabel(f"step; effect: {method}; dotted: accuracy", fontsize=9)
     return figure
@@ -487,35 +462,40 @@ def plot_circuit(
         random_accuracy: [draw] of random sets of the circuit's size.
         target: accuracy that the circuit has to keep.
         title: of the plot.
+        ax: axes to draw into; a new figure if not set.
     """
-    figure, ax = open_axes(ax, (6.8, 4.2))
-    for direction, verb, color in (("backward", "removing", DARK), ("forward", "adding", LIGHT)):
+    figure, ax = draw.open_axes(ax, (6.8, 4.2))
+    for direction, verb, color in (("backward", "removing", draw.DARK), ("forward", "adding", draw.LIGHT)):
         part = path[path["direction"] == direction]
         if len(part):
-            curve(ax, part["parts"], part["accuracy"], color=color, linewidth=1, linestyle="--", marker=".")
+            draw.curve(
+                ax, part["parts"], part["accuracy"], color=color, linewidth=1, linestyle="--", marker="."
+            )
             label = f"{verb}, held out"
-            curve(
+            draw.curve(
                 ax, part["parts"], part["held_accuracy"], color=color, marker="o", markersize=4, label=label
             )
     sets = checks.set_index("set")
     parts, accuracy = sets["parts"].astype(int), sets["accuracy"]
-    ax.plot([], [], color=GREY, linewidth=1, linestyle="--", label="pairs it was chosen on")
-    ax.axhline(target, color=GREY, linewidth=0.8, label="target")
-    ax.axhline(0.5, color=GREY, linewidth=0.8, linestyle=":", label="chance")
+    ax.plot([], [], color=draw.GREY, linewidth=1, linestyle="--", label="pairs it was chosen on")
+    ax.axhline(target, color=draw.GREY, linewidth=0.8, label="target")
+    ax.axhline(0.5, color=draw.GREY, linewidth=0.8, linestyle=":", label="chance")
     if len(random_accuracy):
         places = [parts["circuit"]] * len(random_accuracy)
-        ax.plot(places, random_accuracy, "_", color=GREY, markersize=9, label="random sets")
-    ax.plot(parts["complement"], accuracy["complement"], "x", color=NEGATIVE, label="without the circuit")
+        ax.plot(places, random_accuracy, "_", color=draw.GREY, markersize=9, label="random sets")
+    ax.plot(
+        parts["complement"], accuracy["complement"], "x", color=draw.NEGATIVE, label="without the circuit"
+    )
     ax.plot(
         parts["circuit"],
         accuracy["circuit"],
         "*",
-        color=ACCENT,
+        color=draw.ACCENT,
         markersize=14,
         label="circuit, held out",
         zorder=3,
     )
-    dress(ax, title, xlabel="heads and MLPs kept", ylabel="accuracy", xlim=(-0.4, parts["whole"] + 0.4))
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    legend(ax, outside=True)
+    draw.dress(ax, title, xlabel="heads and MLPs kept", ylabel="accuracy", xlim=(-0.4, parts["whole"] + 0.4))
+    ax.locator_params(axis="x", integer=True)
+    draw.legend(ax, outside=True)
     return figure

@@ -6,22 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.primitives import (
-    DIVERGING,
-    INK,
-    PALETTE,
-    SEQUENTIAL,
-    add_colorbar,
-    dress,
-    heatmap,
-    intervals,
-    legend,
-    need_pyplot,
-    new_figure,
-    open_axes,
-    open_panels,
-    plain,
-)  # fmt: skip
+from workbench.plots import primitives as draw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,34 +29,32 @@ def plot_head_score(
 ) -> "Figure":
     """Draw one score as layer x head; heads of the class that the score stands for are framed.
 
-    Args:
-        frame: layer, head, score, value, uniform, untrained, untrained_high, class.
-        score: which.
-        most: end of the colour scale; by default the frame's largest attention score.
+    `frame` has layer, head, score, value, uniform, untrained, untrained_high and class; the colour scale ends
+    at `most`, by default the frame's largest attention score.
     """
     rows = frame[frame["score"] == score]
     grid = rows.pivot(index="layer", columns="head", values="value")
-    figure, ax = open_axes(ax, _size(grid.shape))
+    figure, ax = draw.open_axes(ax, _size(grid.shape))
     signed = score == "copying"
     most = 1.0 if signed else most or color_limit(frame)
     cells = "{:+.2f}" if signed else "{:.2f}"
-    heatmap(
+    draw.heatmap(
         ax, grid, *_names(grid), cells=cells if grid.shape[1] <= MOST_NUMBERS else None, gaps=True,
-        limits=(-most if signed else 0, most), cmap=DIVERGING if signed else SEQUENTIAL,
+        limits=(-most if signed else 0, most), cmap=draw.DIVERGING if signed else draw.SEQUENTIAL,
     )  # fmt: skip
     classes = rows.pivot(index="layer", columns="head", values="class").to_numpy()
     frame_style = {"fill": False, "edgecolor": MARK, "linewidth": 2}
     for row, column in zip(*np.nonzero(classes == score.removesuffix("_unigram")), strict=True):
-        ax.add_patch(need_pyplot().Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, **frame_style))
-    ax.set_title(f"{_words(score)}\n{_baselines(rows)}", fontsize=9, color=INK)
+        ax.add_patch(draw.need_pyplot().Rectangle((column - 0.46, row - 0.44), 0.92, 0.88, **frame_style))
+    ax.set_title(f"{_words(score)}\n{_baselines(rows)}", fontsize=9, color=draw.INK)
     return figure
 
 
-def _baselines(rows: "pd.DataFrame") -> str:
+def _baselines(rows: Any) -> str:
     """Return what uniform attention and the untrained copy give for one score, for the title."""
-    untrained, uniform = rows["untrained_high"].max(), rows["uniform"].max()
+    untrained, uniform = float(rows["untrained_high"].max()), float(rows["uniform"].max())
     if rows["score"].iloc[0] == "copying":
-        untrained = rows["untrained"].max()
+        untrained = float(rows["untrained"].max())
         return "OV eigenvalues" + ("" if math.isnan(untrained) else f"; untrained ≤ {untrained:+.2f}")
     if math.isnan(uniform):
         return "not possible in any layer"
@@ -79,18 +62,14 @@ def _baselines(rows: "pd.DataFrame") -> str:
 
 
 def plot_head_classes(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
-    """Draw layer x head, each head in the color of its class, with the class's name as far as there is room.
-
-    Args:
-        frame: layer, head, class; the first row of a head counts.
-    """
-    pyplot = need_pyplot()
+    """Draw layer x head, each head in the colour of its class, named as far as there is room."""
+    pyplot = draw.need_pyplot()
     grid = frame.drop_duplicates(["layer", "head"]).pivot(index="layer", columns="head", values="class")
     classes, known = grid.to_numpy(), list(CLASS_COLORS)
     indices = np.vectorize(known.index, otypes=[int])(classes)
     roomy = classes.shape[1] <= 6
-    figure, ax = open_axes(ax, _size(classes.shape, 0.85))
-    heatmap(
+    figure, ax = draw.open_axes(ax, _size(classes.shape, 0.85))
+    draw.heatmap(
         ax, indices, *_names(grid), limits=(0, len(known) - 1),
         cmap=pyplot.matplotlib.colors.ListedColormap(list(CLASS_COLORS.values())),
         cells=np.vectorize(_words, otypes=[object])(classes) if roomy else None, fontsize=7.5,
@@ -99,30 +78,33 @@ def plot_head_classes(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figur
     if not roomy:
         present = [name for name in known if name in classes]
         handles = [pyplot.Rectangle((0, 0), 1, 1, color=CLASS_COLORS[name]) for name in present]
-        legend(ax, outside=True, handles=handles, labels=[_words(name) for name in present], fontsize=7)
-    ax.set_title("class\n(the score furthest above its baseline)", fontsize=9, color=INK)
+        draw.legend(ax, outside=True, handles=handles, labels=[_words(name) for name in present], fontsize=7)
+    ax.set_title("class\n(the score furthest above its baseline)", fontsize=9, color=draw.INK)
     return figure
 
 
 def plot_head_profile(
     frame: "pd.DataFrame", *, most: float | None = None, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw the mean attention by distance, a row for each head.
-
-    Args:
-        frame: layer, head, offset (query - key), value.
-        most: end of the colour scale.
-    """
+    """Draw the mean attention by distance, a row for each head: layer, head, offset (query - key), value."""
     grid = frame.pivot(index=["layer", "head"], columns="offset", values="value")
-    figure, ax = open_axes(ax, (2.4 + 0.3 * grid.shape[1], 1.2 + 0.22 * len(grid)))
+    figure, ax = draw.open_axes(ax, (2.4 + 0.3 * grid.shape[1], 1.2 + 0.22 * len(grid)))
     names = [f"L{layer}H{head}" for layer, head in grid.index]
     columns = [str(offset) for offset in grid.columns]
     limits = (0, most or color_limit(frame))
-    heatmap(
-        ax, grid, names, columns, limits=limits, cmap=SEQUENTIAL, label="attention", fontsize=7, most_ticks=48
+    draw.heatmap(
+        ax,
+        grid,
+        names,
+        columns,
+        limits=limits,
+        cmap=draw.SEQUENTIAL,
+        label="attention",
+        fontsize=7,
+        most_ticks=48,
     )
     ax.set_xlabel("query - key, tokens")
-    ax.set_title("attention by distance", fontsize=9, color=INK)
+    ax.set_title("attention by distance", fontsize=9, color=draw.INK)
     heads = len(set(frame["head"]))
     for row in range(heads, len(grid), heads):
         ax.axhline(row - 0.5, color="white", linewidth=2)
@@ -130,14 +112,7 @@ def plot_head_profile(
 
 
 def plot_heads(frame: "pd.DataFrame", profile: "pd.DataFrame", *, title: str, columns: int = 4) -> "Figure":
-    """Draw classes, every score and the attention by distance on one page.
-
-    Args:
-        frame: see `plot_head_score`.
-        profile: see `plot_head_profile`.
-        title: of the page.
-        columns: panels in a row.
-    """
+    """Draw classes, every score and the attention by distance on one page."""
     scores = list(dict.fromkeys(frame["score"]))
     heads = len(set(frame["head"])), len(set(frame["layer"]))
     width, height = _size((heads[1], heads[0]))
@@ -145,7 +120,7 @@ def plot_heads(frame: "pd.DataFrame", profile: "pd.DataFrame", *, title: str, co
     tall = max(height, 0.9 + 0.13 * heads[0] * heads[1])  # the profile's panel has a row for each head
     ratios = {"height_ratios": [height] * (rows - 1) + [tall]}
     size = (columns * width, (rows - 1) * height + tall)
-    figure, grid = new_figure(size, rows, columns, gridspec_kw=ratios)
+    figure, grid = draw.new_figure(size, rows, columns, gridspec_kw=ratios)
     panels = list(grid.ravel())
     most = max(color_limit(frame), color_limit(profile))
     plot_head_classes(frame, panels.pop(0))
@@ -155,14 +130,14 @@ def plot_heads(frame: "pd.DataFrame", profile: "pd.DataFrame", *, title: str, co
         panel.remove()
     rest = figure.add_subplot(grid[0, 0].get_gridspec()[-1, columns - len(panels) :])
     plot_head_profile(profile, most=most, ax=rest)
-    figure.suptitle(title, fontsize=11, color=INK)
+    figure.suptitle(title, fontsize=11, color=draw.INK)
     return figure
 
 
 def color_limit(frame: "pd.DataFrame") -> float:
     """Return the end of the colour scale that all attention maps of one model share."""
-    values = frame[frame["score"] != "copying"]["value"] if "score" in frame else frame["value"]
-    return max(0.25, float(values.max())) if values.notna().any() else 0.25
+    rows: Any = frame[frame["score"] != "copying"] if "score" in frame else frame
+    return float(np.nanmax(rows["value"].to_numpy(float), initial=0.25))
 
 
 def _size(shape: tuple[int, ...], cell: float = 0.5) -> tuple[float, float]:
@@ -180,18 +155,18 @@ def _words(name: str) -> str:
 def plot_head_kinds(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     """Draw each head's distance from uniform attention, and how much of it two rules explain.
 
-    Args:
-        frame: layer, head, kind, measure (`total`, `distance`, `token`), nats, low, high.
+    `frame` has layer, head, kind, measure (`total`, `distance`, `token`), nats, low and high.
     """
     parts = {name: frame[frame["measure"] == name] for name in ("total", "distance", "token")}
     total = parts["total"]
-    labels = [f"L{row.layer}H{row.head}  {row.kind}" for row in total.itertuples()]
-    figure, ax = open_axes(ax, (7.2, 1.1 + 0.34 * len(labels)))
-    intervals(ax, labels, total["nats"], bars=True, color="#dfe4ea", reference=None)
+    columns = zip(total["layer"], total["head"], total["kind"], strict=True)
+    labels = [f"L{layer}H{head}  {kind}" for layer, head, kind in columns]
+    figure, ax = draw.open_axes(ax, (7.2, 1.1 + 0.34 * len(labels)))
+    draw.intervals(ax, labels, total["nats"], bars=True, color="#dfe4ea", reference=None)
     for name, shift, color in (
         ("total", 0.0, "#8a94a3"),
-        ("distance", -0.2, PALETTE[0]),
-        ("token", 0.2, PALETTE[1]),
+        ("distance", -0.2, draw.PALETTE[0]),
+        ("token", 0.2, draw.PALETTE[1]),
     ):
         places = np.arange(len(labels)) + shift
         part = parts[name]
@@ -200,7 +175,7 @@ def plot_head_kinds(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure"
         ax.hlines(places, part["low"], part["high"], color=color, linewidth=1.4)
     ax.axvline(0, color="0.3", linewidth=0.8)
     ax.set_xlabel("nats per query, with 95 % intervals", fontsize=9)
-    legend(ax, outside=True)
+    draw.legend(ax, outside=True)
     return figure
 
 
@@ -213,19 +188,15 @@ def plot_composition(
 ) -> "Figure":
     """Draw composition of earlier with later heads above that of random heads, a panel each for Q, K and V.
 
-    Args:
-        frame: kind, earlier_layer, earlier_head, later_layer, later_head, value.
-        layers: those that have attention.
-        heads: in a layer.
-        random: [kind] mean composition of random heads.
-        axes: three axes to draw into; a new figure if not set.
+    `frame` has kind, earlier_layer, earlier_head, later_layer, later_head and value; `random` [kind] is the
+    mean composition of random heads.
     """
     writers, readers = (
         [(layer, head) for layer in part for head in range(heads)]
         for part in (layers[: max(len(layers) - 1, 1)], layers[min(len(layers) - 1, 1) :])
     )
     side = max(2.6, 1.2 + 0.16 * len(layers) * heads)
-    figure, panels = open_panels(axes, 3, (side + 0.2, side + 0.5))
+    figure, panels = draw.open_panels(axes, 3, (side + 0.2, side + 0.5))
     values = frame.set_index(["kind", "earlier_layer", "earlier_head", "later_layer", "later_head"])["value"]
     grids = [
         np.array(
@@ -238,7 +209,7 @@ def plot_composition(
     most = max(0.05, *(float(np.nanmax(np.abs(grid), initial=0)) for grid in grids))
     names = [[f"L{layer}H{head}" for layer, head in part] for part in (writers, readers)]
     for panel, kind, grid, chance in zip(panels, "QKV", grids, random, strict=True):
-        image = heatmap(
+        image = draw.heatmap(
             panel,
             grid,
             *names,
@@ -250,22 +221,18 @@ def plot_composition(
             most_ticks=32,
         )
         panel.set(xlabel="reads", ylabel="writes" if kind == "Q" else "")
-        panel.set_title(f"{kind}-composition (random {chance:.2f})", fontsize=9, color=INK)
-    add_colorbar(image, panels, "above random heads")
+        panel.set_title(f"{kind}-composition (random {chance:.2f})", fontsize=9, color=draw.INK)
+    draw.add_colorbar(image, panels, "above random heads")
     return figure
 
 
 def plot_token_pairs(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
-    """Draw the extreme entries of a circuit through the vocabulary as bars.
-
-    Args:
-        frame: value, row_token, column_token.
-    """
-    figure, ax = open_axes(ax, (4.8, 0.9 + 0.22 * len(frame)))
+    """Draw the extreme entries of a circuit through the vocabulary: value, row_token, column_token."""
+    figure, ax = draw.open_axes(ax, (4.8, 0.9 + 0.22 * len(frame)))
     labels = [
-        f"{plain(repr(row))} → {plain(repr(column))}"
+        f"{draw.plain(repr(row))} → {draw.plain(repr(column))}"
         for row, column in zip(frame["row_token"], frame["column_token"], strict=True)
     ]
-    intervals(ax, labels, frame["value"], bars=True)
-    dress(ax, xlabel="entry of the circuit")
+    draw.intervals(ax, labels, frame["value"], bars=True)
+    draw.dress(ax, xlabel="entry of the circuit")
     return figure

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from workbench.plots import primitives as draw
 from workbench.plots.components import layer_map, name_layer
-from workbench.plots.primitives import dress, graph, heatmap, legend, open_axes, plain, scatter_diagonal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,12 +32,8 @@ def plot_patches(
 ) -> "Figure":
     """Draw a sweep of patches: layer x position, layer x unit, or layer and unit x position.
 
-    Args:
-        frame: layer, then `pos`, `head`, `kv_head` or `neuron` as far as they were swept, effect, recovered.
-        tokens: of the first pair's patched run.
-        metric: what `effect` is a change of.
-        title: site, direction and values of the sweep.
-        recovered: draw the fraction of the two runs' difference in place of the effect.
+    `frame` has layer, then `pos`, `head`, `kv_head` or `neuron` as far as they were swept, effect and
+    recovered (the fraction of the two runs' difference).
     """
     unit = next((name for name in ("head", "kv_head", "neuron") if name in frame), None)
     by_position = "pos" in frame
@@ -62,8 +58,8 @@ def plot_patches(
         labels, xlabel = ["all positions"], ""
     values, names = _strongest(grid.to_numpy(), names)
     size = (2.4 + 0.55 * len(labels), 1.6 + max(0.28 * len(names), 1.4))
-    figure, ax = open_axes(ax, size)
-    heatmap(ax, values, names, labels, label=_unit(metric, recovered))
+    figure, ax = draw.open_axes(ax, size)
+    draw.heatmap(ax, values, names, labels, label=_unit(metric, recovered))
     ax.set_xlabel(xlabel)
     ax.set_title(title, fontsize=10)
     return figure
@@ -80,18 +76,12 @@ def plot_paths(
     recovered: bool = False,
     ax: "Axes | None" = None,
 ) -> "Figure":
-    """Draw path effects: layer x head for one receiver, receiver x sender for several, path x position where
-    the senders' positions were patched one by one. Grey: no path.
+    """Draw path effects [receiver sender *pos]; grey: no path.
 
-    Args:
-        effects: [receiver sender *pos], NaN where there is no path.
-        receivers, senders: their labels.
-        tokens: of the first pair's patched run; None if all positions were patched together.
-        metric: what an effect is a change of.
-        title: direction and settings of the sweep.
-        recovered: `effects` are fractions of the two runs' difference.
+    They are drawn as layer x head for one receiver, receiver x sender for several, path x position where the
+    senders' positions were patched one by one.
     """
-    xlabel, ylabel, options = "", "", {}
+    xlabel, ylabel, rotation = "", "", 0
     inside = [index for index, name in enumerate(senders) if name_layer(name) is not None]
     if tokens is not None:
         rows = [f"{sender} → {receiver}" for receiver in receivers for sender in senders]
@@ -109,9 +99,9 @@ def plot_paths(
     else:
         values, rows = _strongest(effects, list(receivers))
         turned, columns = _strongest(values.T, list(senders))
-        values, xlabel, ylabel, options = turned.T, "sender", "receiver", {"rotation": 90}
-    figure, ax = open_axes(ax, (2.8 + 0.46 * len(columns), 1.8 + max(0.26 * len(rows), 1.4)))
-    heatmap(ax, values, rows, columns, label=_unit(metric, recovered), **options)
+        values, xlabel, ylabel, rotation = turned.T, "sender", "receiver", 90
+    figure, ax = draw.open_axes(ax, (2.8 + 0.46 * len(columns), 1.8 + max(0.26 * len(rows), 1.4)))
+    draw.heatmap(ax, values, rows, columns, label=_unit(metric, recovered), rotation=rotation)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.set_title(title, fontsize=10)
     return figure
@@ -120,16 +110,13 @@ def plot_paths(
 def plot_edges(
     edges: "pd.DataFrame", senders: Sequence[str], *, title: str, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw edges as a graph: layers upwards, heads side by side, MLPs to the right. Blue edges raise the
-    metric, red ones lower it, the strongest are widest. A letter below a head is the input that an edge
-    enters.
+    """Draw edges as a graph: layers upwards, heads side by side, MLPs to the right.
 
-    Args:
-        edges: sender, receiver (`L1H2.q`, `L1 MLP`, `logits`) and score, the strongest first.
-        senders: labels of all components, with or without edges.
-        title: of the plot.
+    Blue edges raise the metric, red ones lower it, the strongest are widest. A letter below a head is the
+    input that an edge enters. `edges` has sender, receiver (`L1H2.q`, `L1 MLP`, `logits`) and score, the
+    strongest first; `senders` are the labels of all components, with or without edges.
     """
-    edges = edges[edges["score"] != 0]
+    edges = edges.query("score != 0")
     layers = 1 + max([layer for name in senders if (layer := name_layer(name)) is not None], default=0)
     heads = {name: int(match[1]) for name in senders if (match := re.search(r"H(\d+)$", name))}
     width = 1 + max(heads.values(), default=0)
@@ -146,10 +133,10 @@ def plot_edges(
         # Edges into one head's q, k and v are bent differently, so that they lie next to each other.
         bend = {"q": 0.18, "k": 0.0, "v": -0.18}.get(part, 0.08)
         drawn.append((sender, name, score, bend if nodes[name][0] >= nodes[sender][0] else -bend))
-    figure, ax = open_axes(ax, (2.0 + 0.85 * (width + 1), 1.6 + 1.15 * (layers + 1)))
-    graph(ax, nodes, drawn[::-1], {name: " ".join(sorted(parts)) for name, parts in inputs.items()})
+    figure, ax = draw.open_axes(ax, (2.0 + 0.85 * (width + 1), 1.6 + 1.15 * (layers + 1)))
+    draw.graph(ax, nodes, drawn[::-1], {name: " ".join(sorted(parts)) for name, parts in inputs.items()})
     ax.set(xlim=(-0.8, width + 1), ylim=(-1.4, layers + 0.4))
-    strongest = float(edges["score"].abs().max()) if len(edges) else 0.0
+    strongest = np.abs(edges["score"].to_numpy()).max(initial=0.0)
     ax.set_title(f"{title}\nblue raises it, red lowers it; the widest by {strongest:.3g}", fontsize=9)
     return figure
 
@@ -164,32 +151,26 @@ def plot_estimates(
     title: str,
     ax: "Axes | None" = None,
 ) -> "Figure":
-    """Draw estimated over exact effects, the line where they agree, and the names of the cells furthest off.
+    """Draw estimated over exact effects [cell], and name the cells furthest off.
 
-    Args:
-        exact: [cell] exact effects.
-        estimates: name of an estimate to its values [cell].
-        names: of the cells.
-        fits: name of an estimate to its correlation with the exact effects (NaN: not defined) and slope.
-        metric: what an effect is a change of.
-        title: of the plot.
+    `fits` are correlation with the exact effects (NaN: not defined) and slope of each estimate.
     """
-    figure, ax = open_axes(ax, (5.6, 5.2))
+    figure, ax = draw.open_axes(ax, (5.6, 5.2))
     legends = {
         name: name if math.isnan(fits[name][0]) else "{}: r = {:.3f}, slope {:.2f}".format(name, *fits[name])
         for name in estimates
     }
-    scatter_diagonal(ax, exact, {legends[name]: values for name, values in estimates.items()})
+    draw.scatter_diagonal(ax, exact, {legends[name]: values for name, values in estimates.items()})
     last, middle = [*estimates.values()][-1], sum(ax.get_xlim()) / 2
     for cell in np.argsort(-np.abs(last - exact), kind="stable")[:NAMED]:
         if last[cell] != exact[cell]:
             right = exact[cell] > middle
             ax.annotate(
-                plain(names[cell]), (exact[cell], last[cell]), xytext=(-6 if right else 6, 0),
+                draw.plain(names[cell]), (exact[cell], last[cell]), xytext=(-6 if right else 6, 0),
                 textcoords="offset points", ha="right" if right else "left", va="center", fontsize=7,
             )  # fmt: skip
-    dress(ax, title, xlabel=f"exact change of the {metric}", ylabel="estimate")
-    legend(ax, loc="upper left")
+    draw.dress(ax, title, xlabel=f"exact change of the {metric}", ylabel="estimate")
+    draw.legend(ax, loc="upper left")
     return figure
 
 
@@ -204,7 +185,7 @@ def _strongest(values: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[s
 
 
 def _position(tokens: Sequence[str], place: int) -> str:
-    return f"{plain(tokens[place], 12)}\n{place}"
+    return f"{draw.plain(tokens[place], 12)}\n{place}"
 
 
 def _unit(metric: str, recovered: bool) -> str:

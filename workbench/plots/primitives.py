@@ -68,7 +68,7 @@ def open_axes(ax: "Axes | None", size: tuple[Number, Number]) -> "tuple[Any, Axe
 
 
 def open_panels(
-    axes: "Sequence[Axes] | None",
+    axes: "Axes | Sequence[Axes] | np.ndarray | None",
     count: int,
     size: tuple[Number, Number],
     columns: int | None = None,
@@ -77,14 +77,14 @@ def open_panels(
     """Return a figure and `count` panels: the given axes, or new ones in a grid of `columns`.
 
     Args:
-        axes: axes to use; None for a new figure.
+        axes: axes to use, also a single one or a grid; None for a new figure.
         count: number of panels.
         size: width and height of one panel in inches.
         columns: panels in a row; all if not set.
         **options: passed on to `pyplot.subplots`, such as `sharex`.
     """
     if axes is not None:
-        panels = list(axes)
+        panels = list(np.ravel(np.asarray(axes, object)))
         return panels[0].get_figure(root=True), panels
     across = min(columns or count, count)
     down = math.ceil(count / across)
@@ -183,21 +183,21 @@ def heatmap(
     colors = need_pyplot().get_cmap(cmap).with_extremes(bad=NO_VALUE)
     image = ax.imshow(values, cmap=colors, aspect="auto", interpolation="nearest", alpha=opacity, **scale)
     if cells is not None:
-        texts = np.full(values.shape, "", object) if isinstance(cells, str) else cells
         for place, value in np.ndenumerate(values.filled(np.nan)):
             missing = bool(np.isnan(value))
-            text = texts[place] if not isinstance(cells, str) else "" if missing else cells.format(value)
+            if isinstance(cells, str):
+                text = "" if missing else cells.format(value)
+            else:
+                text = str(cells[place])
             red, green, blue, _ = (1.0, 1.0, 1.0, 1.0) if missing else image.cmap(image.norm(value))
             color = "white" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else INK
             if text:
                 ax.text(place[1], place[0], text, ha="center", va="center", fontsize=fontsize, color=color)
-    slanted = {"ha": "right", "rotation_mode": "anchor"} if 0 < rotation < 90 else {}
-    for set_ticks, labels, options in (
-        (ax.set_xticks, columns, {"rotation": rotation} | slanted),
-        (ax.set_yticks, rows, {}),
-    ):
-        step = math.ceil(len(labels) / most_ticks) or 1
-        set_ticks(range(0, len(labels), step), list(labels)[::step], fontsize=fontsize, **options)
+    slanted: dict[str, Any] = {"ha": "right", "rotation_mode": "anchor"} if 0 < rotation < 90 else {}
+    across, down = (math.ceil(len(labels) / most_ticks) or 1 for labels in (columns, rows))
+    places = range(0, len(columns), across)
+    ax.set_xticks(places, list(columns)[::across], fontsize=fontsize, rotation=rotation, **slanted)
+    ax.set_yticks(range(0, len(rows), down), list(rows)[::down], fontsize=fontsize)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     if gaps:
@@ -216,10 +216,9 @@ def add_colorbar(image: "AxesImage", axes: Any, label: str, **options: Any) -> A
     assert figure is not None
     first = axes if hasattr(axes, "get_position") else axes[0]
     height = first.get_position().height * figure.get_figheight()
-    # The same width in inches for flat and tall axes.
-    bar = figure.colorbar(
-        image, ax=axes, **{"shrink": 0.85, "pad": 0.02, "aspect": max(6.0, 6 * height)} | options
-    )
+    # The aspect gives the same width in inches for flat and tall axes.
+    defaults: dict[str, Any] = {"shrink": 0.85, "pad": 0.02, "aspect": max(6.0, 6 * height)}
+    bar = figure.colorbar(image, ax=axes, **defaults | options)
     bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=7, length=2)

@@ -5,20 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.primitives import (
-    GREY,
-    PALETTE,
-    curve,
-    dress,
-    intervals,
-    legend,
-    log_ticks,
-    open_axes,
-    open_panels,
-    plain,
-    shades,
-    short_number,
-)  # fmt: skip
+from workbench.plots import primitives as draw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +16,7 @@ Law = Callable[[Any], Any]
 """A fitted curve: values at an array of places."""
 MOST_LINES = 8
 IN_A_ROW = 5
-LINE, LAW = PALETTE[:2]
+LINE, LAW = draw.PALETTE[:2]
 PANEL = (5.3, 4.1)
 COMPUTE = "training compute 6ND, FLOPs"
 
@@ -46,8 +33,7 @@ def plot_parametric(
     ylabel: str,
     axes: "Sequence[Axes] | None" = None,
 ) -> "Figure":
-    """Draw a law L(N, D): left the loss over N, a line for each number of tokens; right contours of equal
-    loss over compute and N with the points and the best size.
+    """Draw a law L(N, D): the loss over N by tokens, and contours of equal loss with the best size.
 
     Args:
         points: n, tokens, loss.
@@ -59,23 +45,23 @@ def plot_parametric(
         xlabel, ylabel: what N counts, and what the loss is.
         axes: two axes to draw into; a new figure if not set.
     """
-    figure, (left, right) = open_panels(axes, 2, PANEL)
+    figure, (left, right) = draw.open_panels(axes, 2, PANEL)
     n, d, y = (points[name].to_numpy(float) for name in ("n", "tokens", "loss"))
     tokens = _spread(np.unique(d.round(3)))
     span = np.geomspace(n.min() / 1.15, n.max() * 1.15, 200)
     nearest = np.abs(np.log(d[:, None] / tokens)).argmin(axis=1)
-    for index, (count, color) in enumerate(zip(tokens, shades(len(tokens)), strict=True)):
+    for index, (count, color) in enumerate(zip(tokens, draw.shades(len(tokens)), strict=True)):
         near = (nearest == index) & (np.abs(np.log(d / count)) < 0.2)
         left.plot(n[near], y[near], "o", color=color, markersize=4, alpha=0.85)
-        curve(left, span, loss(span, count), color=color, linewidth=1.4, label=short_number(count))
-    left.axhline(floor, color=GREY, linewidth=0.9, linestyle="--")
+        draw.curve(left, span, loss(span, count), color=color, linewidth=1.4, label=draw.short_number(count))
+    left.axhline(floor, color=draw.GREY, linewidth=0.9, linestyle="--")
     left.annotate(
         f"E = {floor:.3g}", (0.99, floor), xycoords=("axes fraction", "data"), ha="right", va="bottom",
         fontsize=7.5, color="0.35",
     )  # fmt: skip
-    dress(left, r"$E + A/N^\alpha + B/D^\beta$", xlabel=xlabel, ylabel=ylabel)
-    log_ticks(left, "x")
-    legend(left, title="tokens D", fontsize=7, ncols=2)
+    draw.dress(left, r"$E + A/N^\alpha + B/D^\beta$", xlabel=xlabel, ylabel=ylabel)
+    draw.log_ticks(left, "x")
+    draw.legend(left, title="tokens D", fontsize=7, ncols=2)
 
     compute = np.geomspace(covered[0] / 1.3, covered[1] * 1.3, 160)
     sizes = np.geomspace(n.min() / 1.3, n.max() * 1.3, 160)
@@ -89,13 +75,13 @@ def plot_parametric(
     best = best_n(compute)
     inside = (compute >= covered[0]) & (compute <= covered[1])
     inside &= (best >= sizes[0] * 1.15) & (best <= sizes[-1] / 1.15)
-    curve(right, compute, best, color=LAW, linewidth=1.2, linestyle="--", label="extrapolated")
-    curve(right, compute[inside], best[inside], color=LAW, linewidth=2.2, label="best N")
+    draw.curve(right, compute, best, color=LAW, linewidth=1.2, linestyle="--", label="extrapolated")
+    draw.curve(right, compute[inside], best[inside], color=LAW, linewidth=2.2, label="best N")
     title = rf"equal loss; best $N \propto C^{{{exponent:.2f}}}$"
     limits = {"xlim": (compute[0], compute[-1]), "ylim": (sizes[0], sizes[-1])}
-    dress(right, title, xlabel=COMPUTE, ylabel="parameters N", **limits)
-    log_ticks(right)
-    legend(right, loc="upper left")
+    draw.dress(right, title, xlabel=COMPUTE, ylabel="parameters N", **limits)
+    draw.log_ticks(right)
+    draw.legend(right, loc="upper left")
     return figure
 
 
@@ -111,8 +97,7 @@ def plot_isoflop(
     ylabel: str,
     axes: "Sequence[Axes] | None" = None,
 ) -> "Figure":
-    """Draw IsoFLOP parabolas: left the loss over N at each budget with its vertex, right the vertices over
-    compute.
+    """Draw IsoFLOP parabolas: the loss over N at each budget with its vertex, and the vertices over compute.
 
     Args:
         budgets: flops, n, n_low, n_high, loss: the vertex of each.
@@ -124,34 +109,28 @@ def plot_isoflop(
         xlabel, ylabel: what N counts, and what the loss is.
         axes: two axes to draw into; a new figure if not set.
     """
-    figure, (left, right) = open_panels(axes, 2, PANEL)
-    rows = budgets.itertuples()
-    for row, (n, y), parabola, color in zip(rows, points, parabolas, shades(len(budgets)), strict=True):
+    figure, (left, right) = draw.open_panels(axes, 2, PANEL)
+    rows: Any = budgets.itertuples()
+    for row, (n, y), parabola, color in zip(rows, points, parabolas, draw.shades(len(budgets)), strict=True):
         span = np.geomspace(n.min(), n.max(), 200)
         left.plot(n, y, "o", color=color, markersize=4)
-        curve(left, span, parabola(span), color=color, linewidth=1.4, label=f"{row.flops:.2g}")
-        left.hlines(
-            row.loss,
-            max(row.n_low, n.min()),
-            min(row.n_high, n.max()),
-            color="black",
-            linewidth=1.2,
-            zorder=3,
-        )
+        draw.curve(left, span, parabola(span), color=color, linewidth=1.4, label=f"{row.flops:.2g}")
+        ends = np.clip([row.n_low, row.n_high], n.min(), n.max())
+        left.hlines(row.loss, ends[0], ends[1], color="black", linewidth=1.2, zorder=3)
         left.plot(row.n, row.loss, "D", color="white", markeredgecolor="black", markersize=5, zorder=4)
         error = [[row.n - row.n_low], [row.n_high - row.n]]
         right.errorbar(row.flops, row.n, error, fmt="D", color=color, ecolor="0.3", capsize=3, markersize=6)
     kind = "exact" if exact else "6ND"
-    dress(left, "IsoFLOP parabolas, vertices with 95 % intervals", xlabel=xlabel, ylabel=ylabel)
-    log_ticks(left, "x")
-    legend(left, title=f"FLOPs ({kind})", fontsize=7)
+    draw.dress(left, "IsoFLOP parabolas, vertices with 95 % intervals", xlabel=xlabel, ylabel=ylabel)
+    draw.log_ticks(left, "x")
+    draw.legend(left, title=f"FLOPs ({kind})", fontsize=7)
     title = "best N"
     if best_n is not None and exponent is not None:
         compute = np.geomspace(budgets["flops"].min() / 1.5, budgets["flops"].max() * 1.5, 50)
-        curve(right, compute, best_n(compute), color=LAW, linewidth=1.6, zorder=1)
+        draw.curve(right, compute, best_n(compute), color=LAW, linewidth=1.6, zorder=1)
         title = rf"best $N \propto C^{{{exponent[0]:.2f}}}$ [{exponent[1]:.2f}, {exponent[2]:.2f}]"
-    dress(right, title, xlabel=f"training compute, FLOPs ({kind})", ylabel="parameters N")
-    log_ticks(right)
+    draw.dress(right, title, xlabel=f"training compute, FLOPs ({kind})", ylabel="parameters N")
+    draw.log_ticks(right)
     return figure
 
 
@@ -166,36 +145,31 @@ def plot_envelope(
 ) -> "Figure":
     """Draw training curves over compute with their lower envelope, and the best size over compute.
 
-    Args:
-        points: group (a run), n, six_nd (compute), loss.
-        envelope: flops, n, loss.
-        best_n: the best size for an amount of compute.
-        exponent: of compute in the best size, with its interval.
-        ylabel: what the loss is.
-        axes: two axes to draw into; a new figure if not set.
+    `points` has group (a run), n, six_nd (compute) and loss, `envelope` flops, n and loss; `exponent` is that
+    of compute in the best size, with its interval.
     """
-    figure, (left, right) = open_panels(axes, 2, PANEL)
+    figure, (left, right) = draw.open_panels(axes, 2, PANEL)
     sizes = np.unique(points["n"])
-    colors = dict(zip(sizes, shades(len(sizes)), strict=True))
+    colors = dict(zip(sizes, draw.shades(len(sizes)), strict=True))
     unnamed = set(_spread(sizes))
     for _, group in sorted(points.groupby("group"), key=lambda item: item[1]["n"].iloc[0]):
         group, size = group.sort_values("six_nd"), group["n"].iloc[0]
-        label = short_number(size) if size in unnamed else None
+        label = draw.short_number(size) if size in unnamed else None
         unnamed.discard(size)
-        curve(left, group["six_nd"], group["loss"], color=colors[size], linewidth=1.1, label=label)
-    curve(left, envelope["flops"], envelope["loss"], color="black", linewidth=2, label="envelope")
-    dress(left, xlabel=COMPUTE, ylabel=ylabel)
-    log_ticks(left)
-    legend(left, title="parameters N", fontsize=7)
+        draw.curve(left, group["six_nd"], group["loss"], color=colors[size], linewidth=1.1, label=label)
+    draw.curve(left, envelope["flops"], envelope["loss"], color="black", linewidth=2, label="envelope")
+    draw.dress(left, xlabel=COMPUTE, ylabel=ylabel)
+    draw.log_ticks(left)
+    draw.legend(left, title="parameters N", fontsize=7)
     right.plot(envelope["flops"], envelope["n"], ".", color=LINE, markersize=3, label="envelope")
-    curve(
+    draw.curve(
         right, envelope["flops"], best_n(envelope["flops"].to_numpy()), color=LAW, linewidth=1.8, label="law"
     )
     interval = f" [{exponent[1]:.2f}, {exponent[2]:.2f}]" if np.isfinite(exponent[1]) else ""
     title = rf"best $N \propto C^{{{exponent[0]:.2f}}}$" + interval
-    dress(right, title, xlabel=COMPUTE, ylabel="best N on the envelope")
-    log_ticks(right)
-    legend(right)
+    draw.dress(right, title, xlabel=COMPUTE, ylabel="best N on the envelope")
+    draw.log_ticks(right)
+    draw.legend(right)
     return figure
 
 
@@ -219,69 +193,53 @@ def plot_power(
     ylabel: str,
     ax: "Axes | None" = None,
 ) -> "Figure":
-    """Draw the loss over N or D with a power law and its 95 % interval.
-
-    Args:
-        x, y: [point] size or tokens, and loss.
-        law, band: the law's loss, and the two ends of its interval, at an array of x.
-        variable: `n` or `d`.
-        scale, exponent: of the law (scale / x)^exponent.
-        floor: the irreducible loss; None for none.
-        xlabel, ylabel: what x counts, and what the loss is.
-    """
-    figure, ax = open_axes(ax, (5.6, 4.1))
+    """Draw the loss over N or D with a power law, floor + (scale / x)^exponent, and its 95 % interval."""
+    figure, ax = draw.open_axes(ax, (5.6, 4.1))
     span = np.geomspace(x.min() / 1.4, x.max() * 1.4, 200)
-    curve(ax, span, law(span), *band(span), color=LAW, linewidth=1.8, label="law, 95 % interval")
+    draw.curve(ax, span, law(span), *band(span), color=LAW, linewidth=1.8, label="law, 95 % interval")
     ax.plot(x, y, "o", color=LINE, markersize=5, label="runs")
     letter, constant = variable.upper(), "" if floor is None else f"{floor:.3g} + "
     title = rf"$L({letter})$ = {constant}$({_scientific(scale)} / {letter})^{{{exponent:.3f}}}$"
-    dress(ax, title, xlabel=xlabel, ylabel=ylabel)
-    log_ticks(ax)
-    legend(ax)
+    draw.dress(ax, title, xlabel=xlabel, ylabel=ylabel)
+    draw.log_ticks(ax)
+    draw.legend(ax)
     return figure
 
 
 def plot_critical_batch(
     frame: "pd.DataFrame", law: Law, *, scale: float, exponent: float, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw the simple noise scale over the loss, and the law B = scale / L^(1 / exponent).
-
-    Args:
-        frame: loss (nats per token), noise_scale (tokens).
-        law: critical batch at an array of losses.
-        scale, exponent: of the law.
-    """
-    figure, ax = open_axes(ax, (5.6, 4.1))
+    """Draw the noise scale (tokens) over the loss, and the law B = scale / L^(1 / exponent)."""
+    figure, ax = draw.open_axes(ax, (5.6, 4.1))
     span = np.geomspace(frame["loss"].min() / 1.05, frame["loss"].max() * 1.05, 100)
     ax.plot(frame["loss"], frame["noise_scale"], "o", color=LINE, markersize=5, label="measured")
-    curve(ax, span, law(span), color=LAW, linewidth=1.8, label="law")
+    draw.curve(ax, span, law(span), color=LAW, linewidth=1.8, label="law")
     title = rf"$B = {_scientific(scale)} / L^{{1/{exponent:.2f}}}$"
-    dress(
+    draw.dress(
         ax, title, xlabel="loss, nats per token (training goes to the right)", ylabel="critical batch, tokens"
     )
-    log_ticks(ax)
+    draw.log_ticks(ax)
     ax.invert_xaxis()
-    legend(ax)
+    draw.legend(ax)
     return figure
 
 
 def plot_predictions(frame: "pd.DataFrame", ax: "Axes | None" = None) -> "Figure":
     """Draw each prediction with its 95 % interval next to what was measured, a row for each run.
 
-    Args:
-        frame: run, predicted, low, high, measured, covered.
+    `frame` has run, predicted, low, high, measured and covered.
     """
-    figure, ax = open_axes(ax, (6.4, 1.6 + 0.35 * max(1, len(frame))))
-    names = [plain(str(run)) for run in frame["run"]]
-    intervals(ax, names, frame["predicted"], frame["low"], frame["high"], color=LINE, reference=None)
+    figure, ax = draw.open_axes(ax, (6.4, 1.6 + 0.35 * max(1, len(frame))))
+    names = [draw.plain(str(run)) for run in frame["run"]]
+    draw.intervals(ax, names, frame["predicted"], frame["low"], frame["high"], color=LINE, reference=None)
     for covered, marker, label in ((True, "o", "measured"), (False, "X", "measured, outside")):
         rows = np.flatnonzero(frame["covered"] == covered)
         if len(rows):
             measured = frame["measured"].to_numpy()[rows]
             ax.plot(measured, rows, marker, color=LAW, markersize=7, label=label, zorder=4)
-    dress(ax, xlabel="loss")
+    draw.dress(ax, xlabel="loss")
     ax.plot([], [], "o-", color=LINE, markersize=5, label="predicted, 95 % interval")
-    legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+    draw.legend(ax, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     return figure
 
 
@@ -299,29 +257,26 @@ def plot_grammar(
 ) -> "Figure":
     """Draw accuracy on minimal pairs over the size of the model, a panel for each phenomenon.
 
-    Args:
-        table: phenomenon, n, accuracy.
-        curves: by phenomenon: the fitted accuracy and the ends of its 95 % interval at an array of n.
-        gains: by phenomenon: rise in accuracy for ten times the size, with its interval.
-        axes: as many axes as phenomena; a new figure if not set.
+    `table` has phenomenon, n and accuracy. By phenomenon, `curves` gives the fitted accuracy and the ends of
+    its 95 % interval at an array of n, `gains` the rise for ten times the size, with its interval.
     """
-    figure, panels = open_panels(
+    figure, panels = draw.open_panels(
         axes, len(curves), (max(2.5, 5 / len(curves)), 2.3), IN_A_ROW, sharex=True, sharey=True
     )
     for panel, (name, law) in zip(panels, curves.items(), strict=True):
-        part = table[table["phenomenon"] == name]
+        part = table.query("phenomenon == @name")
         n = part["n"].to_numpy(float)
         span = np.geomspace(n.min() / 1.2, n.max() * 1.2, 100)
-        panel.axhline(0.5, color=GREY, linewidth=0.8, linestyle="--")
-        curve(panel, span, *law(span), color=LAW, linewidth=1.6)
+        panel.axhline(0.5, color=draw.GREY, linewidth=0.8, linestyle="--")
+        draw.curve(panel, span, *law(span), color=LAW, linewidth=1.6)
         panel.plot(n, part["accuracy"], "o", color=LINE, markersize=4)
         value, low, high = (100 * end for end in gains[name])
-        dress(panel)
+        draw.dress(panel)
         weight = None if low <= 0 <= high else "bold"
         panel.set_title(
-            f"{plain(name)}\n{value:+.1f} [{low:+.1f}, {high:+.1f}]", fontsize=7.5, fontweight=weight
+            f"{draw.plain(name)}\n{value:+.1f} [{low:+.1f}, {high:+.1f}]", fontsize=7.5, fontweight=weight
         )
-        log_ticks(panel, "x")
+        draw.log_ticks(panel, "x")
     note = "above: points of accuracy for ten times the size (bold: not 0)"
     figure.supxlabel(f"parameters N\n{note}", fontsize=8)
     figure.supylabel("accuracy", fontsize=8.5)

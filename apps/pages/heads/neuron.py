@@ -16,6 +16,7 @@ from apps.frame.told import told
 from apps.look import markup
 from apps.look.passages import Shown, passages, words
 from workbench.data.tokenizer import token_texts
+from workbench.interp.neurons.card import passage_frame
 
 if TYPE_CHECKING:
     from apps.look.palette import Palette
@@ -204,7 +205,7 @@ def _examples(
             st.caption(heading)
         st.html(passages(lines, largest, palette))
     with st.container(horizontal=True, vertical_alignment="center"):
-        downloads(f"{opened.name}-{label}-passages", neurons.passage_frame(everything))
+        downloads(f"{opened.name}-{label}-passages", passage_frame(everything))
         _more(opened, layer, tokens, found.tokens)
     with st.expander("How often it is how active"):
         bins = neurons.histogram(found, label)

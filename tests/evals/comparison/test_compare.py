@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -108,6 +109,19 @@ def test_figures_show_what_there_is(family, unchecked):
     assert found.plot_phenomena().axes[0].get_legend() is not None
     assert len(found.plot_curves().axes[0].lines) == 4
     matplotlib.pyplot.close("all")
+
+
+def test_close_losses_are_dots_on_an_axis_that_covers_the_intervals(capsys):
+    from apps.verbs.compare import _intervals
+
+    rows = {"a": (5.387, 5.3, 5.5), "second": (5.389, math.nan, math.nan), "other": (math.nan,) * 3}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["loss", "loss_low", "loss_high"])
+    _intervals(SimpleNamespace(rows=table), ["second", "a", "other"])  # type: ignore[arg-type]
+    *_, second, first, axis = capsys.readouterr().out.splitlines()
+    assert abs(second.index("●") - first.index("●")) <= 1
+    assert first.count("─") == 47
+    assert "─" not in second
+    assert axis.split() == ["5.300", "5.500"]
 
 
 def test_the_verb_prints_and_writes(family, tmp_path, unchecked, capsys):

@@ -92,7 +92,6 @@ def test_gains_a_tenfold_of_size():
     assert frame["clear"].to_dict() == {"agreement": True, "islands": False, "mean": True}
     assert found.accuracy("agreement", 1e12).value == 1.0
     assert found.accuracy("islands", 1e12).low == 0.5
-    assert len(found.plot().axes) == 3
 
 
 def test_seeds_are_what_is_drawn_where_every_size_has_some():

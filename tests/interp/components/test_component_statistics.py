@@ -190,13 +190,11 @@ def test_checkpoints_that_are_not_there_are_refused():
         history_steps(Fake(), "last")
 
 
-def test_pictures_are_drawn(tmp_path):
+def test_plots_of_missing_effects_and_of_some_paradigms(tmp_path):
     pytest.importorskip("matplotlib").use("Agg")
     found = made()
     found.effects["ablate"][:12] = np.nan
     found.plot(method="ablate").savefig(tmp_path / "matrix.png")
-    figure = ComponentFamily((found, made(run="two", seed=3)), "direct").plot()
-    figure.savefig(tmp_path / "family.png")
     history = ComponentHistory((found, made(step=5, seed=2)), "direct")
     panels = [ax for ax in history.plot(paradigms=["a", "c"]).axes if ax.get_title()]
     assert len(panels) == 2

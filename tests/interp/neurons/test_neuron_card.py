@@ -14,9 +14,10 @@ from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
 from workbench.interp.ablation import ablation_effect
 from workbench.interp.neurons.attribution import estimated_effects
-from workbench.interp.neurons.card import neuron_card, promoted_tokens
+from workbench.interp.neurons.card import neuron_card
 from workbench.interp.neurons.examples import neuron_examples
 from workbench.interp.neurons.labels import label_neurons
+from workbench.interp.neurons.tokens import promoted_tokens
 from workbench.interp.texts import text_batches
 
 TOLD = stories(40, seed=9)
@@ -77,7 +78,7 @@ def test_text_marks_the_token_and_strong_neighbours(card):
     text = card.to_text()
     lines = text.splitlines()
     assert lines[0] == "L1N7 of model"
-    assert "strongest passages" in lines
+    assert "top passages" in lines
     assert "random tokens" in lines
     assert "\x1b" not in text
     passages = [line for line in lines if re.match(r" *-?\d+\.\d{3}  ", line)]
@@ -126,7 +127,7 @@ def test_hostile_text_stays_text(model, unchecked):
     assert "\x1b" not in card.to_text()
     assert "\x1b[31m" not in card.to_text(colour=True)
     body = card.to_html(whole=False)
-    assert body in page
+    assert body.split("</style>")[1] in page
     assert "<html" not in body
 
 
@@ -143,7 +144,7 @@ def test_pairs_are_measured_where_they_are_wanted(model, unchecked):
         after=1,
     )
     assert found.ablation.pairs is not None
-    assert "pairs right" in found.to_text()
+    assert "accuracy on pairs" in found.to_text()
     assert "zero ablation" in found.to_text()
     assert found.label is None
     assert max(len(one.tokens) for one in found.passages) == 4
@@ -198,8 +199,8 @@ def test_a_masked_and_a_packed_text_have_cards(unchecked):
 @pytest.mark.parametrize(
     ("neuron", "words"),
     [
-        ("L1H2", "a card is of one neuron, such as L0N17; found 'L1H2'"),
-        ("L0N1, L0N2", "a card is of one neuron"),
+        ("L1H2", "A card is of one neuron, such as L0N17; found 'L1H2'"),
+        ("L0N1, L0N2", "A card is of one neuron"),
         ("L0N999", "L0N999 is out of range; block 0 has L0N0 to L0N23"),
         ("L9N0", "the model has blocks L0 to L1"),
         ("neuron 5", "Unknown head, MLP or neuron 'neuron 5'"),

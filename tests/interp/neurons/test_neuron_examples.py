@@ -312,11 +312,3 @@ def test_models_and_texts_without_neurons_or_tokens_are_refused(unchecked):
         found.examples("L0N3")
     with pytest.raises(InputError, match="was not read"):
         found.examples(3)
-
-
-def test_it_is_drawn():
-    pytest.importorskip("matplotlib")
-    found = neuron_examples(build(), rows_of_ids(61))
-    ax = found.plot().axes[0]
-    assert len(ax.collections) == 2
-    assert ax.get_xlabel() == "fraction of tokens above 0"

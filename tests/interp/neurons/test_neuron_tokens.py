@@ -6,7 +6,7 @@ import torch
 from small_models import SINGLE, VARIANTS, build, configuration
 
 from workbench.errors import InputError
-from workbench.interp.neurons.card import all_promoted_tokens, input_tokens, promoted_tokens
+from workbench.interp.neurons.tokens import all_promoted_tokens, input_tokens, promoted_tokens
 
 WITH_NEURONS = [
     name for name, fields in SINGLE.items() if any("m" in kind for kind in configuration(**fields).blocks)
@@ -72,11 +72,11 @@ def test_scores_are_what_a_little_more_of_the_neuron_does(name):
 )
 def test_all_at_once_are_one_by_one(name, monkeypatch):
     model = build(**VARIANTS[name])
-    monkeypatch.setattr("workbench.interp.neurons.card.SCORES_AT_ONCE", 61 * 7)
+    monkeypatch.setattr("workbench.interp.neurons.tokens.SCORES_AT_ONCE", 61 * 7)
     seen = []
-    every = all_promoted_tokens(model, count=5, progress=lambda *now: seen.append(now))
+    every = all_promoted_tokens(model, count=5, progress=lambda *update: seen.append(update))
     assert every.layers.tolist() == [0, 1]
-    assert seen[-1] == (96, 96)
+    assert seen[-1] == (1.0, "96 of 96 neurons")
     assert len(seen) == 14
     for layer, neuron in ((0, 0), (0, 47), (1, 23)):
         one, same = promoted_tokens(model, layer, neuron, 5), every.of(layer, neuron)
@@ -86,7 +86,7 @@ def test_all_at_once_are_one_by_one(name, monkeypatch):
     assert len(every.to_frame()) == 96
     only = all_promoted_tokens(model, layers=[1], count=5)
     assert only.of(1, 23) == every.of(1, 23)
-    with pytest.raises(InputError, match="L0N3 is not there; there are N0 to N47 of L1"):
+    with pytest.raises(InputError, match="L0N3 was not read; the neurons read are N0 to N47 of L1"):
         only.of(0, 3)
 
 
@@ -127,7 +127,7 @@ def test_the_input_side(name):
     config = model.config
     layer = next(index for index, kind in enumerate(config.blocks) if "m" in kind)
     if config.mlp_depth > 1:
-        with pytest.raises(InputError, match=f"L{layer}N5 reads other neurons, for mlp_depth is"):
+        with pytest.raises(InputError, match=f"L{layer}N5 reads other neurons .mlp_depth is"):
             input_tokens(model, layer, 5)
         return
     found = input_tokens(model, layer, 5, config.d_vocab)
@@ -164,9 +164,9 @@ def test_among_some_tokens():
     every = all_promoted_tokens(model, count=4, among=some).of(1, 5)
     assert [one.token for one in every.promoted] == [one.token for one in expected]
     assert {one.token for one in input_tokens(model, 0, 5, 2, among=[8, 9]).promoted} == {8, 9}
-    with pytest.raises(InputError, match="tokens run from 3 to 61; the vocabulary has 61"):
+    with pytest.raises(InputError, match="Token ids run from 3 to 61; the vocabulary has 61"):
         promoted_tokens(model, 1, 5, 2, among=[3, 61])
-    with pytest.raises(InputError, match="10 tokens at each end: choose 1 to 2, the tokens given"):
+    with pytest.raises(InputError, match="count must be 1 to 2, the size of the given tokens; found 10"):
         promoted_tokens(model, 1, 5, among=[3, 5])
 
 
@@ -189,7 +189,9 @@ def test_bad_input(call):
     with pytest.raises(InputError, match="L1N48 is out of range; block 1 has L1N0 to L1N47"):
         call(model, 1, 48)
     for count in (0, 62):
-        with pytest.raises(InputError, match=f"{count} tokens at each end: choose 1 to 61"):
+        with pytest.raises(
+            InputError, match=f"count must be 1 to 61, the size of the vocabulary; found {count}"
+        ):
             call(model, 1, 4, count)
     with pytest.raises(InputError, match="block 0 has no MLP"):
         call(build(layout="aamm"), 0, 1)

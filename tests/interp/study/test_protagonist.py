@@ -8,7 +8,12 @@ from sklearn.metrics import roc_auc_score
 from workbench.data.embedded.stories import stories
 from workbench.errors import InputError
 from workbench.interp.heads import find_names
-from workbench.interp.study import _auc, _judged, find_mentions, find_protagonist_neuron
+from workbench.interp.neurons.protagonist import (
+    _auc,
+    _test_detector,
+    find_mentions,
+    find_protagonist_neuron,
+)
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 
@@ -86,7 +91,7 @@ def test_auc_is_that_of_scikit_learn():
     wanted = [roc_auc_score(labels, np.concatenate([first, others])[:, n]) for n in range(4)]
     np.testing.assert_allclose(_auc(first, others), wanted, rtol=1e-12)
     stories = [(first[i, :1], others[:0, 0], others[[i, i + 20], 0]) for i in range(30)]
-    judged = _judged("x", stories, 0)
+    judged = _test_detector("x", stories, 0)
     flat = np.concatenate([story[2] for story in stories])
     wanted = roc_auc_score([1] * 30 + [0] * 60, np.concatenate([first[:, 0], flat]))
     assert judged.auc == pytest.approx(wanted, abs=1e-12)
@@ -95,7 +100,7 @@ def test_auc_is_that_of_scikit_learn():
 
 
 def test_bad_input(words, texts):
-    with pytest.raises(InputError, match="1 of the stories name somebody; the search needs four"):
+    with pytest.raises(InputError, match="1 of the stories contain a name; the search needs four"):
         find_protagonist_neuron(model_of(words), ["Tom ran.", "It rained."] * 1, ["Tom"])
     with pytest.raises(InputError, match="its layout is aa"):
         find_protagonist_neuron(model_of(words, n_layers=2, layout="aa"), texts, ["Tom"])

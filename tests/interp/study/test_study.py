@@ -131,8 +131,8 @@ def test_other_models_leave_out_what_they_lack(root, name, missing):
 
 def test_bad_input(root):
     run = load(root / "plain")
-    with pytest.raises(InputError, match="four stories or more; found 3"):
+    with pytest.raises(InputError, match="A study needs four stories or more; found 3"):
         study(run, TEXTS[:3])
     run.model.tokenizer = None
-    with pytest.raises(InputError, match="no tokenizer; a study reads stories"):
+    with pytest.raises(InputError, match="no tokenizer, which a study needs"):
         study(run.model, TEXTS)

@@ -26,12 +26,10 @@ from workbench.evals.scoring import opened, ready
 from workbench.interp.components import SITES
 from workbench.interp.contributions import (
     ComponentOutputs,
-    FrozenPath,
     log_prob_directions,
-    path_from_readout,
     record_outputs,
 )
-from workbench.interp.engine import Base, Cells, run_cells
+from workbench.interp.engine import CachedRun, Cells, Sweep
 from workbench.interp.metrics import (
     Function,
     LogitDifference,
@@ -41,6 +39,7 @@ from workbench.interp.metrics import (
     choose_metric,
 )
 from workbench.interp.neurons.examples import neuron_layers
+from workbench.interp.neurons.tokens import mlp_paths
 from workbench.interp.patching import SomePairs, plan
 from workbench.interp.prompts import labels, prompts
 from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
@@ -148,64 +147,6 @@ class NeuronAttribution:
         )
 
 
-# From the readout back to the neurons: one direction at the output of every MLP.
-#
-# The walk of `workbench.interp.contributions.decompose`, which stops at MLPs; what lies between is frozen as
-# `workbench.interp.contributions` tells.
-
-
-def mlp_paths(
-    model: Any, kept: Mapping[str, Tensor], direction: Float[Tensor, "read width"]
-) -> Iterator[tuple[int, FrozenPath]]:
-    """Each block that has an MLP, from the last to the first, and the path at the MLP's output.
-
-    `path.direction @ W_out.T` is what a unit of each neuron adds to the quantity explained.
-
-    Args:
-        model: a `HookedTransformer`.
-        kept: what is frozen, by hook name, [read ...].
-        direction: in the space that the unembedding reads.
-    """
-    path, post = path_from_readout(model, kept, direction), model.config.norm_place == "post"
-    shares = kept.get(f"blocks.{len(model.blocks) - 1}.hook_mix")  # [read embedding_and_blocks]
-    for index in reversed(range(len(model.blocks))):
-        block, name = model.blocks[index], f"blocks.{index}"
-        if post:
-            last = "ln1" if block.ln2 is None else "ln2"
-            path.norm(getattr(block, last), f"{name}.{last}")
-        if block.mlp is not None:
-            yield index, path.branch(None if shares is None else shares[:, index + 1, None])
-        if post and block.kind == "am":
-            path.norm(block.ln1, f"{name}.ln1")
-
-
-class WithoutDenominators(dict[str, Tensor]):
-    """What is frozen where there is no run: all denominators of norms are one.
-
-    The activation of a masked model's head has the slope that it has where the normed stream is zero, and a
-    weighted residual stream its learned weights.
-    """
-
-    @torch.no_grad()
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        if model.mlm_head is not None:
-            head = model.mlm_head
-            norm = model.ln_final
-            if model.config.norm_place == "post":
-                norm = model.blocks[-1].ln1 if model.blocks[-1].ln2 is None else model.blocks[-1].ln2
-            centre = getattr(norm, "b", None)
-            pre = head.bias if centre is None else head.weight @ centre + head.bias
-            pre = torch.where(pre.abs() < 1e-6, 1e-6, pre.double())  # post / pre has a limit at 0
-            self["mlm_head.hook_pre"], self["mlm_head.hook_post"] = pre[None], head.activation(pre)[None]
-        if model.config.residual == "weighted":
-            last = len(model.blocks) - 1
-            self[f"blocks.{last}.hook_mix"] = model.blocks[last].mix.logits.softmax(-1)[None]
-
-    def __missing__(self, name: str) -> Tensor:
-        return torch.ones(1, 1, dtype=torch.float64)
-
-
 # What every neuron is worth for the loss, estimated: one backward pass instead of a model for each.
 #
 # A gate moves each neuron towards its mean. The loss that closing it would cost is the slope at the gate
@@ -273,7 +214,7 @@ TOKENS_AT_ONCE = {"cpu": 2048}
 times as many."""
 
 
-def gradient(base: Base, metric: Metric, change: Mapping[int, Tensor]) -> Scores:
+def gradient(base: CachedRun, metric: Metric, change: Mapping[int, Tensor]) -> Scores:
     """The metric's gradient at each neuron times its distance from the baseline.
 
     Args:
@@ -286,7 +227,7 @@ def gradient(base: Base, metric: Metric, change: Mapping[int, Tensor]) -> Scores
 
 
 def integrated(
-    base: Base,
+    base: CachedRun,
     metric: Metric,
     change: Mapping[int, Tensor],
     steps: int,
@@ -327,7 +268,7 @@ def integrated(
 
 
 def conductance(
-    base: Base,
+    base: CachedRun,
     metric: Metric,
     layers: Sequence[int],
     start: Float[Tensor, "pair pos d_model"],
@@ -369,7 +310,7 @@ def conductance(
     return scores
 
 
-def chunks(base: Base, copies: int) -> Iterator[slice]:
+def chunks(base: CachedRun, copies: int) -> Iterator[slice]:
     """Copies of all pairs that go through the model at once."""
     size = max(1, tokens_at_once(base.tokens.device) // base.tokens.numel())
     for first in range(0, copies, size):
@@ -382,7 +323,7 @@ def tokens_at_once(device: torch.device) -> int:
 
 
 def _slopes(
-    base: Base, metric: Metric, x: Float[Tensor, "row pos d_model"], layers: Sequence[int]
+    base: CachedRun, metric: Metric, x: Float[Tensor, "row pos d_model"], layers: Sequence[int]
 ) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
     """The metric [row] for what the first block reads, its gradient at the neurons, and these."""
     kept: dict[str, Tensor] = {}
@@ -400,7 +341,9 @@ def _slopes(
     )
 
 
-def _value_from(base: Base, metric: Metric, layer: int, neurons: Float[Tensor, "row pos neuron"]) -> Tensor:
+def _value_from(
+    base: CachedRun, metric: Metric, layer: int, neurons: Float[Tensor, "row pos neuron"]
+) -> Tensor:
     """The metric [row] with a layer's neurons replaced; rows are copies of all pairs."""
     copies = len(neurons) // len(base.tokens)
     x, *written = (part.repeat(copies, 1, 1) for part in (base.streams[layer], *base.written[: layer + 1]))
@@ -408,7 +351,7 @@ def _value_from(base: Base, metric: Metric, layer: int, neurons: Float[Tensor, "
 
 
 def _from_block(
-    base: Base, metric: Metric, first: int, x: Tensor, written: list[Tensor], hooks: list[Any]
+    base: CachedRun, metric: Metric, first: int, x: Tensor, written: list[Tensor], hooks: list[Any]
 ) -> Float[Tensor, " row"]:
     """The metric of what goes on from in front of block `first`."""
     model, pairs = base.model, len(base.tokens)
@@ -422,7 +365,7 @@ def _from_block(
     return metric(model, model.final(x), pair)
 
 
-def _sight(base: Base, copies: int) -> AttentionMask:
+def _sight(base: CachedRun, copies: int) -> AttentionMask:
     """What whole rows see."""
     model, places = base.model, torch.arange(base.tokens.shape[1], device=base.tokens.device)[None]
     mask = model._mask(base.tokens, base.attention_mask, None)
@@ -508,7 +451,7 @@ def _directions(
 
 @torch.no_grad()
 def ablations(
-    base: Base,
+    base: CachedRun,
     metric: Metric,
     moved: Mapping[int, Float[Tensor, "pair pos neuron"]],
     value: Float[np.ndarray, " pair"],
@@ -538,10 +481,11 @@ def ablations(
         return found
     source = {NEURON.hook_name(layer): there for layer, there in moved.items()}
 
-    def tick(share: float) -> None:
-        progress(round(share * len(cells)), len(cells))
+    def on_progress(fraction: float, _: str) -> None:
+        progress(round(fraction * len(cells)), len(cells))
 
-    effects = torch.from_numpy(value - run_cells(base, NEURON, cells, source, metric, value, tick))
+    measured = base.measure(Sweep(NEURON, cells, source), metric, on_progress).cpu()
+    effects = torch.from_numpy(value) - measured
     for layer, table in found.items():
         here = np.flatnonzero(cells.layer == layer)
         table[:, np.maximum(cells.pos[here], 0), cells.unit[here]] = effects[here].T
@@ -652,14 +596,14 @@ class _Run:
     ) -> None:
         self.layers, self.at = layers, at[..., None]
         self.names = {layer: NEURON.hook_name(layer) for layer in layers}
-        self.base = Base(model, tokens, mask, list(self.names.values()))
+        self.base = CachedRun(model, tokens, mask, list(self.names.values()))
 
     @torch.no_grad()
     def against(self, baseline: str, others: Tensor, means: dict[str, Tensor] | None) -> None:
         """Set the baseline."""
         base = self.base
         if baseline == "other":
-            donor = Base(base.model, others, base.attention_mask, list(self.names.values()))
+            donor = CachedRun(base.model, others, base.attention_mask, list(self.names.values()))
             there = {INPUT: donor.streams[0], **donor.kept}
         else:
             there = means or dict.fromkeys((INPUT, *base.kept), base.streams[0].new_zeros(()))

@@ -80,15 +80,15 @@ def from_hf(
 
     Raises:
         InputError: a model of an unknown family.
-        ConfigError: a setting that no field of ours can hold.
+        ConfigError: a setting that `ModelConfig` cannot represent.
         RunError: weights that do not fit, or a model that fails its check.
     """
     from workbench.model.transformer import HookedTransformer
 
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in FAMILIES:
-        hint = nearest(kind, FAMILIES) if kind else f"There are: {', '.join(FAMILIES)}."
-        raise InputError(f"{type(model).__name__} (model_type {kind!r}) is no family we read. {hint}")
+        hint = nearest(kind, FAMILIES) if kind else f"Choose from: {', '.join(FAMILIES)}."
+        raise InputError(f"{type(model).__name__} (model_type {kind!r}) is not a supported family. {hint}")
     family, where = FAMILIES[kind], type(model).__name__
     config = family.config_of(model.config.to_dict())
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
@@ -180,7 +180,8 @@ def read_config(folder: Path) -> tuple[Family, ModelConfig]:
 
     Raises:
         RunError: the folder or its config.json is missing or damaged, or of an unknown family.
-        ConfigError: a setting that no field of ours can hold, or a model larger than this machine's memory.
+        ConfigError: a setting that `ModelConfig` cannot represent, or a model larger than this machine's
+            memory.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -190,8 +191,8 @@ def read_config(folder: Path) -> tuple[Family, ModelConfig]:
     settings = read_object(file)
     kind = settings.get("model_type")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        hint = nearest(kind, FAMILIES) if kind else f"There are: {', '.join(FAMILIES)}."
-        raise RunError(f"{file}: model_type is {kind!r}, which is no family we read. {hint}")
+        hint = nearest(kind, FAMILIES) if kind else f"Choose from: {', '.join(FAMILIES)}."
+        raise RunError(f"{file}: model_type is {kind!r}, which is not a supported family. {hint}")
     try:
         config = FAMILIES[kind].config_of(settings)
         check_fits_memory(config)

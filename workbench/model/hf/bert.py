@@ -21,7 +21,7 @@ from workbench.model.hf.family import (
 
 
 def encoder_pairs(c: ModelConfig, prefix: str, positions: int) -> Iterator[Pair]:
-    """The tensors that BERT and RoBERTa call alike."""
+    """Yield the tensors that have the same names in BERT and RoBERTa."""
     d, m = c.d_model, c.mlp_width
     e = f"{prefix}embeddings"
     yield Pair("embed.W_E", f"{e}.word_embeddings.weight", (c.d_vocab, d))
@@ -113,6 +113,6 @@ BERT = Family(
     write=_write,
     pairs=_pairs,
     copies=_copies,
-    # The pooled vector and the next-sentence head are no part of the masked language model.
+    # The pooler and the next-sentence head are not used by the masked language model.
     harmless=r"bert\.(embeddings\.(position|token_type)_ids|pooler\..*)|cls\.seq_relationship\..*",
 )

@@ -25,12 +25,12 @@ RULES: tuple[Rule, ...] = (
     (
         "layout",
         lambda c: set(c.blocks) in ({"am"}, {"a"}),
-        "has an MLP behind each attention, or none at all",
+        "has an MLP after each attention module, or none at all",
     ),
     ("windows", lambda c: not any(c.windows), "attends to the whole context"),
     ("d_value", lambda c: c.value_width == c.head_width, "has values as wide as its queries"),
     ("positions", lambda c: c.positions in _POSITIONS, "has learned or rotary positions"),
-    ("norm_place", lambda c: c.norm_place == "pre", "normalises what a module reads"),
+    ("norm_place", lambda c: c.norm_place == "pre", "normalises the input of each module"),
     ("activation", lambda c: c.activation in _ACTIVATIONS, f"has {', '.join(_ACTIVATIONS)}"),
     ("activation", lambda c: not (c.gated and c.activation == "solu_ln"), "has no norm in a gated MLP"),
     ("mlp_depth", lambda c: c.mlp_depth == 1, "has one hidden layer in its MLP"),
@@ -40,7 +40,7 @@ RULES: tuple[Rule, ...] = (
     ("embed_norm", lambda c: not c.embed_norm, "does not normalise its embeddings"),
     ("mlm_head", lambda c: not c.mlm_head, "has no layer before its readout"),
     ("unembed_bias", lambda c: not c.unembed_bias, "has no bias on its logits"),
-    ("residual", lambda c: c.residual == "plain", "adds each module to the residual stream as it is"),
+    ("residual", lambda c: c.residual == "plain", "adds each module's output to the residual stream"),
 )
 
 

@@ -95,7 +95,7 @@ class Family:
         """Return the configuration that a config.json describes.
 
         Raises:
-            ConfigError: a setting that no field of ours can hold, or one out of range.
+            ConfigError: a setting that `ModelConfig` cannot represent, or one out of range.
         """
         given = {key: value for key, value in settings.items() if value is not None}
         full = {**self.defaults, **given}
@@ -153,7 +153,8 @@ def known(value: Any, names: Mapping[str, str], key: str) -> str:
         ConfigError: we have no such activation.
     """
     if not isinstance(value, str) or value not in names:
-        raise ConfigError(f"{key} = {value!r} is not an activation of ours; there are: {', '.join(names)}.")
+        options = ", ".join(names)
+        raise ConfigError(f"{key} = {value!r} is not a supported activation; choose from: {options}.")
     return names[value]
 
 
@@ -196,7 +197,7 @@ one_head_width: Rule = (
 one_key_each: Rule = (
     "n_key_value_heads",
     lambda c: c.kv_heads == c.n_heads,
-    "has keys and values of its own for each head",
+    "has separate keys and values for each head",
 )
 usual_scale: Rule = (
     "attention_scale",
@@ -206,12 +207,12 @@ usual_scale: Rule = (
 no_windows: Rule = ("windows", lambda c: not any(c.windows), "attends to the whole context in all layers")
 
 RULES: tuple[Rule, ...] = (
-    ("layout", lambda c: set(c.blocks) == {"am"}, "has an MLP behind each attention"),
+    ("layout", lambda c: set(c.blocks) == {"am"}, "has an MLP after each attention module"),
     ("mlp_depth", lambda c: c.mlp_depth == 1, "has one hidden layer in its MLP"),
     ("d_value", lambda c: c.value_width == c.head_width, "has values as wide as its queries"),
     ("d_embed", lambda c: c.d_embed is None, "has embeddings as wide as the model"),
-    ("sharing", lambda c: c.sharing == "none", "has weights of its own in each layer"),
-    ("residual", lambda c: c.residual == "plain", "adds each module to the residual stream as it is"),
+    ("sharing", lambda c: c.sharing == "none", "has separate weights in each layer"),
+    ("residual", lambda c: c.residual == "plain", "adds each module's output to the residual stream"),
     (
         "activation",
         lambda c: c.activation in ACTIVATIONS.values(),
@@ -231,15 +232,15 @@ _SENTENCES: dict[tuple[str, Any], str] = {
     ("rotary_adjacent", False): "rotates dimensions half a head apart",
     ("norm", "LayerNorm"): "has LayerNorm",
     ("norm", "RMSNorm"): "has RMSNorm",
-    ("norm_place", "pre"): "normalises what a module reads",
-    ("norm_place", "post"): "normalises what a module leaves",
+    ("norm_place", "pre"): "normalises the input of each module",
+    ("norm_place", "post"): "normalises the stream after each module",
     ("gated", False): "has no gate in its MLP",
     ("gated", True): "has a gate in its MLP",
     ("mlp_bias", True): "has biases in its MLP",
     ("mlp_bias", False): "has no biases in its MLP here",
     ("qkv_bias", True): "has biases on queries, keys and values",
     ("qkv_bias", False): "has no biases on queries, keys and values",
-    ("out_bias", True): "has a bias behind its attention",
+    ("out_bias", True): "has a bias on its attention output",
     ("token_types", 0): "has no token types",
     ("embed_norm", False): "does not normalise its embeddings",
     ("embed_norm", True): "normalises its embeddings",
@@ -250,12 +251,12 @@ _SENTENCES: dict[tuple[str, Any], str] = {
 }
 
 _REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "is_encoder_decoder": ((False,), "a decoder that reads an encoder is not a model of ours"),
-    "add_cross_attention": ((False,), "attention to another model's output is not a field of ours"),
-    "is_decoder": ((False,), "a masked model's layers used from left to right are not a model of ours"),
-    "position_embedding_type": (("absolute",), "only absolute positions of this family are held"),
+    "is_encoder_decoder": ((False,), "a decoder that reads an encoder is not supported"),
+    "add_cross_attention": ((False,), "attention to another model's output is not supported"),
+    "is_decoder": ((False,), "a masked model's layers used from left to right are not supported"),
+    "position_embedding_type": (("absolute",), "only absolute positions are supported"),
     "quantization_config": ((), "the weights are quantised; save them in 16 or 32 bits first"),
-    "pruned_heads": (({},), "heads that were cut out are not held; only whole layers are"),
+    "pruned_heads": (({},), "pruned heads are not supported"),
 }
 """Settings that are supported at these values only, in all families."""
 

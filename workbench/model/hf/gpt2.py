@@ -35,12 +35,12 @@ def _write(c: ModelConfig) -> dict[str, Any]:
 
 
 def gpt_pairs(c: ModelConfig, attention: Callable[[int], Iterable[Pair]], transposed: bool) -> Iterator[Pair]:
-    """All tensors of GPT-2 and of GPT-Neo, which calls them the same outside its attention.
+    """Yield all tensors of GPT-2 and of GPT-Neo, which have the same names outside attention.
 
     Args:
         c: the shape.
-        attention: the tensors of a layer's attention.
-        transposed: whether the MLPs' weights are stored [in out].
+        attention: returns the tensors of a layer's attention.
+        transposed: True if the weights of the MLPs are stored [in out].
     """
     d, m, n_vocab = c.d_model, c.mlp_width, c.d_vocab
     yield Pair("embed.W_E", "transformer.wte.weight", (n_vocab, d))
@@ -102,7 +102,7 @@ GPT2 = Family(
         ),
     ),
     refused={
-        "scale_attn_by_inverse_layer_idx": ((False,), "a scale that differs by layer is not a field of ours"),
+        "scale_attn_by_inverse_layer_idx": ((False,), "a scale that differs by layer is not supported"),
     },
     read=_read,
     write=_write,

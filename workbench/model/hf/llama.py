@@ -31,7 +31,7 @@ def _read(s: Settings) -> dict[str, Any]:
 
 
 def _base(s: Settings) -> float:
-    """The rotary base: in `rope_parameters` since transformers 5, beside `rope_scaling` before."""
+    """Return the rotary base: in `rope_parameters` since transformers 5, next to `rope_scaling` before."""
     base = s.get("rope_theta", 10000.0)
     for key in ("rope_parameters", "rope_scaling"):
         rope = s.get(key)
@@ -41,9 +41,9 @@ def _base(s: Settings) -> float:
             raise ConfigError(f"{key} = {rope!r} should be a mapping.")
         kind = rope.get("rope_type", rope.get("type", "default"))
         if kind != "default":
-            raise ConfigError(f"{key} has type {kind!r}: rescaled rotary angles are not a field of ours.")
+            raise ConfigError(f"{key} has type {kind!r}: rescaled rotary angles are not supported.")
         if rope.get("partial_rotary_factor", 1.0) != 1.0:
-            raise ConfigError(f"{key}: heads that are rotated in part are not a field of ours.")
+            raise ConfigError(f"{key}: heads that are rotated in part are not supported.")
         base = rope.get("rope_theta", base)
     return float(base)
 
@@ -83,8 +83,10 @@ def _pairs(c: ModelConfig) -> Iterator[Pair]:
 
 
 def _move(before: ModelConfig, after: ModelConfig, ours: Tensors) -> Tensors:
-    """Queries and keys whose neighbours turn together, with their dimensions in the order of halves: scores
-    are sums over a head's dimensions, so the order is free."""
+    """Reorder the dimensions of queries and keys from adjacent pairs to halves.
+
+    Scores are sums over a head's dimensions, so their order is free.
+    """
     if before.rotary_adjacent == after.rotary_adjacent:
         return ours
     heads, width = before.n_heads + before.kv_heads, before.head_width
@@ -92,9 +94,9 @@ def _move(before: ModelConfig, after: ModelConfig, ours: Tensors) -> Tensors:
     moved = dict(ours)
     for name, tensor in ours.items():
         if name.endswith(("attn.qkv_weight", "attn.qkv_bias")):
-            turned, values = tensor.split([heads * width, len(tensor) - heads * width])
-            turned = turned.unflatten(0, (heads, width))[:, order].flatten(0, 1)
-            moved[name] = torch.cat([turned, values])
+            rotated, values = tensor.split([heads * width, len(tensor) - heads * width])
+            rotated = rotated.unflatten(0, (heads, width))[:, order].flatten(0, 1)
+            moved[name] = torch.cat([rotated, values])
     return moved
 
 
@@ -127,7 +129,7 @@ LLAMA = Family(
         ("out_bias", lambda c: c.out_bias == c.qkv_bias, "has biases in all of its attention or nowhere"),
     ),
     refused={
-        "mlp_bias": ((False,), "a gated MLP with a bias on its gate is not a field of ours"),
+        "mlp_bias": ((False,), "a gated MLP with a bias on its gate is not supported"),
     },
     read=_read,
     write=_write,

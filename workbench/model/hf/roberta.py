@@ -1,4 +1,4 @@
-"""RoBERTa (Liu et al. 2019), as `RobertaForMaskedLM`. Its positions begin behind the id of its padding."""
+"""RoBERTa (Liu et al. 2019), as `RobertaForMaskedLM`. Positions start after the id of its padding token."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ from workbench.model.hf.family import Family, Pair, Settings, Tensors, norm_pair
 
 
 def _read(s: Settings) -> dict[str, Any]:
-    """A token at place p reads the vector p + pad_token_id + 1."""
+    """A token at position p has the vector p + pad_token_id + 1."""
     pad, rows = s["pad_token_id"], s["max_position_embeddings"]
     if rows <= pad + 1:
-        raise ConfigError(f"max_position_embeddings = {rows} leaves no position behind pad_token_id = {pad}.")
+        raise ConfigError(f"max_position_embeddings = {rows} leaves no position after pad_token_id = {pad}.")
     return {"position_offset": pad + 1, "n_ctx": rows - pad - 1}
 
 
@@ -56,7 +56,7 @@ def _copies(c: ModelConfig) -> dict[str, str]:
 
 
 def _arrange(c: ModelConfig, pad: int | None) -> ModelConfig:
-    """As many vectors before the first position as the tokenizer's padding asks for; nobody reads them."""
+    """Return the configuration with as many unused position vectors as the tokenizer's padding id needs."""
     return c if pad is None or not c.position_offset else dataclasses.replace(c, position_offset=pad + 1)
 
 
@@ -79,7 +79,7 @@ ROBERTA = Family(
         (
             "position_offset",
             lambda c: 0 < c.position_offset <= c.d_vocab,
-            "has positions that begin behind the id of its padding",
+            "starts its positions after the id of its padding token",
         ),
     ),
     refused={
