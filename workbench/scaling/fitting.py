@@ -355,8 +355,8 @@ def frontier_of(
     centred = log_c - log_c.mean()
     scale = (centred**2).sum()
     lines = line(log_c, log_n), line(log_c, log_d)
-    exponents = [
+    a, b = (
         interval(slope, (draws - draws.mean(axis=1, keepdims=True)) @ centred / scale)
         for (_, slope), draws in zip(lines, (n_draws, d_draws), strict=True)
-    ]
-    return Frontier(*exponents, *lines, *span)
+    )
+    return Frontier(a, b, *lines, *span)
