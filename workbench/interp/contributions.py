@@ -206,8 +206,8 @@ def walk_back(model: "HookedTransformer", path: FrozenPath) -> Iterator[tuple[in
     """Follow a path from the output of the last block back to the embedding.
 
     Yields (block, `mlp` or `attn`, path at the output of that module) from the last block to the first, then
-    (-1, `embed`, path at the output of the embedding). The path goes on from where it is: branch it before
-    going back through a module.
+    (-1, `embed`, path at the output of the embedding). Branch a yielded path before changing it:
+    the walk continues from the same object.
     """
     post = model.config.norm_place == "post"
     mix = path.activations.get(f"blocks.{len(model.blocks) - 1}.hook_mix")  # [read embedding_and_blocks]

@@ -548,7 +548,11 @@ def _readings(
         raise InputError(f"a lens reads one text at a time; found {len(text)}. lens_loss takes many.")
     causal = model.config.objective == "clm"
     mask = getattr(model.tokenizer, "mask_token_id", None)
-    if isinstance(text, str) and not causal and (mask is None or model.tokenizer.mask_token not in text):
+    if (
+        isinstance(text, str)
+        and not causal
+        and (mask is None or str(getattr(model.tokenizer, "mask_token", None)) not in text)
+    ):
         chosen = find_protocol(protocol, "mlm", pll)
         scored = scored_tokens(model, model.tokenizer, text, chosen, pll, "the text")
         ids, tokens, rows, positions = (torch.from_numpy(part).to(model.device) for part in scored)
