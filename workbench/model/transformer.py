@@ -545,7 +545,7 @@ class HookedTransformer(TransformerLensModel):
         ):
             raise InputError("generate needs temperature >= 0, top_k >= 1 and 0 < top_p <= 1.")
         if isinstance(prompts, Tensor):
-            rows = torch.atleast_2d(prompts).tolist()
+            rows = self.to_input(prompts)[0].tolist()
         else:
             texts = [prompts] if isinstance(prompts, str) else prompts
             rows = [self.to_tokens(text, prepend_bos)[0].tolist() for text in texts]
