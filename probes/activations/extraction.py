@@ -20,7 +20,7 @@ from probes.activations.gather import Gatherer, need_choice, padded
 from probes.activations.hooks import EMBEDDING, find_hooks, place_of
 from probes.activations.keys import corpus_key, model_key
 from probes.activations.shards import BUDGET, Shards, activations_folder
-from workbench.data.sources import disk_errors, locked
+from workbench.data.cache import disk_errors, locked
 from workbench.errors import InputError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from workbench.data.sources import cache_root, locked
+from workbench.data.cache import cache_root, locked
 from workbench.errors import DataError
 from workbench.io import read_json, write_bytes, write_json
 from workbench.model.tl import format_bytes

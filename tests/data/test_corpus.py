@@ -212,7 +212,7 @@ BAD_FILES = {
     "blank.txt": (b" \n<|endoftext|>\n \n", "blank.txt holds no stories"),
     "one.txt": (
         b"just one story",
-        "one.txt holds one story: at least one more is needed to validate on; in a .txt file put <|endoftext|> between stories",
+        "one.txt holds one story: at least one more is needed for validation; in a .txt file put <|endoftext|> between stories",
     ),
     "twice.txt": (b"a<|endoftext|>a<|endoftext|>b<|endoftext|>b", "2 different stories, each more than once"),
     "latin.txt": (
@@ -337,7 +337,7 @@ def test_a_missing_path_names_its_neighbour(tmp_path, opened):
 
 @pytest.mark.parametrize("source", ["", " ", "a\0b", "a\nb", "x" * 5000])
 def test_what_is_no_name_is_refused(opened, source):
-    with pytest.raises(DataError, match=r"is no path and no name of the hub\.$"):
+    with pytest.raises(DataError, match=r"is neither a path nor a hub name\.$"):
         opened(source)
 
 

@@ -56,7 +56,7 @@ def test_the_hub_and_then_its_cache(tmp_path):
         assert any("train-00000-of-00001.parquet" in line for line in asked)
     assert found[:2] == ["stories", "some/stories"]
     assert found[3:] == [["a cat", "a dog", "a cow"], ["a hen"]]
-    assert "some/others is neither a path here nor a data set on the hub" in missing
+    assert "some/others is neither a local path nor a data set on the hub" in missing
     ((gone, seconds),) = open_elsewhere(tmp_path, "some/stories", HF_ENDPOINT=url)  # the server is no more
     assert gone == found
     assert seconds < 20
@@ -70,7 +70,7 @@ def test_a_silent_hub_does_not_hang(tmp_path):
         silent.listen(50)
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
         ((found, seconds),) = open_elsewhere(tmp_path, "some/stories", HF_ENDPOINT=address)
-    assert "the hub is out of reach (timed out)" in found
+    assert "the hub cannot be reached (timed out)" in found
     assert seconds < 20
 
 
@@ -83,7 +83,7 @@ def test_offline_says_how_to_pass_local_data(tmp_path, monkeypatch, name):
         open_corpus(name, cache=tmp_path)
     message = str(error.value)
     assert message.startswith(
-        f"{name} is neither a path here nor in the cache, and the hub is out of reach (HF_HUB_OFFLINE is set)."
+        f"{name} is neither a local path nor in the cache, and the hub cannot be reached (HF_HUB_OFFLINE is set)."
     )
     assert "pass the folder or file, such as path/to/TinyStories" in message
     assert "\n" not in message

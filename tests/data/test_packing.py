@@ -258,7 +258,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(little, little_tokenizer, tm
 
 def test_a_cache_that_is_a_file_is_one_line(little, little_tokenizer, tmp_path):
     (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(DataError, match="a file stands in the way of that folder"):
+    with pytest.raises(DataError, match="a file is in the way of that folder"):
         pack(little, little_tokenizer, 32, tmp_path / "cache")
 
 

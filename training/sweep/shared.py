@@ -7,7 +7,7 @@ from typing import Any
 from training.config import DataSettings, RunSettings
 from training.memo import remembered
 from training.sweep.plan import Member, Plan
-from workbench.data.sources import locked
+from workbench.data.cache import locked
 
 
 def corpus_of(data: DataSettings) -> Any:

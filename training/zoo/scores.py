@@ -7,8 +7,8 @@ import shutil
 from typing import Any
 
 from workbench.console import Progress
+from workbench.data.cache import cache_root
 from workbench.data.pairs import PairSet
-from workbench.data.sources import cache_root
 from workbench.errors import DataError
 from workbench.evals.blimp import MARGIN_BITS, BlimpResult, blimp, save_compact
 

@@ -1,10 +1,10 @@
-"""A corpus: named training and validation stories, lazily read, with a fingerprint of their contents."""
+"""A corpus: training and validation stories, lazily read, with a fingerprint of their contents."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
@@ -12,22 +12,25 @@ from workbench.data.sources import read_source
 from workbench.errors import ConfigError, DataError
 from workbench.stats import generator
 
+if TYPE_CHECKING:
+    from pyarrow import ChunkedArray
+
 EMBEDDED = "embedded"
-VALIDATION_SHARE = 0.01
-VALIDATION_MOST = 10_000
+VALIDATION_FRACTION = 0.01
+VALIDATION_LIMIT = 10_000
 _TRAIN = ("train", "training")
 _VALIDATION = ("validation", "valid", "val", "dev", "test")
 
 
 class Stories(Sequence[str]):
-    """Stories on disk: behaves as a list of strings, reads what is asked for.
+    """A sequence of strings on disk, read on access.
 
     Args:
-        column: a `pyarrow.ChunkedArray` of strings, usually memory-mapped.
-        rows: which of its rows, in this order: int64 `[stories]`, ascending.
+        column: strings, usually memory-mapped.
+        rows: the rows of the column that are in the sequence, int64 `[stories]`, ascending.
     """
 
-    def __init__(self, column: Any, rows: np.ndarray) -> None:
+    def __init__(self, column: "ChunkedArray", rows: np.ndarray) -> None:
         self._column, self._rows = column, rows
 
     def __len__(self) -> int:
@@ -63,13 +66,13 @@ class Corpus:
 
     Attributes:
         name: short name for tables.
-        source: what opens it again: `"embedded"`, a name of the hub, or an absolute path.
+        source: argument of `open_corpus` that opens it again: `"embedded"`, a hub name or an absolute path.
         fingerprint: SHA-256 that changes with any story, the split or the limit.
         train: the training stories.
         validation: the validation stories.
-        column: the column they came from.
-        held_out: how validation came about: a split's name in the source, or `"seeded share"`.
-        blank: stories left out because there is nothing but white space in them.
+        column: name of the column in the source.
+        held_out: origin of the validation stories: a split's name in the source, or `"seeded share"`.
+        blank: number of stories left out because they are empty or only white space.
     """
 
     name: str
@@ -91,33 +94,33 @@ def open_corpus(
     limit: int | None = None,
     cache: Path | None = None,
 ) -> Corpus:
-    """Open what `--data` names.
+    """Open a corpus.
 
     Args:
         source: None or `"embedded"` for the stories that come with the package; a `.txt` file with
-            `<|endoftext|>` between stories, a `.jsonl` or `.parquet` file; a folder in hub layout; a name of
-            the hub such as `roneneldan/TinyStories` (`owner/name:configuration` where it has several).
-        n_stories: embedded training stories to write; validation is 1 % more.
-        seed: of the embedded stories, and of the held-out share where the source has no validation split.
-        column: which column holds the stories.
-        limit: at most so many stories of each split, the first ones.
-        cache: folder for the `datasets` library's Arrow copies, in place of its own.
+            `<|endoftext|>` between stories, a `.jsonl` or `.parquet` file; a folder in hub layout; a hub name
+            such as `roneneldan/TinyStories` (`owner/name:configuration` if it has several).
+        n_stories: embedded training stories to generate; validation adds 1 %.
+        seed: of the embedded stories, and of the held-out stories if the source has no validation split.
+        column: the column with the stories.
+        limit: use only the first `limit` stories of each split.
+        cache: folder for the `datasets` library's Arrow copies, instead of its own.
 
-    Without a validation split, a seeded 1 % of the stories (at least one, at most 10,000) is held out; only
-    stories that stand once are drawn, so an exact duplicate trains and never validates.
+    Without a validation split, a seeded 1 % of the stories (at least one, at most 10,000) is held out. Only
+    stories that occur once are drawn, so that no validation story is an exact duplicate of a training story.
 
     Raises:
         ConfigError: `limit` or `n_stories` is under 1.
-        DataError: nothing there, nothing readable, no such column, no stories; one line says which.
+        DataError: no such source, nothing readable, no such column, or no stories; one line says which.
     """
     for name, number in (("limit", limit), ("n_stories", n_stories)):
         if number is not None and number < 1:
             raise ConfigError(f"{name} must be 1 or more, not {number}.")
     if source is None or str(source) == EMBEDDED:
         return _embedded(n_stories, seed, limit)
-    found = read_source(str(source), column, cache)
-    rows = {split: _filled(values) for split, values in found.splits.items()}
-    blank = sum(len(found.splits[split]) - len(rows[split]) for split in rows)
+    read = read_source(str(source), column, cache)
+    rows = {split: _filled(values) for split, values in read.splits.items()}
+    blank = sum(len(read.splits[split]) - len(rows[split]) for split in rows)
     rows = {split: kept for split, kept in rows.items() if len(kept)}
     if not rows:
         raise DataError(f"{source} holds no stories" + (f", only {blank} blank ones." if blank else "."))
@@ -128,17 +131,17 @@ def open_corpus(
         raise DataError(f"{source} has no split named train; it has {', '.join(rows)}.")
     held_out = next((split for split in _VALIDATION if split in rows and split != train), None)
     if held_out:
-        train_rows, validation_rows, values = rows[train], rows[held_out], found.splits[held_out]
+        train_rows, validation_rows, values = rows[train], rows[held_out], read.splits[held_out]
     else:
-        values = found.splits[train]
+        values = read.splits[train]
         train_rows, validation_rows = _hold_out(values, rows[train], seed, str(source))
     train_rows, validation_rows = train_rows[:limit], validation_rows[:limit]
-    digests = [_digest(values, validation_rows), _digest(found.splits[train], train_rows)]
+    digests = [_digest(values, validation_rows), _digest(read.splits[train], train_rows)]
     return Corpus(
-        name=found.name,
-        source=found.where,
+        name=read.name,
+        source=read.where,
         fingerprint=hashlib.sha256("".join(digests).encode()).hexdigest(),
-        train=Stories(found.splits[train], train_rows),
+        train=Stories(read.splits[train], train_rows),
         validation=Stories(values, validation_rows),
         column=column,
         held_out=held_out or "seeded share",
@@ -152,7 +155,7 @@ def _embedded(n_stories: int, seed: int, limit: int | None) -> Corpus:
     from workbench.data.embedded.stories import split_stories
 
     n_train = min(n_stories, limit or n_stories)
-    n_validation = min(max(1, round(n_stories * VALIDATION_SHARE)), limit or n_stories)
+    n_validation = min(max(1, round(n_stories * VALIDATION_FRACTION)), limit or n_stories)
     train, validation = split_stories(n_train, n_validation, seed)
     digests = [
         _digest(pa.chunked_array([pa.array(texts, pa.large_string())]), np.arange(len(texts)))
@@ -167,8 +170,8 @@ def _embedded(n_stories: int, seed: int, limit: int | None) -> Corpus:
     )
 
 
-def _filled(column: Any) -> np.ndarray:
-    """Rows with more than white space in them, int64, ascending."""
+def _filled(column: "ChunkedArray") -> np.ndarray:
+    """Return the rows with more than white space in them, int64, ascending."""
     import pyarrow.compute as pc
 
     kept, start = [np.empty(0, dtype=np.int64)], 0
@@ -180,8 +183,10 @@ def _filled(column: Any) -> np.ndarray:
     return np.concatenate(kept)
 
 
-def _hold_out(column: Any, rows: np.ndarray, seed: int, source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Split rows into training and validation ones; both ascending."""
+def _hold_out(
+    column: "ChunkedArray", rows: np.ndarray, seed: int, source: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return training and validation rows, both ascending."""
     hashes = np.empty(len(rows), dtype=np.uint64)
     for index, story in enumerate(Stories(column, rows)):
         hashes[index] = int.from_bytes(hashlib.blake2b(story.encode(), digest_size=8).digest())
@@ -190,31 +195,31 @@ def _hold_out(column: Any, rows: np.ndarray, seed: int, source: str) -> tuple[np
     if len(first) < 2 or not len(once):
         what = "one story" if len(rows) == 1 else f"{len(first)} different stories, each more than once"
         raise DataError(
-            f"{source} holds {what}: at least one more is needed to validate on; in a .txt file put "
+            f"{source} holds {what}: at least one more is needed for validation; in a .txt file put "
             "<|endoftext|> between stories."
         )
-    wanted = min(max(1, int(len(rows) * VALIDATION_SHARE)), VALIDATION_MOST)
-    drawn = generator(seed, "validation split").permutation(len(once))[:wanted]
+    n_validation = min(max(1, int(len(rows) * VALIDATION_FRACTION)), VALIDATION_LIMIT)
+    drawn = generator(seed, "validation split").permutation(len(once))[:n_validation]
     chosen = np.zeros(len(rows), dtype=bool)
     chosen[once[drawn]] = True
     return rows[~chosen], rows[chosen]
 
 
-def _digest(column: Any, rows: np.ndarray) -> str:
-    """SHA-256 of the lengths and of the bytes of the stories in these rows, whatever chunks they lie in."""
+def _digest(column: "ChunkedArray", rows: np.ndarray) -> str:
+    """Return the SHA-256s of the lengths and of the bytes of the stories in these rows, however chunked."""
     import pyarrow as pa
 
     lengths, contents = hashlib.sha256(), hashlib.sha256()
     start = 0
     for chunk in column.chunks:
         low, high = np.searchsorted(rows, [start, start + len(chunk)])
-        wanted = rows[low:high] - start
+        inside = rows[low:high] - start
         start += len(chunk)
-        if not len(wanted):
+        if not len(inside):
             continue
         texts = chunk.cast(pa.large_binary())
-        if len(wanted) < len(texts):
-            texts = texts.take(pa.array(wanted))
+        if len(inside) < len(texts):
+            texts = texts.take(pa.array(inside))
         _, offsets, data = texts.buffers()
         ends = np.frombuffer(offsets, dtype="<i8")[texts.offset : texts.offset + len(texts) + 1]
         lengths.update(np.diff(ends).tobytes())

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from workbench.console import OnProgress, progress_bar
+from workbench.data.cache import cache_root, disk_errors, locked
 from workbench.data.corpus import Corpus
-from workbench.data.sources import cache_root, disk_errors, locked
 from workbench.data.tokenizer import (
     is_byte_level,
     plain_encoder,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.data.sources import cache_root, disk_errors, locked
+from workbench.data.cache import cache_root, disk_errors, locked
 from workbench.errors import ConfigError, DataError
 from workbench.io import read_json, read_plain, write_text
 

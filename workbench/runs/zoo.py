@@ -8,7 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from workbench.data.sources import cache_root
+from workbench.data.cache import cache_root
 from workbench.errors import DataError, RunError, nearest
 from workbench.io import read_json
 

@@ -280,7 +280,7 @@ def test_parts_have_the_names_of_components(model):
         ("L0N48", "block 0 has L0N0 to L0N47"),
         ("L2H0", "the model has blocks L0 to L1"),
         ("L0 MPL", "Unknown head, MLP or neuron 'L0 MPL'. Did you mean 'L0 MLP'"),
-        ("the third head", "Heads are called L0H1"),
+        ("the third head", "Heads are named L0H1"),
         (["L0H1", 7], "Unknown head, MLP or neuron '7'"),
     ],
 )
