@@ -61,6 +61,8 @@ def import_run(source: Path, run: Path) -> Converted:
         ConfigError: an unsupported setting, or a model larger than memory.
         DataError: no tokenizer, or one with larger ids than the model has rows.
     """
+    from workbench.model.transformer import HookedTransformer
+
     source, run = Path(source), Path(run)
     folder.check_free(run)
     family, config = read_config(source)
@@ -72,8 +74,6 @@ def import_run(source: Path, run: Path) -> Converted:
             f"{file} has ids up to {largest:,} and the model a vocabulary of {config.d_vocab:,}; "
             "it is not this model's tokenizer."
         )
-    from workbench.model.transformer import HookedTransformer
-
     model = HookedTransformer.from_folder(source, tokenizer)
     origin = {"imported_from": str(source.absolute()), "family": family.title}
     values = {
