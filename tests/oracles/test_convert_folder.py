@@ -264,7 +264,7 @@ def test_unknown_families(folder):
         made, "model_type is 'xlnet_', which is not a supported family. Choose from: gpt2, gpt_neo, llama"
     )
     edit_settings(made, model_type=None)
-    refused(made, "model_type is None, which is not a supported family. There are: gpt2")
+    refused(made, "model_type is None, which is not a supported family. Choose from: gpt2")
     edit_settings(made, model_type=["gpt2"])
     refused(made, "which is not a supported family")
 

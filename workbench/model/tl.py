@@ -603,7 +603,7 @@ def free_memory(device: torch.device) -> int | None:
     return min((amount for amount in amounts if amount is not None), default=None)
 
 
-def format_bytes(count: float) -> str:
+def format_bytes(count: int | float) -> str:
     """Format a number of bytes.
 
     >>> format_bytes(3.4 * 2**30)

@@ -125,9 +125,7 @@ def test_agreement_with_the_truth_is_a_rank_correlation(causal):
 def test_pruning_goes_by_importance_and_ends_without_heads(model):
     text = batches_of(model)
     seen = []
-    curve = prune_heads(
-        model, text, share=0.4, orders=2, progress=lambda fraction, _: seen.append(fraction)
-    )
+    curve = prune_heads(model, text, share=0.4, orders=2, progress=lambda fraction, _: seen.append(fraction))
     heads = list_components(model.config, mlps=False)
     assert sorted(part for step in curve.pruned for part in step) == sorted(heads)
     assert curve.share[0] == 0
