@@ -51,7 +51,7 @@ def record_outputs(
         rows: the row of each reading, in ascending order.
         read_at: its position in that row.
         neurons: record neurons instead of MLP outputs, for `decompose(..., neurons=True)`.
-        stream_options: `positions` and `mask` of the rows, if they are not the default (see the model's
+        stream_options: `positions`, `mask` and `attention_mask` of the rows (see the model's
             `stream`).
     """
     pattern = re.compile(_hook_pattern(model.config, neurons))

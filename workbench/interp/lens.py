@@ -394,7 +394,7 @@ def answer_curve(
         sides = []
         for words, which in ((right, "right"), (wrong, "wrong")):
             ids = answers(network, words, len(tokens), which).to(tokens.device)
-            parts = lens_statistics(network, lens, points, tokens, rows, positions, ids)
+            parts = lens_statistics(network, lens, points, tokens, rows, positions, ids, real)
             sides.append(torch.cat([part["target_log_prob"] for part in parts], 1).T.double().cpu().numpy())
     names = (right if isinstance(right, str) else "right", wrong if isinstance(wrong, str) else "wrong")
     return LensCurve(_name(lens), _labels(points), sides[0], sides[1], names)
@@ -456,6 +456,7 @@ def lens_statistics(
     rows: Int[Tensor, " read"],
     positions: Int[Tensor, " read"],
     targets: Int[Tensor, " read"],
+    attention_mask: Tensor | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the `STATISTICS` of the prediction at each point [point read], some of the readings at a time.
 
@@ -467,9 +468,11 @@ def lens_statistics(
         rows: the row of each reading, in ascending order.
         positions: its position.
         targets: the token to be predicted there, `IGNORED` if unknown.
+        attention_mask: 1 at tokens, 0 at padding.
     """
     for some, chosen in forward_batches(tokens, rows):
-        streams = read_streams(model, points, tokens[some])
+        mask = None if attention_mask is None else attention_mask[some]
+        streams = read_streams(model, points, tokens[some], attention_mask=mask)
         at = rows[chosen] - some.start, positions[chosen]
         yield from _statistics(model, lens, points, [stream[at] for stream in streams], targets[chosen])
 
