@@ -1,4 +1,4 @@
-"""One configuration trained from several seeds: mean and interval over the training, not over the pairs."""
+"""The shipped family as a table, its files and their manifest, and intervals over training seeds."""
 
 import dataclasses
 import math
@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-# The family's own files: what it is, and whether it is whole.
-
-
 MADE = "made.json"
 
 
 def family_facts(family: Path | None = None) -> dict[str, Any]:
-    """family.json: the members in their order, the middle one, how they were trained.
+    """Return family.json: the members in order, the middle one, and how they were trained.
 
     Raises:
         RunError: no family is installed, or its family.json is damaged.
@@ -44,14 +41,14 @@ def family_facts(family: Path | None = None) -> dict[str, Any]:
 
 
 def made_facts(member: str, family: Path | None = None) -> dict[str, Any]:
-    """How one member was made; empty where its made.json is missing."""
+    """Return how a member was made; empty if its made.json is missing."""
     file = (family or family_folder()) / member / MADE
     value = read_json(file) if file.is_file() else {}
     return value if isinstance(value, dict) else {}
 
 
 def family_bytes(family: Path | None = None) -> int:
-    """Bytes of all files of the family together."""
+    """Return the total size of the family's files in bytes."""
     return sum(file.stat().st_size for file in (family or family_folder()).rglob("*") if file.is_file())
 
 
@@ -62,7 +59,7 @@ def check_manifest(family: Path | None = None) -> int:
         family: the folder; the installed one if not set.
 
     Returns:
-        How many files there are.
+        The number of files.
 
     Raises:
         RunError: a file is missing, changed or not listed; the message names it.
@@ -87,9 +84,6 @@ def check_manifest(family: Path | None = None) -> int:
     return len(found)
 
 
-# The family as a table: what differs, sizes, loss, bits a byte, BLiMP with its interval.
-
-
 _SHAPE = (
     "d_model",
     "n_layers",
@@ -101,15 +95,15 @@ _SHAPE = (
     "positions",
     "d_vocab",
 )
-"""Fields of a model that are looked at where no sweep says what differs."""
+"""Model fields that are compared if no sweep says what differs."""
 
 
 def zoo_table() -> "pd.DataFrame":
-    """A row for each member of the family that ships, in the order of its sweep.
+    """Return a row for each member of the shipped family, in the order of its sweep.
 
     Columns: run (`zoo/tiny-4h`), differs (from the middle one), objective, parameters, tokens_seen, loss
-    (nats a token, whole validation split, float16 weights), bits_per_byte, blimp (share of pairs decided
-    rightly, mean over paradigms), blimp_low, blimp_high (95 % Wilson interval over pairs), checkpoints,
+    (nats a token, whole validation split, float16 weights), bits_per_byte, blimp (accuracy, mean
+    over paradigms), blimp_low, blimp_high (95 % Wilson interval over pairs), checkpoints,
     bytes.
 
     Raises:
@@ -146,38 +140,37 @@ def _row(name: str, middle: str) -> dict[str, Any]:
 
 
 def main_scores(name: str) -> dict[str, Any] | None:
-    """The JSON of a member's result on BLiMP that came with it; None if it came with none."""
-    from workbench.io import read_json
-
+    """Return the JSON of the result on BLiMP that ships with a member; None if there is none."""
     files = [file for file in main_results(family_folder() / name) if file.name.endswith("-blimp.json")]
     return read_json(files[0]) if files else None
 
 
 def differs(name: str, middle: str) -> str:
-    """What sets a member apart from the middle one, in words."""
+    """Return in words how a member differs from the middle one."""
     if name == middle:
         return "the middle one"
-    said = made_facts(name).get("differs")
-    if not said:
+    fields = made_facts(name).get("differs")
+    if not fields:
         own, other = (folder.read_config(family_folder() / each) for each in (name, middle))
-        said = changes(own, other)
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in said.items()) or "nothing"
+        fields = changes(own, other)
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in fields.items()) or "nothing"
 
 
 def changes(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of two configurations' models that differ, derived ones left out, and the seed; own values."""
-    mine, theirs = (ModelConfig.from_dict(each["model"]) for each in (own, other))
-    found = {key: getattr(mine, key) for key in _SHAPE if getattr(mine, key) != getattr(theirs, key)}
+    """Return the model fields (without derived ones) and the seed in which two configurations differ, with
+    the values of `own`."""
+    model, other_model = (ModelConfig.from_dict(each["model"]) for each in (own, other))
+    fields = {key: getattr(model, key) for key in _SHAPE if getattr(model, key) != getattr(other_model, key)}
     if own["train"].get("seed", 0) != other["train"].get("seed", 0):
-        found["seed"] = own["train"].get("seed", 0)
-    if "layout" in found:
-        found.pop("n_layers", None)
-    return found
+        fields["seed"] = own["train"].get("seed", 0)
+    if "layout" in fields:
+        fields.pop("n_layers", None)
+    return fields
 
 
 @dataclasses.dataclass(frozen=True)
 class SeedInterval:
-    """Mean over seeds with Student's interval of the mean."""
+    """Mean over training seeds with Student's interval of the mean."""
 
     mean: float
     low: float
@@ -185,11 +178,11 @@ class SeedInterval:
     spread: float
     """Standard deviation over seeds."""
     n: int
-    """Seeds."""
+    """Number of seeds."""
 
 
 def seed_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInterval:
-    """Student's interval of a mean of few values.
+    """Return Student's interval of a mean of few values.
 
     Args:
         values: one for each seed; at least two.
@@ -202,7 +195,7 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInte
 
     n = len(values)
     if n < 2:
-        raise ValueError(f"an interval over seeds needs two of them; found {n}")
+        raise ValueError(f"an interval over seeds needs at least two; found {n}")
     mean = math.fsum(values) / n
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
     reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * spread / math.sqrt(n)
@@ -210,7 +203,7 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInte
 
 
 def seeds_of_middle() -> list[str]:
-    """Members that differ from the middle one in nothing but the seed, itself among them."""
+    """Return the members that differ from the middle one only in the seed, itself included."""
     facts = family_facts()
     other = folder.read_config(family_folder() / facts["middle"])
     return [
