@@ -4,8 +4,7 @@
 before each block and the heads, each by position. Both give the mean logit difference of every cell; the
 largest difference between the two is printed. `limit` is how many times fewer multiplications the sweep
 needs than whole forwards of this model, and `share` which part of it was reached; a forward of
-transformer-lens' takes longer than its multiplications, so that the share can exceed 100 %. bf16 stands
-beside the same float32 sweep of transformer-lens', with its rank correlation to our float32 effects.
+transformer-lens' takes longer than its multiplications, so that the share can exceed 100 %.
 """
 
 import argparse
@@ -30,9 +29,7 @@ def _best(work: Callable[[], Any], rounds: int) -> tuple[float, Any]:
 
 def run(shape: str, rounds: int, threads: int) -> dict[str, float]:
     """Both sweeps at one shape; prints them, and returns how many times as fast ours is."""
-    import numpy as np
     import torch
-    from scipy.stats import rankdata
     from transformer_lens import patching
 
     from training.memory import keep_freed_pages
@@ -50,8 +47,8 @@ def run(shape: str, rounds: int, threads: int) -> dict[str, float]:
     print(f"\n{shape}, {PAIRS} pairs of {LENGTH} tokens, {threads} threads, best of {rounds}")
     for site, name in SWEEPS.items():
 
-        def ours(precision: str | None = None, site: str = site) -> Any:
-            return patch(model, clean, corrupted, right=5, wrong=6, site=site, precision=precision)
+        def ours(site: str = site) -> Any:
+            return patch(model, clean, corrupted, right=5, wrong=6, site=site)
 
         @torch.no_grad()
         def theirs(name: str = name) -> Any:
@@ -64,7 +61,6 @@ def run(shape: str, rounds: int, threads: int) -> dict[str, float]:
         ours()
         mine, found = _best(ours, rounds)
         other, expected = _best(theirs, 2)
-        half, rough = _best(lambda ours=ours: ours("bf16"), rounds)
         cells = len(found.layers)
         gap = float(abs(torch.from_numpy(found.value) - expected.double().cpu()).max())
         limit = cells * _operations(lambda: model(corrupted)) / _operations(ours)
@@ -73,10 +69,6 @@ def run(shape: str, rounds: int, threads: int) -> dict[str, float]:
             f"  {site:<10} {cells:>4} cells   workbench {cells / mine:7.0f} cells/s   transformer-lens "
             f"{cells / other:6.1f}   ratio {other / mine:5.1f}   limit {limit:4.1f}   share "
             f"{other / mine / limit:4.0%}   largest difference {gap:.1e}"
-        )
-        rank = float(np.corrcoef(*(rankdata(one.effect) for one in (found, rough)))[0, 1])
-        print(
-            f"{'bf16':>12} {cells / half:>30.0f} cells/s {other / half:>37.1f}   rank correlation {rank:.4f}"
         )
     return ratios
 

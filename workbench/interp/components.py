@@ -75,6 +75,18 @@ def find_site(name: str) -> Site:
     return site
 
 
+def hook_layer(hook: str) -> int:
+    """Return the block of a full hook name.
+
+    Raises:
+        InputError: it has none.
+    """
+    match = _HOOK.fullmatch(hook)
+    if match is None:
+        raise InputError(f"{hook!r} is not a hook point of a block, such as blocks.2.attn.hook_z.")
+    return int(match[1])
+
+
 def find_site_layers(name: str, layers: Sequence[int] | None) -> tuple[Site, Sequence[int] | None]:
     """Return the site of a name, and `layers` or else the layer of a full hook name."""
     match = _HOOK.fullmatch(name)

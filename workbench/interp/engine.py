@@ -1,40 +1,582 @@
-"""Runs that differ from a base run in one activation, without computing again what they share with it.
+"""Re-run a model with edited activations without computing again what the edits cannot change.
 
-A cell is one patch: a layer, perhaps a position, perhaps a head or neuron. Its run equals the base run in
-every block before its layer and, in a causal model, at every position before its own; and behind what the
-metric reads nothing matters. What is left are a few tokens of each block. Those of all cells, whatever
-their layer and position, are computed as one list of tokens; only attention lays them out in rows, beside
-the base run's keys and values. A patch that stays at its position (a head's output, a neuron) computes in
-its own block that position alone; the last block computes only the positions that are read.
+`CachedRun` serves patching, path patching, attribution patching, ablation, component matrices and neurons.
+
+How a replay works. A variant is a list of edits. Its run equals the cached run in every block before its
+first edit and, in a causal model, at every position before its first edited position; positions after those
+that the metric reads do not matter. The remaining tokens of all variants, whatever their layer and position,
+are computed as one list [1 token d]: each block is called once. Only attention lays the tokens out in rows,
+next to the keys and values of the cached run. With 1 pair of 4 tokens, edits of layer 0 at position 2 and of
+layer 1 at position 1, and a metric that reads position 3:
+
+    block 0   [v0p2 v0p3]                      variant 0 starts: 2 tokens
+    block 1   [v0p2 v0p3 v1p1 v1p2 v1p3]       variant 1 joins: 5 tokens, attention rows of 4 keys
+    last      [v0p3 v1p3]                      the last block computes the positions that are read
+
+An edit that stays at its position within its block (a head's z, an MLP's output) needs only that position
+there: the block runs once at these positions of the cached run, for all such variants side by side, and the
+variants join behind the block.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from workbench.interp.components import Site
+from workbench.console import OnProgress, ignore_progress
+from workbench.errors import InputError
+from workbench.interp.components import Component, Site, find_site, hook_layer
 from workbench.interp.metrics import Metric
+from workbench.model.layers import normed
 from workbench.model.mask import AttentionMask, LayerCache
+from workbench.model.transformer import HookedTransformer
 
-# Rows of different lengths as one list of tokens, laid out in rows only where attention needs it.
+TOKENS_PER_BATCH = {"cpu": 8192}
+"""Tokens that go through a block at once; more do not make a CPU faster. A GPU takes 32 times as many."""
+LOGITS_AT_ONCE = 2048
+"""Positions unembedded at once, where a metric reads whole rows."""
 
 
-class Tokens:
-    """The tokens of rows that each run from a start to before a stop, row by row.
+Tick = Callable[[float], None]
+
+
+def tokens_per_batch(device: torch.device) -> int:
+    """Return how many tokens a batch should have on a device."""
+    return TOKENS_PER_BATCH.get(device.type, 32 * 8192)
+
+
+class Edit(NamedTuple):
+    """One change of an activation."""
+
+    hook: str
+    """Hook point of a site: `blocks.2.attn.hook_z` (see `workbench.interp.components.SITES`)."""
+    value: float | Tensor | Callable[[Tensor], Tensor]
+    """What replaces the activation: a constant; a tensor of the shape of the activation in the cached run,
+    [pair pos ...], or of the edited unit in it; or a function from [token ...] to the same shape."""
+    pos: int | None = None
+    """The position (of patterns: the query); all if None."""
+    unit: int | None = None
+    """The head or neuron; all if None."""
+
+
+Variant = Sequence[Edit]
+"""Edits that apply together, in one run."""
+
+
+class Cells(NamedTuple):
+    """The patches of a sweep as arrays."""
+
+    layer: Int[np.ndarray, " cell"]
+    pos: Int[np.ndarray, " cell"]
+    """-1 for all positions."""
+    unit: Int[np.ndarray, " cell"]
+    """Head or neuron; -1 for the whole activation."""
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.layer)
+
+    def pick(self, indices: np.ndarray) -> "Cells":
+        """Return some of the cells."""
+        return Cells(self.layer[indices], self.pos[indices], self.unit[indices])
+
+
+class Sweep(NamedTuple):
+    """Variants of one edit each, all of one site: the compact form of many thousand edits."""
+
+    site: Site
+    cells: Cells
+    values: Mapping[str, Tensor]
+    """By hook point, as in `Edit.value`, of the whole activation."""
+
+
+class CachedRun:
+    """A run of a model whose residual streams, keys and values are kept, so that edited runs start from it.
+
+    Patch two heads separately, then together, and read the metric of each pair of prompts:
+
+        run = CachedRun(model, corrupted, keep=["blocks.1.attn.hook_z"])
+        donor = CachedRun(model, clean, keep=["blocks.1.attn.hook_z"])
+        z = donor.kept["blocks.1.attn.hook_z"]                    # [pair pos head d_head]
+        edits = [Edit("blocks.1.attn.hook_z", z, unit=head) for head in (0, 3)]
+        values = run.measure([[edits[0]], [edits[1]], edits], metric)          # [variant pair]
+        streams = run.replay([[Edit("blocks.0.hook_mlp_out", 0.0)]])           # [variant pair pos d_model]
+
+    `measure` runs any number of variants in batches; `replay` runs them at once and returns the residual
+    stream behind the last block. Both are differentiable in the values of the edits. `frozen` propagates
+    changes along direct paths only, with all other heads and MLPs frozen. Several threads may use one model.
+
+    Args:
+        model: in eval mode.
+        tokens: one row a pair, padded on the right.
+        attention_mask: 1 at tokens; needed by masked models whose rows differ in length.
+        keep: further hook points whose activations are kept.
+        positions: of each token in its text, if not 0, 1, 2, ...
+        mask: True where a query may attend to a key; replaces the causal or full pattern. In a causal model
+            no query may see a key of a later index.
+    """
+
+    def __init__(
+        self,
+        model: HookedTransformer,
+        tokens: Int[Tensor, "pair pos"],
+        attention_mask: Tensor | None = None,
+        keep: Sequence[str] = (),
+        *,
+        positions: Int[Tensor, "pair pos"] | None = None,
+        mask: Bool[Tensor, "pair 1 pos pos"] | None = None,
+    ) -> None:
+        self.model, self.tokens, self.attention_mask = model, tokens, attention_mask
+        self.causal = model.config.attention == "causal"
+        self.in_order = positions is None
+        kept: dict[str, Tensor] = {}
+        names = dict.fromkeys((*cached_hooks(model), *keep))
+        with replaced(model, {name: lambda x, name=name: kept.update({name: x}) for name in names}):
+            model.stream(tokens, attention_mask=attention_mask, positions=positions, mask=mask)
+        self.kept = {name: kept[name] for name in keep}
+        """The further activations, by hook point."""
+        layers = range(model.config.n_layers)
+        last = "hook_normalized_resid_post" if model.config.norm_place == "post" else "hook_resid_post"
+        streams = [f"blocks.{layer}.hook_resid_pre" for layer in layers] + [f"blocks.{layers[-1]}.{last}"]
+        self.streams = [kept[name] for name in streams]
+        """What each block reads, [pair pos d_model], and what the last one leaves."""
+        weighted = model.config.residual == "weighted"
+        self.written = [self.streams[0]] if weighted else []
+        """What the embedding and each block wrote, where the model weighs them."""
+        for layer in layers if weighted else ():
+            outputs = [f"blocks.{layer}.hook_{part}_out" for part in ("attn", "mlp")]
+            parts = [kept[name] for name in outputs if name in kept]
+            self.written.append(parts[0] if len(parts) == 1 else parts[0] + parts[1])
+        rotated = "rot_k" if model.config.positions == "rotary" else "k"
+        attending = [layer for layer in layers if model.blocks[layer].attn is not None]
+        self.keys = {layer: kept[f"blocks.{layer}.attn.hook_{rotated}"] for layer in attending}
+        """Of each block that attends, [pair pos kv_head d_head]; rotated, where positions are rotary."""
+        self.values = {layer: kept[f"blocks.{layer}.attn.hook_v"] for layer in attending}
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        self.positions = positions.expand(tokens.shape)
+        mask = model._mask(tokens, attention_mask, None) if mask is None else mask
+        self.mask = None if mask is None else mask.expand(len(tokens), -1, -1, -1)
+
+    def replay(
+        self, variants: Sequence[Variant], reads: Int[Tensor, " pair"] | None = None
+    ) -> Float[Tensor, "variant pair read d_model"]:
+        """Run all variants at once and return the residual stream behind the last block.
+
+        Args:
+            variants: the edits of each run.
+            reads: the one position of each pair to return; all positions if None.
+        """
+        table = _Table.of_variants(variants, self.model.config.n_layers)
+        rows = _Replay(self, table.pick(np.arange(len(variants))), reads).run()
+        stream = rows.whole(0, len(rows.tokens.pair)) if reads is None else rows.x
+        stream = stream.unflatten(0, (len(variants), -1))
+        order = rows.table.picked
+        return stream if (np.diff(order) > 0).all() else stream[torch.from_numpy(np.argsort(order))]
+
+    def measure(
+        self, variants: Sequence[Variant] | Sweep, metric: Metric, on_progress: OnProgress = ignore_progress
+    ) -> Float[Tensor, "variant pair"]:
+        """Return the metric of every variant and pair, in float64.
+
+        Args:
+            variants: the edits of each run.
+            metric: what is measured. Variants that cannot reach the position it reads are not run.
+            on_progress: called after each batch.
+        """
+        if isinstance(variants, Sweep):
+            table = _Table.of_sweep(variants)
+        else:
+            table = _Table.of_variants(variants, self.model.config.n_layers)
+        unpatched = metric.of_stream(self.model, self.streams[-1]).double()
+        values = unpatched.repeat(len(table.first), 1)
+        reaching = table.reaching(self, metric)
+        # Neighbours in position share what attention need not compute.
+        order = reaching[np.lexsort((table.first[reaching], table.start[reaching]))]
+        done = len(values) - len(order)
+        for batch in self._batches(table, order):
+            rows = _Replay(self, table.pick(batch), metric.reads).run()
+            values[torch.from_numpy(rows.table.picked).to(values.device)] = rows.measure(metric, unpatched)
+            done += len(batch)
+            on_progress(done / len(values), "")
+        return values
+
+    def _batches(self, table: "_Table", order: np.ndarray) -> Iterator[np.ndarray]:
+        """Split variants into batches whose tokens fit."""
+        pairs, length = self.tokens.shape
+        budget = tokens_per_batch(self.tokens.device)
+        starts = table.start[order] if self.causal else np.zeros(len(order), dtype=int)
+        ends = np.cumsum(pairs * (length - starts))
+        first = 0
+        while first < len(order):
+            before = ends[first - 1] if first else 0
+            last = max(first + 1, int(np.searchsorted(ends, before + budget, "right")))
+            yield order[first:last]
+            first = last
+
+    def attention_at(
+        self,
+        places: Int[Tensor, "#row query"],
+        pair: Int[Tensor, " row"] | None = None,
+        tokens: Int[Tensor, "1 token"] | None = None,
+    ) -> AttentionMask:
+        """Return the attention mask of queries at some places of some pairs.
+
+        Args:
+            places: index of each query in its row.
+            pair: of each row; None for every pair's own.
+            tokens: positions of the tokens, where they are not laid out as the queries are.
+        """
+        length = self.tokens.shape[1]
+        keys = (
+            self.positions[:1] if self.in_order else self.positions if pair is None else self.positions[pair]
+        )
+        queries = places
+        if not self.in_order:
+            queries = keys.gather(1, places.expand(len(keys), -1))
+        whole = tokens is not None and places.shape[1] == length
+        mask = None
+        if self.mask is not None:
+            mask = self.mask if pair is None else self.mask[pair]
+            if not whole:
+                mask = mask.gather(2, places[:, None, :, None].expand(len(mask), 1, -1, length))
+        elif self.causal and not whole:
+            index = torch.arange(length, device=places.device)
+            mask = index <= places[:, None, :, None]
+        seen = AttentionMask(
+            queries if tokens is None else tokens, keys, mask, self.causal, self.in_order, queries
+        )
+        if self.model.position_bias is not None:
+            seen.bias = self.model.position_bias(seen.distance, self.streams[0])
+        return seen
+
+    def frozen(
+        self,
+        donor: "CachedRun",
+        senders: Sequence[Component | None],
+        stop: int | None = None,
+        through_mlps: bool = False,
+    ) -> Iterator[tuple[tuple[int, str], Float[Tensor, "row pos d_model"]]]:
+        """Yield what each reader of the residual stream is given while one sender at a time writes what it
+        wrote in the donor's run and everything else is frozen as in this run.
+
+        Only norms are computed again, so the change stays at its position and costs little compared with a
+        forward pass. Both runs must keep `frozen_hooks`.
+
+        Args:
+            donor: another run.
+            senders: the embedding, heads or MLPs; None changes nothing.
+            stop: only positions before this one; all if None.
+            through_mlps: MLPs compute with what they are given, as in Wang et al. 2022; else they are frozen.
+
+        Yields:
+            (layer, "attn"), (layer, "mlp") and at last (n_layers, "logits"), each with the stream that is
+            read there, rows [sender x pair], the pair fastest, from the earliest sender's block on.
+        """
+        model, count, pairs = self.model, len(senders), len(self.tokens)
+        rows_of: dict[int, list[tuple[slice, Component]]] = {}
+        for index, sender in enumerate(senders):
+            if sender is not None:
+                layer = -1 if sender.layer is None else sender.layer
+                rows_of.setdefault(layer, []).append((slice(index * pairs, (index + 1) * pairs), sender))
+        first = max(0, min(rows_of, default=0))
+        x = self.streams[first][:, :stop].repeat(count, 1, 1)
+        written = [part[:, :stop].repeat(count, 1, 1) for part in self.written[: first + 1]]
+        for rows, _ in rows_of.get(-1, []):
+            for part in (x, *written[:1]):
+                part[rows] = donor.streams[0][:, :stop]
+        for layer in range(first, model.config.n_layers):
+            block: Any = model.blocks[layer]
+            changed, name = rows_of.get(layer, []), f"blocks.{layer}"
+            yield (layer, "attn"), x
+            parts: list[Tensor] = []
+            if block.attn is not None:
+                out = self.kept[f"{name}.hook_attn_out"][:, :stop].repeat(count, 1, 1)
+                for rows, sender in changed:
+                    if sender.kind == "head":
+                        out[rows] = self._with_head_of(donor, layer, sender.head)[:, :stop]
+                parts.append(out)
+            if block.kind == "am":
+                x = x + parts[0]
+                x = normed(block.ln1, x) if block.post_norm else x
+            if block.mlp is not None:
+                yield (layer, "mlp"), x
+                frozen = self.kept[f"{name}.hook_mlp_out"][:, :stop]
+                fed = mlp_output(block, x) if through_mlps else frozen.repeat(count, 1, 1)
+                for rows, sender in changed:
+                    if sender.kind == "mlp":
+                        fed[rows] = donor.kept[f"{name}.hook_mlp_out"][:, :stop]
+                parts.append(fed)
+            total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+            x = x + (parts[1] if block.kind == "am" else total)
+            if block.mix is not None:
+                written.append(total)
+                x = block.mix(written, block.hook_mix)
+            if block.post_norm:
+                x = normed(block.ln1 if block.ln2 is None else block.ln2, x)
+        yield (model.config.n_layers, "logits"), x
+
+    def _with_head_of(self, donor: "CachedRun", layer: int, head: int | None) -> Tensor:
+        """Return the attention's output with one head's z from the donor."""
+        block: Any = self.model.blocks[layer]
+        name = f"blocks.{layer}"
+        z, other = (run.kept[f"{name}.attn.hook_z"] for run in (self, donor))
+        change = (other - z)[:, :, head] @ block.attn.W_O[head]
+        if block.ln1_post is None:
+            return self.kept[f"{name}.hook_attn_out"] + change
+        out = F.linear(z.flatten(-2), block.attn.out_weight, block.attn.out_bias)
+        return normed(block.ln1_post, out + change)
+
+
+def cached_hooks(model: HookedTransformer) -> list[str]:
+    """Return the hook points of what a `CachedRun` always keeps."""
+    config = model.config
+    wanted = ["hook_resid_pre", "attn.hook_v"]
+    wanted.append("attn.hook_rot_k" if config.positions == "rotary" else "attn.hook_k")
+    if config.residual == "weighted":
+        wanted += ["hook_attn_out", "hook_mlp_out"]
+    names = [f"blocks.{layer}.{name}" for layer in range(config.n_layers) for name in wanted]
+    last = "hook_normalized_resid_post" if config.norm_place == "post" else "hook_resid_post"
+    return [name for name in (*names, f"blocks.{config.n_layers - 1}.{last}") if name in model.hook_dict]
+
+
+def frozen_hooks(model: HookedTransformer) -> list[str]:
+    """Return the hook points that a `CachedRun` must keep for `frozen`."""
+    names = []
+    for layer, kind in enumerate(model.config.blocks):
+        names += [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_attn_out"] if "a" in kind else []
+        names += [f"blocks.{layer}.hook_mlp_out"] if "m" in kind else []
+    return names
+
+
+def mlp_output(block: Any, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
+    """Return what the block's MLP writes when it reads `x`."""
+    return block.mlp(x if block.post_norm else normed(block.ln2, x))
+
+
+@contextmanager
+def replaced(
+    model: HookedTransformer, edits: Mapping[str, Callable[[Tensor], Tensor | None]]
+) -> Iterator[None]:
+    """Call functions at hook points, in this thread only; what they return replaces the activation.
+
+    The model's own hooks stay as they are: `model.hooks` would remove those of other threads.
+    """
+    thread = threading.get_ident()
+
+    def hook(function: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
+        return lambda module, given, x: function(x) if threading.get_ident() == thread else None
+
+    with ExitStack() as handles:
+        for name, function in edits.items():
+            handle = model.hook_dict[name].register_forward_hook(hook(function))
+            handles.callback(handle.remove)
+        yield
+
+
+class Gradients(NamedTuple):
+    """Activations and the gradients of a sum of values there."""
+
+    value: Tensor
+    """What was summed."""
+    activations: dict[str, Tensor]
+    """By hook point."""
+    gradients: dict[str, Tensor]
+    """By hook point; zeros where the value does not depend on the activation."""
+
+
+def activation_gradients(
+    model: HookedTransformer,
+    names: Sequence[str],
+    value: Callable[[Float[Tensor, "row pos d_model"]], Tensor],
+    tokens: Int[Tensor, "row pos"],
+    embedded: Float[Tensor, "row pos d_model"] | None = None,
+    **inputs: Any,
+) -> Gradients:
+    """Return the gradients of a value at hook points of one forward pass.
+
+    Args:
+        model: in eval mode.
+        names: hook points; `embedding_hook` for the embeddings.
+        value: of the residual stream behind the last block; its sum is differentiated. Rows do not see each
+            other, so gradients are each row's own.
+        tokens: ids.
+        embedded: embeddings to run with instead of those of the tokens.
+        inputs: further arguments of `HookedTransformer.stream`.
+    """
+    kept: dict[str, Tensor] = {}
+    entry = embedding_hook(model)
+
+    def keep(x: Tensor, name: str) -> Tensor:
+        # A copy, so that the gradient is of this hook point and not of all that reads the tensor.
+        x = x.clone() if embedded is None or name != entry else embedded.clone()
+        kept[name] = x if x.requires_grad else x.requires_grad_()
+        return x
+
+    functions = {name: lambda x, name=name: keep(x, name) for name in dict.fromkeys((entry, *names))}
+    with torch.enable_grad(), replaced(model, functions):
+        found = value(model.stream(tokens, **inputs))
+        points = [kept[name] for name in names]
+        slopes = torch.autograd.grad(found.sum(), points, allow_unused=True)
+    gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(points, slopes, strict=True)]
+    activations = {name: kept[name].detach() for name in names}
+    return Gradients(found.detach(), activations, dict(zip(names, gradients, strict=True)))
+
+
+def embedding_hook(model: HookedTransformer) -> str:
+    """Return the hook point of the sum of all embeddings, which the first block reads."""
+    return "hook_full_embed" if "hook_full_embed" in model.hook_dict else "hook_embed"
+
+
+class _Group(NamedTuple):
+    """Edits of one value at one hook point."""
+
+    hook: str
+    value: float | Tensor | Callable[[Tensor], Tensor]
+    variant: Int[np.ndarray, " edit"]
+    pos: Int[np.ndarray, " edit"] | None
+    unit: Int[np.ndarray, " edit"] | None
+
+
+class _Table:
+    """The edits of many variants as arrays, sorted by variant.
+
+    Args:
+        hooks: hook points.
+        values: see `Edit.value`.
+        columns: of each edit: variant, index of its hook, index of its value, position and unit (-1: all),
+            and its turn among edits of one hook point, whose order matters where they overlap.
+        first: the first block that each variant touches.
+        start: the first position that each variant touches.
+        kind: `JOINS`, `ALONE_AT` or `ALONE` for each variant.
+        place: the position of those that are `ALONE_AT`.
+        picked: the number of each variant in the table that these were picked from.
+    """
+
+    JOINS, ALONE_AT, ALONE = 0, 1, 2
+    """How a variant begins: it joins in front of its first block; or that block computes its one position, or
+    all positions, alone, and the variant joins behind."""
+
+    def __init__(
+        self,
+        hooks: list[str],
+        values: Sequence[Any],
+        columns: Int[np.ndarray, "6 edit"],
+        first: Int[np.ndarray, " variant"],
+        start: Int[np.ndarray, " variant"],
+        kind: Int[np.ndarray, " variant"],
+        place: Int[np.ndarray, " variant"],
+        picked: Int[np.ndarray, " variant"],
+    ) -> None:
+        self.hooks, self.values, self.columns = hooks, values, columns
+        self.first, self.start, self.kind, self.place, self.picked = first, start, kind, place, picked
+        self.layers = np.array([hook_layer(hook) for hook in hooks], dtype=int)
+
+    @classmethod
+    def of_variants(cls, variants: Sequence[Variant], n_layers: int) -> "_Table":
+        """Return the table of lists of edits."""
+        hooks: dict[str, int] = {}
+        values: dict[int, int] = {}
+        each, rows = [], []
+        for variant, edits in enumerate(variants):
+            turns: dict[str, tuple[int, int]] = {}
+            for hook, value, pos, unit in edits:
+                if id(value) not in values:
+                    values[id(value)] = len(each)
+                    each.append(value)
+                index = values[id(value)]
+                last, turn = turns.get(hook, (index, 0))
+                turns[hook] = index, turn + (index != last)
+                place = (-1 if pos is None else pos, -1 if unit is None else unit)
+                rows.append((variant, hooks.setdefault(hook, len(hooks)), index, *place, turns[hook][1]))
+        columns = np.array(rows, dtype=int).reshape(-1, 6).T
+        variant, hook, _, pos, *_ = columns
+        layer = np.array([hook_layer(name) for name in hooks], dtype=int)[hook]
+        spreads = np.array([find_site(name).spreads for name in hooks], dtype=bool)[hook]
+        count = len(variants)
+        first = np.full(count, n_layers - 1)
+        np.minimum.at(first, variant, layer)
+        start = np.full(count, np.iinfo(int).max)
+        np.minimum.at(start, variant, np.maximum(pos, 0))
+        begins = layer == first[variant]
+        low, high = np.full(count, np.iinfo(int).max), np.full(count, -1)
+        np.minimum.at(low, variant[begins], pos[begins])
+        np.maximum.at(high, variant[begins], pos[begins])
+        kind = np.where(low != high, cls.JOINS, np.where(low < 0, cls.ALONE, cls.ALONE_AT))
+        kind[variant[begins & spreads]] = cls.JOINS
+        return cls(list(hooks), each, columns, first, start, kind, low, np.arange(count))
+
+    @classmethod
+    def of_sweep(cls, sweep: Sweep) -> "_Table":
+        """Return the table of a sweep."""
+        site, (layer, pos, unit) = sweep.site, sweep.cells
+        layers, index = np.unique(layer, return_inverse=True)
+        hooks = [site.hook_name(one) for one in layers.tolist()]
+        count = np.arange(len(layer))
+        kind = np.where(pos < 0, cls.ALONE, cls.ALONE_AT)
+        kind = np.full_like(kind, cls.JOINS) if site.spreads else kind
+        columns = np.stack([count, index, index, pos, unit, np.zeros_like(count)])
+        values = [sweep.values[hook] for hook in hooks]
+        return cls(hooks, values, columns, layer, np.maximum(pos, 0), kind, pos, count)
+
+    def pick(self, indices: np.ndarray) -> "_Table":
+        """Return some variants, in the order in which they join."""
+        order = indices[np.lexsort((self.kind[indices], self.first[indices]))]
+        number = np.full(len(self.first), -1)
+        number[order] = np.arange(len(order))
+        variant = number[self.columns[0]]
+        columns = np.concatenate([variant[None], self.columns[1:]])[:, variant >= 0]
+        arrays = (array[order] for array in (self.first, self.start, self.kind, self.place))
+        return _Table(self.hooks, self.values, columns, *arrays, order)
+
+    def reaching(self, run: CachedRun, metric: Metric) -> np.ndarray:
+        """Return the variants that the metric can see."""
+        seen = np.zeros(len(self.first), dtype=bool)
+        seen[self.columns[0]] = True
+        if metric.reads is not None:
+            reads = metric.reads.cpu().numpy()
+            if run.causal:
+                seen &= self.start <= reads.max()
+            # Behind the attention of the last block only the positions that are read matter.
+            last = (self.first == run.model.config.n_layers - 1) & (self.kind == self.ALONE_AT)
+            seen &= ~last | np.isin(self.place, reads)
+        return np.flatnonzero(seen)
+
+    def groups(self, layer: int, variants: range) -> list[_Group]:
+        """Return the edits of some variants in one block; variants are counted from the first of them."""
+        variant, hook = self.columns[:2]
+        here = (self.layers[hook] == layer) & (variant >= variants.start) & (variant < variants.stop)
+        variant, hook, value, pos, unit, turn = self.columns[:, here]
+        key = ((turn * len(self.hooks) + hook) * len(self.values) + value) * 4 + (pos < 0) * 2 + (unit < 0)
+        found = []
+        for one in np.unique(key):
+            of = np.flatnonzero(key == one)
+            found.append(
+                _Group(
+                    self.hooks[hook[of[0]]],
+                    self.values[value[of[0]]],
+                    variant[of] - variants.start,
+                    None if pos[of[0]] < 0 else pos[of],
+                    None if unit[of[0]] < 0 else unit[of],
+                )
+            )
+        return found
+
+
+class RowTokens:
+    """The tokens of rows that each run from a start to before a stop, as one list, row by row.
 
     Args:
         pair: which pair each row belongs to.
-        start: its first position.
-        stop: the position behind its last.
-        at: where the first row's tokens stand in a list that these are part of.
+        start: the first position of each row.
+        stop: the position behind the last.
+        at: where the tokens of the first row are in a list that these are part of.
     """
 
     def __init__(
@@ -47,34 +589,34 @@ class Tokens:
         self.pair, self.start, self.stop = pair, start, stop
         counts = stop - start
         self.first = counts.cumsum(0) - counts
-        """Index of each row's first token."""
+        """Index of the first token of each row."""
         self.row = torch.arange(len(pair), device=pair.device).repeat_interleave(counts)
         """Of each token."""
         self.pos = torch.arange(len(self.row), device=pair.device) - (self.first - start)[self.row]
         """Of each token."""
         self.at = slice(at, at + len(self.row))
-        """These tokens' places in the list that they are part of."""
+        """Where these tokens are in the list that they are part of."""
 
-    def between(self, first: int, last: int) -> "Tokens":
-        """The rows from `first` to before `last`."""
+    def between(self, first: int, last: int) -> "RowTokens":
+        """Return the rows from `first` to before `last`."""
         if first == 0 and last == len(self.pair):
             return self
-        some = slice(first, last)
+        rows = slice(first, last)
         before = int(self.first[first]) if first < len(self.pair) else len(self.row)
-        return Tokens(self.pair[some], self.start[some], self.stop[some], before)
+        return RowTokens(self.pair[rows], self.start[rows], self.stop[rows], before)
 
     @cached_property
     def is_whole(self) -> bool:
-        """Whether all rows are alike and start at 0."""
+        """True if all rows have the same positions, from 0 on."""
         return not bool(self.start.any()) and bool((self.stop == self.stop[0]).all())
 
     def of(self, x: Float[Tensor, "pair pos *rest"]) -> Float[Tensor, "1 token *rest"]:
-        """Each pair's values at these tokens."""
+        """Return the values of each pair at these tokens."""
         return x[self.pair[self.row], self.pos][None]
 
 
-class Shown(LayerCache):
-    """Keys and values that are all there already: nothing new is added.
+class FixedCache(LayerCache):
+    """Keys and values that are complete already: nothing is added.
 
     Args:
         keys: [row kv_head key_pos d_head].
@@ -82,644 +624,293 @@ class Shown(LayerCache):
     """
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """What is there."""
+        """Return what is there."""
         return self.keys, self.values
 
 
-class Packed(LayerCache):
-    """A base run's keys and values in each row, and the rows' own tokens in their places.
+class RaggedBatch(LayerCache):
+    """Rows of attention made of the cached run's keys and values and, in their places, those of the tokens.
 
     Args:
-        keys: of the base run, [pair pos kv_head d_head].
-        values: the same.
+        keys: of the cached run, [pair pos kv_head d_head].
+        values: of the cached run, [pair pos kv_head d_value].
         tokens: of the rows.
         low: the first position that has queries.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, tokens: Tokens, low: int) -> None:
+    def __init__(self, keys: Tensor, values: Tensor, tokens: RowTokens, low: int) -> None:
         super().__init__(keys, values)
         self.tokens, self.low = tokens, low
         self.whole = tokens.is_whole and int(tokens.stop[0]) == keys.shape[1] and low == 0
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values of each row, [row kv_head key_pos d], from the tokens', [1 kv_head token d]."""
-        keys, values = (self._laid(new, old) for new, old in ((k, self.keys), (v, self.values)))
+        """Return all keys and values of each row, [row kv_head key_pos d]; given are those of the tokens."""
+        keys, values = (self._rows(new, old) for new, old in ((k, self.keys), (v, self.values)))
         return keys.transpose(1, 2), values.transpose(1, 2)
 
     def join(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries too in rows; 0 where a row has no token."""
-        mine = q[0].transpose(0, 1)
+        """Lay out the queries in rows too; 0 where a row has no token."""
+        queries = q[0].transpose(0, 1)
         if self.whole:
-            laid = mine.unflatten(0, (len(self.tokens.pair), -1))
+            rows = queries.unflatten(0, (len(self.tokens.pair), -1))
         else:
-            laid = q.new_zeros(len(self.tokens.pair), self.keys.shape[1] - self.low, *mine.shape[1:])
-            laid[self.tokens.row, self.tokens.pos - self.low] = mine
-        return laid.transpose(1, 2), *self.append(k, v)
+            rows = q.new_zeros(len(self.tokens.pair), self.keys.shape[1] - self.low, *queries.shape[1:])
+            rows[self.tokens.row, self.tokens.pos - self.low] = queries
+        return rows.transpose(1, 2), *self.append(k, v)
 
     def part(self, z: Float[Tensor, "row query_pos head d_value"]) -> Float[Tensor, "1 token head d_value"]:
-        """The tokens' results."""
+        """Return the results of the tokens."""
         if self.whole:
             return z.flatten(0, 1)[None]
         return z[self.tokens.row, self.tokens.pos - self.low][None]
 
-    def _laid(self, new: Tensor, old: Tensor) -> Tensor:
-        mine = new[0].transpose(0, 1)
+    def _rows(self, new: Tensor, old: Tensor) -> Tensor:
+        values = new[0].transpose(0, 1)
         if self.whole:
-            return mine.unflatten(0, (len(self.tokens.pair), -1))
-        laid = old[self.tokens.pair]
-        laid[self.tokens.row, self.tokens.pos] = mine
-        return laid
+            return values.unflatten(0, (len(self.tokens.pair), -1))
+        rows = old[self.tokens.pair]
+        rows[self.tokens.row, self.tokens.pos] = values
+        return rows
 
 
-# Matrix products of a run that differs little from another, in bfloat16 without losing the difference.
-#
-# Where a patched run reads x and the base run x0, `W x + b = (W x0 + b) + W (x - x0)`. The first term is
-# known; only the second is multiplied, in bfloat16, so that its three digits are of the difference itself
-# and not of two large numbers that nearly cancel.
+class _Layout(NamedTuple):
+    """Where the tokens of rows are in an activation [outer inner ...]: those of row i at `outer[i]`, from
+    `first[i]` on, positions `start[i]` to before `stop[i]`. Rows are [variant x pair], the pair fastest."""
+
+    outer: Int[Tensor, " row"]
+    first: Int[Tensor, " row"]
+    start: Int[Tensor, " row"]
+    stop: Int[Tensor, " row"]
+    pairs: int
+
+    def find(self, group: _Group) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return outer and inner index, pair, position and index of the edit of every token to be edited."""
+        device = self.first.device
+        pair = torch.arange(self.pairs, device=device)
+        variant = torch.from_numpy(group.variant).to(device)
+        rows = (variant[:, None] * self.pairs + pair).flatten()
+        low, high = self.start[rows], self.stop[rows]
+        if group.pos is not None:
+            pos = torch.from_numpy(group.pos).to(device).repeat_interleave(self.pairs)
+            low, high = low.maximum(pos), high.minimum(pos + 1)
+        counts = (high - low).clamp(min=0)
+        of = torch.arange(len(rows), device=device).repeat_interleave(counts)
+        before = counts.cumsum(0) - counts
+        place = torch.arange(len(of), device=device) - (before - low)[of]
+        row = rows[of]
+        inner = self.first[row] + place - self.start[row]
+        return self.outer[row], inner, row % self.pairs, place, of // self.pairs
 
 
-Product = tuple[Float[Tensor, "pair pos d_in"], Float[Tensor, "pair pos d_out"]]
-"""What a linear map of the base run read and gave."""
-
-
-class Products(TorchFunctionMode):
-    """Keeps what every linear map of every block reads and gives, while a model runs inside it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = -1
-        self.kept: dict[tuple[int, int], tuple[Tensor, Product]] = {}
-        """By layer and the weight's place in memory: the weight, and its product."""
-        self.rounded: dict[tuple[int, tuple[int, ...]], Tensor] = {}
-        """Weights in bfloat16."""
-
-    @contextmanager
-    def watching(self, model: Any) -> Iterator[None]:
-        """Record the runs of a model inside."""
-
-        def note(block: Any, given: Any) -> None:
-            self.layer += 1
-
-        handles = [block.register_forward_pre_hook(note) for block in model.blocks]
-        try:
-            with self:
-                yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def __torch_function__(
-        self, func: Callable, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run it; keep it if it is a linear map."""
-        found = func(*args, **(kwargs or {}))
-        if func is F.linear:
-            weight = args[1]
-            self.kept[self.layer, weight.data_ptr()] = weight, (args[0], found)
-        return found
-
-    def find(self, layer: int, weight: Tensor) -> Product | None:
-        """The product of a weight, or of some rows of one."""
-        whole = self.kept.get((layer, weight.data_ptr()))
-        if whole is not None and whole[0].shape == weight.shape:
-            return whole[1]
-        for (mine, place), (kept, (read, given)) in self.kept.items():
-            first, left = divmod(weight.data_ptr() - place, kept.stride(0) * kept.element_size())
-            if mine == layer and not left and 0 <= first <= len(kept) - len(weight):
-                return read, given[..., first : first + len(weight)]
-        return None
-
-    def round(self, weight: Tensor) -> Tensor:
-        """A weight in bfloat16, made once."""
-        key = weight.data_ptr(), tuple(weight.shape)
-        if key not in self.rounded:
-            self.rounded[key] = weight.detach().bfloat16()
-        return self.rounded[key]
-
-
-class Differences(TorchFunctionMode):
-    """Inside it, a block's linear maps of tokens [row token d] add to the base run's products.
+class _Replay:
+    """One batch of variants on its way through the blocks.
 
     Args:
-        products: of the base run.
-        layer: the block.
-        pair: whose row of the base run each token belongs to.
-        pos: its position there.
+        run: where they start from.
+        table: the variants, in the order in which they join.
+        reads: the position of each pair that is wanted; all if None.
     """
 
-    def __init__(
-        self,
-        products: Products,
-        layer: int,
-        pair: Int[Tensor, "#row #token"],
-        pos: Int[Tensor, "#row #token"],
-    ) -> None:
-        super().__init__()
-        self.products, self.layer, self.pair, self.pos = products, layer, pair, pos
-
-    def __torch_function__(
-        self,
-        func: Callable,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Run it; a linear map by the difference."""
-        product = self.products.find(self.layer, args[1]) if func is F.linear else None
-        if product is None:
-            return func(*args, **(kwargs or {}))
-        read, given = product
-        change = (args[0] - read[self.pair, self.pos]).bfloat16()
-        return given[self.pair, self.pos].add_(func(change, self.products.round(args[1])))
-
-
-# A run whose residual streams, keys and values are kept, for others to start from.
-
-
-class Base:
-    """A run whose residual streams, keys and values are kept.
-
-    Args:
-        model: a `HookedTransformer` in eval mode.
-        tokens: one row a pair, padded on the right.
-        attention_mask: 1 at tokens; needed by masked models whose rows differ in length.
-        also: further hook points whose activations are kept.
-        rounded: keep linear maps' products too, so that runs near this one can be computed in bfloat16.
-    """
-
-    def __init__(
-        self,
-        model: Any,
-        tokens: Int[Tensor, "pair pos"],
-        attention_mask: Tensor | None = None,
-        also: Sequence[str] = (),
-        rounded: bool = False,
-    ) -> None:
-        self.model, self.tokens, self.attention_mask = model, tokens, attention_mask
-        self.causal = model.config.attention == "causal"
-        kept: dict[str, Tensor] = {}
-        listened = {*base_hooks(model), *also}
-        self._products = Products() if rounded else None
-        watching = nullcontext() if self._products is None else self._products.watching(model)
-        hooks = [(n, lambda x, hook: kept.update({hook.name: x})) for n in listened]
-        with model.hooks(fwd_hooks=hooks), watching:
-            model.stream(tokens, attention_mask=attention_mask)
-        self.kept = {name: kept[name] for name in also}
-        """The further activations, by hook name."""
-        layers = range(model.config.n_layers)
-        last = "hook_normalized_resid_post" if model.config.norm_place == "post" else "hook_resid_post"
-        names = [f"blocks.{layer}.hook_resid_pre" for layer in layers] + [f"blocks.{layers[-1]}.{last}"]
-        self.streams = [kept[name] for name in names]
-        """What each block read, [pair pos d_model], and what the last one left."""
-        weighted = model.config.residual == "weighted"
-        self.written = [self.streams[0]] if weighted else []
-        """What the embedding and each block wrote, where the model weighs them."""
-        for layer in layers if weighted else ():
-            outs = [f"blocks.{layer}.hook_{part}_out" for part in ("attn", "mlp")]
-            parts = [kept[name] for name in outs if name in kept]
-            self.written.append(parts[0] if len(parts) == 1 else parts[0] + parts[1])
-        turned = "rot_k" if model.config.positions == "rotary" else "k"
-        attends = {layer for layer in layers if model.blocks[layer].attn is not None}
-        self.keys = {layer: kept[f"blocks.{layer}.attn.hook_{turned}"] for layer in attends}
-        """Of each block that attends, [pair pos kv_head d_head]; turned, where positions are rotary."""
-        self.values = {layer: kept[f"blocks.{layer}.attn.hook_v"] for layer in attends}
-        mask = model._mask(tokens, attention_mask, None)
-        self.mask = mask if mask is None or len(mask) > 1 else mask.expand(len(tokens), -1, -1, -1)
-
-    def near(
-        self, layer: int, pair: Int[Tensor, "#row #token"], pos: Int[Tensor, "#row #token"]
-    ) -> AbstractContextManager[Any]:
-        """Inside it, a block's linear maps of these tokens are by differences, if this run is `rounded`.
-
-        Args:
-            layer: the block.
-            pair: each token's row in this run.
-            pos: its position.
-        """
-        return nullcontext() if self._products is None else Differences(self._products, layer, pair, pos)
-
-    def sight(
-        self,
-        places: Int[Tensor, "#row query_pos"],
-        pair: Int[Tensor, " row"] | None = None,
-        tokens: Int[Tensor, "1 token"] | None = None,
-    ) -> AttentionMask:
-        """What queries at `places` see, in rows of some pairs or of all.
-
-        Args:
-            places: of the queries.
-            pair: whose row; None for each pair's own.
-            tokens: places of the tokens, where they are not laid out as the queries are.
-        """
-        keys = torch.arange(self.tokens.shape[1], device=places.device)[None]
-        whole = tokens is not None and places.shape == keys.shape
-        mask = None
-        if self.mask is not None:
-            mask = self.mask if pair is None else self.mask[pair]
-            if not whole:
-                at = places[:, None, :, None].expand(len(mask), 1, -1, mask.shape[-1])
-                mask = mask.gather(2, at)
-        elif self.causal and not whole:
-            mask = keys[:, None, None] <= places[:, None, :, None]
-        sight = AttentionMask(places if tokens is None else tokens, keys, mask, self.causal, True, places)
-        if self.model.position_bias is not None:
-            sight.bias = self.model.position_bias(sight.distance, self.streams[0])
-        return sight
-
-
-def base_hooks(model: Any) -> list[str]:
-    """The hook points of what a `Base` keeps."""
-    config = model.config
-    wanted = [
-        "hook_resid_pre",
-        "attn.hook_v",
-        f"attn.hook_{'rot_k' if config.positions == 'rotary' else 'k'}",
-    ]
-    if config.residual == "weighted":
-        wanted += ["hook_attn_out", "hook_mlp_out"]
-    names = [f"blocks.{layer}.{name}" for layer in range(config.n_layers) for name in wanted]
-    last = "hook_normalized_resid_post" if config.norm_place == "post" else "hook_resid_post"
-    return [name for name in (*names, f"blocks.{config.n_layers - 1}.{last}") if name in model.hook_dict]
-
-
-# A base run gone through again from some block on, for many variants of it at once.
-#
-# The variants equal the base run before that block and, in a causal model, before some position, whose keys
-# and values are taken from it.
-
-
-class Rerun:
-    """Variants of a base run, rows [variant x pair], the pair fastest, at positions `start` to before `stop`.
-
-    Args:
-        base: the run.
-        layer: the block from which the variants may differ; the number of blocks for the end alone.
-        start: the first position at which they may; 0 if the model is not causal.
-        stop: positions from here on are not computed.
-        count: how many variants.
-    """
-
-    def __init__(self, base: Base, layer: int, start: int, stop: int, count: int) -> None:
-        self.base, self.layer, self.start, self.stop, self.count = base, layer, start, stop, count
-        self.x, self.written = before(base, layer, start, stop, count)
-
-    def run(self) -> Float[Tensor, "row pos d_model"]:
-        """Through all blocks from `layer` on; the model's hooks see the rows."""
-        model, x, sight = self.base.model, self.x, self._sight()
-        for layer in range(self.layer, model.config.n_layers):
-            x = model.blocks[layer](x, sight, self._prefix(layer), self.written)
-        return x
-
-    def measure(self, x: Float[Tensor, "row pos d_model"], metric: Metric) -> Float[Tensor, "variant pair"]:
-        """The metric of what `run` gave, in float64."""
-        base, model, pairs = self.base, self.base.model, len(self.base.tokens)
-        pair = torch.arange(pairs, device=x.device).repeat(self.count)
-        final = base.streams[-1]
-        if metric.reads is None:
-            x = torch.cat([final[:, : self.start].repeat(self.count, 1, 1), x], 1)
-        else:
-            places = metric.reads.to(x.device)[pair]
-            mine = x[torch.arange(len(x), device=x.device), (places - self.start).clamp(min=0)]
-            x = torch.where((places >= self.start)[:, None], mine, final[pair, places])[:, None]
-        return metric(model, model.final(x), pair).view(self.count, pairs).double()
-
-    def _sight(self) -> AttentionMask:
-        base, device = self.base, self.x.device
-        model, length = base.model, base.tokens.shape[1]
-        places = torch.arange(self.start, self.stop, device=device)[None]
-        keys = torch.arange(self.stop if base.causal else length, device=device)[None]
-        mask = base.mask
-        if mask is not None:
-            mask = mask[:, :, self.start : self.stop].repeat(self.count, 1, 1, 1)
-        sight = AttentionMask(places, keys, mask, base.causal, in_order=True)
-        if model.position_bias is not None:
-            sight.bias = model.position_bias(sight.distance, self.x)
-        return sight
-
-    def _prefix(self, layer: int) -> LayerCache | None:
-        base = self.base
-        if not base.causal or not self.start or layer not in base.keys:
-            return None
-        kept = (part[layer][:, : self.stop].transpose(1, 2) for part in (base.keys, base.values))
-        made = LayerCache(*(part.repeat(self.count, 1, 1, 1) for part in kept))
-        made.length = self.start
-        return made
-
-
-def before(base: Base, layer: int, start: int, stop: int, count: int) -> tuple[Tensor, list[Tensor]]:
-    """Copies of what block `layer` reads, [copy x pair, pos, d_model], and of what was written before it
-    where the model weighs that."""
-    x = base.streams[layer][:, start:stop].repeat(count, 1, 1)
-    return x, [part[:, start:stop].repeat(count, 1, 1) for part in base.written[: layer + 1]]
-
-
-TOKENS_PER_BATCH = {"cpu": 8192}
-"""Tokens that go through a block at once; more do not make a CPU faster. A GPU takes 32 times as many."""
-LOGITS_AT_ONCE = 2048
-"""Positions unembedded at once, where a metric reads whole rows."""
-
-Tick = Callable[[float], None]
-
-
-class Cells(NamedTuple):
-    """The patches of a sweep."""
-
-    layer: Int[np.ndarray, " cell"]
-    pos: Int[np.ndarray, " cell"]
-    """-1 for all positions."""
-    unit: Int[np.ndarray, " cell"]
-    """Head or neuron; -1 for the whole activation."""
-
-    def __len__(self) -> int:  # type: ignore[override]
-        return len(self.layer)
-
-    def pick(self, which: np.ndarray) -> "Cells":
-        """Some of them."""
-        return Cells(self.layer[which], self.pos[which], self.unit[which])
-
-
-def run_cells(
-    base: Base,
-    site: Site,
-    cells: Cells,
-    source: Mapping[str, Tensor],
-    metric: Metric,
-    unpatched: Float[np.ndarray, " pair"],
-    tick: Tick,
-) -> Float[np.ndarray, "cell pair"]:
-    """The metric of every cell and pair.
-
-    Args:
-        base: the run that is patched.
-        site: what is replaced.
-        cells: where.
-        source: by hook name, the values that go in, of the activation's own shape.
-        metric: what is measured.
-        unpatched: the metric of the base run.
-        tick: told now and then which share of the cells is done.
-    """
-    found = np.tile(unpatched, (len(cells), 1))
-    seen = _seen(base, site, cells, metric)
-    # Neighbours in position share what attention need not compute.
-    order = seen[np.lexsort((cells.layer[seen], cells.pos[seen]))]
-    done = len(cells) - len(order)
-    for some in _chunks(base, cells, order):
-        some = some[np.argsort(cells.layer[some], kind="stable")]
-        sweep = _Sweep(base, site, cells.pick(some), source, metric)
-        found[some] = sweep.run(found[some])
-        done += len(some)
-        tick(done / len(cells))
-    return found
-
-
-def _seen(base: Base, site: Site, cells: Cells, metric: Metric) -> np.ndarray:
-    """Indices of the cells that the metric can see at all."""
-    if metric.reads is None:
-        return np.arange(len(cells))
-    reads = metric.reads.cpu().numpy()
-    seen = np.ones(len(cells), dtype=bool)
-    if base.causal:
-        seen &= cells.pos <= reads.max()
-    if not site.spreads:  # behind the last block's attention only what is read matters
-        seen &= (cells.layer < base.model.config.n_layers - 1) | (cells.pos < 0) | np.isin(cells.pos, reads)
-    return np.flatnonzero(seen)
-
-
-def _chunks(base: Base, cells: Cells, order: np.ndarray) -> Iterator[np.ndarray]:
-    """Cells whose tokens fit into a batch."""
-    pairs, length = base.tokens.shape
-    budget = TOKENS_PER_BATCH.get(base.tokens.device.type, 32 * 8192)
-    starts = np.maximum(cells.pos[order], 0) if base.causal else np.zeros(len(order), dtype=int)
-    first, tokens = 0, 0
-    for index, start in enumerate(starts):
-        tokens += pairs * (length - int(start))
-        if tokens > budget and index > first:
-            yield order[first:index]
-            first, tokens = index, pairs * (length - int(start))
-    if first < len(order):
-        yield order[first:]
-
-
-class _Sweep:
-    """One batch of cells, sorted by layer, on its way through the blocks."""
-
-    def __init__(
-        self, base: Base, site: Site, cells: Cells, source: Mapping[str, Tensor], metric: Metric
-    ) -> None:
-        self.base, self.site, self.cells, self.source, self.metric = base, site, cells, source, metric
-        self.pairs, length = base.tokens.shape
-        device = base.tokens.device
-        self.reads = None if metric.reads is None else metric.reads.to(device)
-        pos = torch.from_numpy(cells.pos).to(device).repeat_interleave(self.pairs)
-        pair = torch.arange(self.pairs, device=device).repeat(len(cells))
+    def __init__(self, run: CachedRun, table: _Table, reads: Int[Tensor, " pair"] | None) -> None:
+        self.cached, self.table = run, table
+        self.pairs, length = run.tokens.shape
+        device = run.tokens.device
+        self.reads = None if reads is None else reads.to(device)
+        start = torch.from_numpy(table.start).to(device).repeat_interleave(self.pairs)
+        pair = torch.arange(self.pairs, device=device).repeat(len(table.first))
         stop = torch.full_like(pair, length)
-        if base.causal and self.reads is not None:
+        if run.causal and self.reads is not None:
             stop = self.reads[pair] + 1
-        start = pos.clamp(min=0) if base.causal else torch.zeros_like(pos)
-        self.tokens = Tokens(pair, start.minimum(stop), stop)
+        if not run.causal:
+            start = torch.zeros_like(start)
+        self.tokens = RowTokens(pair, start.minimum(stop), stop)
+        self.x = run.streams[0].new_empty(1, 0, run.streams[0].shape[-1])
+        """The tokens of the variants that have joined, [1 token d_model]; at the end, with `reads`, the
+        position of each row that is read, [row 1 d_model]."""
+        self.written: list[Tensor] = []
 
-    def run(self, unpatched: Float[np.ndarray, "cell pair"]) -> Float[np.ndarray, "cell pair"]:
-        """The metric of each cell and pair."""
-        base, layers = self.base, range(int(self.cells.layer[0]), self.base.model.config.n_layers)
-        x, written, rows = base.streams[0].new_empty(1, 0, base.streams[0].shape[-1]), [], 0
-        for layer in layers:
-            mine = self.cells.pick(np.flatnonzero(self.cells.layer == layer))
-            joined = rows + len(mine) * self.pairs
-            short = layer == layers[-1] and self.reads is not None
-            if len(mine) and self.site.spreads:
-                x, written = self._join(x, written, rows, joined, layer)
-                x, written = self._block(layer, x, written, joined, short, self._edits(layer, mine, rows, x))
-            else:
-                if rows:
-                    x, written = self._block(layer, x, written, rows, short)
-                if len(mine):
-                    x, written = self._alone(layer, mine, x, written, rows, joined, short)
-            rows = joined
-        return self._measure(x, unpatched)
+    def run(self) -> "_Replay":
+        """Run all blocks from the first that a variant touches."""
+        first, kind = self.table.first, self.table.kind
+        last, joined = self.cached.model.config.n_layers - 1, 0
+        for layer in range(int(first.min()) if len(first) else last, last + 1):
+            short = layer == last and self.reads is not None
+            for begins in (_Table.JOINS, _Table.ALONE_AT, _Table.ALONE):
+                count = int(((first == layer) & (kind == begins)).sum())
+                variants = range(joined, joined + count)
+                joined += count
+                if begins == _Table.JOINS:
+                    if count:
+                        self._join(layer, variants)
+                    if joined:
+                        self._block(layer, joined, short)
+                elif count:
+                    self._alone(layer, variants, short)
+        return self
 
-    def _join(
-        self, x: Tensor, written: list[Tensor], rows: int, joined: int, layer: int
-    ) -> tuple[Tensor, list[Tensor]]:
-        """The tokens of new rows behind the others, as the base run has them in front of block `layer`."""
-        new = self.tokens.between(rows, joined)
-        base = self.base
-        more = [torch.cat([old, new.of(part)], 1) for old, part in zip(written, base.written, strict=False)]
-        if not written:
-            more = [new.of(part) for part in base.written[: layer + 1]]
-        return torch.cat([x, new.of(base.streams[layer])], 1), more
+    def _rows(self, variants: range) -> RowTokens:
+        return self.tokens.between(variants.start * self.pairs, variants.stop * self.pairs)
 
-    def _edits(self, layer: int, cells: Cells, rows: int, x: Tensor) -> Callable[[Tensor], None]:
-        """Puts the source's values into an activation [1 token ...] of a site that spreads, in place."""
-        new = self.tokens.between(rows, rows + len(cells) * self.pairs)
-        values = self.source[self.site.hook_name(layer)]
-        pos = torch.from_numpy(cells.pos).to(values.device).repeat_interleave(self.pairs)[new.row]
-        patched = (pos < 0) | (pos == new.pos)
-        at = torch.arange(x.shape[1] - len(new.row), x.shape[1], device=values.device)[patched]
-        pair, place = new.pair[new.row][patched], new.pos[patched]
-        unit = torch.from_numpy(cells.unit).to(values.device).repeat_interleave(self.pairs)[new.row][patched]
+    def _join(self, layer: int, variants: range) -> None:
+        """Append the tokens of new rows, as the cached run has them in front of a block."""
+        run, new = self.cached, self._rows(variants)
+        before = [new.of(part) for part in run.written[: layer + 1]]
+        if self.written:
+            before = [torch.cat(parts, 1) for parts in zip(self.written, before, strict=True)]
+        self.written = before
+        self.x = torch.cat([self.x, new.of(run.streams[layer])], 1)
 
-        def put(activation: Tensor) -> None:
-            if self.site.unit is None:
-                activation[0, at] = values[pair, place]
-            else:
-                activation[0, at, unit] = values[pair, place, unit]
-
-        return put
-
-    def _block(
-        self,
-        layer: int,
-        x: Tensor,
-        written: list[Tensor],
-        rows: int,
-        short: bool,
-        put: Callable[[Tensor], None] | None = None,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Behind a block: all tokens of the first `rows` rows, or, if `short`, each row's read one."""
-        base, block = self.base, self.base.model.blocks[layer]
-        tokens = self.tokens.between(0, rows)
-        hook = None
-        if put is not None and self.site.name == "resid_pre":
-            put(x)  # what a block reads is changed before it does
-        elif put is not None:
-            hook = self.site.hook_name(layer)
-        low = int(tokens.start.min()) if base.causal and not short else 0
-        packed = None
-        if layer in base.keys:
-            packed = Packed(base.keys[layer], base.values[layer], tokens, low)
-        near = base.near(layer, tokens.pair[tokens.row][None], tokens.pos[None])
-        with _listening(base.model, hook, put):
-            if not short:
-                places = torch.arange(low, base.tokens.shape[1], device=x.device)[None]
-                with near:
-                    x = block(x, base.sight(places, tokens.pair, tokens.pos[None]), packed, written)
-                return x, written
-            if packed is not None:
-                sight = AttentionMask(tokens.pos[None], tokens.pos[None], None, base.causal, in_order=True)
-                with near:
-                    packed = Shown(*packed.append(*block.keys_values(x, sight)))
+    def _block(self, layer: int, joined: int, short: bool) -> None:
+        """Run a block on all tokens of the joined variants, or, if `short`, on the one read of each row."""
+        run, name = self.cached, f"blocks.{layer}"
+        block: Any = run.model.blocks[layer]
+        tokens = self._rows(range(joined))
+        groups = self.table.groups(layer, range(joined))
+        listed = _Layout(torch.zeros_like(tokens.first), tokens.first, tokens.start, tokens.stop, self.pairs)
+        edits = self._functions(groups, listed)
+        if f"{name}.attn.hook_pattern" in edits:
+            raise InputError(
+                "A pattern can be edited only in the first edited block of a variant, at its only position."
+            )
+        change = edits.pop(
+            f"{name}.hook_resid_pre", None
+        )  # a block also reads its input outside its hook point
+        x = self.x if change is None else change(self.x)
+        low = int(tokens.start.min()) if run.causal and not short else 0
+        cache = None
+        if layer in run.keys:
+            cache = RaggedBatch(run.keys[layer], run.values[layer], tokens, low)
+        positions = tokens.pos[None] if run.in_order else tokens.of(run.positions)
+        if not short:
+            places = torch.arange(low, run.tokens.shape[1], device=x.device)[None]
+            with replaced(run.model, edits):
+                self.x = block(x, run.attention_at(places, tokens.pair, positions), cache, self.written)
+            return
+        if cache is not None:
+            own = AttentionMask(positions, positions, None, run.causal, run.in_order)
+            with replaced(run.model, edits):
+                cache = FixedCache(*cache.append(*block.keys_values(x, own)))
         assert self.reads is not None
         reads = self.reads[tokens.pair]
-        x = _at_reads(x, base.streams[layer], tokens, reads)
-        written = [_at_reads(part, base.written[i], tokens, reads) for i, part in enumerate(written)]
-        with base.near(layer, tokens.pair[:, None], reads[:, None]):
-            x = block(x, base.sight(reads[:, None], tokens.pair), packed, written)
-        return x, written
+        index = torch.arange(len(reads), device=x.device)
+        single = _Layout(index, torch.zeros_like(index), reads, reads + 1, self.pairs)
+        x = _at_reads(x, run.streams[layer], tokens, reads)
+        self.written = [_at_reads(x, run.written[i], tokens, reads) for i, x in enumerate(self.written)]
+        groups = [group for group in groups if not find_site(group.hook).spreads]
+        with replaced(run.model, self._functions(groups, single)):
+            self.x = block(x, run.attention_at(reads[:, None], tokens.pair), cache, self.written)
 
-    def _alone(
-        self,
-        layer: int,
-        cells: Cells,
-        x: Tensor,
-        written: list[Tensor],
-        rows: int,
-        joined: int,
-        short: bool,
-    ) -> tuple[Tensor, list[Tensor]]:
-        """Patches that stay at their position: the block's work there, for all cells beside each other; then
-        their rows join behind the block."""
-        base, length, device = self.base, self.base.tokens.shape[1], x.device
-        count = 1 if (cells.pos >= 0).all() else length
-        first = torch.from_numpy(cells.pos).to(device).clamp(min=0)
+    def _alone(self, layer: int, variants: range, short: bool) -> None:
+        """Run a block at the edited positions of the cached run, for all variants side by side; their rows
+        join behind the block."""
+        run, (pairs, length), device = self.cached, self.cached.tokens.shape, self.x.device
+        tokens = self._rows(variants)
+        count = length if self.table.kind[variants.start] == _Table.ALONE else 1
+        first = torch.from_numpy(self.table.place[variants.start : variants.stop]).to(device)
+        first = torch.zeros_like(first) if count > 1 else first
         place = (first[:, None] + torch.arange(count, device=device)).flatten()
-        unit = torch.from_numpy(cells.unit).to(device).repeat_interleave(count)
-        shown = None
-        if layer in base.keys:
-            shown = Shown(*(part[layer].transpose(1, 2) for part in (base.keys, base.values)))
-        parts = [part[:, place] for part in base.written[: layer + 1]]
-        hook = self.site.hook_name(layer)
-        put = _replacement(self.site, self.source[hook], place, unit)
-        near = base.near(layer, torch.arange(self.pairs, device=device)[:, None], place[None])
-        with _listening(base.model, hook, put), near:
-            sight = base.sight(place[None])
-            out = base.model.blocks[layer](base.streams[layer][:, place], sight, shown, parts)
-        # [pair cell*place ...] to rows: cell by cell its pairs
+        cache = None
+        if layer in run.keys:
+            cache = FixedCache(*(part[layer].transpose(1, 2) for part in (run.keys, run.values)))
+        written = [part[:, place] for part in run.written[: layer + 1]]
+        variant = torch.arange(len(variants), device=device).repeat_interleave(pairs)
+        pair = torch.arange(pairs, device=device).repeat(len(variants))
+        first = first.repeat_interleave(pairs)
+        layout = _Layout(pair, variant * count, first, first + count, pairs)
+        with replaced(run.model, self._functions(self.table.groups(layer, variants), layout)):
+            mask = run.attention_at(place[None])
+            out = run.model.blocks[layer](run.streams[layer][:, place], mask, cache, written)
+        # [pair variant*place ...] to rows: of each variant its pairs
         new, *more = (
-            part.unflatten(1, (len(cells), count)).transpose(0, 1).flatten(0, 1)
-            for part in (out, *parts[-1:])
+            part.unflatten(1, (len(variants), count)).transpose(0, 1).flatten(0, 1)
+            for part in (out, *written[-1:])
         )
-        tokens, first = self.tokens.between(rows, joined), first.repeat_interleave(self.pairs)
         if short:
             assert self.reads is not None
             reads = self.reads[tokens.pair]
             spot = reads - first
             mine = new[torch.arange(len(new), device=device), spot.clamp(0, count - 1)]
             touched = ((spot >= 0) & (spot < count))[:, None]
-            new = torch.where(touched, mine, base.streams[-1][tokens.pair, reads])[:, None]
-            return (torch.cat([x, new]) if rows else new), written
+            new = torch.where(touched, mine, run.streams[-1][tokens.pair, reads])[:, None]
+            self.x = torch.cat([self.x, new]) if variants.start else new
+            return
         spot = tokens.pos - first[tokens.row]
         touched = (spot >= 0) & (spot < count)
 
         def behind(before: Tensor, computed: Tensor) -> Tensor:
-            """The base run's tokens, and in them what was computed."""
-            found = tokens.of(before)
-            found[0, touched] = computed[tokens.row[touched], spot[touched]]
-            return found
+            """Return the tokens of the cached run, and in them what was computed."""
+            joined = tokens.of(before)
+            joined[0, touched] = computed[tokens.row[touched], spot[touched]]
+            return joined
 
-        columns = [tokens.of(part) for part in base.written[: layer + 1]]
-        columns += [behind(base.written[layer + 1], part) for part in more]
-        if rows:
-            columns = [torch.cat(pair, 1) for pair in zip(written, columns, strict=True)]
-        return torch.cat([x, behind(base.streams[layer + 1], new)], 1), columns
+        columns = [tokens.of(part) for part in run.written[: layer + 1]]
+        columns += [behind(run.written[layer + 1], part) for part in more]
+        if variants.start:
+            columns = [torch.cat(parts, 1) for parts in zip(self.written, columns, strict=True)]
+        self.x, self.written = torch.cat([self.x, behind(run.streams[layer + 1], new)], 1), columns
 
-    def _measure(
-        self, x: Tensor, unpatched: Float[np.ndarray, "cell pair"]
-    ) -> Float[np.ndarray, "cell pair"]:
-        base, metric, pair = self.base, self.metric, self.tokens.pair
+    def _functions(self, groups: Sequence[_Group], layout: _Layout) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Return a function for each hook point that makes the edits in a copy of the activation."""
+        edits: dict[str, list[tuple[_Group, tuple[Tensor, ...]]]] = {}
+        for group in groups:
+            edits.setdefault(group.hook, []).append((group, layout.find(group)))
+
+        def function(edits: list[tuple[_Group, tuple[Tensor, ...]]]) -> Callable[[Tensor], Tensor]:
+            def change(x: Tensor) -> Tensor:
+                x = x.clone()
+                for group, where in edits:
+                    self._edit(x, group, *where)
+                return x
+
+            return change
+
+        return {hook: function(each) for hook, each in edits.items()}
+
+    def _edit(
+        self, x: Tensor, group: _Group, outer: Tensor, inner: Tensor, pair: Tensor, pos: Tensor, edit: Tensor
+    ) -> None:
+        """Change an activation in place."""
+        pattern = find_site(group.hook).is_pattern
+        view = x.transpose(1, 2) if pattern else x
+        unit = () if group.unit is None else (torch.from_numpy(group.unit).to(x.device)[edit],)
+        value = group.value
+        if isinstance(value, Tensor):
+            whole = value.ndim == x.ndim
+            value = value.transpose(1, 2) if pattern and whole else value
+            value = value.expand(*self.cached.tokens.shape, *value.shape[2:])
+            value = value[pair, pos, *unit] if whole else value[pair, pos]
+            view[outer, inner, *unit] = value.to(x.dtype)
+        elif callable(value):
+            view[outer, inner, *unit] = value(view[outer, inner, *unit])
+        else:
+            view[outer, inner, *unit] = value
+
+    def whole(self, first: int, last: int) -> Float[Tensor, "row pos d_model"]:
+        """Return the residual stream of rows `first` to before `last` at all positions."""
+        rows = self.tokens.between(first, last)
+        if rows.is_whole and int(rows.stop[0]) == self.cached.tokens.shape[1]:
+            return self.x[0, rows.at].unflatten(0, (last - first, -1))
+        stream = self.cached.streams[-1][rows.pair]
+        stream[rows.row, rows.pos] = self.x[0, rows.at]
+        return stream
+
+    def measure(self, metric: Metric, unpatched: Float[Tensor, " pair"]) -> Float[Tensor, "variant pair"]:
+        """Return the metric of the rows; that of the cached run where a row does not reach what is read."""
+        model, pair = self.cached.model, self.tokens.pair
         if self.reads is not None:
-            value = _numbers(metric(base.model, base.model.final(x), pair))
-            reached = (self.tokens.stop > self.tokens.start).cpu().numpy()
-            return np.where(reached, value, unpatched.ravel()).reshape(unpatched.shape)
-        step = max(1, LOGITS_AT_ONCE // base.tokens.numel()) * self.pairs
+            value = metric(model, model.final(self.x), pair).double()
+            reached = self.tokens.stop > self.tokens.start
+            return torch.where(reached, value, unpatched[pair]).view(-1, self.pairs)
+        step = max(1, LOGITS_AT_ONCE // self.cached.tokens.numel()) * self.pairs
         found = []
         for first in range(0, len(pair), step):
-            some = self.tokens.between(first, min(first + step, len(pair)))
-            whole = base.streams[-1][some.pair]
-            whole[some.row, some.pos] = x[0, some.at]
-            found.append(_numbers(metric(base.model, base.model.final(whole), some.pair)))
-        return np.concatenate(found).reshape(unpatched.shape)
+            last = min(first + step, len(pair))
+            found.append(metric(model, model.final(self.whole(first, last)), pair[first:last]).double())
+        return torch.cat(found).view(-1, self.pairs)
 
 
-def _numbers(value: Tensor) -> np.ndarray:
-    return value.double().cpu().numpy()
-
-
-def _at_reads(x: Tensor, base: Tensor, tokens: Tokens, reads: Tensor) -> Float[Tensor, "row 1 d_model"]:
-    """Of tokens [1 token d_model], each row's read one; the base run's where the row does not reach it."""
-    there = (tokens.stop > tokens.start)[:, None]
+def _at_reads(x: Tensor, cached: Tensor, tokens: RowTokens, reads: Tensor) -> Float[Tensor, "row 1 d_model"]:
+    """Return each row's read token of a list [1 token d_model]; the cached run's where the row has it not."""
+    reached = (tokens.stop > tokens.start)[:, None]
     index = (tokens.first + reads - tokens.start).clamp(0, max(x.shape[1] - 1, 0))
-    return torch.where(there, x[0, index], base[tokens.pair, reads])[:, None]
-
-
-def _replacement(site: Site, values: Tensor, place: Tensor, unit: Tensor) -> Callable[[Tensor], None]:
-    """Puts values into an activation whose tokens, [pair token ...], stand at `place`."""
-    at = torch.arange(len(place), device=values.device)
-
-    def put(activation: Tensor) -> None:
-        if site.is_pattern:
-            activation[:, unit, at] = values[:, unit, place]
-        elif site.unit is None:
-            activation[:] = values[:, place]
-        else:
-            activation[:, at, unit] = values[:, place, unit]
-
-    return put
-
-
-@contextmanager
-def _listening(model: Any, name: str | None, put: Callable[[Tensor], None] | None) -> Iterator[None]:
-    """One hook that changes an activation, on one hook point; the model's other hooks stay as they are."""
-    if name is None or put is None:
-        yield
-        return
-
-    def replace(module: Any, given: Any, x: Tensor) -> Tensor:
-        x = x.clone()
-        put(x)
-        return x
-
-    handle = model.hook_dict[name].register_forward_hook(replace)
-    try:
-        yield
-    finally:
-        handle.remove()
+    return torch.where(reached, x[0, index], cached[tokens.pair, reads])[:, None]

@@ -16,18 +16,16 @@ from torch import Tensor
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, Site, find_site, layers_with
-from workbench.interp.engine import TOKENS_PER_BATCH, Base, Cells, Tick, run_cells
+from workbench.interp.engine import CachedRun, Cells, Sweep, Tick, frozen_hooks, tokens_per_batch
 from workbench.interp.metrics import Metric, choose_metric
 from workbench.interp.patching import Direction, PatchResult, moves, plan, sweep_result
 from workbench.interp.paths import (
     find_receivers,
     find_senders,
     list_receivers,
-    needed,
     path_patch,
     reaches,
     step_of,
-    walk,
 )
 from workbench.interp.prompts import labels, prompts
 
@@ -288,7 +286,7 @@ def edge_attribution(
         run = GradientRun(network, metric, mask, _inputs(network))
         embedded = [run.keep(tokens)[1][run.entry] for tokens in (into, other)]
         gradients = run.gradients(into, embedded[0], embedded[1], steps)
-        base, donor = (Base(network, tokens, mask, needed(config)) for tokens in (into, other))
+        base, donor = (CachedRun(network, tokens, mask, frozen_hooks(network)) for tokens in (into, other))
         ends = [metric.of_stream(network, one.streams[-1]).double().cpu().numpy() for one in (base, donor)]
         senders, receivers = find_senders(config), list_receivers(config)
         scores = _scores(base, donor, senders, receivers, gradients)
@@ -309,18 +307,18 @@ def _inputs(model: Any) -> list[str]:
 
 
 def _scores(
-    base: Base,
-    donor: Base,
+    base: CachedRun,
+    donor: CachedRun,
     senders: tuple[Component, ...],
     receivers: tuple[Component, ...],
     gradients: dict[str, Tensor],
 ) -> Float[np.ndarray, "receiver sender pair"]:
     model, (pairs, length) = base.model, base.tokens.shape
     found = np.full((len(receivers), len(senders), pairs), np.nan)
-    size = max(1, TOKENS_PER_BATCH.get(base.tokens.device.type, 32 * 8192) // (pairs * length))
+    size = max(1, tokens_per_batch(base.tokens.device) // (pairs * length))
     for start in range(0, len(senders), size):
         chunk = senders[start : start + size]
-        for step, x in walk(base, donor, [None, *chunk], length):
+        for step, x in base.frozen(donor, [None, *chunk], length):
             streams = x.unflatten(0, (-1, pairs))
             change = streams[1:] - streams[:1]  # what nobody's change reaches is 0 to the bit
             for index, receiver in enumerate(receivers):
@@ -463,13 +461,16 @@ def check_attribution(
         plans = plan(network.config, chosen, into.shape[1], by_position, None, layers, None)
         drawn = _sample(len(plans), cells, seed)
         names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
-        base, donor = Base(network, into, mask, names), Base(network, other, mask, names)
+        base, donor = CachedRun(network, into, mask, names), CachedRun(network, other, mask, names)
         before = metric.of_stream(network, base.streams[-1]).double().cpu().numpy()
         picked = plans.pick(drawn)
         exact = np.zeros((len(drawn), len(before)))
         moving = moves(chosen, picked, donor.kept, base.kept)
         exact[moving] = (
-            run_cells(base, chosen, picked.pick(moving), donor.kept, metric, before, tick) - before
+            base.measure(Sweep(chosen, picked.pick(moving), donor.kept), metric, lambda share, _: tick(share))
+            .cpu()
+            .numpy()
+            - before
         )
         tick(1.0)
         same = {"site": site, "by_position": by_position, "layers": layers, "direction": direction}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from workbench.errors import InputError, nearest
 from workbench.interp.prompts import hidden_positions, last_positions
+from workbench.model.transformer import HookedTransformer
 
 # What a patch is judged by: one number for each pair of prompts.
 #
@@ -38,11 +39,20 @@ class Metric:
         """
         raise NotImplementedError
 
-    def of_stream(self, model: Any, stream: Float[Tensor, "pair pos d_model"]) -> Float[Tensor, " pair"]:
-        """The value of each pair of a whole run, from what its last block left."""
+    def of_stream(
+        self, model: HookedTransformer, stream: Float[Tensor, "row pos d_model"], pairs: int | None = None
+    ) -> Float[Tensor, " row"]:
+        """Return the value of each row of whole runs, given the residual stream behind the last block.
+
+        Args:
+            model: unembeds.
+            stream: rows [copy x pair], the pair fastest.
+            pairs: how many pairs there are; the number of rows if None.
+        """
         rows = torch.arange(len(stream), device=stream.device)
-        read = stream if self.reads is None else stream[rows, self.reads.to(rows.device)][:, None]
-        return self(model, model.final(read), rows)
+        pair = rows if pairs is None else rows % pairs
+        read = stream if self.reads is None else stream[rows, self.reads.to(rows.device)[pair]][:, None]
+        return self(model, model.final(read), pair)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.components import Site, find_site, layers_with, units
-from workbench.interp.engine import Base, Cells, Tick, base_hooks, run_cells
+from workbench.interp.engine import CachedRun, Cells, Sweep, Tick, cached_hooks
 from workbench.interp.metrics import Function, Metric, choose_metric
 from workbench.interp.prompts import Alignment, aligned_prompts, labels
 from workbench.interp.texts import mean_activations, text_batches
@@ -119,7 +119,7 @@ class PatchResult:
 
 
 def donor_values(
-    site: Site, donor: Base, values: str, seed: int, means: Mapping[str, Tensor] | None = None
+    site: Site, donor: CachedRun, values: str, seed: int, means: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
     """What goes in, by hook name, [pair pos ...] or [pair head query_pos key_pos].
 
@@ -153,7 +153,7 @@ def donor_values(
 
 
 def aligned(
-    site: Site, source: Mapping[str, Tensor], base: Base, places: Int[Tensor, "pair pos"]
+    site: Site, source: Mapping[str, Tensor], base: CachedRun, places: Int[Tensor, "pair pos"]
 ) -> dict[str, Tensor]:
     """The other run's activations at the patched run's positions; its own where nothing stands for them.
 
@@ -218,16 +218,14 @@ def pair_groups(
     sides: Sequence[tuple[Tensor, Tensor | None]],
     names: Sequence[str],
     memory: int | None,
-    rounded: bool = False,
 ) -> list[slice]:
     """Pairs that fit into memory together, with what both runs keep.
 
     Args:
         model: a `HookedTransformer`.
         sides: tokens [pair pos] and mask of both runs.
-        names: hook points kept besides what a `Base` keeps.
+        names: hook points kept besides what a `CachedRun` keeps.
         memory: bytes to be had; by default half of what is free.
-        rounded: whether the patched run keeps its linear maps' products.
 
     Raises:
         InputError: one pair alone takes more.
@@ -238,12 +236,8 @@ def pair_groups(
         memory = None if free is None else free // 2
     if memory is None or sum(activation_bytes_bound(model, *tokens.shape) for tokens, _ in sides) <= memory:
         return [slice(0, pairs)]
-    wanted = {*names, *base_hooks(model)}
+    wanted = {*names, *cached_hooks(model)}
     each = sum(sum(activation_bytes(model, 1, tokens.shape[1], wanted).values()) for tokens, _ in sides)
-    if rounded:  # queries, what the output projection and the MLPs read, and what all of them give
-        config, (_, length) = model.config, sides[0][0].shape
-        width = 8 * config.d_model + 4 * config.mlp_width * config.mlp_depth
-        each += length * config.n_layers * width * model.embed.W_E.element_size()
     size = memory // each
     if size < 1:
         raise InputError(
@@ -291,7 +285,6 @@ def patch(
     reference: Any = None,
     seed: int = 0,
     alignment: Alignment | None = None,
-    precision: str | None = None,
     memory: int | None = None,
     tick: Tick = lambda share: None,
 ) -> PatchResult:
@@ -322,9 +315,6 @@ def patch(
             `workbench.interp.patching.alignment.align`. Positions are those of the patched prompts; one that
             has no counterpart is not patched. The answers, or the function, are then read at each run's own
             end.
-        precision: `bf16` multiplies the differences from the base run in bfloat16
-            (`workbench.interp.patching.differences`): faster, and effects good to two or three digits;
-            otherwise all is in the weights' own precision, and in float32 at least.
         memory: bytes that activations may take; by default half of what is free. Pairs that do not fit
             together are swept one group after the other.
         tick: told now and then which share of the work is done.
@@ -338,9 +328,6 @@ def patch(
         UserWarning: no patch changes anything.
     """
     chosen = find_site(site)
-    if precision not in (None, "bf16"):
-        raise InputError(f"precision {precision!r} is not there; choose bf16, or leave it out for float32.")
-    rounded = precision == "bf16"
     with ready(model) as network:
         sides = aligned_prompts(network, clean, corrupted, alignment)
         clean_side = sides[0]
@@ -355,15 +342,13 @@ def patch(
         names = [chosen.hook_name(layer) for layer in np.unique(cells.layer).tolist()]
         means = _means(network, chosen, names, reference, values, seed)
         parts = []
-        groups = pair_groups(network, sides, names, memory, rounded)
+        groups = pair_groups(network, sides, names, memory)
         if len(groups) > 1:
             refuse_split(metrics[0], "other" if means else values, len(groups))
         for done, some in enumerate(groups):
             base, donor = (
-                Base(
-                    network, tokens[some], None if mask is None else mask[some], names, rounded and not index
-                )
-                for index, (tokens, mask) in enumerate(sides)
+                CachedRun(network, tokens[some], None if mask is None else mask[some], names)
+                for tokens, mask in sides
             )
             mine = metrics if len(groups) == 1 else tuple(SomePairs.of(one, some) for one in metrics)
             source = donor_values(chosen, donor, values, seed, means)
@@ -399,8 +384,8 @@ def _means(
 
 
 def _swept(
-    base: Base,
-    donor: Base,
+    base: CachedRun,
+    donor: CachedRun,
     site: Site,
     cells: Cells,
     source: Mapping[str, Tensor],
@@ -414,7 +399,9 @@ def _swept(
         for metric, run in zip(metrics, (base, donor), strict=True)
     )
     effects = np.tile(here, (len(cells), 1))  # a patch of what is there already changes nothing
-    effects[moving] = run_cells(base, site, cells.pick(moving), source, metrics[0], here, tick)
+    effects[moving] = (
+        base.measure(Sweep(site, cells.pick(moving), source), metrics[0], lambda x, _: tick(x)).cpu().numpy()
+    )
     tick(1.0)
     return effects, here, there
 

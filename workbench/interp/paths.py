@@ -9,7 +9,7 @@ is computed anew.
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from workbench.errors import InputError, nearest, shown
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, find_components, list_components, split_names
-from workbench.interp.engine import TOKENS_PER_BATCH, Base, Rerun, Tick, before
+from workbench.interp.engine import CachedRun, Edit, Tick, frozen_hooks, mlp_output, tokens_per_batch
 from workbench.interp.metrics import Metric, choose_metric
 from workbench.interp.patching import Direction
 from workbench.interp.prompts import labels, prompts
@@ -237,24 +237,7 @@ def reaches(config: ModelConfig, sender: Component, receiver: Component) -> bool
     return sender.kind == "head" and receiver.kind == "mlp" and config.blocks[of] == "am"
 
 
-# Direct paths: who writes, who reads, and what a reader is given when one writer alone changes.
-#
-# The residual stream is walked with every head and every MLP frozen at what it wrote in the base run, but
-# for one sender, which writes what it wrote in the donor's run. Only norms are computed anew, so the walk
-# stays at its position and costs little beside a forward pass. It holds for every architecture: post-norm,
-# parallel blocks, weighted residual streams.
-
-
-def needed(config: Any) -> list[str]:
-    """Hook points whose activations `Base` has to keep for a walk."""
-    found = []
-    for layer, kind in enumerate(config.blocks):
-        found += [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_attn_out"] if "a" in kind else []
-        found += [f"blocks.{layer}.hook_mlp_out"] if "m" in kind else []
-    return found
-
-
-def moving(base: Base, donor: Base, senders: Sequence[Component]) -> Bool[np.ndarray, "sender pos"]:
+def moving(base: CachedRun, donor: CachedRun, senders: Sequence[Component]) -> Bool[np.ndarray, "sender pos"]:
     """Where a sender wrote something else, to the bit, in any pair."""
     rows = []
     for sender in senders:
@@ -269,80 +252,6 @@ def moving(base: Base, donor: Base, senders: Sequence[Component]) -> Bool[np.nda
     return torch.stack(rows).cpu().numpy()
 
 
-def walk(
-    base: Base, donor: Base, senders: Sequence[Component | None], stop: int, through_mlps: bool = False
-) -> Iterator[tuple[tuple[int, str], Float[Tensor, "row pos d_model"]]]:
-    """What each reader is given, as each sender alone writes what it wrote in the donor's run.
-
-    Args:
-        base: a run that kept what `needed` says; everything but the senders is as in it.
-        donor: another such run.
-        senders: who changes, one at a time; None changes nothing.
-        stop: positions before this one.
-        through_mlps: MLPs answer what they are given, as in Wang et al. 2022; else they are frozen too.
-
-    Yields:
-        (layer, "attn"), (layer, "mlp") and at last (n_layers, "logits"), each with the stream that is read
-        there, rows [sender x pair], the pair fastest. The first are those of the earliest sender's block.
-    """
-    model, count, pairs = base.model, len(senders), len(base.tokens)
-    changes = [(index, sender) for index, sender in enumerate(senders) if sender is not None]
-    first = max(0, min((depth(model.config, sender) for _, sender in changes), default=0))
-    x, written = before(base, first, 0, stop, count)
-    whose: dict[int, list[tuple[slice, Component]]] = {}
-    for index, sender in changes:
-        rows = slice(index * pairs, (index + 1) * pairs)
-        whose.setdefault(depth(model.config, sender), []).append((rows, sender))
-    for rows, _ in whose.get(-1, []):
-        for part in (x, *written[:1]):
-            part[rows] = donor.streams[0][:, :stop]
-    for layer in range(first, model.config.n_layers):
-        block, here, name = model.blocks[layer], whose.get(layer, []), f"blocks.{layer}"
-        yield (layer, "attn"), x
-        parts: list[Tensor] = []
-        if block.attn is not None:
-            out = base.kept[f"{name}.hook_attn_out"][:, :stop].repeat(count, 1, 1)
-            for rows, sender in here:
-                if sender.head is not None:
-                    out[rows] = _one_head_changed(block, name, base, donor, sender.head)[:, :stop]
-            parts.append(out)
-        if block.kind == "am":
-            x = x + parts[0]
-            x = normed(block.ln1, x) if block.post_norm else x
-        if block.mlp is not None:
-            yield (layer, "mlp"), x
-            frozen = base.kept[f"{name}.hook_mlp_out"][:, :stop]
-            fed = feed(block, x) if through_mlps else frozen.repeat(count, 1, 1)
-            for rows, sender in here:
-                if sender.kind == "mlp":
-                    fed[rows] = donor.kept[f"{name}.hook_mlp_out"][:, :stop]
-            parts.append(fed)
-        total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-        x = x + (parts[1] if block.kind == "am" else total)
-        if block.mix is not None:
-            written.append(total)
-            x = block.mix(written, block.hook_mix)
-        if block.post_norm:
-            x = normed(block.ln1 if block.ln2 is None else block.ln2, x)
-    yield (model.config.n_layers, "logits"), x
-
-
-def _one_head_changed(block: Any, name: str, base: Base, donor: Base, head: int) -> Tensor:
-    """The attention's output with one head's z from the donor."""
-    z, other = (run.kept[f"{name}.attn.hook_z"] for run in (base, donor))
-    change = (other - z)[:, :, head] @ block.attn.W_O[head]
-    if block.ln1_post is None:
-        return base.kept[f"{name}.hook_attn_out"] + change
-    return normed(
-        block.ln1_post, F.linear(z.flatten(-2), block.attn.out_weight, block.attn.out_bias) + change
-    )
-
-
-def feed(block: Any, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
-    """What the block's MLP writes when it reads `x`."""
-    return block.mlp(x if block.post_norm else normed(block.ln2, x))
-
-
 def answer(
     model: Any, receiver: Component, x: Float[Tensor, "row pos d_model"]
 ) -> Float[Tensor, "row pos d"]:
@@ -351,7 +260,7 @@ def answer(
         return x
     block = model.blocks[receiver.layer]
     if receiver.kind == "mlp":
-        return feed(block, x)
+        return mlp_output(block, x)
     attn, kind = block.attn, receiver.kind.upper()
     head = (receiver.unit or 0) * (1 if kind == "Q" else attn.n_heads // attn.kv_heads)
     x = x if block.post_norm else normed(block.ln1, x)
@@ -414,7 +323,7 @@ def path_patch(
                 f"no path leads from {froms[0].label} ... to {groups[0][0].label}: senders must come before "
                 "receivers."
             )
-        base, donor = (Base(network, tokens, mask, needed(config)) for tokens in (into, other))
+        base, donor = (CachedRun(network, tokens, mask, frozen_hooks(network)) for tokens in (into, other))
         ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
         found = _sweep(base, donor, froms, groups, path, metric, ends[0], by_position, through_mlps, tick)
     if not np.nan_to_num(found - ends[0]).any():
@@ -435,8 +344,8 @@ def path_patch(
 
 
 def _sweep(
-    base: Base,
-    donor: Base,
+    base: CachedRun,
+    donor: CachedRun,
     senders: Sequence[Component],
     groups: Sequence[Sequence[Component]],
     path: Bool[np.ndarray, "receiver sender"],
@@ -453,14 +362,14 @@ def _sweep(
     found = np.tile(unpatched, (len(groups), len(senders), length if by_position else 1, 1))
     found[~path] = np.nan
     wanted = np.flatnonzero(path.any(0) & moves[:, :stop].any(1))
-    size = max(1, TOKENS_PER_BATCH.get(base.tokens.device.type, 32 * 8192) // (pairs * stop))
+    size = max(1, tokens_per_batch(base.tokens.device) // (pairs * stop))
     config = base.model.config
     ends = [max(step_of(config, receiver) for receiver in group) for group in groups]
     for done in range(0, len(wanted), size):
         chunk = wanted[done : done + size]
         waiting = {index for index in range(len(groups)) if path[index, chunk].any()}
         answers: dict[Component, Tensor] = {}
-        for here, x in walk(base, donor, [senders[index] for index in chunk], stop, through_mlps):
+        for here, x in base.frozen(donor, [senders[index] for index in chunk], stop, through_mlps):
             for receiver in {
                 one for index in waiting for one in groups[index] if step_of(config, one) == here
             }:
@@ -472,9 +381,8 @@ def _sweep(
                 for pos in range(stop) if by_position else [-1]:
                     rows = np.flatnonzero(linked & (moves[chunk, pos] if pos >= 0 else True))
                     if len(rows):
-                        start = pos if by_position else int(moves[chunk[rows]].any(0).argmax())
                         values = {one: x[rows] for one, x in given.items()}
-                        cells = _received(base, values, metric, pos, start if base.causal else 0, stop)
+                        cells = _received(base, values, metric, None if pos < 0 else pos)
                         found[index, chunk[rows], max(pos, 0)] = cells
             waiting -= ready_now
             if not waiting:
@@ -486,33 +394,29 @@ def _sweep(
 
 
 def _received(
-    base: Base,
+    base: CachedRun,
     answers: Mapping[Component, Float[Tensor, "sender pair pos d"]],
     metric: Metric,
-    pos: int,
-    start: int,
-    stop: int,
+    pos: int | None,
 ) -> Float[np.ndarray, "sender pair"]:
-    """The metric when receivers answer so, at one position (-1: at all); positions from `start` differ."""
-    cells, pairs = next(iter(answers.values())).shape[:2]
-    to = slice(None) if pos < 0 else slice(pos - start, pos - start + 1)
-    of = slice(start, stop) if pos < 0 else slice(pos, pos + 1)
-
-    def put(x: Tensor, receiver: Component) -> Tensor:
-        x = x.clone()
-        patched = x.unflatten(0, (cells, pairs))[:, :, to]
-        (patched if receiver.unit is None else patched[:, :, :, receiver.unit]).copy_(
-            answers[receiver][:, :, of]
+    """Return the metric when receivers give these outputs, at one position or at all."""
+    count, pairs, stop = next(iter(answers.values())).shape[:3]
+    logits = [x for receiver, x in answers.items() if receiver.kind == "logits"]
+    if logits:
+        streams = base.streams[-1].repeat(count, 1, 1, 1)
+        at = slice(0, stop) if pos is None else slice(pos, pos + 1)
+        streams[:, :, at] = logits[0][:, :, at]
+        return (
+            metric.of_stream(base.model, streams.flatten(0, 1), pairs)
+            .view(count, pairs)
+            .double()
+            .cpu()
+            .numpy()
         )
-        return x
-
-    again = Rerun(base, min(depth(base.model.config, receiver) for receiver in answers), start, stop, cells)
-    hooks = []
-    for one in answers:
-        if one.kind == "logits":
-            again.x = put(again.x, one)
-        else:
-            hooks.append((one.hook_name, lambda x, hook, one=one: put(x, one)))
-    with base.model.hooks(fwd_hooks=hooks):
-        x = again.run()
-    return again.measure(x, metric).cpu().numpy()
+    length = base.tokens.shape[1]
+    answers = {receiver: F.pad(x, (0, 0, 0, length - stop)) for receiver, x in answers.items()}
+    variants = [
+        [Edit(receiver.hook_name, x[sender], pos, receiver.unit) for receiver, x in answers.items()]
+        for sender in range(count)
+    ]
+    return base.measure(variants, metric).cpu().numpy()

@@ -367,13 +367,13 @@ def study(
         parts = {component.label: [component] for component in list_components(config)}
         parts |= {neuron.label: [neuron.label] for neuron in neurons or () if neuron.trained}
         ablation = ablation_effect(
-            subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=stages.counted
+            subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=stages.on_progress
         )
         matrix = attempt(
             "matrix",
             lambda _: component_matrix(
                 subject, pairs, limit=limit, methods=("direct", "ablate"), how="zero", seed=seed,
-                progress=stages.counted,
+                progress=stages.on_progress,
             ),
         )  # fmt: skip
         lens = attempt("lens", lens_loss, text=texts, seed=seed)
@@ -418,9 +418,6 @@ class _Stages:
 
     def fraction(self, fraction: float) -> None:
         self._report(self._before + fraction * STAGES[self._stage] / self._total, self._stage)
-
-    def counted(self, done: int, total: int) -> None:
-        self.fraction(done / max(1, total))
 
     def on_progress(self, fraction: float, message: str) -> None:
         self.fraction(fraction)

@@ -458,7 +458,7 @@ def make_summary(
         protocol=material.protocol,
         pll=material.pll,
         seed=wish.seed,
-        progress=lambda done, total: tick(0.3 + 0.6 * done / total, f"{done:,} of {total:,} pairs"),
+        progress=lambda fraction, message: tick(0.3 + 0.6 * fraction, message),
     )
     tick(0.9, "pair to open on")
     openings = _openings(run, material, matrix)

@@ -17,7 +17,6 @@ from workbench.result import Result
 from workbench.scaling.fitting import (
     DELTA,
     Array,
-    Estimate,
     Frontier,
     Numbers,
     PowerTerms,
@@ -29,7 +28,7 @@ from workbench.scaling.fitting import (
     r_squared,
 )
 from workbench.scaling.points import ScalingPoints, read_frame
-from workbench.stats import student_reach
+from workbench.stats import Estimate, student_reach
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from workbench.errors import InputError
 from workbench.result import Result
-from workbench.scaling.fitting import Array, Estimate, Frontier, frontier_of, interval, line
+from workbench.scaling.fitting import Array, Frontier, frontier_of, interval, line
 from workbench.scaling.laws import ROUNDING, ParametricFit
 from workbench.scaling.points import ScalingPoints, Speed
-from workbench.stats import CONFIDENCE, student_reach
+from workbench.stats import CONFIDENCE, Estimate, student_reach
 
 if TYPE_CHECKING:
     import pandas as pd

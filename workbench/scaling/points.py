@@ -217,7 +217,7 @@ def points_of_table(
 
     frame = read_frame(Path(file))
     held = {str(name).strip().lower().replace(" ", "_").replace("-", "_"): name for name in frame.columns}
-    columns = {
+    columns: dict[str, Any] = {
         column: frame[held[name]].reset_index(drop=True)
         for column, names in COLUMN_NAMES.items()
         if (name := next((name for name in names if name in held), None)) is not None

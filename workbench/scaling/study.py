@@ -14,7 +14,6 @@ from workbench.io import read_json, write_json
 from workbench.model.config import ModelConfig
 from workbench.result import Result
 from workbench.runs.folder import run_folders
-from workbench.scaling.fitting import Estimate
 from workbench.scaling.laws import (
     BOOTSTRAPS,
     GrammarScaling,
@@ -37,6 +36,7 @@ from workbench.scaling.points import (
     refuse_decayed,
     size_of,
 )
+from workbench.stats import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,8 +1,7 @@
-"""The README's paragraph about the shipped family; every figure of ours is read from its files."""
+"""The README's paragraph about the family; every figure of ours is read from its files."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from workbench.errors import RunError
 from workbench.runs.zoo import family_folder
@@ -17,13 +16,10 @@ from workbench.zoo.table import (
     zoo_table,
 )
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A published mean accuracy on minimal pairs, in per cent."""
+    """A published model's mean accuracy on minimal pairs, in per cent."""
 
     name: str
     objective: str
@@ -39,26 +35,28 @@ TINY_TRANSFORMERS = (
     Published("GPT-Neo", "clm", 9_585_664, 57.82, 56.97, 58.68, 6),
     Published("RoBERTa", "mlm", 9_863_952, 58.48, 56.68, 59.50, 6),
 )
-"""AISE-TUDelft's models trained on TinyStories, none of them ours: macro average over BLiMP's
-12 phenomena and 5 supplement tasks, by the evaluation pipeline of the BabyLM challenge of 2023."""
+"""AISE-TUDelft's models trained on TinyStories: macro average over BLiMP's 12 phenomena and 5 supplement
+tasks, by the evaluation pipeline of the BabyLM challenge of 2023."""
 
 SEED_SPREAD = 1.1
-"""Their standard deviation over seeds, in points."""
+"""Standard deviation over seeds of these models, in points."""
 BLIMP_PAPER = {"human": 88.6, "GPT-2": 83.0, "LSTM": 69.8, "5-gram": 61.2}
 """Warstadt et al. 2020, mean over 67 paradigms."""
-N_GROUPS = 17
+
+
+OF_SEVENTEEN = 17
 """Phenomena of BLiMP and tasks of the supplement in the published mean."""
 
 
 def paragraph() -> str:
-    """Return a paragraph and a table about the family, in Markdown, with a comparison with published models.
+    """Return the README's paragraph and table about the family, in Markdown.
 
     Raises:
         RunError: no family is installed, or it was made without BLiMP.
     """
     facts, table = family_facts(), zoo_table()
     if table.blimp.isna().any():
-        raise RunError(f"{family_folder()} was made without BLiMP; make it with `--blimp`.")
+        raise RunError(f"{family_folder()} has no BLiMP results; build it with `--blimp`.")
     middle, seeds = facts["middle"], seeds_of_middle()
     size = family_bytes() / 1e6
     row = table[table.run == f"zoo/{middle}"].iloc[0]
@@ -71,22 +69,22 @@ def paragraph() -> str:
         "Each model card says how it was made.",
         _members(table),
     ]
-    accuracies = [_mean(name) for name in seeds]
+    shares = [_mean(name) for name in seeds]
     if len(seeds) > 1:
-        blimp, loss = seed_interval(accuracies), seed_interval([_loss(name) for name in seeds])
+        found, loss = seed_interval(shares), seed_interval([_loss(name) for name in seeds])
         parts.append(
-            f"The middle model, `zoo/{middle}` ({row.parameters:,} parameters), in {blimp.n} seeds: BLiMP "
-            f"{_per_cent(blimp)} (mean over 67 paradigms, protocol native, Student's 95 % interval over "
-            f"seeds; standard deviation {100 * blimp.spread:.2f} points), validation loss {loss.mean:.3f} "
+            f"The middle model, `zoo/{middle}` ({row.parameters:,} parameters), in {found.n} seeds: BLiMP "
+            f"{_per_cent(found)} (mean over 67 paradigms, protocol native, Student's 95 % interval over "
+            f"seeds; standard deviation {100 * found.spread:.2f} points), validation loss {loss.mean:.3f} "
             f"[{loss.low:.3f}, {loss.high:.3f}] nats a token. Chance is 50 %; the BLiMP paper has "
-            + ", ".join(f"{name} {accuracy}" for name, accuracy in BLIMP_PAPER.items())
+            + ", ".join(f"{name} {share}" for name, share in BLIMP_PAPER.items())
             + "."
         )
     parts += _comparison(table, seeds)
     return "\n\n".join(parts) + "\n"
 
 
-def _members(table: "pd.DataFrame") -> str:
+def _members(table: Any) -> str:
     lines = [
         "| run | differs | parameters | loss, nats/token | bits/byte | BLiMP % (interval over pairs) |",
         "|---|---|---|---|---|---|",
@@ -104,22 +102,22 @@ def _members(table: "pd.DataFrame") -> str:
     return "\n".join(lines)
 
 
-def _comparison(table: "pd.DataFrame", seeds: list[str]) -> list[str]:
-    """Return a table of our models and the published ones over the same 17 groups, and how they differ."""
+def _comparison(table: Any, seeds: list[str]) -> list[str]:
+    """Ours beside the published ones, over the same 17 groups, and why they are not the same measurement."""
     compared = {name: made_facts(name).get("comparison") for name in family_facts()["members"]}
     objectives = {row.run.partition("/")[2]: row.objective for row in table.itertuples()}
-    rows = []
+    said = []
     for published in TINY_TRANSFORMERS:
-        same = [name for name in compared if objectives[name] == published.objective]
-        members = [name for name in (seeds if set(seeds) & set(same) else same) if compared[name]]
-        if members:
-            rows.append(_rows(published, [compared[name] for name in members], members, table))
-    if not rows:
+        mine = [name for name in compared if objectives[name] == published.objective]
+        mine = [name for name in (seeds if set(seeds) & set(mine) else mine) if compared[name]]
+        if mine:
+            said.append(_beside(published, [compared[name] for name in mine], mine, table))
+    if not said:
         return []
     lines = [
         "| | parameters | mean over 12 phenomena + 5 supplement tasks, % | seeds |",
         "|---|---|---|---|",
-        *rows,
+        *said,
     ]
     own = int(table[table.run == f"zoo/{family_facts()['middle']}"].parameters.iloc[0])
     larger = TINY_TRANSFORMERS[0].parameters / own
@@ -134,12 +132,12 @@ def _comparison(table: "pd.DataFrame", seeds: list[str]) -> list[str]:
     return ["\n".join(lines), why]
 
 
-def _rows(
-    published: Published, results: Sequence[Mapping[str, Any]], names: list[str], table: "pd.DataFrame"
-) -> str:
-    means = [result["mean"] for result in results]
-    if any(result["groups"] != N_GROUPS for result in results):
-        raise RunError(f"{names[0]} was not compared over {N_GROUPS} groups; make it with --supplement.")
+def _beside(published: Published, found: list[Any], names: list[str], table: Any) -> str:
+    means = [one["mean"] for one in found]
+    if any(one["groups"] != OF_SEVENTEEN for one in found):
+        raise RunError(
+            f"{names[0]} has no scores of the {OF_SEVENTEEN} groups; build it with `--supplement`."
+        )
     size = int(table[table.run == f"zoo/{names[0]}"].parameters.iloc[0])
     own = _per_cent(seed_interval(means)) if len(means) > 1 else f"{100 * means[0]:.1f}"
     return (
@@ -149,14 +147,14 @@ def _rows(
     )
 
 
-def _per_cent(interval: SeedInterval) -> str:
-    return f"{100 * interval.mean:.1f} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+def _per_cent(found: SeedInterval) -> str:
+    return f"{100 * found.mean:.1f} [{100 * found.low:.1f}, {100 * found.high:.1f}]"
 
 
 def _mean(name: str) -> float:
     scores = main_scores(name)
     if scores is None:
-        raise RunError(f"zoo/{name} has no result on BLiMP; make the family with --blimp.")
+        raise RunError(f"zoo/{name} has no BLiMP result; build the family with `--blimp`.")
     return scores["mean_over_paradigms"]["accuracy"]
 
 

@@ -1,4 +1,4 @@
-"""The shipped family as a table, its files and their manifest, and intervals over training seeds."""
+"""The shipped family as a table, its manifest, and intervals over seeds of one configuration."""
 
 import dataclasses
 import math
@@ -14,6 +14,7 @@ from workbench.runs.checkpoint import checkpoint_steps
 from workbench.runs.run import summarise
 from workbench.runs.zoo import FAMILY, NAME, family_folder, main_results, members
 from workbench.runs.zoo import MANIFEST as MANIFEST
+from workbench.stats import student_reach
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,7 @@ MADE = "made.json"
 
 
 def family_facts(family: Path | None = None) -> dict[str, Any]:
-    """Return family.json: the members in order, the middle one, and how they were trained.
+    """Return family.json: the members in order, the reference member (`middle`), how they were trained.
 
     Raises:
         RunError: no family is installed, or its family.json is damaged.
@@ -31,7 +32,7 @@ def family_facts(family: Path | None = None) -> dict[str, Any]:
     family = family or family_folder()
     if not members():
         raise RunError(
-            f"no family is installed at {family}; reinstall the package, or make one with "
+            f"no family is installed at {family}; reinstall the package, or build one with "
             "`python -m training.zoo RUNS`."
         )
     facts = read_json(family / FAMILY)
@@ -41,25 +42,22 @@ def family_facts(family: Path | None = None) -> dict[str, Any]:
 
 
 def made_facts(member: str, family: Path | None = None) -> dict[str, Any]:
-    """Return how a member was made; empty if its made.json is missing."""
+    """Return made.json of a member (how it was trained), or an empty dict."""
     file = (family or family_folder()) / member / MADE
     value = read_json(file) if file.is_file() else {}
     return value if isinstance(value, dict) else {}
 
 
 def family_bytes(family: Path | None = None) -> int:
-    """Return the total size of the family's files in bytes."""
+    """Return the total size of the family in bytes."""
     return sum(file.stat().st_size for file in (family or family_folder()).rglob("*") if file.is_file())
 
 
 def check_manifest(family: Path | None = None) -> int:
-    """Compare every file with MANIFEST.json.
+    """Check every file against MANIFEST.json and return the number of files.
 
     Args:
         family: the folder; the installed one if not set.
-
-    Returns:
-        The number of files.
 
     Raises:
         RunError: a file is missing, changed or not listed; the message names it.
@@ -95,16 +93,15 @@ _SHAPE = (
     "positions",
     "d_vocab",
 )
-"""Model fields that are compared if no sweep says what differs."""
+"""Model fields compared if no sweep recorded what differs."""
 
 
 def zoo_table() -> "pd.DataFrame":
-    """Return a row for each member of the shipped family, in the order of its sweep.
+    """Return one row for each member of the shipped family, in the order of its sweep.
 
-    Columns: run (`zoo/tiny-4h`), differs (from the middle one), objective, parameters, tokens_seen, loss
-    (nats a token, whole validation split, float16 weights), bits_per_byte, blimp (accuracy, mean
-    over paradigms), blimp_low, blimp_high (95 % Wilson interval over pairs), checkpoints,
-    bytes.
+    Columns: run (`zoo/tiny-4h`), differs (from the reference member), objective, parameters, tokens_seen,
+    loss (nats/token, whole validation split, float16 weights), bits_per_byte, blimp (accuracy, mean over
+    paradigms), blimp_low, blimp_high (95 % Wilson interval over pairs), checkpoints, bytes.
 
     Raises:
         RunError: no family is installed, or a member is damaged.
@@ -140,37 +137,36 @@ def _row(name: str, middle: str) -> dict[str, Any]:
 
 
 def main_scores(name: str) -> dict[str, Any] | None:
-    """Return the JSON of the result on BLiMP that ships with a member; None if there is none."""
+    """Return the JSON of the BLiMP result shipped with a member, or None."""
     files = [file for file in main_results(family_folder() / name) if file.name.endswith("-blimp.json")]
     return read_json(files[0]) if files else None
 
 
 def differs(name: str, middle: str) -> str:
-    """Return in words how a member differs from the middle one."""
+    """Describe how a member differs from the reference member."""
     if name == middle:
         return "the middle one"
-    fields = made_facts(name).get("differs")
-    if not fields:
+    recorded = made_facts(name).get("differs")
+    if not recorded:
         own, other = (folder.read_config(family_folder() / each) for each in (name, middle))
-        fields = changes(own, other)
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in fields.items()) or "nothing"
+        recorded = changes(own, other)
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in recorded.items()) or "nothing"
 
 
 def changes(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the model fields (without derived ones) and the seed in which two configurations differ, with
-    the values of `own`."""
-    model, other_model = (ModelConfig.from_dict(each["model"]) for each in (own, other))
-    fields = {key: getattr(model, key) for key in _SHAPE if getattr(model, key) != getattr(other_model, key)}
+    """Return the model fields (without derived ones) and the seed in which `own` differs from `other`."""
+    model, reference = (ModelConfig.from_dict(each["model"]) for each in (own, other))
+    differing = {key: getattr(model, key) for key in _SHAPE if getattr(model, key) != getattr(reference, key)}
     if own["train"].get("seed", 0) != other["train"].get("seed", 0):
-        fields["seed"] = own["train"].get("seed", 0)
-    if "layout" in fields:
-        fields.pop("n_layers", None)
-    return fields
+        differing["seed"] = own["train"].get("seed", 0)
+    if "layout" in differing:
+        differing.pop("n_layers", None)
+    return differing
 
 
 @dataclasses.dataclass(frozen=True)
 class SeedInterval:
-    """Mean over training seeds with Student's interval of the mean."""
+    """A mean over seeds with Student's interval."""
 
     mean: float
     low: float
@@ -178,11 +174,11 @@ class SeedInterval:
     spread: float
     """Standard deviation over seeds."""
     n: int
-    """Number of seeds."""
+    """Seeds."""
 
 
 def seed_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInterval:
-    """Return Student's interval of a mean of few values.
+    """Return the mean of one value per seed with Student's interval.
 
     Args:
         values: one for each seed; at least two.
@@ -191,19 +187,17 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInte
     Raises:
         ValueError: fewer than two values.
     """
-    from scipy import stats
-
     n = len(values)
     if n < 2:
-        raise ValueError(f"an interval over seeds needs at least two; found {n}")
+        raise ValueError(f"an interval over seeds needs at least two values; found {n}")
     mean = math.fsum(values) / n
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * spread / math.sqrt(n)
+    reach = float(student_reach(spread / math.sqrt(n), n - 1, confidence))
     return SeedInterval(mean, mean - reach, mean + reach, spread, n)
 
 
 def seeds_of_middle() -> list[str]:
-    """Return the members that differ from the middle one only in the seed, itself included."""
+    """Return the members that differ from the reference member only in the seed, including itself."""
     facts = family_facts()
     other = folder.read_config(family_folder() / facts["middle"])
     return [

@@ -7,6 +7,7 @@ from planted_heads import planted
 from small_models import BASES, VARIANTS, build
 
 from workbench.errors import InputError
+from workbench.interp import engine
 from workbench.interp import gradients as edges
 from workbench.interp.gradients import GradientRun, attribution_patch, edge_attribution
 from workbench.interp.metrics import LogitDifference
@@ -27,7 +28,7 @@ SUMS = [
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setitem(edges.TOKENS_PER_BATCH, "cpu", 60)
+    monkeypatch.setitem(engine.TOKENS_PER_BATCH, "cpu", 60)
 
 
 @pytest.fixture

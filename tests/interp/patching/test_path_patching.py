@@ -7,8 +7,7 @@ from planted_heads import planted
 from small_models import VARIANTS, build, configuration
 
 from workbench.errors import InputError
-from workbench.interp import metrics
-from workbench.interp import paths as path_patching
+from workbench.interp import engine, metrics
 from workbench.interp.paths import find_receivers, find_senders, list_receivers, path_patch, reaches
 from workbench.model.transformer import HookedTransformer
 
@@ -36,7 +35,7 @@ def model(request):
 @pytest.fixture(autouse=True)
 def several_batches(monkeypatch):
     """Small batches, so that sweeps run in several."""
-    monkeypatch.setitem(path_patching.TOKENS_PER_BATCH, "cpu", 60)
+    monkeypatch.setitem(engine.TOKENS_PER_BATCH, "cpu", 60)
 
 
 @pytest.fixture

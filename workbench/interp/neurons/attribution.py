@@ -29,7 +29,7 @@ from workbench.interp.contributions import (
     log_prob_directions,
     record_outputs,
 )
-from workbench.interp.engine import Base, Cells, run_cells
+from workbench.interp.engine import CachedRun, Cells, Sweep
 from workbench.interp.metrics import (
     Function,
     LogitDifference,
@@ -214,7 +214,7 @@ TOKENS_AT_ONCE = {"cpu": 2048}
 times as many."""
 
 
-def gradient(base: Base, metric: Metric, change: Mapping[int, Tensor]) -> Scores:
+def gradient(base: CachedRun, metric: Metric, change: Mapping[int, Tensor]) -> Scores:
     """The metric's gradient at each neuron times its distance from the baseline.
 
     Args:
@@ -227,7 +227,7 @@ def gradient(base: Base, metric: Metric, change: Mapping[int, Tensor]) -> Scores
 
 
 def integrated(
-    base: Base,
+    base: CachedRun,
     metric: Metric,
     change: Mapping[int, Tensor],
     steps: int,
@@ -268,7 +268,7 @@ def integrated(
 
 
 def conductance(
-    base: Base,
+    base: CachedRun,
     metric: Metric,
     layers: Sequence[int],
     start: Float[Tensor, "pair pos d_model"],
@@ -310,7 +310,7 @@ def conductance(
     return scores
 
 
-def chunks(base: Base, copies: int) -> Iterator[slice]:
+def chunks(base: CachedRun, copies: int) -> Iterator[slice]:
     """Copies of all pairs that go through the model at once."""
     size = max(1, tokens_at_once(base.tokens.device) // base.tokens.numel())
     for first in range(0, copies, size):
@@ -323,7 +323,7 @@ def tokens_at_once(device: torch.device) -> int:
 
 
 def _slopes(
-    base: Base, metric: Metric, x: Float[Tensor, "row pos d_model"], layers: Sequence[int]
+    base: CachedRun, metric: Metric, x: Float[Tensor, "row pos d_model"], layers: Sequence[int]
 ) -> tuple[Tensor, dict[int, Tensor], dict[int, Tensor]]:
     """The metric [row] for what the first block reads, its gradient at the neurons, and these."""
     kept: dict[str, Tensor] = {}
@@ -341,7 +341,9 @@ def _slopes(
     )
 
 
-def _value_from(base: Base, metric: Metric, layer: int, neurons: Float[Tensor, "row pos neuron"]) -> Tensor:
+def _value_from(
+    base: CachedRun, metric: Metric, layer: int, neurons: Float[Tensor, "row pos neuron"]
+) -> Tensor:
     """The metric [row] with a layer's neurons replaced; rows are copies of all pairs."""
     copies = len(neurons) // len(base.tokens)
     x, *written = (part.repeat(copies, 1, 1) for part in (base.streams[layer], *base.written[: layer + 1]))
@@ -349,7 +351,7 @@ def _value_from(base: Base, metric: Metric, layer: int, neurons: Float[Tensor, "
 
 
 def _from_block(
-    base: Base, metric: Metric, first: int, x: Tensor, written: list[Tensor], hooks: list[Any]
+    base: CachedRun, metric: Metric, first: int, x: Tensor, written: list[Tensor], hooks: list[Any]
 ) -> Float[Tensor, " row"]:
     """The metric of what goes on from in front of block `first`."""
     model, pairs = base.model, len(base.tokens)
@@ -363,7 +365,7 @@ def _from_block(
     return metric(model, model.final(x), pair)
 
 
-def _sight(base: Base, copies: int) -> AttentionMask:
+def _sight(base: CachedRun, copies: int) -> AttentionMask:
     """What whole rows see."""
     model, places = base.model, torch.arange(base.tokens.shape[1], device=base.tokens.device)[None]
     mask = model._mask(base.tokens, base.attention_mask, None)
@@ -449,7 +451,7 @@ def _directions(
 
 @torch.no_grad()
 def ablations(
-    base: Base,
+    base: CachedRun,
     metric: Metric,
     moved: Mapping[int, Float[Tensor, "pair pos neuron"]],
     value: Float[np.ndarray, " pair"],
@@ -479,10 +481,11 @@ def ablations(
         return found
     source = {NEURON.hook_name(layer): there for layer, there in moved.items()}
 
-    def tick(share: float) -> None:
-        progress(round(share * len(cells)), len(cells))
+    def on_progress(fraction: float, _: str) -> None:
+        progress(round(fraction * len(cells)), len(cells))
 
-    effects = torch.from_numpy(value - run_cells(base, NEURON, cells, source, metric, value, tick))
+    measured = base.measure(Sweep(NEURON, cells, source), metric, on_progress).cpu()
+    effects = torch.from_numpy(value) - measured
     for layer, table in found.items():
         here = np.flatnonzero(cells.layer == layer)
         table[:, np.maximum(cells.pos[here], 0), cells.unit[here]] = effects[here].T
@@ -593,14 +596,14 @@ class _Run:
     ) -> None:
         self.layers, self.at = layers, at[..., None]
         self.names = {layer: NEURON.hook_name(layer) for layer in layers}
-        self.base = Base(model, tokens, mask, list(self.names.values()))
+        self.base = CachedRun(model, tokens, mask, list(self.names.values()))
 
     @torch.no_grad()
     def against(self, baseline: str, others: Tensor, means: dict[str, Tensor] | None) -> None:
         """Set the baseline."""
         base = self.base
         if baseline == "other":
-            donor = Base(base.model, others, base.attention_mask, list(self.names.values()))
+            donor = CachedRun(base.model, others, base.attention_mask, list(self.names.values()))
             there = {INPUT: donor.streams[0], **donor.kept}
         else:
             there = means or dict.fromkeys((INPUT, *base.kept), base.streams[0].new_zeros(()))

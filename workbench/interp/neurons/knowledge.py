@@ -22,7 +22,7 @@ from torch import Tensor
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component
-from workbench.interp.engine import Base
+from workbench.interp.engine import CachedRun
 from workbench.interp.metrics import Metric, answers
 from workbench.interp.neurons.attribution import NEURON, Progress, chunks, integrated
 from workbench.interp.neurons.examples import neuron_layers
@@ -192,7 +192,7 @@ class _Asked:
         self.metric, self.layers = Probability(right, self.places), layers
         self.rows = torch.arange(len(tokens), device=tokens.device)
         with torch.no_grad():
-            self.base = Base(model, tokens, mask, [NEURON.hook_name(layer) for layer in layers])
+            self.base = CachedRun(model, tokens, mask, [NEURON.hook_name(layer) for layer in layers])
 
     def scores(self, steps: int, progress: Progress) -> Float[np.ndarray, "prompt layer neuron"]:
         """Integrated gradients of the neurons at the answer's place, nothing else moving."""
