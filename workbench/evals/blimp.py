@@ -29,6 +29,8 @@ from workbench.stats import Accuracy, weighted_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.data.pairs import Pair, PairSet
@@ -265,7 +267,7 @@ class BlimpResult(Result):
             run=self.run, step=self.step, protocol=self.protocol.name, pll=self.pll, pairs=self.pairs
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the accuracy on each phenomenon with its interval and return the figure."""
         import pandas as pd
 

@@ -25,6 +25,8 @@ from workbench.runs.zoo import is_shipped, places_of, results_folder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.interp.attribution import TextAttribution
     from workbench.interp.heads import HeadScores
@@ -287,7 +289,7 @@ class Summary:
         """The component x paradigm table, one row for each method, paradigm and component."""
         return self.tables["components"]
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the component x paradigm matrix and return the figure."""
         return self.components.plot(ax)
 
