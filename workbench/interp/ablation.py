@@ -37,6 +37,8 @@ from workbench.stats import Estimate, bootstrap_mean, bootstrap_ratio, mcnemar
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.model.config import ModelConfig
     from workbench.model.transformer import HookedTransformer
@@ -444,7 +446,7 @@ class AblationResult(Result):
                 )
         return pd.DataFrame(rows)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the change of the loss (of the accuracy, if only pairs were scored) with intervals and return
         the figure.
         """

@@ -32,6 +32,8 @@ from workbench.stats import bootstrap_mean
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.layers import LayerMix
@@ -92,7 +94,7 @@ class TextAttribution(Result):
         )
         return frame.assign(nats=self.contributions.ravel())
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the contributions as component x token and return the figure."""
         from workbench.plots.components import plot_text
 
@@ -203,7 +205,7 @@ class PairAttribution(Result):
         frame = pd.DataFrame(_columns(self.components))
         return frame.assign(at_place=self.at_place, whole=self.whole)
 
-    def plot(self, ax: Any = None, whole: bool = False) -> Any:
+    def plot(self, ax: "Axes | None" = None, whole: bool = False) -> "Figure":
         """Draw the contributions as layer x component and return the figure.
 
         Args:
@@ -284,7 +286,7 @@ class LogitAttribution(Result):
         frame.insert(0, "prompt", np.repeat(np.arange(len(self.prompts)), count))
         return frame.assign(contribution=self.contributions.ravel())
 
-    def plot(self, ax: Any = None, count: int = 20) -> Any:
+    def plot(self, ax: "Axes | None" = None, count: int = 20) -> "Figure":
         """Draw the largest mean contributions, with intervals over prompts, and return the figure.
 
         Args:
@@ -550,7 +552,7 @@ class LayerWeights(Result):
             }
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the weights as a heat map and return the figure."""
         from workbench.plots.components import plot_layer_weights
 

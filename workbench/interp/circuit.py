@@ -36,6 +36,8 @@ from workbench.stats import Estimate, bootstrap_mean, mcnemar, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.model.transformer import HookedTransformer
 
@@ -255,7 +257,7 @@ class SmallestCircuit(Result):
             lines.append("No head and no MLP is needed: the embedding decides these pairs.")
         return "\n".join(lines)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the accuracy against the number of components, on both halves of the pairs, and return the
         figure.
         """

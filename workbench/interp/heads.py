@@ -29,6 +29,8 @@ from workbench.stats import Estimate, bootstrap_mean, generator
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -228,7 +230,7 @@ class HeadScores(Result):
             columns[field] = values.ravel() if values.ndim == 3 else values.repeat(heads)
         return pd.DataFrame(columns)
 
-    def plot(self, score: str | None = None, ax: Any = None) -> Any:
+    def plot(self, score: str | None = None, ax: "Axes | None" = None) -> "Figure":
         """Draw one score as layer x head, or all of them on one page, and return the figure.
 
         Args:

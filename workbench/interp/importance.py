@@ -24,6 +24,8 @@ from workbench.stats import spearman
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.model.transformer import HookedTransformer
 
@@ -103,7 +105,7 @@ class Importance(Result):
             }
         ).assign(run=self.run, step=self.step)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the importance as layer x (heads, MLP) and return the figure."""
         from workbench.plots.components import plot_importance
 
@@ -210,7 +212,7 @@ class PruningCurve(Result):
                 )
         return pd.DataFrame(rows).assign(run=self.run, step=self.step)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the loss against the fraction of heads pruned, by importance and in random orders, and return
         the figure.
         """

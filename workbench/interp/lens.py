@@ -37,6 +37,8 @@ from workbench.stats import bootstrap_mean, generator
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -92,7 +94,7 @@ class LensReading(Result):
             }
         )
 
-    def plot(self, ax: Any = None, value: str = "top_prob") -> Any:
+    def plot(self, ax: "Axes | None" = None, value: str = "top_prob") -> "Figure":
         """Draw the most likely tokens as point x position, the last point on top, and return the figure.
 
         Args:
@@ -137,7 +139,7 @@ class LensLoss(Result):
         values = {name: getattr(self, name) for name in ("kl", "loss", "agreement")}
         return pd.DataFrame({"lens": self.lens, "point": self.points, **values})
 
-    def plot(self, ax: Any = None, value: str = "kl") -> Any:
+    def plot(self, ax: "Axes | None" = None, value: str = "kl") -> "Figure":
         """Draw one measure over points and return the figure; several lenses on the same axes are compared.
 
         Args:
@@ -202,7 +204,7 @@ class LensCurve(Result):
             }
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the mean difference over points with its interval over pairs and return the figure."""
         from workbench.plots.components import plot_lens_curve
         from workbench.plots.primitives import plain

@@ -18,6 +18,8 @@ from workbench.runs.run import load
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.runs.run import Run
 
@@ -115,7 +117,7 @@ class ComponentFamily(Result):
         table.insert(3, "to", (table.pop("bin") + 1) / bins)
         return table
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw the ranked cumulative fraction of effects, and the fraction by depth and kind, each run a
         colour, and return the figure.
         """
@@ -219,7 +221,12 @@ class ComponentHistory(Result):
         kept += ["effect", "low", "high", "share", "final_accuracy"]
         return whole.loc[order, kept].sort_values(by="paradigm", kind="stable", ignore_index=True)
 
-    def plot(self, ax: Any = None, paradigms: str | Sequence[str] | None = None, top: int = 5) -> Any:
+    def plot(
+        self,
+        ax: "Axes | Sequence[Axes] | None" = None,
+        paradigms: str | Sequence[str] | None = None,
+        top: int = 5,
+    ) -> "Figure":
         """Draw effects over training, a panel for each paradigm and a line for each of its strongest
         components, and return the figure.
 

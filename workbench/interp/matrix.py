@@ -32,6 +32,8 @@ from workbench.stats import mean_effects, welch
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.model.config import ModelConfig
     from workbench.model.transformer import HookedTransformer
@@ -225,7 +227,7 @@ class ComponentMatrix(Result):
 
         return pd.crosstab(self.pairs.paradigm, self.pairs.usable).reindex(index=list(self.paradigms))
 
-    def plot(self, ax: Any = None, method: str | None = None) -> Any:
+    def plot(self, ax: "Axes | None" = None, method: str | None = None) -> "Figure":
         """Draw components x paradigms as a heat map and return the figure.
 
         Args:

@@ -37,6 +37,8 @@ from workbench.stats import Accuracy, Estimate, bootstrap_mean, bootstrap_ratio,
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -160,7 +162,7 @@ class Study(Result):
             frame = frame.merge(heads, on="component", how="left")
         return frame
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the rise in loss without each component and return the figure."""
         return self.ablation.plot(ax)
 

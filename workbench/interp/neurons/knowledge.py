@@ -30,6 +30,8 @@ from workbench.interp.prompts import prompts, read_positions
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 # What a search for a fact's neurons found.
@@ -91,7 +93,7 @@ class KnowledgeNeurons:
         names = ["on", "neurons", "before", "after", "change", "random", "random_low", "random_high", "p"]
         return pd.DataFrame(rows, columns=names)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the changes next to those of random neurons and return the figure."""
         from workbench.plots.neurons import plot_knowledge
 
