@@ -276,7 +276,7 @@ class BlimpResult(Result):
         columns = ["accuracy", "low", "high"]
         mean = self.overall.paradigms
         rows = pd.DataFrame([[getattr(mean, name) for name in columns]], ["mean over paradigms"], columns)
-        return plot_blimp(pd.concat([self.phenomena[columns], rows]), title=self.title, ax=ax)
+        return plot_blimp(pd.concat([self.phenomena.loc[:, columns], rows]), title=self.title, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single pairs as plain values: the content of the JSON file."""
@@ -348,7 +348,7 @@ class BlimpResult(Result):
             names = {field.name for field in dataclasses.fields(cls)} - {"per_pair", "protocol"}
             protocol = PROTOCOLS[value["protocol"]["name"]]
             frame = _full_columns(pd.read_parquet(table), protocol.tie)
-            fields = {name: value[name] for name in names} | {"partial": not is_whole(value)}
+            fields: dict[str, Any] = {name: value[name] for name in names} | {"partial": not is_whole(value)}
             return cls(per_pair=frame, protocol=protocol, **fields)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(

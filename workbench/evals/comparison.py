@@ -231,7 +231,8 @@ class Comparison(Result):
         lines = [
             {"row": row, "phenomenon": phenomenon, "n": len(part)}
             | dict(zip(("accuracy", "low", "high"), student_share(part.accuracy.tolist()), strict=True))
-            for (row, phenomenon), part in self.pairs.groupby(["row", "phenomenon"], sort=False)
+            for row, of_row in self.pairs.groupby("row", sort=False)
+            for phenomenon, part in of_row.groupby("phenomenon", sort=False)
         ]
         return pd.DataFrame(lines, columns=["row", "phenomenon", "n", "accuracy", "low", "high"])
 

@@ -476,9 +476,9 @@ def attribute_logits(
         bad = None if wrong is None else answers(network, wrong, count, "wrong").to(tokens.device)
         if bad is not None and bool((good == bad).any()):
             raise InputError("the right and the wrong answer are the same token; choose two.")
+        options = {} if real is None else {"attention_mask": real}
         rows = torch.arange(count, device=tokens.device)
-        padding = {} if real is None else {"attention_mask": real}
-        outputs = record_outputs(network, tokens, rows, places, neurons, **padding)
+        outputs = record_outputs(network, tokens, rows, places, neurons, **options)
         weight, unembed_bias = network.readout_weight.detach().double(), network.readout_bias
         direction = weight[good] if bad is None else weight[good] - weight[bad]
         bias = None

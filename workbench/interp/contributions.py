@@ -51,8 +51,8 @@ def record_outputs(
         rows: the row of each reading, in ascending order.
         read_at: its position in that row.
         neurons: record neurons instead of MLP outputs, for `decompose(..., neurons=True)`.
-        stream_options: of the model's `stream`, by row: `attention_mask` of padded rows, or `positions` and
-            `mask`.
+        stream_options: `positions`, `mask` and `attention_mask` of the rows (see the model's
+            `stream`).
     """
     pattern = re.compile(_hook_pattern(model.config, neurons))
     names = [name for name in model.hook_dict if pattern.fullmatch(name)]

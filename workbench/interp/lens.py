@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
 from workbench.console import OnProgress, progress_bar
@@ -458,7 +458,7 @@ def lens_statistics(
     rows: Int[Tensor, " read"],
     positions: Int[Tensor, " read"],
     targets: Int[Tensor, " read"],
-    real: Bool[Tensor, "row pos"] | None = None,
+    attention_mask: Tensor | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the `STATISTICS` of the prediction at each point [point read], some of the readings at a time.
 
@@ -470,10 +470,10 @@ def lens_statistics(
         rows: the row of each reading, in ascending order.
         positions: its position.
         targets: the token to be predicted there, `IGNORED` if unknown.
-        real: False at padding; None without padding.
+        attention_mask: 1 at tokens, 0 at padding.
     """
     for some, chosen in forward_batches(tokens, rows):
-        mask = None if real is None else real[some]
+        mask = None if attention_mask is None else attention_mask[some]
         streams = read_streams(model, points, tokens[some], attention_mask=mask)
         at = rows[chosen] - some.start, positions[chosen]
         yield from _statistics(model, lens, points, [stream[at] for stream in streams], targets[chosen])

@@ -392,6 +392,7 @@ def contributions(
     tokens: Int[Tensor, "pair pos"],
     metric: Metric,
     change: Mapping[int, Float[Tensor, "pair pos neuron"]],
+    attention_mask: Tensor | None = None,
 ) -> dict[int, Float[Tensor, "pair pos neuron"]]:
     """Each neuron's direct part of the metric; only positions that the metric reads have one.
 
@@ -400,12 +401,14 @@ def contributions(
         tokens: of the run.
         metric: a logit difference, or log-probabilities, which count from the uniform guess on.
         change: by layer, what is written with: activations, or their distance from a baseline.
+        attention_mask: 1 at tokens, 0 at padding.
 
     Raises:
         InputError: another metric.
     """
     rows, places, targets = _readings(metric, tokens)
-    parts = record_outputs(model, tokens, rows, places)
+    options = {} if attention_mask is None else {"attention_mask": attention_mask}
+    parts = record_outputs(model, tokens, rows, places, **options)
     found = {layer: torch.zeros_like(x, dtype=torch.float64) for layer, x in change.items()}
     for layer, path in mlp_paths(model, parts.activations, _directions(model, metric, parts, targets)):
         if layer in change:
@@ -622,7 +625,7 @@ class _Run:
         with torch.no_grad():
             value = metric.of_stream(base.model, base.streams[-1]).double().cpu().numpy()
         if method == "contribution":
-            found = contributions(base.model, base.tokens, metric, change)
+            found = contributions(base.model, base.tokens, metric, change, base.attention_mask)
         elif method == "gradient":
             found = gradient(base, metric, change)
         elif method == "integrated":

@@ -16,7 +16,7 @@ from scipy.stats import false_discovery_control, norm
 from torch import Tensor
 
 from workbench.console import OnProgress, progress_bar
-from workbench.data.embedded.annotated import word_classes
+from workbench.data.embedded.word_classes import word_classes
 from workbench.data.tokenizer import plain_encoder
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import ready
