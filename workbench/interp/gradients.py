@@ -31,6 +31,8 @@ from workbench.interp.prompts import labels, prompts
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 # Attribution patching: every patch of a sweep at once, to first order.
@@ -235,7 +237,7 @@ class EdgeAttribution:
         order = np.argsort(-frame["score"].abs().to_numpy(), kind="stable")[:count]
         return frame.iloc[order].reset_index(drop=True)
 
-    def plot(self, ax: Any = None, count: int = 25) -> Any:
+    def plot(self, ax: "Axes | None" = None, count: int = 25) -> "Figure":
         """Draw the strongest edges as a graph, the embedding below and the logits above, and return the
         figure.
 
@@ -405,7 +407,7 @@ class AttributionCheck:
         frame.insert(0, "cell", list(self.names))
         return frame.assign(error=error).iloc[order].reset_index(drop=True)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw estimates over exact effects, with the line where they are equal, and return the figure."""
         from workbench.plots.patching import plot_estimates
 

@@ -26,6 +26,8 @@ from workbench.model.tl import activation_bytes, activation_bytes_bound, format_
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 # What a sweep of patches found.
@@ -101,7 +103,7 @@ class PatchResult:
             error=change.std(1, ddof=1) / count**0.5 if count > 1 else np.nan,
         )
 
-    def plot(self, ax: Any = None, recovered: bool = False) -> Any:
+    def plot(self, ax: "Axes | None" = None, recovered: bool = False) -> "Figure":
         """Draw the effects as a heat map and return the figure.
 
         Args:

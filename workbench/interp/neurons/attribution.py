@@ -45,6 +45,8 @@ from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 BASELINES = ("zero", "mean", "other")
@@ -133,7 +135,7 @@ class NeuronAttribution(Result):
         error = self.per_pair.std(0, ddof=1).ravel() / pairs**0.5 if pairs > 1 else np.nan
         return pd.DataFrame(columns).assign(value=self.per_pair.mean(0).ravel(), error=error)
 
-    def plot(self, ax: Any = None, count: int = 20) -> Any:
+    def plot(self, ax: "Axes | None" = None, count: int = 20) -> "Figure":
         """Draw the strongest neurons, over positions or with standard errors, and return the figure.
 
         Args:

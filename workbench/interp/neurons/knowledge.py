@@ -24,6 +24,8 @@ from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.model.transformer import HookedTransformer
 
@@ -90,7 +92,7 @@ class KnowledgeNeurons(Result):
         names = ["on", "neurons", "before", "after", "change", "random", "random_low", "random_high", "p"]
         return pd.DataFrame(rows, columns=names)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the changes next to those of random neurons and return the figure."""
         from workbench.plots.neurons import plot_knowledge
 
