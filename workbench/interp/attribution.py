@@ -476,7 +476,9 @@ def attribute_logits(
         bad = None if wrong is None else answers(network, wrong, count, "wrong").to(tokens.device)
         if bad is not None and bool((good == bad).any()):
             raise InputError("the right and the wrong answer are the same token; choose two.")
-        outputs = record_outputs(network, tokens, torch.arange(count, device=tokens.device), places, neurons)
+        options = {} if real is None else {"attention_mask": real}
+        rows = torch.arange(count, device=tokens.device)
+        outputs = record_outputs(network, tokens, rows, places, neurons, **options)
         weight, unembed_bias = network.readout_weight.detach().double(), network.readout_bias
         direction = weight[good] if bad is None else weight[good] - weight[bad]
         bias = None
@@ -485,9 +487,11 @@ def attribute_logits(
             bias = unembed_bias[good] if bad is None else unembed_bias[good] - unembed_bias[bad]
         logits = (outputs.final.double() * direction).sum(-1) + (0 if bias is None else bias)
         components, values = decompose(network, outputs, direction, bias, neurons=neurons, biases=biases)
-        rows = tokens if real is None else [row[mask] for row, mask in zip(tokens, real, strict=True)]
-        text = network.tokenizer is not None
-        shown = tuple(network.to_string(row) if text else " ".join(map(str, row.tolist())) for row in rows)
+        texts = tokens if real is None else [row[mask] for row, mask in zip(tokens, real, strict=True)]
+        ids = network.tokenizer is None
+        shown = tuple(
+            " ".join(map(str, row.tolist())) if ids else str(network.to_string(row)) for row in texts
+        )
     return LogitAttribution(
         prompts=shown,
         positions=places.cpu().numpy(),

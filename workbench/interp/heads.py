@@ -587,7 +587,8 @@ def _repeated_rows(
     weight[size:] = 0
     if tokenizer is not None:
         weight[[token for token in tokenizer.all_special_ids if token < len(weight)]] = 0
-        bos = tokenizer.bos_token_id if bos is None else bos
+        own: Any = tokenizer.bos_token_id
+        bos = own if bos is None else bos
     start = [] if bos is None else [bos]
     weight[start] = 0
     if not weight.sum():
