@@ -15,7 +15,7 @@ from apps.answers.summaries import table
 from workbench.data.pairs import PairSet
 from workbench.errors import InputError
 from workbench.interp.matrix import ComponentMatrix, component_matrix
-from workbench.interp.texts import STORIES
+from workbench.interp.texts import REFERENCE_STORIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +159,7 @@ def rate(opened: Opened, method: str) -> float | None:
 def _stories() -> list[str]:
     from workbench.data.embedded.stories import stories
 
-    return list(stories(STORIES, split="train"))
+    return list(stories(REFERENCE_STORIES, split="train"))
 
 
 def _only(matrix: ComponentMatrix, paradigm: str) -> ComponentMatrix:

@@ -13,10 +13,10 @@ from workbench.evals.scoring import ready
 from workbench.interp.ablation import Replacement, ablated, replacement
 from workbench.interp.attribution import TextAttribution
 from workbench.interp.components import list_components
-from workbench.interp.texts import STORIES
+from workbench.interp.texts import REFERENCE_STORIES
 
 HOWS = ("mean", "zero")
-REFERENCE = f"{STORIES} embedded stories"
+REFERENCE = f"{REFERENCE_STORIES} embedded stories"
 """What means are taken over."""
 _HAVE_MEANS: set[str] = set()
 
@@ -81,7 +81,7 @@ def means(opened: Opened) -> Replacement:
 def _means(_opened: Opened, key: str) -> Replacement:
     from workbench.data.embedded.stories import stories
 
-    text = list(stories(STORIES, split="train"))
+    text = list(stories(REFERENCE_STORIES, split="train"))
     with _opened.lock:
         return replacement(_opened.model, list_components(_opened.model.config), "mean", text)
 

@@ -32,7 +32,31 @@ def untrained_copy(model: Any) -> HookedTransformer:
 IGNORED = -100
 TOKENS_PER_FORWARD = 4096
 LOGITS_AT_ONCE = 1024
-STORIES = 100
+REFERENCE_STORIES = 100
+"""How many stories means and losses are over, unless another number is given."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Which text a mean is over; recorded in results that use means."""
+
+    text: str
+    """What it is, in words: `training stories`, `given text`."""
+    n: int
+    """Number of tokens."""
+    source: str
+    """Corpus it is from: a source of `workbench.data`, or `given`."""
+
+    @classmethod
+    def of(
+        cls, batches: "Sequence[TextBatch]", text: str = "given text", source: str = "given"
+    ) -> "Reference":
+        """Return the description of batches of text; padding is not counted."""
+        tokens = sum(b.tokens.numel() if b.real is None else int(b.real.sum()) for b in batches)
+        return cls(text, tokens, source)
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.n:,} tokens, {self.source})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +81,7 @@ class TextBatch:
 
 
 def text_batches(
-    model: Any, text: Any = None, seed: int = 0, split: str = "validation", stories: int = STORIES
+    model: Any, text: Any = None, seed: int = 0, split: str = "validation", stories: int = REFERENCE_STORIES
 ) -> list[TextBatch]:
     """Text as batches, the same for the same seed.
 
