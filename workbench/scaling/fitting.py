@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Array: TypeAlias = NDArray[np.float64]
-Numbers: TypeAlias = float | int | Sequence[Any] | NDArray[Any]
+Numbers: TypeAlias = float | int | Sequence[Any] | ArrayLike
 """A number, or several."""
 DELTA = 1e-3
 """Hoffmann et al.'s delta, in units of log-loss."""

@@ -28,9 +28,9 @@ def test_what_is_shared_stands_together_and_can_be_read(agreement):
     assert found.matched == (((0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)),)
     lines = str(found).splitlines()
     assert [line.split()[0] for line in lines] == ["clean", "corrupted"]
-    assert lines[0].index("2:'cat'") == lines[1].index("2:'dogs'")
+    assert lines[0].index("2:' cat'") == lines[1].index("2:' dogs'")
     frame = found.to_frame()
-    assert list(frame["corrupted"])[-1] == "girl"
+    assert list(frame["corrupted"])[-1] == " girl"
     assert frame["clean_pos"].isna().sum() == 3
     same = align(agreement, ["the cat"], ["the dogs"])
     assert same.matched == (((0, 0), (1, 1), (2, 2)),)
@@ -128,7 +128,7 @@ def test_pairs_that_do_not_fit_together_are_swept_in_groups(site):
         pair_groups.activation_bytes(model, 2, 7, {*pair_groups.cached_hooks(model), *hooks(site)}).values()
     )
     shares = []
-    split = patch(model, clean, corrupted, **options, memory=2 * one, tick=shares.append)
+    split = patch(model, clean, corrupted, **options, memory=2 * one, progress=lambda x, _: shares.append(x))
     np.testing.assert_allclose(split.per_pair, whole.per_pair, rtol=0, atol=1e-12)
     np.testing.assert_allclose(split.other, whole.other, rtol=0, atol=1e-12)
     assert shares == sorted(shares)
