@@ -5,6 +5,8 @@ each table, and summary.json with the hash of the weights, the options and the S
 written atomically, and a table is read only if all of these match.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import io
@@ -19,25 +21,25 @@ from workbench.console import OnProgress, progress_bar
 from workbench.data.embedded.stories import stories
 from workbench.data.pairs import Pair, PairSet, find_pairs, open_pairs
 from workbench.errors import ConfigError, DataError, InputError, WorkbenchError
-from workbench.evals.blimp import BlimpResult, has_sentences, with_sentences
-from workbench.interp.attribution import PairAttribution, attribute_pair
-from workbench.interp.components import find_site, layers_with
-from workbench.interp.heads import HeadScores, story_head_scores
-from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix
-from workbench.interp.texts import EMBEDDED, Reference
 from workbench.io import new_folder, read_hashed, read_json, write_json
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
 from workbench.runs.zoo import is_shipped, places_of, results_folder
 
+# The explorer reads summaries before torch is loaded, so what needs it is imported where it is used.
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from workbench.interp.attribution import TextAttribution
+    from workbench.evals.blimp import BlimpResult
+    from workbench.interp.attribution import PairAttribution, TextAttribution
+    from workbench.interp.heads import HeadScores
+    from workbench.interp.matrix import ComponentMatrix
     from workbench.model.transformer import HookedTransformer
 
 
+EMBEDDED_REFERENCE = {"source": "embedded", "count": 100, "split": "train", "column": "text", "digest": None}
+"""`Reference(EMBEDDED, 100)` as JSON."""
 FOLDER, CARD = "explain", "summary.json"
 FORMAT = 2
 """Version of the tables; other versions are not read."""
@@ -50,7 +52,7 @@ def summary_folder(place: Path, step: int) -> Path:
     return Path(place) / FOLDER / f"step-{step:06d}"
 
 
-def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
+def save_summary(summary: Summary, place: Path, small: bool = False) -> Path:
     """Write a summary atomically, replacing an earlier one.
 
     Args:
@@ -114,7 +116,7 @@ def is_up_to_date(run: Path, step: int, options: dict[str, Any]) -> bool:
     return False
 
 
-def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
+def read_table(run: Path, step: int, name: str) -> pd.DataFrame | None:
     """Read a table of a run's summary; see `Summary.tables`.
 
     Args:
@@ -135,7 +137,13 @@ def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
             frame.attrs = {"limit": card["wish"].get("limit"), "reference": card.get("reference")}
             if frame.attrs["reference"] is None and is_shipped(run):
                 # Shipped summaries were made before references were recorded, with the embedded stories.
-                frame.attrs["reference"] = dataclasses.asdict(Reference(EMBEDDED, 100))
+                frame.attrs["reference"] = {
+                    "source": "embedded",
+                    "count": 100,
+                    "split": "train",
+                    "column": "text",
+                    "digest": None,
+                }
             return frame
     return None
 
@@ -165,7 +173,7 @@ class Opening:
     pair: PairAttribution = dataclasses.field(repr=False, compare=False)
 
 
-def candidates(frame: "pd.DataFrame", tokenizer: Any = None, count: int = 6) -> "pd.DataFrame":
+def candidates(frame: pd.DataFrame, tokenizer: Any = None, count: int = 6) -> pd.DataFrame:
     """Mistakes to open on: the clearest one of each paradigm that the model mostly gets right (else of all),
     of sentences that differ in one token where there are any, else of equally many; clearest first.
 
@@ -184,7 +192,7 @@ def candidates(frame: "pd.DataFrame", tokenizer: Any = None, count: int = 6) -> 
     return clearest.sort_values(["margin", "paradigm"], kind="stable").head(count)
 
 
-def _single(frame: "pd.DataFrame", among: "pd.Series", tokenizer: Any) -> np.ndarray:
+def _single(frame: pd.DataFrame, among: pd.Series, tokenizer: Any) -> np.ndarray:
     """Return a mask of the clearest of these pairs that differ in one token only."""
     found = np.zeros(len(frame), dtype=bool)
     rows = np.flatnonzero(among.to_numpy())
@@ -200,7 +208,7 @@ def _single(frame: "pd.DataFrame", among: "pd.Series", tokenizer: Any) -> np.nda
 def opening_pair(
     model: Any,
     tokenizer: Any,
-    frame: "pd.DataFrame",
+    frame: pd.DataFrame,
     protocol: str = "native",
     pll: str = "original",
     attribute: Callable[[str, str], PairAttribution] | None = None,
@@ -216,6 +224,8 @@ def opening_pair(
         pll: for masked models.
         attribute: replaces `attribute_pair`, for a caller that caches results.
     """
+
+    from workbench.interp.attribution import attribute_pair
 
     def own(good: str, bad: str) -> PairAttribution:
         return attribute_pair(model, good, bad, tokenizer=tokenizer, protocol=protocol, pll=pll)
@@ -252,13 +262,13 @@ class Summary:
     """SHA-256 of the checkpoint's weights file."""
     options: dict[str, Any]
     """The `described_options`."""
-    heads: "HeadScores | None"
+    heads: HeadScores | None
     """None for a model without attention."""
-    components: "ComponentMatrix"
+    components: ComponentMatrix
     openings: tuple[SetOpening, ...]
 
     @cached_property
-    def tables(self) -> "dict[str, pd.DataFrame]":
+    def tables(self) -> dict[str, pd.DataFrame]:
         """By name: `head_scores` (`HeadScores.to_frame`), `components` (`ComponentMatrix.to_frame` and the
         set of pairs), and of the pairs to open on `opening` (one row for each set of pairs), `opening_parts`
         (`PairAttribution.to_frame`) and `opening_tokens` (sentence, id, token, log_prob), these two with the
@@ -284,11 +294,11 @@ class Summary:
             )
         return found
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """The component x paradigm table, one row for each method, paradigm and component."""
         return self.tables["components"]
 
-    def plot(self, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, ax: Axes | None = None) -> Figure:
         """Draw the component x paradigm matrix and return the figure."""
         return self.components.plot(ax)
 
@@ -308,7 +318,7 @@ def _opening(one: SetOpening) -> dict[str, Any]:
     return row | where | {name: getattr(pair, name) for name in names}
 
 
-def _tokens(text: "TextAttribution") -> "pd.DataFrame":
+def _tokens(text: TextAttribution) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame({"id": text.ids, "token": text.tokens, "log_prob": text.log_probs})
@@ -320,7 +330,7 @@ BITS = {"effect": 6, HALF: 4, "q": 3}
 """Bits of the mantissa that a small table keeps by column; 7 for other columns."""
 
 
-def to_parquet(frame: "pd.DataFrame", small: bool = False) -> bytes:
+def to_parquet(frame: pd.DataFrame, small: bool = False) -> bytes:
     """Return a table as bytes of parquet.
 
     Args:
@@ -346,7 +356,7 @@ def to_parquet(frame: "pd.DataFrame", small: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def from_parquet(data: io.BytesIO) -> "pd.DataFrame | None":
+def from_parquet(data: io.BytesIO) -> pd.DataFrame | None:
     """Return the table of `to_parquet`, numbers as float64; None if the bytes are no table."""
     import pandas as pd
 
@@ -365,7 +375,7 @@ def from_parquet(data: io.BytesIO) -> "pd.DataFrame | None":
     return frame
 
 
-def _small(frame: "pd.DataFrame") -> "pd.DataFrame":
+def _small(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.copy()
     if {"effect", "low", "high"} <= set(frame.columns):
         frame.insert(int(frame.columns.get_loc("low")), HALF, (frame.high - frame.low) / 2)  # type: ignore[arg-type]
@@ -401,6 +411,8 @@ class SummaryOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from workbench.interp.matrix import METHODS
+
         for name, least in (("limit", 1), ("stories", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be {least} or more; found {getattr(self, name)}.")
@@ -440,6 +452,8 @@ def make_summary(
     Raises:
         WorkbenchError: the checkpoint cannot be read.
     """
+    from workbench.interp.matrix import component_matrix
+
     options, material = options or SummaryOptions(), material or find_material(run)
     with progress_bar(progress, "Summary") as on_progress:
         heads = _heads(run.model, options, lambda fraction, _: on_progress(0.3 * fraction, "heads"))
@@ -479,6 +493,8 @@ def find_material(run: Any, data: str | None = None) -> Material:
         data: a folder of pairs, or of such folders, for results that came without their sentences. Sets
             whose sentences are not available are left out; without any set, the embedded pairs are used.
     """
+    from workbench.evals.blimp import BlimpResult, has_sentences, with_sentences
+
     known: dict[str, BlimpResult] = {}
     own: dict[str, BlimpResult] = {}
     for file in result_files(run.path):
@@ -550,7 +566,10 @@ def _openings(run: Any, material: Material, matrix: ComponentMatrix) -> tuple[Se
     return tuple(found)
 
 
-def _heads(model: "HookedTransformer", options: SummaryOptions, on_progress: OnProgress) -> HeadScores | None:
+def _heads(model: HookedTransformer, options: SummaryOptions, on_progress: OnProgress) -> HeadScores | None:
+    from workbench.interp.components import find_site, layers_with
+    from workbench.interp.heads import story_head_scores
+
     try:
         layers_with(model.config, find_site("pattern"))
     except InputError:
