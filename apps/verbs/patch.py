@@ -160,10 +160,10 @@ def _measured(opened: Any, args: argparse.Namespace, tick: Any) -> tuple[str, An
         steps = (0, 5 if args.steps is None else args.steps)
         if args.path or args.edges:
             return "check", check_edges(
-                *prompts, receivers=args.path or "all", steps=steps, tick=tick, **options
+                *prompts, receivers=args.path or "all", steps=steps, progress=tick, **options
             )
         return "check", check_attribution(
-            *prompts, steps=steps, cells=args.cells, tick=tick, **sites, **options
+            *prompts, steps=steps, cells=args.cells, progress=tick, **sites, **options
         )
     if args.edges:
         from workbench.interp.gradients import edge_attribution
@@ -174,7 +174,7 @@ def _measured(opened: Any, args: argparse.Namespace, tick: Any) -> tuple[str, An
 
         how = {"by_position": args.by_position, "together": args.together, "through_mlps": args.through_mlps}
         return "paths", path_patch(
-            *prompts, receivers=args.path, senders=args.senders, tick=tick, **how, **options
+            *prompts, receivers=args.path, senders=args.senders, progress=tick, **how, **options
         )
     if args.gradient:
         from workbench.interp.gradients import attribution_patch
@@ -190,7 +190,7 @@ def _measured(opened: Any, args: argparse.Namespace, tick: Any) -> tuple[str, An
     options["alignment"] = _alignment(prompts, args)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that nothing changes is told below the table
-        return "patches", patch(*prompts, values=args.values or "other", tick=tick, **sites, **options)
+        return "patches", patch(*prompts, values=args.values or "other", progress=tick, **sites, **options)
 
 
 def _alignment(prompts: tuple[Any, str, str], args: argparse.Namespace) -> Any:
@@ -226,7 +226,7 @@ class _Line:
     def __exit__(self, *_: Any) -> None:
         self._line.close()
 
-    def _tick(self, share: float) -> None:
+    def _tick(self, share: float, _: str = "") -> None:
         from workbench.console import clock
 
         if self._line.due() and share > 0:

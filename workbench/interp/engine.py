@@ -44,9 +44,6 @@ LOGITS_AT_ONCE = 2048
 """Positions unembedded at once, where a metric reads whole rows."""
 
 
-Tick = Callable[[float], None]
-
-
 def tokens_per_batch(device: torch.device) -> int:
     """Return how many tokens a batch should have on a device."""
     return TOKENS_PER_BATCH.get(device.type, 32 * 8192)

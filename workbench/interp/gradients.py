@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.console import OnProgress, progress_bar
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
-from workbench.interp.components import Component, Site, find_site, layers_with
-from workbench.interp.engine import CachedRun, Cells, Sweep, Tick, frozen_hooks, tokens_per_batch
-from workbench.interp.metrics import Metric, choose_metric
-from workbench.interp.patching import Direction, PatchResult, moves, plan, sweep_result
+from workbench.interp.components import Component, Site, find_site_layers, layers_with
+from workbench.interp.engine import CachedRun, Cells, Sweep, frozen_hooks, tokens_per_batch
+from workbench.interp.metrics import Direction, Metric, PromptPairs
+from workbench.interp.patching import PatchResult, moves, plan, sweep_result
 from workbench.interp.paths import (
     find_receivers,
     find_senders,
@@ -27,7 +28,9 @@ from workbench.interp.paths import (
     reaches,
     step_of,
 )
-from workbench.interp.prompts import labels, prompts
+from workbench.interp.prompts import labels
+from workbench.result import Result
+from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +50,7 @@ MOST_STEPS = 1000
 
 
 def attribution_patch(
-    model: Any,
+    model: ModelLike,
     clean: Any,
     corrupted: Any,
     *,
@@ -60,7 +63,7 @@ def attribution_patch(
     direction: Direction = "denoise",
     steps: int = 0,
 ) -> PatchResult:
-    """The sweep of `workbench.interp.patching.sweep.patch`, estimated from gradients.
+    """Estimate the sweep of `patch` from gradients.
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
@@ -74,11 +77,12 @@ def attribution_patch(
     Raises:
         InputError: as `patch`, or a negative number of steps.
     """
-    chosen = find_site(site)
-    with ready(model) as network:
-        first, second, mask = prompts(network, clean, corrupted)
-        into, other = (second, first) if direction == "denoise" else (first, second)
-        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
+    chosen, layers = find_site_layers(site, layers)
+    with ready(as_model(model)) as network:
+        pairs = PromptPairs.of(
+            network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
+        )
+        metric, mask, into, other = pairs.metric, pairs.mask, pairs.edited, pairs.donor
         names = {layer: chosen.hook_name(layer) for layer in layers_with(network.config, chosen)}
         run = GradientRun(network, metric, mask, list(names.values()))
         (value, mine), (value_there, theirs) = run.keep(into), run.keep(other)
@@ -90,7 +94,7 @@ def attribution_patch(
     }
     ends = [one.double().cpu().numpy() for one in (value, value_there)]
     per_pair = _table(estimates, cells) + ends[0]
-    return sweep_result(chosen, cells, metric, per_pair, ends[0], ends[1], labels(model, into), direction)
+    return sweep_result(chosen, cells, metric, per_pair, ends[0], ends[1], labels(network, into), direction)
 
 
 class GradientRun:
@@ -191,8 +195,8 @@ def _table(estimates: dict[int, Tensor], cells: Cells) -> Float[np.ndarray, "cel
 # the same edges.
 
 
-@dataclasses.dataclass(frozen=True)
-class EdgeAttribution:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class EdgeAttribution(Result):
     """The estimated effect of every edge and pair; NaN where there is no edge."""
 
     senders: tuple[Component, ...]
@@ -255,7 +259,7 @@ class EdgeAttribution:
 
 @torch.no_grad()
 def edge_attribution(
-    model: Any,
+    model: ModelLike,
     clean: Any,
     corrupted: Any,
     *,
@@ -272,7 +276,7 @@ def edge_attribution(
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: as in `workbench.interp.patching.sweep.patch`, as are corrupted, right, wrong, metric and
+        clean: as in `patch`, as are corrupted, right, wrong, metric and
             direction.
         steps: 0 takes the gradient in the run that is patched; n takes the mean of n gradients on the way
             from it to the other run's embeddings.
@@ -280,11 +284,12 @@ def edge_attribution(
     Raises:
         InputError: as `patch`, or a negative number of steps.
     """
-    with ready(model) as network:
+    with ready(as_model(model)) as network:
         config = network.config
-        first, second, mask = prompts(network, clean, corrupted)
-        into, other = (second, first) if direction == "denoise" else (first, second)
-        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
+        pairs = PromptPairs.of(
+            network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
+        )
+        metric, mask, into, other = pairs.metric, pairs.mask, pairs.edited, pairs.donor
         run = GradientRun(network, metric, mask, _inputs(network))
         embedded = [run.keep(tokens)[1][run.entry] for tokens in (into, other)]
         gradients = run.gradients(into, embedded[0], embedded[1], steps)
@@ -334,8 +339,8 @@ def _scores(
     return found
 
 
-@dataclasses.dataclass(frozen=True)
-class AttributionCheck:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class AttributionCheck(Result):
     """Mean effects over pairs, exact and estimated, cell by cell."""
 
     what: str
@@ -425,7 +430,7 @@ class AttributionCheck:
 
 
 def check_attribution(
-    model: Any,
+    model: ModelLike,
     clean: Any,
     corrupted: Any,
     *,
@@ -439,27 +444,32 @@ def check_attribution(
     steps: Sequence[int] = (0, 5),
     cells: int | None = None,
     seed: int = 0,
-    tick: Tick = lambda share: None,
+    progress: bool | OnProgress | None = None,
 ) -> AttributionCheck:
     """Patch exactly and estimate the same patches.
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: as in `workbench.interp.patching.sweep.patch`, as are all others that it has.
+        clean: as in `patch`, as are all others that it has.
         steps: an estimate for each: 0 the plain gradient, n the mean of n on the way (EAP-IG).
         cells: patch only so many, drawn by `seed`; all if not set.
         seed: of the draw.
-        tick: told now and then which share of the exact patches is done.
+        progress: True for a progress bar, False for none, or a callback.
 
     Raises:
         InputError: as `patch`, no estimate, or fewer than one cell.
     """
     many = _distinct(steps)
-    chosen = find_site(site)
-    with ready(model) as network, torch.no_grad():
-        first, second, mask = prompts(network, clean, corrupted)
-        into, other = (second, first) if direction == "denoise" else (first, second)
-        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
+    chosen, layers = find_site_layers(site, layers)
+    with (
+        progress_bar(progress, "Patching") as on_progress,
+        ready(as_model(model)) as network,
+        torch.no_grad(),
+    ):
+        pairs = PromptPairs.of(
+            network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
+        )
+        metric, mask, into, other = pairs.metric, pairs.mask, pairs.edited, pairs.donor
         plans = plan(network.config, chosen, into.shape[1], by_position, None, layers, None)
         drawn = _sample(len(plans), cells, seed)
         names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
@@ -468,16 +478,13 @@ def check_attribution(
         picked = plans.pick(drawn)
         exact = np.zeros((len(drawn), len(before)))
         moving = moves(chosen, picked, donor.kept, base.kept)
-        exact[moving] = (
-            base.measure(Sweep(chosen, picked.pick(moving), donor.kept), metric, lambda share, _: tick(share))
-            .cpu()
-            .numpy()
-            - before
-        )
-        tick(1.0)
+        sweep = Sweep(chosen, picked.pick(moving), donor.kept)
+        exact[moving] = base.measure(sweep, metric, on_progress).cpu().numpy() - before
+        on_progress(1.0, "")
         same = {"site": site, "by_position": by_position, "layers": layers, "direction": direction}
         sweeps = [
-            attribution_patch(network, first, second, metric=metric, steps=count, **same) for count in many
+            attribution_patch(network, pairs.clean, pairs.corrupted, metric=metric, steps=count, **same)
+            for count in many
         ]
         tokens = labels(network, into)
     columns: dict[str, np.ndarray] = {"layer": picked.layer}
@@ -502,7 +509,7 @@ def check_attribution(
 
 
 def check_edges(
-    model: Any,
+    model: ModelLike,
     clean: Any,
     corrupted: Any,
     *,
@@ -512,27 +519,27 @@ def check_edges(
     receivers: Any = "all",
     direction: Direction = "denoise",
     steps: Sequence[int] = (0, 5),
-    tick: Tick = lambda share: None,
+    progress: bool | OnProgress | None = None,
 ) -> AttributionCheck:
     """Patch the direct path of edges exactly and estimate the same edges.
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: as in `workbench.interp.patching.paths.path_patch`, as are all others that it has.
+        clean: as in `path_patch`, as are all others that it has.
         receivers: only the edges into these.
         steps: see `check_attribution`.
-        tick: told now and then which share of the exact patches is done.
+        progress: True for a progress bar, False for none, or a callback.
 
     Raises:
         InputError: as `path_patch`, or no estimate.
     """
-    many = _distinct(steps)
+    many, network = _distinct(steps), as_model(model)
     given = {"right": right, "wrong": wrong, "metric": metric, "direction": direction}
-    chosen = find_receivers(model.config, receivers)
-    exact = path_patch(model, clean, corrupted, receivers=chosen, tick=tick, **given)
+    chosen = find_receivers(network.config, receivers)
+    exact = path_patch(model, clean, corrupted, receivers=chosen, progress=progress, **given)
     found = [edge_attribution(model, clean, corrupted, steps=count, **given) for count in many]
     rows = [found[0].receivers.index(one) for one in chosen]
-    path = np.array([[reaches(model.config, sender, one) for sender in exact.senders] for one in chosen])
+    path = np.array([[reaches(network.config, sender, one) for sender in exact.senders] for one in chosen])
     to, of = path.nonzero()
     columns = {
         "sender": np.array([exact.senders[index].label for index in of], dtype=object),

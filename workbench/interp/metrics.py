@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError, nearest
-from workbench.interp.prompts import hidden_positions, last_positions
+from workbench.interp.prompts import hidden_positions, last_positions, prompts
 from workbench.model.transformer import HookedTransformer
 
 # What a patch is judged by: one number for each pair of prompts.
@@ -138,7 +138,7 @@ class Loss(SentenceLogProb):
 
 @dataclasses.dataclass(frozen=True)
 class Function(Metric):
-    """A function of the user's: logits [pair pos d_vocab] to one number a pair [pair]."""
+    """A function of logits [pair pos d_vocab] to one number a pair, [pair] or, for one pair, a scalar."""
 
     function: Callable[[Tensor], Tensor]
     pairs: int
@@ -151,6 +151,8 @@ class Function(Metric):
         values = []
         for logits in single(model.unembed(x)).split(self.pairs):
             value = torch.as_tensor(self.function(logits))
+            if self.pairs == 1 and value.ndim == 0:  # a metric as TransformerLens takes it
+                value = value[None]
             if value.shape != (self.pairs,):
                 raise InputError(
                     f"the metric gives shape {tuple(value.shape)} for logits {tuple(logits.shape)}; it must "
@@ -252,3 +254,50 @@ def _answer_positions(model: Any, tokens: Tensor, mask: Tensor | None) -> Tensor
     if masked and bool(((tokens == hidden).sum(1) == 1).all()):
         return hidden_positions(model, tokens)
     return last_positions(tokens, mask)
+
+
+Direction = Literal["denoise", "noise"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptPairs:
+    """Clean and corrupted prompts of equal length, and the metric of the run that is edited."""
+
+    clean: Int[Tensor, "pair pos"]
+    corrupted: Int[Tensor, "pair pos"]
+    mask: Tensor | None
+    """1 at tokens, where some row is padded."""
+    metric: Metric
+    direction: Direction
+
+    @classmethod
+    def of(
+        cls,
+        model: HookedTransformer,
+        clean: Any,
+        corrupted: Any,
+        *,
+        right: Any = None,
+        wrong: Any = None,
+        metric: "Metric | Callable[[Tensor], Tensor] | str | None" = None,
+        direction: Direction = "denoise",
+    ) -> "PromptPairs":
+        """Return the pairs that a user gives; see `workbench.interp.patching.patch` for the arguments.
+
+        Raises:
+            InputError: prompts that do not pair, or see `choose_metric`.
+        """
+        first, second, mask = prompts(model, clean, corrupted)
+        edited = second if direction == "denoise" else first
+        chosen = choose_metric(model, metric, right, wrong, edited, mask, (first, mask))
+        return cls(first, second, mask, chosen, direction)
+
+    @property
+    def edited(self) -> Int[Tensor, "pair pos"]:
+        """The prompts whose run is edited: the corrupted ones if `denoise`."""
+        return self.corrupted if self.direction == "denoise" else self.clean
+
+    @property
+    def donor(self) -> Int[Tensor, "pair pos"]:
+        """The prompts whose activations go in."""
+        return self.clean if self.direction == "denoise" else self.corrupted

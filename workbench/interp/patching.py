@@ -15,14 +15,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.console import OnProgress, progress_bar
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
-from workbench.interp.components import Site, find_site, layers_with, units
-from workbench.interp.engine import CachedRun, Cells, Sweep, Tick, cached_hooks
-from workbench.interp.metrics import Function, Metric, choose_metric
+from workbench.interp.components import Site, find_site_layers, layers_with, units
+from workbench.interp.engine import CachedRun, Cells, Sweep, cached_hooks
+from workbench.interp.metrics import Direction, Function, Metric, choose_metric
 from workbench.interp.prompts import Alignment, aligned_prompts, labels
-from workbench.interp.texts import mean_activations, text_batches
+from workbench.interp.texts import Reference, mean_activations, reference_batches
 from workbench.model.tl import activation_bytes, activation_bytes_bound, format_bytes, free_memory
+from workbench.result import Result
+from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,8 +36,8 @@ if TYPE_CHECKING:
 # What a sweep of patches found.
 
 
-@dataclasses.dataclass(frozen=True)
-class PatchResult:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class PatchResult(Result):
     """The metric of every patch and pair; cells run over layers, positions and units, the last fastest."""
 
     site: str
@@ -55,6 +58,8 @@ class PatchResult:
     """The metric of the run that the values came from."""
     tokens: tuple[str, ...]
     """Of the first pair's patched run."""
+    reference: Reference | None = None
+    """The text of `values="mean"`, if it was given."""
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -128,7 +133,7 @@ def donor_values(
     Args:
         site: what is patched.
         donor: the other run.
-        values: see `workbench.interp.patching.sweep.patch`.
+        values: see `patch`.
         seed: of the pairs that `resample` draws.
         means: activations' means over a corpus; over the other run if not given.
 
@@ -264,13 +269,12 @@ def refuse_split(metric: Metric, values: str, groups: int) -> None:
         )
 
 
-Direction = Literal["denoise", "noise"]
 Values = Literal["other", "zero", "mean", "resample"]
 
 
 @torch.no_grad()
 def patch(
-    model: Any,
+    model: ModelLike,
     clean: Any,
     corrupted: Any,
     *,
@@ -288,21 +292,21 @@ def patch(
     seed: int = 0,
     alignment: Alignment | None = None,
     memory: int | None = None,
-    tick: Tick = lambda share: None,
+    progress: bool | OnProgress | None = None,
 ) -> PatchResult:
     """Patch every place of a kind, one at a time, and measure each.
 
     Args:
-        model: a `HookedTransformer`.
+        model: a run, a `HookedTransformer` or the name of a run.
         clean: prompts, or token ids [pair pos].
         corrupted: as many prompts, of the same numbers of tokens unless there is an alignment.
         right: the clean prompts' answer, a text of one token or an id, or one for each pair. With `wrong`
             it gives the default metric, the logit difference at the last token.
         wrong: the corrupted prompts' answer.
         metric: a name, a metric, or a function of logits; see
-            `workbench.interp.patching.metric_choice.choose_metric`.
-        site: a name of `workbench.interp.patching.sites.SITES`: resid_pre, resid_mid, resid_post, attn_out,
-            mlp_out, z, q, k, v, pattern, result (one cell a head) or neuron.
+            `workbench.interp.metrics.choose_metric`. For one pair it may give a scalar.
+        site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v, pattern, result (one cell a
+            head) or neurons; or its hook point: `hook_z`, `blocks.2.attn.hook_z` (only that block).
         by_position: one cell for each position too; else all positions are patched together.
         units_of: only these heads or neurons.
         layers: only these blocks.
@@ -314,12 +318,12 @@ def patch(
             other run's own pairs and positions if not given.
         seed: of the pairs that `resample` draws.
         alignment: which token stands for which, where a pair differs in length: see
-            `workbench.interp.patching.alignment.align`. Positions are those of the patched prompts; one that
+            `workbench.interp.prompts.align`. Positions are those of the patched prompts; one that
             has no counterpart is not patched. The answers, or the function, are then read at each run's own
             end.
         memory: bytes that activations may take; by default half of what is free. Pairs that do not fit
             together are swept one group after the other.
-        tick: told now and then which share of the work is done.
+        progress: True for a progress bar, False for none, or a callback.
 
     Raises:
         InputError: an unknown site, prompts of different lengths without an alignment, answers that are not
@@ -329,8 +333,8 @@ def patch(
     Warns:
         UserWarning: no patch changes anything.
     """
-    chosen = find_site(site)
-    with ready(model) as network:
+    chosen, layers = find_site_layers(site, layers)
+    with progress_bar(progress, "Patching") as on_progress, ready(as_model(model)) as network:
         sides = aligned_prompts(network, clean, corrupted, alignment)
         clean_side = sides[0]
         if direction == "denoise":
@@ -342,7 +346,7 @@ def patch(
         length = sides[0][0].shape[1]
         cells = plan(network.config, chosen, length, by_position, units_of, layers, positions)
         names = [chosen.hook_name(layer) for layer in np.unique(cells.layer).tolist()]
-        means = _means(network, chosen, names, reference, values, seed)
+        means, text = _means(network, chosen, names, reference, values, seed)
         parts = []
         groups = pair_groups(network, sides, names, memory)
         if len(groups) > 1:
@@ -358,7 +362,13 @@ def patch(
                 source = aligned(chosen, source, base, places[some])
             parts.append(
                 _swept(
-                    base, donor, chosen, cells, source, mine, lambda x, n=done: tick((n + x) / len(groups))
+                    base,
+                    donor,
+                    chosen,
+                    cells,
+                    source,
+                    mine,
+                    lambda x, message, n=done: on_progress((n + x) / len(groups), message),
                 )
             )
         per_pair, mine, other = (np.concatenate(part, -1) for part in zip(*parts, strict=True))
@@ -367,22 +377,24 @@ def patch(
             "no patch changes anything: do the prompts differ where the answer can see it?", stacklevel=3
         )
     into = sides[0][0]
-    return sweep_result(
-        chosen, cells, metrics[0], per_pair, mine, other, labels(model, into), direction, values
+    result = sweep_result(
+        chosen, cells, metrics[0], per_pair, mine, other, labels(network, into), direction, values
     )
+    return dataclasses.replace(result, reference=text)
 
 
 def _means(
     model: Any, site: Site, names: Sequence[str], reference: Any, values: Values, seed: int
-) -> dict[str, Tensor] | None:
-    """Means over a corpus, if there is one."""
+) -> tuple[dict[str, Tensor] | None, Reference | None]:
+    """Return means over a corpus and what it is, if there is one."""
     if reference is None:
-        return None
+        return None, None
     if values != "mean" or site.is_pattern:
         raise InputError(
             "a reference is the corpus of values='mean', and patterns have no mean over positions."
         )
-    return mean_activations(model, names, text_batches(model, reference, seed))
+    recorded, batches = reference_batches(model, reference, seed)
+    return mean_activations(model, names, batches), recorded
 
 
 def _swept(
@@ -392,7 +404,7 @@ def _swept(
     cells: Cells,
     source: Mapping[str, Tensor],
     metrics: Sequence[Metric],
-    tick: Tick,
+    on_progress: OnProgress,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The metric of each cell and pair, of each pair of the base run, and of the donor."""
     moving = moves(site, cells, source, base.kept)
@@ -402,9 +414,9 @@ def _swept(
     )
     effects = np.tile(here, (len(cells), 1))  # a patch of what is there already changes nothing
     effects[moving] = (
-        base.measure(Sweep(site, cells.pick(moving), source), metrics[0], lambda x, _: tick(x)).cpu().numpy()
+        base.measure(Sweep(site, cells.pick(moving), source), metrics[0], on_progress).cpu().numpy()
     )
-    tick(1.0)
+    on_progress(1.0, "")
     return effects, here, there
 
 
@@ -502,5 +514,5 @@ def _within(chosen: Sequence[int] | None, there: Iterable[int], what: str) -> li
         return there
     for one in chosen:
         if one not in there:
-            raise InputError(f"{what} {one} is not there to be patched; there are {there[0]} to {there[-1]}.")
+            raise InputError(f"{what.capitalize()} {one} is out of range ({there[0]}-{there[-1]}).")
     return list(chosen)

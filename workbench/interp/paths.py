@@ -18,15 +18,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from workbench.console import OnProgress, progress_bar
 from workbench.errors import InputError, nearest, shown
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, find_components, list_components, split_names
-from workbench.interp.engine import CachedRun, Edit, Tick, frozen_hooks, mlp_output, tokens_per_batch
-from workbench.interp.metrics import Metric, choose_metric
-from workbench.interp.patching import Direction
-from workbench.interp.prompts import labels, prompts
+from workbench.interp.engine import CachedRun, Edit, frozen_hooks, mlp_output, tokens_per_batch
+from workbench.interp.metrics import Direction, Metric, PromptPairs
+from workbench.interp.prompts import labels
 from workbench.model.config import ModelConfig
 from workbench.model.layers import normed
+from workbench.result import Result
+from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 # What path patching found.
 
 
-@dataclasses.dataclass(frozen=True)
-class PathPatchResult:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class PathPatchResult(Result):
     """The metric of every path and pair; NaN where no path leads from the sender to the receiver."""
 
     senders: tuple[Component, ...]
@@ -271,7 +273,7 @@ def answer(
 
 @torch.no_grad()
 def path_patch(
-    model: Any,
+    model: ModelLike,
     clean: Any,
     corrupted: Any,
     *,
@@ -284,7 +286,7 @@ def path_patch(
     together: bool = False,
     through_mlps: bool = False,
     direction: Direction = "denoise",
-    tick: Tick = lambda share: None,
+    progress: bool | OnProgress | None = None,
 ) -> PathPatchResult:
     """Patch the direct path from each sender to each receiver, and measure each.
 
@@ -300,7 +302,7 @@ def path_patch(
             else one at a time.
         through_mlps: the MLPs between sender and receiver answer what reaches them, as in Wang et al.; else
             they are frozen, as in Goldowsky-Dill et al.
-        tick: told now and then which share of the work is done.
+        progress: True for a progress bar, False for none, or a callback.
 
     Raises:
         InputError: unknown senders or receivers, none with a path, the logits together with others, and
@@ -309,11 +311,12 @@ def path_patch(
     Warns:
         UserWarning: no patch changes anything.
     """
-    with ready(model) as network:
+    with progress_bar(progress, "Patching paths") as on_progress, ready(as_model(model)) as network:
         config = network.config
-        first, second, mask = prompts(network, clean, corrupted)
-        into, other = (second, first) if direction == "denoise" else (first, second)
-        metric = choose_metric(network, metric, right, wrong, into, mask, (first, mask))
+        pairs = PromptPairs.of(
+            network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
+        )
+        metric = pairs.metric
         froms = find_senders(config, senders)
         targets = find_receivers(config, receivers)
         groups = [list(targets)] if together else [[one] for one in targets]
@@ -325,9 +328,14 @@ def path_patch(
                 f"no path leads from {froms[0].label} ... to {groups[0][0].label}: senders must come before "
                 "receivers."
             )
-        base, donor = (CachedRun(network, tokens, mask, frozen_hooks(network)) for tokens in (into, other))
+        base, donor = (
+            CachedRun(network, tokens, pairs.mask, frozen_hooks(network))
+            for tokens in (pairs.edited, pairs.donor)
+        )
         ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
-        found = _sweep(base, donor, froms, groups, path, metric, ends[0], by_position, through_mlps, tick)
+        found = _sweep(
+            base, donor, froms, groups, path, metric, ends[0], by_position, through_mlps, on_progress
+        )
     if not np.nan_to_num(found - ends[0]).any():
         warnings.warn(
             "no patch changes anything: do the prompts differ where the answer can see it?", stacklevel=3
@@ -341,7 +349,7 @@ def path_patch(
         per_pair=found,
         base=ends[0],
         other=ends[1],
-        tokens=tuple(labels(model, into)) if by_position else None,
+        tokens=tuple(labels(network, pairs.edited)) if by_position else None,
     )
 
 
@@ -355,7 +363,7 @@ def _sweep(
     unpatched: Float[np.ndarray, " pair"],
     by_position: bool,
     through_mlps: bool,
-    tick: Tick,
+    on_progress: OnProgress,
 ) -> Float[np.ndarray, "receiver sender *pos pair"]:
     """The metric of every path; NaN where there is none."""
     pairs, length = base.tokens.shape
@@ -390,8 +398,8 @@ def _sweep(
             if not waiting:
                 break
             answers = {one: x for one, x in answers.items() if any(one in groups[i] for i in waiting)}
-        tick(min(1.0, (done + size) / len(wanted)))
-    tick(1.0)
+        on_progress(min(1.0, (done + size) / len(wanted)), "")
+    on_progress(1.0, "")
     return found if by_position else found[:, :, 0]
 
 

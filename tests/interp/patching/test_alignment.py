@@ -128,7 +128,7 @@ def test_pairs_that_do_not_fit_together_are_swept_in_groups(site):
         pair_groups.activation_bytes(model, 2, 7, {*pair_groups.cached_hooks(model), *hooks(site)}).values()
     )
     shares = []
-    split = patch(model, clean, corrupted, **options, memory=2 * one, tick=shares.append)
+    split = patch(model, clean, corrupted, **options, memory=2 * one, progress=lambda x, _: shares.append(x))
     np.testing.assert_allclose(split.per_pair, whole.per_pair, rtol=0, atol=1e-12)
     np.testing.assert_allclose(split.other, whole.other, rtol=0, atol=1e-12)
     assert shares == sorted(shares)

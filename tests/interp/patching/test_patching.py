@@ -206,7 +206,7 @@ def test_frame(prompts):
 
 def test_progress_ends_at_one(prompts):
     shares = []
-    patch(build(), *prompts, right=5, wrong=6, site="z", tick=shares.append)
+    patch(build(), *prompts, right=5, wrong=6, site="z", progress=lambda x, _: shares.append(x))
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
@@ -218,10 +218,10 @@ def test_progress_ends_at_one(prompts):
         (dict(right=None), "nothing to measure: give the right and the wrong answer"),
         (dict(right=[5]), r"1 right answers were given for 2 pairs"),
         (dict(wrong=61), r"the wrong answer 61 is no token of a vocabulary of 61"),
-        (dict(layers=[7]), r"layer 7 is not there to be patched; there are 0 to 1"),
-        (dict(site="z", units_of=[4]), r"head 4 is not there"),
+        (dict(layers=[7]), r"Layer 7 is out of range \(0-1\)"),
+        (dict(site="z", units_of=[4]), r"Head 4 is out of range"),
         (dict(units_of=[0]), r"resid_pre has no heads or neurons"),
-        (dict(positions=[-1]), r"position -1 is not there"),
+        (dict(positions=[-1]), r"Position -1 is out of range"),
         (dict(positions=[1], by_position=False), "by_position=True"),
         (dict(metric=lambda logits: logits.mean()), r"the metric gives shape \(\)"),
         (dict(site="pattern", values="mean"), "a pattern has no mean"),

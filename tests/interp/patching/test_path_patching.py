@@ -211,7 +211,9 @@ def test_frame_names_and_plots(prompts):
 
     matplotlib.use("Agg")
     model, shares = build(n_layers=3), []
-    whole = path_patch(model, *prompts, right=5, wrong=6, receivers="all", tick=shares.append)
+    whole = path_patch(
+        model, *prompts, right=5, wrong=6, receivers="all", progress=lambda x, _: shares.append(x)
+    )
     frame = whole.to_frame()
     assert list(frame.columns) == ["receiver", "sender", "value", "effect", "recovered", "error"]
     assert len(frame) == (~np.isnan(whole.effect)).sum()
