@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from workbench.data.embedded.grammar import Lexeme, finish
 from workbench.data.embedded.stories import grammar
-from workbench.data.pairs import Pair, phenomenon_of
+from workbench.data.phenomena import Pair, phenomenon_of
 from workbench.errors import DataError
 from workbench.stats import derive
 
