@@ -24,7 +24,7 @@ def run(rounds: int = 5, threads: int = 2) -> dict[str, float]:
 
     from workbench.io import write_json
     from workbench.model.config import ModelConfig, preset
-    from workbench.model.hf import as_family, from_folder
+    from workbench.model.hf import as_family
     from workbench.model.transformer import HookedTransformer
 
     torch.set_num_threads(threads)
@@ -38,8 +38,8 @@ def run(rounds: int = 5, threads: int = 2) -> dict[str, float]:
             "read": file.read_bytes,
             "load_file": lambda: {key: tensor.clone() for key, tensor in load_file(file).items()},
             "load_file, summed": lambda: [tensor.sum() for tensor in load_file(file).values()],
-            "import": lambda: from_folder(folder),
-            "import without its check": lambda: from_folder(folder, check=False),
+            "import": lambda: HookedTransformer.from_folder(folder),
+            "import without its check": lambda: HookedTransformer.from_folder(folder, check=False),
         }
         seconds: dict[str, list[float]] = {key: [] for key in contestants}
         for turn in range(rounds + 1):

@@ -186,13 +186,15 @@ class ProbeResult:
         return found
 
     def plot(self, ax: Any = None) -> Any:
-        """Scores by layer with their baselines; see `probes.report.curves.plot_layers`."""
+        """Draw scores by layer with their baselines and return the figure; see
+        `probes.report.curves.plot_layers`."""
         from probes.report.curves import plot_layers
 
         return plot_layers(self, ax)
 
     def plot_confusion(self, ax: Any = None, **chosen: Any) -> Any:
-        """Which classes are taken for which; see `probes.report.confusion.plot_confusion`."""
+        """Draw which classes are taken for which and return the figure; see
+        `probes.report.confusion.plot_confusion`."""
         from probes.report.confusion import plot_confusion
 
         return plot_confusion(self, ax, **chosen)

@@ -195,14 +195,12 @@ def save_report(result: "ProbeResult", folder: Path, used: Sequence[Any] = ()) -
     Raises:
         ConfigError: the folder cannot be written.
     """
-    from matplotlib import pyplot
-
     from probes.report.page import probe_page
     from probes.used import causal_name
     from workbench.console import save_picture, save_table
     from workbench.plots.primitives import need_pyplot
 
-    need_pyplot()
+    pyplot = need_pyplot()
     save_table(folder / "table.parquet", result.table)
     save_table(folder / "cells.parquet", result.cells)
     from probes.report.pictures import pictures, svg

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from small_runs import masked, small
 
 from training.session import train
@@ -62,3 +63,9 @@ def recipe_of() -> Recipe:
     """What all members share."""
     embedded = open_pairs(None).select(None, 2)
     return Recipe(Sets(pairs_of(), supplement_of(), embedded), {"machine": "a test's"}, None, 5, "mid", 512)
+
+
+def take_for_whole(recipe: Recipe, patch: pytest.MonkeyPatch) -> None:
+    """Take the small sets of pairs that the family is scored on for all of BLiMP and all embedded pairs."""
+    patch.setattr("workbench.data.pairs.BLIMP_PAIRS", 3)
+    patch.setattr("workbench.data.embedded.pairs.FINGERPRINT", recipe.sets.embedded.fingerprint)

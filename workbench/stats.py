@@ -29,11 +29,24 @@ def generator(seed: int, stream: str, *steps: int) -> np.random.Generator:
 
 
 class Estimate(NamedTuple):
-    """A mean and its interval; NaN limits where one value has no interval."""
+    """A mean, or a fitted constant, and its interval; NaN limits where one value has no interval."""
 
     mean: float
     low: float
     high: float
+
+    @property
+    def value(self) -> float:
+        """The fitted constant, where the number is not a mean."""
+        return self.mean
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4g} [{self.low:.4g}, {self.high:.4g}]"
+
+    def exp(self) -> "Estimate":
+        """Return e to the power of the number and of its limits; infinite where that overflows."""
+        with np.errstate(over="ignore"):
+            return Estimate(*(float(np.exp(limit)) for limit in self))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,25 +12,22 @@ import numpy as np
 import streamlit as st
 
 from apps.answers.catalogue import Opened
-from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import token_texts
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
 from workbench.evals.scoring import ready
-from workbench.interp.ablation import DRAWS, Replacement, ablated, replacement
+from workbench.interp.ablation import DRAWS, Replacement, ablated
+from workbench.interp.ablation import replacements as replacements_of
 from workbench.interp.attribution import first_difference
 from workbench.interp.components import Component, find_components, list_components
 from workbench.interp.pairs import scored_tokens
+from workbench.interp.texts import Reference, default_reference
 
 HOWS = {
     "zero": "Zero",
     "mean": "Mean",
     "resample": "Resample",
 }
-MOST_STORIES, FEWEST_STORIES = 100, 10
-"""Embedded stories that means and donors come from: the fewer the larger the model."""
-QUICK = 1_500_000
-"""Parameters of a model that reads all of them in a second or so."""
 
 
 @dataclass(frozen=True)
@@ -63,24 +60,29 @@ class Said:
                          if self.place < len(side.ids)))  # fmt: skip
 
 
-def story_count(config: Any) -> int:
-    """How many of the embedded training stories this model's means and donors come from."""
-    return max(FEWEST_STORIES, min(MOST_STORIES, MOST_STORIES * QUICK // config.n_params))
+def reference(opened: Opened) -> Reference:
+    """The text behind mean and resampling ablations of this run, on every page: the library's default."""
+    return _reference(opened, opened.key)
 
 
-def meaning(how: str, config: Any) -> str:
-    """What is put in, in words."""
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _reference(_opened: Opened, key: str) -> Reference:
+    return default_reference(_opened.run)
+
+
+def meaning(how: str, opened: Opened) -> str:
+    """What replaces the output of an ablated component, in words."""
     if how == "zero":
-        return "What a part writes is replaced by zeros."
-    count = story_count(config)
+        return "The output of a component is replaced by zeros."
+    text = reference(opened).label
     if how == "mean":
         return (
-            f"What a part writes is replaced by its mean over the tokens of {count} embedded training "
-            "stories: the model loses what the part says of this sentence and keeps what it always says."
+            f"The output of a component is replaced by its mean over the tokens of {text}: the model loses "
+            "what the component says about this sentence and keeps what it always writes."
         )
     return (
-        "What a part writes is replaced by what it wrote, position by position, in another text: one of "
-        f"{count} embedded training stories, drawn {DRAWS} times. All figures are means over these draws."
+        "The output of a component is replaced, position by position, by its output in another text: one of "
+        f"{text}, drawn {DRAWS} times. All figures are means over these draws."
     )
 
 
@@ -173,23 +175,21 @@ def replacements(opened: Opened, off: tuple[str, ...], how: str) -> list[Replace
         return [Replacement("zero", {})]
     parts = find_components(opened.model.config, off)
     groups = {part.layer if part.kind == "neuron" else None for part in parts}
-    found = [_replacements(opened, opened.key, layer, how) for layer in groups]
+    found = [_replacements(opened, opened.key, layer, how, repr(reference(opened))) for layer in groups]
     merged = [
         {part: values for each in draw for part, values in each.values.items()}
         for draw in zip(*found, strict=True)
     ]
-    return [Replacement(how, {part: values[part] for part in parts}) for values in merged]
+    return [Replacement(how, {part: values[part] for part in parts}, reference(opened)) for values in merged]
 
 
 @st.cache_resource(max_entries=24, show_spinner="Reading stories …")
-def _replacements(_opened: Opened, key: str, layer: int | None, how: str) -> list[Replacement]:
+def _replacements(_opened: Opened, key: str, layer: int | None, how: str, text: str) -> list[Replacement]:
     """Of all heads and MLPs, or of one layer's neurons."""
     config = _opened.model.config
     if layer is None:
         named = list_components(config)
     else:
         named = tuple(Component(layer, "neuron", unit) for unit in range(config.mlp_width))
-    text = stories(story_count(config), split="train")
-    seeds = range(DRAWS) if how == "resample" else (0,)
-    with _opened.lock, ready(_opened.model) as network:
-        return [replacement(network, named, how, text, seed) for seed in seeds]
+    with _opened.lock:
+        return replacements_of(_opened.model, named, how, reference(_opened))

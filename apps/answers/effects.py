@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from apps.answers.ablate import story_count
+from apps.answers.ablate import reference
 from apps.answers.catalogue import Opened
 from apps.answers.paradigm_ablation import pair_set
-from workbench.data.embedded.stories import stories
 from workbench.data.pairs import Pair
 from workbench.interp.matrix import component_matrix
 from workbench.stats import spearman
@@ -67,11 +66,10 @@ def _pair_effects(
 
 def measure(opened: Opened, pairs: Sequence[Pair], protocol: str, pll: str, how: str) -> Effects:
     """`component_matrix` of some pairs of one paradigm, each part alone; see there."""
-    config = opened.model.config
-    reference = None if how == "zero" else stories(story_count(config), split="train")
+    text = None if how == "zero" else reference(opened)
     with opened.lock:
         found = component_matrix(
-            opened.model, pair_set(pairs), methods=("direct", "ablate"), how=how, reference=reference,
+            opened.model, pair_set(pairs), methods=("direct", "ablate"), how=how, reference=text,
             protocol=protocol, pll=pll,
         )  # fmt: skip
     columns = [index for index, part in enumerate(found.components) if part.layer is not None]

@@ -182,7 +182,8 @@ def _read(opened: Opened, prompt: str) -> Any:
     read = model.to_tokens(prompt, truncate=True)
     room = model.config.n_ctx - (0 if is_masked(opened) else 1)
     if read.shape[1] > room or (
-        read.shape[1] == room and 1 + len(opened.tokenizer.encode(prompt, add_special_tokens=False)) > room
+        read.shape[1] == room
+        and len(model.bos()) + len(opened.tokenizer.encode(prompt, add_special_tokens=False)) > room
     ):
         raise InputError(
             f"the prompt fills {opened.name}'s context of {model.config.n_ctx} tokens; shorten it."

@@ -37,7 +37,9 @@ def known(opened: Opened, source: Source, paradigms: Sequence[str], method: str)
 
 
 def missing(opened: Opened, source: Source, paradigms: Sequence[str], method: str) -> list[str]:
-    """Those that would have to be measured."""
+    """Those that would have to be measured, and can be so that they are comparable with the others."""
+    if not paradigm_effects.can_measure(opened, source, method):
+        return []
     return [name for name in paradigms if not paradigm_effects.at_hand(opened, source, name, method)]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import streamlit as st
 
-from apps.answers import explain, switched_off
+from apps.answers import ablate, explain, switched_off
 from apps.answers.background import Tick, Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.heads import own_copy, pair_subject
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 TOKENS = (5_000, 100_000)
 """Tokens of embedded training stories that are searched for passages: at once, and when asked for more."""
-HELD_OUT, REFERENCE, LABELLED = 50, 100, 200
+HELD_OUT, LABELLED = 50, 200
 """Stories that the loss is measured on, that means come from, and that labels are tested on."""
 WIDE = 1024
 """Neurons of a layer beyond which fewer places are drawn for random and quantile examples."""
@@ -256,7 +256,7 @@ def measure_loss(opened: Opened, label: str) -> "AblationResult":
         label,
         how="mean",
         text=stories(HELD_OUT, split="validation"),
-        reference=stories(REFERENCE, split="train"),
+        reference=ablate.reference(opened),
         measure=("loss",),
     )
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from apps.answers.ablate import story_count
+from apps.answers.ablate import reference
 from apps.answers.catalogue import Opened
 from apps.look.tokens import bare, visible
-from workbench.data.embedded.stories import stories
 from workbench.data.tokenizer import token_text
 from workbench.errors import InputError
 from workbench.evals.protocols import find_protocol
@@ -205,7 +204,7 @@ def _patched(
     if layer is not None and position is not None:
         options = {"site": "z", "layers": [layer], "positions": [position]}
     if readout.same:
-        options |= {"values": "mean", "reference": stories(story_count(_opened.model.config), split="train")}
+        options |= {"values": "mean", "reference": reference(_opened).stories()}
     with _opened.lock, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that nothing changes is told below the map
         return patch(

@@ -7,17 +7,15 @@ import streamlit as st
 import torch
 import torch.nn.functional as F
 
+from apps.answers import ablate
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Subject, View
 from workbench.evals.scoring import ready
-from workbench.interp.ablation import Replacement, ablated, replacement
+from workbench.interp.ablation import Replacement, ablated
 from workbench.interp.attribution import TextAttribution
 from workbench.interp.components import list_components
-from workbench.interp.texts import REFERENCE_STORIES
 
 HOWS = ("mean", "zero")
-REFERENCE = f"{REFERENCE_STORIES} embedded stories"
-"""What means are taken over."""
 _HAVE_MEANS: set[str] = set()
 
 
@@ -38,7 +36,7 @@ def switched_off(opened: Opened, subject: Subject, view: View, label: str, how: 
         subject: pair or text.
         view: the quantity.
         label: of the component.
-        how: `mean` (over the tokens of the first embedded stories) or `zero`.
+        how: `mean` (over the tokens of the reference) or `zero`.
     """
     sides = _log_probs(opened, opened.key, subject.key, label, how, subject)
     without = total(sides, view)
@@ -66,24 +64,16 @@ def total(sides: tuple[np.ndarray, ...], view: View) -> float:
 
 
 def means_at_hand(opened: Opened) -> bool:
-    """Whether the means of this checkpoint are there already, so that nothing is waited for."""
+    """True if the means of this checkpoint have been computed, so that nothing takes time."""
     return opened.key in _HAVE_MEANS
 
 
 def means(opened: Opened) -> Replacement:
-    """The mean output of every head and MLP over the embedded stories; remembered."""
-    found = _means(opened, opened.key)
+    """The mean output of every head and MLP over the reference, as on the page Ablate."""
+    labels = tuple(part.label for part in list_components(opened.model.config))
+    found = ablate.replacements(opened, labels, "mean")[0]
     _HAVE_MEANS.add(opened.key)
     return found
-
-
-@st.cache_resource(max_entries=8, show_spinner=False)
-def _means(_opened: Opened, key: str) -> Replacement:
-    from workbench.data.embedded.stories import stories
-
-    text = list(stories(REFERENCE_STORIES, split="train"))
-    with _opened.lock:
-        return replacement(_opened.model, list_components(_opened.model.config), "mean", text)
 
 
 @st.cache_resource(max_entries=1024, show_spinner=False)

@@ -83,8 +83,8 @@ def _values(study: "ScalingStudy", optima: Any, predictions: Sequence[Any], crit
             found["blimp"] = {"curve": fit.kind, "over": fit.over, "gains": _finite(records(fit.to_frame()))}
     if critical is not None:
         found["critical_batch"] = {
-            "scale": critical.scale._asdict(),
-            "exponent": critical.exponent._asdict(),
+            name: dict(zip(("value", "low", "high"), getattr(critical, name), strict=True))
+            for name in ("scale", "exponent")
         }
     return found
 

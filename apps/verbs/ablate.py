@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     text = text_batches(opened, _stories(args), args.seed)
     line = Progress(opened.name, quiet=args.quiet)
 
-    def progress(done: int, total: int) -> None:
+    def progress(fraction: float, message: str) -> None:
         if line.due():
-            line.update(done / total, f"{done:,} of {total:,} models")
+            line.update(fraction, message)
 
     importance = curve = None
     try:

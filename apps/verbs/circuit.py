@@ -68,7 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print the tables, write the files; returns the exit code."""
     from apps.verbs import circuit_tables as tables
-    from apps.verbs.blimp import PairProgress
     from workbench.console import clean, out_folder
     from workbench.data.pairs import open_pairs
     from workbench.errors import ConfigError, InputError
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = open_pairs(args.data)
     options = {"paradigms": paradigms, "limit": args.limit, "methods": methods, "how": args.how}
     options |= {"protocol": args.protocol, "seed": args.seed}
-    with PairProgress(opened.name, args.quiet) as progress:
+    with ProgressLine(opened.name, args.quiet) as progress:
         found = component_matrix(opened, pairs, progress=progress, **options)
     shown = "ablate" if "ablate" in found.methods else found.methods[0]
     tables.matrix(found, args.top)
@@ -104,9 +103,9 @@ def run(args: argparse.Namespace) -> int:
     if args.smallest:
         _smallest(args, opened, pairs, paradigms or [], folder)
     if others:
-        from workbench.interp.matrix import component_family
+        from workbench.interp.matrices import component_family
 
-        with Share("family", args.quiet) as progress:
+        with ProgressLine("family", args.quiet) as progress:
             family = component_family(
                 others,
                 pairs,
@@ -123,9 +122,9 @@ def run(args: argparse.Namespace) -> int:
         }
         _save(folder, frames, {"family": family})
     if steps is not None:
-        from workbench.interp.matrix import component_history
+        from workbench.interp.matrices import component_history
 
-        with Share("checkpoints", args.quiet) as progress:
+        with ProgressLine("checkpoints", args.quiet) as progress:
             history = component_history(
                 opened, pairs, checkpoints=steps, method=shown, folder=_kept(folder), progress=progress,
                 **options | {"methods": [shown]},
@@ -137,8 +136,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-class Share:
-    """A progress line with the time left."""
+class ProgressLine:
+    """A progress line with the time left, to be passed as `progress`."""
 
     def __init__(self, name: str, quiet: bool = False) -> None:
         import time
@@ -147,18 +146,18 @@ class Share:
 
         self._line, self._clock, self._began = Progress(name, quiet=quiet), time.monotonic, time.monotonic()
 
-    def __enter__(self) -> "Share":
+    def __enter__(self) -> "ProgressLine":
         return self
 
     def __exit__(self, *_: Any) -> None:
         self._line.close()
 
-    def __call__(self, done: int, total: int) -> None:
+    def __call__(self, fraction: float, message: str) -> None:
         from workbench.console import clock
 
-        if self._line.due() and done:
-            passed = self._clock() - self._began
-            self._line.update(done / total, f"{clock(passed * (total - done) / done)} left")
+        if self._line.due() and fraction > 0:
+            left = (self._clock() - self._began) * (1 - fraction) / fraction
+            self._line.update(fraction, f"{message}  {clock(left)} left")
 
 
 def _words(given: "Sequence[str] | None") -> list[str] | None:
@@ -167,7 +166,7 @@ def _words(given: "Sequence[str] | None") -> list[str] | None:
 
 def _steps(given: str | None, opened: Any) -> list[int] | None:
     from workbench.errors import ConfigError, shown
-    from workbench.interp.matrix import history_steps
+    from workbench.interp.matrices import history_steps
 
     if given is None:
         return None
@@ -201,7 +200,7 @@ def _smallest(
     from workbench.interp.circuit import smallest_circuit
 
     for paradigm in paradigms:
-        with Share(paradigm, args.quiet) as progress:
+        with ProgressLine(paradigm, args.quiet) as progress:
             found = smallest_circuit(
                 opened, pairs, paradigm, keep=args.keep, limit=args.limit, how=args.how,
                 protocol=args.protocol, seed=args.seed, progress=progress,

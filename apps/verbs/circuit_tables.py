@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from workbench.console import clean, print_table
 
 if TYPE_CHECKING:
-    from workbench.interp.matrix import ComponentFamily, ComponentHistory, ComponentMatrix
+    from workbench.interp.matrices import ComponentFamily, ComponentHistory
+    from workbench.interp.matrix import ComponentMatrix
 
 DETAILED = 3
 """So many paradigms get a table each; more get a line each."""

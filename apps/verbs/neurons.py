@@ -160,7 +160,7 @@ def _survey(opened: Any, searched: Any, held_out: list[str], args: argparse.Name
     update = line.stage()
     exact = ablation_effect(
         opened, leading, each=True, how="mean", text=held_out, reference=held_out, measure=("loss",),
-        seed=args.seed, progress=lambda done, total: update(done / total, f"{done} of {total} models"),
+        seed=args.seed, progress=update,
     ).to_frame()  # fmt: skip
     frame = frame.merge(
         exact[["component", "loss_change", "loss_low", "loss_high"]], on="component", how="left"

@@ -1,4 +1,4 @@
-"""Figures of erasure and steering."""
+"""Plots of erasure and steering."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ COLOURS = {
 
 
 def plot_erasure(result: Any) -> Any:
-    """Three panels over hooks: the probe's score, the change of loss (symlog), the change of pairs."""
+    """Draw probe score, change of loss (symlog) and of accuracy on pairs over hooks; return the figure."""
     pyplot = need_pyplot()
     frame, hooks = result.to_frame(), list(result.hooks)
     with_pairs = frame.pairs.notna().any()
@@ -33,11 +33,11 @@ def plot_erasure(result: Any) -> Any:
             axis.plot(x, rows[name], "o-", color=colour, label=condition, markersize=4)
     axes[0].axhline(result.chance, color="0.5", linestyle=":", linewidth=1, label="chance")
     axes[0].set_ylabel(f"probe's {result.measure} after erasure")
-    axes[1].set_ylabel("change of loss, nats a token")
+    axes[1].set_ylabel("change of loss, nats per token")
     axes[1].set_yscale("symlog", linthresh=0.01)
     axes[1].axhline(0, color="0.5", linewidth=0.8)
     if with_pairs:
-        axes[2].set_ylabel("change of minimal pairs decided rightly")
+        axes[2].set_ylabel("change of accuracy on minimal pairs")
         axes[2].axhline(0, color="0.5", linewidth=0.8)
     for axis in axes:
         axis.set_xticks(range(len(hooks)), [_short(hook) for hook in hooks])
@@ -55,7 +55,7 @@ def _short(hook: str) -> str:
 
 
 def plot_steering(result: Any) -> Any:
-    """A row of panels for each hook: what the probe reads, divergence, loss and pairs over the strength."""
+    """Draw probe, divergence, loss and pairs over the strength, a row for each hook; return the figure."""
     pyplot = need_pyplot()
     frame = result.to_frame()
     hooks = list(dict.fromkeys(frame.hook))
@@ -65,7 +65,7 @@ def plot_steering(result: Any) -> Any:
         ("loss", "change of loss, nats"),
     ]
     if frame.pairs.notna().any():
-        panels.append(("pairs", "change of pairs decided rightly"))
+        panels.append(("pairs", "change of accuracy on pairs"))
     size = (3.4 * len(panels), 2.6 * len(hooks) + 0.6)
     figure, axes = pyplot.subplots(
         len(hooks), len(panels), figsize=size, layout="constrained", squeeze=False, sharex=True

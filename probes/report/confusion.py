@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.plots.primitives import need_pyplot, plain
+from workbench.plots import primitives as draw
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult
@@ -24,45 +24,34 @@ def plot_confusion(
 
     Args:
         result: what `probe` gave, of a task with classes.
-        ax: matplotlib axes; new ones if not set.
+        ax: axes to draw into; a new figure if not set.
         hook: where; at the best hook if not set.
         head: of a hook point with heads.
         title: run and checkpoint; the first if not set.
 
     Returns:
-        The axes.
+        The matplotlib figure.
 
     Raises:
         InputError: a task of numbers, no such probe, or matplotlib is not installed.
     """
-    pyplot = need_pyplot()
     counts = result.confusion_matrix(hook, head, title)
     frequent = np.argsort(-counts.sum(1), kind="stable")[:MOST]
     frequent = frequent[counts.sum(1)[frequent] > 0]
     shares = counts[np.ix_(frequent, frequent)] / counts.sum(1)[frequent, None]
-    if ax is None:
-        side = max(3.6, 0.36 * len(frequent) + 1.6)
-        _, ax = pyplot.subplots(figsize=(side + 0.8, side), layout="constrained")
-    image = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), value in np.ndenumerate(shares):
-        if value >= 0.005:
-            colour = "white" if value > 0.55 else "0.15"
-            size = 7 if len(frequent) <= 18 else 5.5
-            ax.text(column, row, f"{100 * value:.0f}", ha="center", va="center", fontsize=size, color=colour)
-    names = [plain(result.classes[index])[:18] for index in frequent]
-    numbers = counts.sum(1)[frequent]
-    ax.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7.5)
-    ax.set_yticks(
-        range(len(names)),
-        [f"{name}  ({count:,})" for name, count in zip(names, numbers, strict=True)],
-        fontsize=7.5,
-    )
-    where = _where(result, hook, head, title)
-    ax.set(xlabel="predicted, % of the row", ylabel="actual (labels tested on)")
-    ax.set_title(plain(where), fontsize=9, loc="left")
-    ax.tick_params(length=0)
-    ax.figure.colorbar(image, ax=ax, shrink=0.7, format=lambda value, _: f"{100 * value:.0f} %")
-    return ax
+    names = [draw.plain(result.classes[index], 18) for index in frequent]
+    rows = [f"{name}  ({count:,})" for name, count in zip(names, counts.sum(1)[frequent], strict=True)]
+    percent = 100 * shares
+    cells = np.array([["" if value < 0.5 else f"{value:.0f}" for value in row] for row in percent], object)
+    side = max(3.6, 0.36 * len(frequent) + 1.6)
+    figure, ax = draw.open_axes(ax, (side + 0.8, side))
+    draw.heatmap(
+        ax, percent, rows, names, cells=cells, limits=(0, 100), cmap=draw.SEQUENTIAL, rotation=60,
+        fontsize=7.5 if len(frequent) <= 18 else 6, label="% of the row",
+    )  # fmt: skip
+    ax.set(xlabel="predicted", ylabel="actual (labels tested on)")
+    ax.set_title(draw.plain(_where(result, hook, head, title)), fontsize=9, loc="left")
+    return figure
 
 
 def _where(result: "ProbeResult", hook: str | None, head: int | None, title: str | None) -> str:

@@ -7,8 +7,8 @@ import numpy as np
 from probes.activations.hooks import FINAL
 from probes.report.words import layer_name
 from probes.result import CONTROL, MODEL, NOTHING, SHUFFLED, TASK, UNTRAINED
+from workbench.plots import primitives as draw
 from workbench.plots.primitives import PALETTE as COLOURS
-from workbench.plots.primitives import need_pyplot, plain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,22 +31,19 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
     first; horizontal lines for the baselines that read no activation.
 
     One run and checkpoint is drawn with its untrained copy, control task and shuffled labels; of several,
-    the runs' own lines and the first one's baselines and untrained copy. Checkpoints of one run go from dark
-    to light. Hook points with heads are drawn as a map of layers and heads.
+    the runs' own lines and the first one's baselines and untrained copy. Checkpoints of one run go from light
+    to dark. Hook points with heads are drawn as a map of layers and heads.
 
     Args:
         result: what `probe` gave.
-        ax: matplotlib axes; new ones if not set.
+        ax: axes to draw into; a new figure if not set.
 
     Returns:
-        The axes.
+        The matplotlib figure.
 
     Raises:
         InputError: matplotlib is not installed.
     """
-    pyplot = need_pyplot()
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=(7.6, 4.6), layout="constrained")
     table = result.table
     kinds = kinds_of(table)
     layered = [kind for kind in kinds if not has_heads(table, kind)]
@@ -54,8 +51,9 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
         from probes.report.heads import plot_heads
 
         return plot_heads(result, ax)
+    figure, ax = draw.open_axes(ax, (7.6, 4.6))
     single = len(result.parts) == 1
-    colours = _colours(result, pyplot)
+    colours = _colours(result)
     markers = "oDPXsv^*"
     low = []
     for number, part in enumerate(result.parts):
@@ -77,7 +75,7 @@ def plot_layers(result: "ProbeResult", ax: Any = None) -> Any:
                 low.append(line.score.min())
     _baselines(ax, table, result.parts[0], low)
     _finish(ax, result, table, layered)
-    return ax
+    return figure
 
 
 def kinds_of(table: "pd.DataFrame") -> list[str]:
@@ -120,12 +118,12 @@ def _draw(
 ) -> None:
     x = layer_positions(line.layer)
     solid = dashes == "-"
-    ax.plot(
-        x, line.score, color=colour, linestyle=dashes, marker=marker, markersize=4.5 if solid else 3.5,
-        linewidth=1.8 if solid else 1.2, label=label, zorder=3 if solid else 2,
+    ends = (line.low, line.high) if band else ()
+    draw.curve(
+        ax, x, line.score, *ends, color=colour, band=0.18 if solid else 0.1, linestyle=dashes, marker=marker,
+        markersize=4.5 if solid else 3.5, linewidth=1.8 if solid else 1.2, label=label,
+        zorder=3 if solid else 2,
     )  # fmt: skip
-    if band:
-        ax.fill_between(x, line.low, line.high, color=colour, alpha=0.18 if solid else 0.1, linewidth=0)
 
 
 def _baselines(ax: Any, table: "pd.DataFrame", part: Any, low: list[float]) -> None:
@@ -151,16 +149,15 @@ def dress(ax: Any, result: "ProbeResult", title: str) -> None:
     if result.classes:
         ax.set_ylim(top=1.02)
         ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %" if value <= 1 else "")
-    ax.set_title(plain(title), fontsize=10, loc="left")
+    draw.dress(ax)
+    ax.set_title(draw.plain(title), fontsize=10, loc="left")
     ax.grid(axis="y", color="0.92", linewidth=0.7, zorder=0)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.tick_params(labelsize=8)
-    ax.legend(frameon=False, fontsize=7.5, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    draw.legend(ax, outside=True)
 
 
 def _label(result: "ProbeResult", part: Any, kind: str, several: bool) -> str:
     name = "model" if len(result.parts) == 1 else short_title(result, part)
-    return plain(f"{name}, {kind}" if several else name)
+    return draw.plain(f"{name}, {kind}" if several else name)
 
 
 def short_title(result: "ProbeResult", part: Any) -> str:
@@ -175,9 +172,10 @@ def short_title(result: "ProbeResult", part: Any) -> str:
     return name if once else f"{name}@{part.step}"
 
 
-def _colours(result: "ProbeResult", pyplot: Any) -> list[Any]:
+def _colours(result: "ProbeResult") -> list[Any]:
     count = len(result.parts)
     if len({part.run for part in result.parts}) == 1 or count > 20:
-        scale = pyplot.get_cmap("viridis")
-        return [scale(0.9 * index / max(1, count - 1)) for index in range(count)]
-    return list(COLOURS[:count]) if count <= len(COLOURS) else list(pyplot.get_cmap("tab20").colors)
+        return draw.shades(count)
+    return (
+        list(COLOURS[:count]) if count <= len(COLOURS) else list(draw.need_pyplot().get_cmap("tab20").colors)
+    )

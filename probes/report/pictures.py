@@ -17,13 +17,13 @@ def pictures(result: "ProbeResult") -> dict[str, Any]:
     found: dict[str, Any] = {}
     kinds = kinds_of(result.table)
     if any(not has_heads(result.table, kind) for kind in kinds):
-        found["layers"] = plot_layers(result).figure
+        found["layers"] = plot_layers(result)
     if any(has_heads(result.table, kind) for kind in kinds):
-        found["heads"] = plot_heads(result).figure
+        found["heads"] = plot_heads(result)
     if histories(result):
-        found["training"] = plot_training(result).figure
+        found["training"] = plot_training(result)
     if result.classes:
-        found["confusion"] = plot_confusion(result).figure
+        found["confusion"] = plot_confusion(result)
     return found
 
 

@@ -8,7 +8,7 @@ from probes.activations.hooks import FINAL
 from probes.report.curves import BASELINES, DASHES, curve, dress, has_heads, kinds_of
 from probes.report.words import layer_name
 from probes.result import MODEL, NOTHING, TASK
-from workbench.plots.primitives import need_pyplot
+from workbench.plots import primitives as draw
 
 if TYPE_CHECKING:
     from probes.result import ProbeResult
@@ -25,27 +25,23 @@ def plot_training(result: "ProbeResult", ax: Any = None, run: str | None = None)
 
     Args:
         result: what `probe` gave for several checkpoints of a run.
-        ax: matplotlib axes; new ones if not set.
+        ax: axes to draw into; a new figure if not set.
         run: which; the first with several checkpoints if not set.
 
     Returns:
-        The axes.
+        The matplotlib figure.
     """
-    pyplot = need_pyplot()
-    if ax is None:
-        _, ax = pyplot.subplots(figsize=(7.6, 4.2), layout="constrained")
+    figure, ax = draw.open_axes(ax, (7.6, 4.2))
     run = run or histories(result)[0]
     table: Any = result.table[result.table.run == run]
     kind = next((one for one in kinds_of(table) if not has_heads(table, one)), kinds_of(table)[0])
     mine = curve_of_all(table, kind)
     layers = np.unique(mine.layer.to_numpy(int))
-    scale = pyplot.get_cmap("viridis")
-    for index, layer in enumerate(layers):
+    for layer, color in zip(layers, draw.shades(len(layers)), strict=True):
         line = mine[mine.layer == layer].sort_values("step")
-        colour = scale(0.9 * index / max(1, len(layers) - 1))
         label = f"layer {layer}" if 0 <= layer < FINAL else layer_name(layer)
-        ax.plot(line.step, line.score, color=colour, marker="o", markersize=3.5, linewidth=1.5, label=label)
-        ax.fill_between(line.step, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+        ends = line.low, line.high
+        draw.curve(ax, line.step, line.score, *ends, color=color, marker="o", markersize=3.5, label=label)
     last: Any = table[(table.source == NOTHING) & (table.step == table.step.max())]
     for name, words in BASELINES.items():
         for score in last[last.probe == name].score:
@@ -54,7 +50,7 @@ def plot_training(result: "ProbeResult", ax: Any = None, run: str | None = None)
     ax.set_xlim(left=0)
     ax.set_xlabel("step")
     dress(ax, result, f"{result.task} while {run} learned ({kind})")
-    return ax
+    return figure
 
 
 def curve_of_all(table: Any, kind: str) -> Any:

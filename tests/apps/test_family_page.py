@@ -8,7 +8,7 @@ from pathlib import Path
 
 import page_runs
 import pytest
-from small_family import SECRET, make_runs, recipe_of
+from small_family import SECRET, make_runs, recipe_of, take_for_whole
 from streamlit.testing.v1 import AppTest
 
 from apps.answers import catalogue, pairs_at_hand
@@ -26,9 +26,11 @@ def family(tmp_path_factory) -> Path:
     os.environ.setdefault("WORKBENCH_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     jaxtyping.config.update("jaxtyping_disable", True)
     root = tmp_path_factory.mktemp("family")
-    make_family(
-        make_runs(root / "runs"), root / "family", recipe_of(), ["mid", "hidden"], "mid", say=lambda _: None
-    )
+    recipe = recipe_of()
+    with pytest.MonkeyPatch.context() as patch:
+        take_for_whole(recipe, patch)
+        runs = make_runs(root / "runs")
+        make_family(runs, root / "family", recipe, ["mid", "hidden"], "mid", say=lambda _: None)
     jaxtyping.config.update("jaxtyping_disable", False)
     return root / "family"
 
@@ -36,6 +38,8 @@ def family(tmp_path_factory) -> Path:
 @pytest.fixture
 def page(family, monkeypatch, tmp_path) -> Callable[..., AppTest]:
     """Open the page in an empty folder, with this command line and these URL parameters."""
+
+    monkeypatch.setattr("workbench.data.pairs.BLIMP_PAIRS", 3)  # the small set is all of BLiMP here
 
     def opened(*words: str, place: Path = family, **query: str) -> AppTest:
         monkeypatch.setenv(PLACE, str(place))

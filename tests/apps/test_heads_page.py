@@ -13,7 +13,7 @@ from page_runs import HOSTILE_TEXT
 from seen import check, said
 
 import workbench as wb
-from apps.answers import background, catalogue, heads, neurons, sources
+from apps.answers import ablate, background, catalogue, heads, neurons, sources
 from apps.answers.wanted import Wanted
 from apps.charts.head_map import head_map
 from apps.charts.histogram import histogram
@@ -43,7 +43,8 @@ def small(monkeypatch):
     monkeypatch.setattr(heads, "STORIES", (FEW, 2 * FEW))
     monkeypatch.setattr(neurons, "TOKENS", (TOKENS, 2 * TOKENS))
     monkeypatch.setattr(neurons, "HELD_OUT", 4)
-    monkeypatch.setattr(neurons, "REFERENCE", 4)
+    monkeypatch.setattr("workbench.interp.texts.STORIES", 4)
+    ablate._reference.clear()
 
 
 @pytest.fixture

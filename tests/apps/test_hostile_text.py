@@ -291,7 +291,8 @@ def _score(path: Path, text: str) -> None:
     source = (
         "folder" if STRINGS.index(text) % 2 else "embedded"
     )  # the latter is a forgery: there is no such paradigm
-    blimp(run, dataclasses.replace(pairs, name=text[:40], source=source, paradigms={text: rows})).save(run)
+    result = blimp(run, dataclasses.replace(pairs, name=text[:40], source=source, paradigms={text: rows}))
+    dataclasses.replace(result, partial=False).save(run)
 
 
 def _few(at: int) -> list[str]:

@@ -1,10 +1,14 @@
 """What the first page and the page of minimal pairs say equals what the library says."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 import workbench as wb
 from apps.answers import (
+    ablate,
     beside,
     catalogue,
     explain,
@@ -12,6 +16,7 @@ from apps.answers import (
     neurons_of_pair,
     paradigm_effects,
     sources,
+    summaries,
     switched_off,
 )
 from workbench.data.embedded.stories import stories
@@ -21,6 +26,7 @@ from workbench.interp.ablation import ablated, replacement
 from workbench.interp.attribution import attribute_pair, attribute_text
 from workbench.interp.matrix import component_matrix
 from workbench.interp.neurons.tokens import promoted_tokens
+from workbench.interp.texts import Reference, default_reference
 
 GOOD, BAD = "The cats near the tree were happy.", "The cats near the tree was happy."
 FEW = 12
@@ -189,3 +195,30 @@ def test_shares_are_the_results_own(scored_runs, unchecked):
             == blimp(wb.load(scored_runs / name), paradigms=[paradigm]).overall.micro
         )
     assert beside.share(saved, "none of these") is None
+
+
+def test_saved_and_measured_effects_are_of_one_kind(monkeypatch, unchecked):
+    shipped = Path(wb.__file__).parent / "zoo" / "family" / "tiny-1h"
+    opened = catalogue.open_checkpoint(shipped, None)
+    found = [each for each in sources.saved_results(shipped) if each.pairs == "blimp"]
+    source = next(each for each in sources.sources(found, opened.run.step) if each.key == "blimp")
+    kind = paradigm_effects.kind_of(opened, source, "ablate")
+    assert kind.saved
+    assert (kind.limit, kind.reference) == (50, Reference("embedded", 100))
+    assert paradigm_effects.kind_of(opened, source, "direct").reference is None
+    saved = summaries.table(opened, "components")
+    unrecorded = saved.copy()
+    unrecorded.attrs = saved.attrs | {"reference": None}
+    monkeypatch.setattr(paradigm_effects, "table", lambda opened, name: unrecorded)
+    names = [*unrecorded.paradigm.unique()[:2], "not_in_the_summary"]
+    assert matrix_rows.missing(opened, source, names, "ablate") == []
+    assert matrix_rows.missing(opened, source, names, "direct") == ["not_in_the_summary"]
+
+
+def test_explain_and_ablate_take_means_over_one_reference(opened, unchecked):
+    labels = tuple(ablate.switches(opened.model.config))
+    given = ablate.replacements(opened, labels, "mean")[0]
+    means = switched_off.means(opened)
+    assert means.values.keys() == given.values.keys()
+    assert all(torch.equal(means.values[part], value) for part, value in given.values.items())
+    assert given.reference == ablate.reference(opened) == default_reference(opened.run)

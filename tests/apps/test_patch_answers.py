@@ -34,9 +34,10 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 @pytest.fixture(autouse=True)
 def few_stories(monkeypatch):
-    monkeypatch.setattr(ablate, "story_count", lambda config: 6)
-    monkeypatch.setattr(patching, "story_count", lambda config: 6)
-    monkeypatch.setattr(effects, "story_count", lambda config: 6)
+    monkeypatch.setattr("workbench.interp.texts.STORIES", 6)
+    ablate._reference.clear()
+    yield
+    ablate._reference.clear()
 
 
 @pytest.fixture(scope="module")

@@ -26,8 +26,10 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 @pytest.fixture(autouse=True)
 def few_stories(monkeypatch):
-    for module in ("ablate", "patching", "effects"):
-        monkeypatch.setattr(f"apps.answers.{module}.story_count", lambda config: 6)
+    monkeypatch.setattr("workbench.interp.texts.STORIES", 6)
+    ablate._reference.clear()
+    yield
+    ablate._reference.clear()
 
 
 @pytest.fixture(scope="module")
@@ -269,13 +271,3 @@ def test_changed_tokens_are_escaped_and_sum_to_the_change():
     assert "<b>" not in piece
     assert piece.count("</div>") == piece.count("<div")
     assert "−1.25" in piece  # -0.25 - 1.0 at the differing token
-
-
-def test_fewer_stories_for_larger_models(monkeypatch):
-    monkeypatch.undo()
-    sizes = [
-        ablate.story_count(wb.ModelConfig(d_model=width, n_heads=4, n_layers=4)) for width in (64, 256, 1024)
-    ]
-    assert sizes[0] == 100
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[-1] == 10

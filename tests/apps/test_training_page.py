@@ -17,7 +17,7 @@ from apps.pages.training import stepwise
 from workbench.data.pairs import open_pairs
 from workbench.evals.blimp import blimp
 from workbench.interp.attribution import attribute_pair
-from workbench.interp.matrix import component_family
+from workbench.interp.matrices import component_family
 from workbench.io import write_text
 from workbench.scaling.laws import fit_power
 from workbench.scaling.points import points_of_runs

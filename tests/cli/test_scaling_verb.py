@@ -62,7 +62,7 @@ def test_the_speed_is_measured(unchecked):
     )
     assert speed.n == (made.config(8).n_params, made.config(32).n_params)
     assert min(speed.tokens_per_second) > 0
-    assert told == [(1, 2), (2, 2)]
+    assert told == [(0.5, "1 of 2 shapes"), (1.0, "2 of 2 shapes")]
 
 
 def test_predict_then_check(scaling, tmp_path):
@@ -114,9 +114,9 @@ def test_the_critical_batch(scaling, root, tmp_path):
         (("--method", "parametric", "--flops", "1e30"), "lies outside the data"),
         (("--flops", "lots"), "--flops must be a number above 0, such as 50M or 1e15; found 'lots'"),
         (("--flops", "-3"), "--flops must be a number above 0"),
-        (("--count", "some"), "count is all or non-embedding; found 'some'"),
-        (("--measure", "bits"), "measure is loss or bits_per_byte; found 'bits'"),
-        (("--bootstraps", "3"), "intervals need 20 bootstraps or more; found 3"),
+        (("--count", "some"), "count must be all or non-embedding; found 'some'"),
+        (("--measure", "bits"), "measure must be loss or bits_per_byte; found 'bits'"),
+        (("--bootstraps", "3"), "intervals need at least 20 bootstraps; found 3"),
         (("--predict", "d_model=24"), "needs --tokens"),
         (("--tokens", "5M"), "--tokens belongs to --predict"),
         (("--predict", "d_model", "--tokens", "1M"), "--predict takes d_model=128,n_layers=4"),

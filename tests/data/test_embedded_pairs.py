@@ -164,7 +164,7 @@ def test_more_pairs_than_the_templates_hold(monkeypatch):
     small = PARADIGMS[0]._replace(templates=("The boy [is|are] {calm}.",))
     monkeypatch.setattr(module, "PARADIGMS", (small,))
     assert len(module.embedded_pairs(8)[small.uid]) == 8
-    with pytest.raises(DataError, match=f"{small.uid} gives 8 distinct pairs, 9 were asked for"):
+    with pytest.raises(DataError, match=f"{small.uid} gives only 8 distinct pairs; request fewer than 9"):
         module.embedded_pairs(9)
 
 

@@ -99,3 +99,20 @@ def test_a_tiny_temperature_is_greedy(temperature):
 def test_a_temperature_that_is_none_is_refused(temperature):
     with pytest.raises(InputError, match="generate needs temperature >= 0"):
         build().generate(torch.tensor([[5, 6, 7]]), temperature=temperature)
+
+
+def test_padded_prompts_of_a_masked_model_are_read_as_each_alone():
+    """Analyses of several prompts pass the padding on; PAD here also ends texts."""
+    from workbench.interp.attribution import attribute_logits
+    from workbench.interp.lens import answer_curve
+
+    model = text_model(attention="bidirectional")
+    model.tokenizer.pad_token = model.tokenizer.eos_token
+    prompts = ["The cat<mask> on the mat.", "A dog<mask>"]
+    together = attribute_logits(model, prompts, right=".", wrong="A")
+    curve = answer_curve(model, prompts, right=".", wrong="A")
+    for row, prompt in enumerate(prompts):
+        alone = attribute_logits(model, prompt, right=".", wrong="A")
+        assert together.logits[row] == pytest.approx(alone.logits[0], abs=1e-10)
+        found = answer_curve(model, prompt, right=".", wrong="A")
+        assert curve.good[row].tolist() == pytest.approx(found.good[0].tolist(), abs=1e-10)

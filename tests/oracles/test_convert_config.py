@@ -9,7 +9,7 @@ from hf_models import CASES, in_float64
 
 from workbench.errors import ConfigError, InputError
 from workbench.model.config import PRESETS, ModelConfig, preset
-from workbench.model.hf import FAMILIES, family_for, from_hf, to_hf
+from workbench.model.hf import FAMILIES, family_for, to_hf
 from workbench.model.hf.family import RULES
 from workbench.model.transformer import HookedTransformer
 
@@ -160,7 +160,7 @@ def test_without_a_family_the_nearest_one_comes_first():
 REFUSED_SETTINGS = [
     ("gpt2", {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx = True: a scale that differs by layer"),
     ("gpt2", {"add_cross_attention": True}, "add_cross_attention = True: attention to another model's output"),
-    ("gpt2", {"activation_function": "quick_gelu"}, "activation_function = 'quick_gelu' is not an activation of ours"),
+    ("gpt2", {"activation_function": "quick_gelu"}, "activation_function = 'quick_gelu' is not a supported activation"),
     ("gpt2", {"n_embd": "wide"}, "model.d_model"),
     ("gpt2", {"n_layer": -1}, "model.n_layers must be a whole number of at least 1; found -1"),
     ("gpt2", {"quantization_config": {"bits": 4}}, "quantization_config = {'bits': 4}: the weights are quantised"),
@@ -172,7 +172,7 @@ REFUSED_SETTINGS = [
     ("llama", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling has type 'linear': rescaled rotary angles"),
     ("llama", {"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "heads that are rotated in part"),
     ("llama", {"mlp_bias": True}, "mlp_bias = True: a gated MLP with a bias on its gate is not supported"),
-    ("llama", {"hidden_act": 7}, "hidden_act = 7 is not an activation of ours"),
+    ("llama", {"hidden_act": 7}, "hidden_act = 7 is not a supported activation"),
     ("llama", {"num_key_value_heads": 5}, "model.n_key_value_heads = 5 must divide model.n_heads = 32"),
     ("bert", {"is_decoder": True}, "is_decoder = True: a masked model's layers used from left to right"),
     ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type = 'relative_key': only absolute positions"),
@@ -207,9 +207,9 @@ def test_other_models_are_refused():
     with pytest.raises(
         InputError, match=r"T5ForConditionalGeneration \(model_type 't5'\) is not a supported family"
     ):
-        from_hf(other)
+        HookedTransformer.from_hf(other)
     with pytest.raises(InputError, match="Linear"):
-        from_hf(torch.nn.Linear(2, 2))
+        HookedTransformer.from_hf(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize("name", ["albert-base", "elc-bert-small"])

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from workbench.errors import ConfigError, RunError, WorkbenchError
 from workbench.model import config as counting
-from workbench.model.hf import FAMILIES, check_model, from_folder
+from workbench.model.hf import FAMILIES, check_model
+from workbench.model.transformer import HookedTransformer
 
 NUMBER = {"gpt2": 1, "gpt_neo": 2, "llama": 0, "bert": 0, "roberta": 2}
 """A case of each family with several heads."""
@@ -42,7 +43,7 @@ def logits_there(folder: Path, tokens):
 
 
 def compare(folder: Path) -> None:
-    ours = from_folder(folder).double()
+    ours = HookedTransformer.from_folder(folder).double()
     tokens = torch.randint(10, ours.config.d_vocab, (2, 11))
     # The files hold float32, from which both go on in float64.
     torch.testing.assert_close(ours(tokens), logits_there(folder, tokens), rtol=0, atol=1e-10)
@@ -58,12 +59,12 @@ def test_what_transformers_saves_is_read(folder, family, tied):
 def test_names_without_the_prefix(folder, family):
     """As the hub's gpt2 has them."""
     made = folder(family)
-    before = from_folder(made).state_dict()
+    before = HookedTransformer.from_folder(made).state_dict()
     prefix, file = FAMILIES[family].prefix, made / "model.safetensors"
     tensors = {name.removeprefix(prefix): tensor.clone() for name, tensor in load_file(file).items()}
     assert tensors.keys() != load_file(file).keys()
     save_file(tensors, file)
-    after = from_folder(made).state_dict()
+    after = HookedTransformer.from_folder(made).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -79,9 +80,9 @@ EXTRAS = {
 @pytest.mark.parametrize("family", FAMILIES)
 def test_known_extras_are_passed_over(folder, family):
     made = folder(family)
-    before = from_folder(made).state_dict()
+    before = HookedTransformer.from_folder(made).state_dict()
     edit_tensors(made, **{name: torch.ones(2, 2) for name in EXTRAS[family]})
-    after = from_folder(made).state_dict()
+    after = HookedTransformer.from_folder(made).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
@@ -99,20 +100,20 @@ def test_tied_copies(folder, family):
     """The second copy may stand there, or stand alone, but must not say something else."""
     made = folder(family, tie_word_embeddings=True)
     first, second = COPIES[family]
-    before = from_folder(made).state_dict()
+    before = HookedTransformer.from_folder(made).state_dict()
     value = load_file(made / "model.safetensors")[first].clone()
     for changes in ({second: value}, {first: None, second: value}):
         edit_tensors(made, **changes)
-        after = from_folder(made).state_dict()
+        after = HookedTransformer.from_folder(made).state_dict()
         assert all(torch.equal(before[name], after[name]) for name in before)
     edit_tensors(made, **{first: value, second: value + 1})
     with pytest.raises(RunError, match=f"{second} differs from {first}, and tie_word_embeddings says"):
-        from_folder(made)
+        HookedTransformer.from_folder(made)
 
 
 def test_the_first_berts_called_gain_and_bias_otherwise(folder):
     made = folder("bert")
-    before = from_folder(made).state_dict()
+    before = HookedTransformer.from_folder(made).state_dict()
     file = made / "model.safetensors"
     old = {
         name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
@@ -122,7 +123,9 @@ def test_the_first_berts_called_gain_and_bias_otherwise(folder):
     }
     assert any(name.endswith("gamma") for name in old)
     save_file(old, file)
-    assert all(torch.equal(t, before[name]) for name, t in from_folder(made).state_dict().items())
+    assert all(
+        torch.equal(t, before[name]) for name, t in HookedTransformer.from_folder(made).state_dict().items()
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -131,7 +134,7 @@ def test_other_types_become_float32(folder, dtype):
     file = made / "model.safetensors"
     narrow = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
     save_file(narrow, file)
-    model = from_folder(made)
+    model = HookedTransformer.from_folder(made)
     assert model.dtype == torch.float32
     assert torch.equal(model.embed.W_E, narrow["model.embed_tokens.weight"].float())
 
@@ -139,10 +142,10 @@ def test_other_types_become_float32(folder, dtype):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_parts_and_their_index(folder, family):
     made = folder(family)
-    before = from_folder(made).state_dict()
+    before = HookedTransformer.from_folder(made).state_dict()
     split(made)
     assert not (made / "model.safetensors").exists()
-    after = from_folder(made).state_dict()
+    after = HookedTransformer.from_folder(made).state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     compare(made)
 
@@ -167,7 +170,9 @@ def test_links_are_followed_as_in_the_hubs_cache(folder, tmp_path):
     cache.mkdir()
     for name in ("config.json", "model.safetensors"):
         (cache / name).symlink_to(made / name)
-    assert torch.equal(from_folder(cache).embed.W_E, from_folder(made).embed.W_E)
+    assert torch.equal(
+        HookedTransformer.from_folder(cache).embed.W_E, HookedTransformer.from_folder(made).embed.W_E
+    )
 
 
 def one_line(error: pytest.ExceptionInfo, *words: str) -> None:
@@ -180,7 +185,7 @@ def one_line(error: pytest.ExceptionInfo, *words: str) -> None:
 
 def refused(folder: Path, *words: str, kind: type[WorkbenchError] = RunError) -> None:
     with pytest.raises(kind) as error:
-        from_folder(folder)
+        HookedTransformer.from_folder(folder)
     one_line(error, *words)
 
 
@@ -259,7 +264,7 @@ def test_unknown_families(folder):
         made, "model_type is 'xlnet_', which is not a supported family. Choose from: gpt2, gpt_neo, llama"
     )
     edit_settings(made, model_type=None)
-    refused(made, "model_type is None, which is not a supported family. There are: gpt2")
+    refused(made, "model_type is None, which is not a supported family. Choose from: gpt2")
     edit_settings(made, model_type=["gpt2"])
     refused(made, "which is not a supported family")
 
@@ -338,7 +343,7 @@ def test_parts_that_are_missing_or_overlap(folder):
 def test_the_check_of_a_model_can_fail(folder):
     """Its three reasons, each brought about."""
     made = folder("gpt2", n_head=2, n_embd=8)
-    model = from_folder(made)
+    model = HookedTransformer.from_folder(made)
     check_model(model, "a model")
     assert not model.has_listeners()
 
@@ -348,12 +353,12 @@ def test_the_check_of_a_model_can_fail(folder):
         check_model(model, "a model")
     assert not model.has_listeners()
 
-    model = from_folder(made)
+    model = HookedTransformer.from_folder(made)
     model.blocks[0].attn._explicit = halved(model.blocks[0].attn)
     with pytest.raises(RunError, match=r"the rows of blocks\.0\.attn\.hook_pattern do not sum to 1"):
         check_model(model, "a model")
 
-    model = from_folder(made)
+    model = HookedTransformer.from_folder(made)
     with torch.no_grad():
         model.embed.W_E.fill_(float("inf"))
     with pytest.raises(RunError, match="the logits of 4 tokens are not finite"):

@@ -67,8 +67,8 @@ def test_probes_of_numbers(run, kind, quick_networks):
     shuffled = found.table[found.table.labels == "shuffled"]
     assert shuffled.score.max() < 0.1
     assert found.classes == ()
-    page = found.plot()
-    assert page.get_ylabel().startswith("R²")
+    figure = found.plot()
+    assert figure.axes[0].get_ylabel().startswith("R²")
 
 
 @pytest.mark.parametrize("kind", ["structural", pytest.param("ridge", marks=pytest.mark.torture)])

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from small_family import make_runs, recipe_of
+from small_family import make_runs, recipe_of, take_for_whole
 
 from training.zoo.make import Made, make_family
 from training.zoo.member import Recipe
@@ -26,12 +26,6 @@ def _unchecked() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def take_for_whole(recipe: Recipe, patch: pytest.MonkeyPatch) -> None:
-    """Take the small sets of pairs that the family is scored on for all of BLiMP and all embedded pairs."""
-    patch.setattr("workbench.data.pairs.BLIMP_PAIRS", 3)
-    patch.setattr("workbench.data.embedded.pairs.FINGERPRINT", recipe.sets.embedded.fingerprint)
 
 
 @pytest.fixture(autouse=True)

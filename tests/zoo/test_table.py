@@ -115,4 +115,4 @@ def test_the_paragraph_follows_the_files(made, tmp_path, monkeypatch, capsys):
     facts["comparison"]["groups"] = 12
     file.write_text(json.dumps(facts))
     assert main() == 2
-    assert "not compared over 17 groups" in capsys.readouterr().err
+    assert "has no scores of the 17 groups" in capsys.readouterr().err

@@ -3,11 +3,15 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from workbench.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +41,7 @@ class NoiseScale:
         signal, noise = estimates(self.small, self.big, self.small_batch, self.big_batch)
         return pd.DataFrame({"small": self.small, "big": self.big, "signal": signal, "noise": noise})
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the scale over steps, each from the steps around it, and return the figure."""
         from workbench.plots.comparison import plot_noise
 

@@ -3,9 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 SMOOTHING = 0.85
 """Decay of the moving average over losses; its beginning is corrected as Adam's moments are."""
@@ -40,7 +44,7 @@ class RangeTest:
 
         return pd.DataFrame({"rate": self.rates, "loss": self.losses, "smoothed": self.smoothed})
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the losses over the rate, with the suggestion, and return the figure."""
         from workbench.plots.comparison import plot_range
 

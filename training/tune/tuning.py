@@ -2,13 +2,19 @@
 
 import dataclasses
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from training.config import RunSettings
 from training.tune.largest_batch import LargestBatch
 from training.tune.noise_scale import NoiseScale
 from training.tune.range_test import RangeTest
 from workbench.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PARTS = 8
 """Into how many the noise scale divides each batch."""
@@ -62,7 +68,7 @@ class Tuning:
         """The range test's steps; the noise scale's are in `noise.to_frame()`."""
         return self.range_test.to_frame()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw both measurements side by side and return the figure."""
         from workbench.plots.primitives import open_panels
 

@@ -29,6 +29,8 @@ from workbench.stats import Accuracy, weighted_accuracy
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.data.pairs import Pair, PairSet
@@ -265,7 +267,7 @@ class BlimpResult(Result):
             run=self.run, step=self.step, protocol=self.protocol.name, pll=self.pll, pairs=self.pairs
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the accuracy on each phenomenon with its interval and return the figure."""
         import pandas as pd
 
@@ -274,7 +276,7 @@ class BlimpResult(Result):
         columns = ["accuracy", "low", "high"]
         mean = self.overall.paradigms
         rows = pd.DataFrame([[getattr(mean, name) for name in columns]], ["mean over paradigms"], columns)
-        return plot_blimp(pd.concat([self.phenomena[columns], rows]), title=self.title, ax=ax)
+        return plot_blimp(pd.concat([self.phenomena.loc[:, columns], rows]), title=self.title, ax=ax)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the single pairs as plain values: the content of the JSON file."""
@@ -346,7 +348,7 @@ class BlimpResult(Result):
             names = {field.name for field in dataclasses.fields(cls)} - {"per_pair", "protocol"}
             protocol = PROTOCOLS[value["protocol"]["name"]]
             frame = _full_columns(pd.read_parquet(table), protocol.tie)
-            fields = {name: value[name] for name in names} | {"partial": not is_whole(value)}
+            fields: dict[str, Any] = {name: value[name] for name in names} | {"partial": not is_whole(value)}
             return cls(per_pair=frame, protocol=protocol, **fields)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(

@@ -23,6 +23,8 @@ from workbench.stats import CONFIDENCE, student_reach
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.evals.efficiency import Inference
 
@@ -229,7 +231,8 @@ class Comparison(Result):
         lines = [
             {"row": row, "phenomenon": phenomenon, "n": len(part)}
             | dict(zip(("accuracy", "low", "high"), student_share(part.accuracy.tolist()), strict=True))
-            for (row, phenomenon), part in self.pairs.groupby(["row", "phenomenon"], sort=False)
+            for row, of_row in self.pairs.groupby("row", sort=False)
+            for phenomenon, part in of_row.groupby("phenomenon", sort=False)
         ]
         return pd.DataFrame(lines, columns=["row", "phenomenon", "n", "accuracy", "low", "high"])
 
@@ -262,20 +265,20 @@ class Comparison(Result):
         settings = pd.DataFrame.from_dict(self.differs, orient="index")
         return self.rows.join(settings).reset_index()
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw loss, minimal pairs and milliseconds of every row and return the figure."""
         from workbench.plots.comparison import plot_comparison
 
         return plot_comparison(self.rows, {row: self.place(row) for row in self.rows.index}, self.axis, ax)
 
-    def plot_phenomena(self, ax: Any = None) -> Any:
+    def plot_phenomena(self, ax: "Axes | None" = None) -> "Figure":
         """Draw BLiMP by phenomenon and return the figure."""
         from workbench.plots.comparison import plot_phenomena
 
         order = sorted(self.rows.index, key=self.place)
         return plot_phenomena(self.phenomena, order, self.axis != "parameters", ax)
 
-    def plot_curves(self, ax: Any = None) -> Any:
+    def plot_curves(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the validation loss over the tokens read and return the figure."""
         from workbench.plots.comparison import plot_losses
 

@@ -46,7 +46,7 @@ class Protocol:
     tie: float
     """Score of a pair with two equal sentence scores: 1 correct, 0 wrong, 0.5 half."""
 
-    def reduction(self, objective: str) -> Reduction:
+    def reduction(self, objective: str | None) -> Reduction:
         """Return how token scores become a sentence score for a model with this objective (clm or mlm)."""
         return self.masked_reduction if objective == "mlm" else self.causal_reduction
 
@@ -95,7 +95,7 @@ PROTOCOLS: dict[str, Protocol] = {
 """All protocols by name."""
 
 
-def find_protocol(name: str, objective: str = "clm", pll: str = "original") -> Protocol:
+def find_protocol(name: str, objective: str | None = "clm", pll: str = "original") -> Protocol:
     """Return the protocol called `name` after checking that it suits the model.
 
     Args:
@@ -196,7 +196,7 @@ def causal_rows(
 
 def _prefix_token(tokenizer: "PreTrainedTokenizerFast", protocol: Protocol) -> int:
     """Return the id in front of a causal model's sentence: BOS, else EOS; EOS if the protocol says so."""
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    bos, eos = _special_id(tokenizer, "bos"), _special_id(tokenizer, "eos")
     token = eos if protocol.causal == "eos" or bos is None else bos
     if token is None:
         needed = "EOS" if protocol.causal == "eos" else "BOS or EOS"
@@ -204,7 +204,7 @@ def _prefix_token(tokenizer: "PreTrainedTokenizerFast", protocol: Protocol) -> i
             f"Protocol {protocol.name!r} needs {needed} before the sentence and the tokenizer has none; "
             f"{_without_specials('causal')} need no special token."
         )
-    return int(token)
+    return token
 
 
 @dataclasses.dataclass(frozen=True)
@@ -254,13 +254,17 @@ def masked_rows(
 def _surround(tokenizer: "PreTrainedTokenizerFast", protocol: Protocol) -> tuple[int, int]:
     """Return the ids before and after a masked model's sentence: BOS and EOS, else CLS and SEP."""
     for first, last in (("bos", "eos"), ("cls", "sep")):
-        ids = getattr(tokenizer, f"{first}_token_id"), getattr(tokenizer, f"{last}_token_id")
-        if None not in ids:
-            return ids
+        before, after = _special_id(tokenizer, first), _special_id(tokenizer, last)
+        if before is not None and after is not None:
+            return before, after
     raise InputError(
         f"Protocol {protocol.name!r} needs BOS and EOS, or CLS and SEP, around the sentence and "
         f"the tokenizer has none; {_without_specials('masked')} need no special token."
     )
+
+
+def _special_id(tokenizer: "PreTrainedTokenizerFast", role: str) -> int | None:
+    return getattr(tokenizer, f"{role}_token_id")
 
 
 def _without_specials(field: str) -> str:

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import groupby
 from threading import Lock
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -110,9 +110,10 @@ def score_sentences(
     with progress_bar(progress, "Scoring") as on_progress, ready(network) as network:
         if objective == "mlm":
             masked = masked_rows(tokenizer, sentences, chosen, label)
+            mask_token: Any = tokenizer.mask_token_id  # an int, as `masked_rows` has checked
             refuse_misfit(network, masked.rows, label)
             tokens = np.add.reduceat(masked.targets.astype(np.int64), masked.rows.starts[:-1])
-            log_probs = masked_log_probs(network, masked, tokenizer.mask_token_id, pll, on_progress)
+            log_probs = masked_log_probs(network, masked, mask_token, pll, on_progress)
         else:
             rows = causal_rows(tokenizer, sentences, chosen, label)
             refuse_misfit(network, rows, label, unread=1)

@@ -19,8 +19,8 @@ from .lens import lens_curve as lens_curve
 from .lens import load_tuned_lens as load_tuned_lens
 from .lens import logit_lens as logit_lens
 from .lens import train_tuned_lens as train_tuned_lens
-from .matrix import component_family as component_family
-from .matrix import component_history as component_history
+from .matrices import component_family as component_family
+from .matrices import component_history as component_history
 from .matrix import component_matrix as component_matrix
 from .neurons.attribution import attribute_neurons as attribute_neurons
 from .neurons.card import neuron_card as neuron_card

@@ -32,6 +32,8 @@ from workbench.stats import bootstrap_mean
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.layers import LayerMix
@@ -92,7 +94,7 @@ class TextAttribution(Result):
         )
         return frame.assign(nats=self.contributions.ravel())
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the contributions as component x token and return the figure."""
         from workbench.plots.components import plot_text
 
@@ -203,7 +205,7 @@ class PairAttribution(Result):
         frame = pd.DataFrame(_columns(self.components))
         return frame.assign(at_place=self.at_place, whole=self.whole)
 
-    def plot(self, ax: Any = None, whole: bool = False) -> Any:
+    def plot(self, ax: "Axes | None" = None, whole: bool = False) -> "Figure":
         """Draw the contributions as layer x component and return the figure.
 
         Args:
@@ -284,7 +286,7 @@ class LogitAttribution(Result):
         frame.insert(0, "prompt", np.repeat(np.arange(len(self.prompts)), count))
         return frame.assign(contribution=self.contributions.ravel())
 
-    def plot(self, ax: Any = None, count: int = 20) -> Any:
+    def plot(self, ax: "Axes | None" = None, count: int = 20) -> "Figure":
         """Draw the largest mean contributions, with intervals over prompts, and return the figure.
 
         Args:
@@ -474,7 +476,9 @@ def attribute_logits(
         bad = None if wrong is None else answers(network, wrong, count, "wrong").to(tokens.device)
         if bad is not None and bool((good == bad).any()):
             raise InputError("the right and the wrong answer are the same token; choose two.")
-        outputs = record_outputs(network, tokens, torch.arange(count, device=tokens.device), places, neurons)
+        options = {} if real is None else {"attention_mask": real}
+        rows = torch.arange(count, device=tokens.device)
+        outputs = record_outputs(network, tokens, rows, places, neurons, **options)
         weight, unembed_bias = network.readout_weight.detach().double(), network.readout_bias
         direction = weight[good] if bad is None else weight[good] - weight[bad]
         bias = None
@@ -483,9 +487,11 @@ def attribute_logits(
             bias = unembed_bias[good] if bad is None else unembed_bias[good] - unembed_bias[bad]
         logits = (outputs.final.double() * direction).sum(-1) + (0 if bias is None else bias)
         components, values = decompose(network, outputs, direction, bias, neurons=neurons, biases=biases)
-        rows = tokens if real is None else [row[mask] for row, mask in zip(tokens, real, strict=True)]
-        text = network.tokenizer is not None
-        shown = tuple(network.to_string(row) if text else " ".join(map(str, row.tolist())) for row in rows)
+        texts = tokens if real is None else [row[mask] for row, mask in zip(tokens, real, strict=True)]
+        ids = network.tokenizer is None
+        shown = tuple(
+            " ".join(map(str, row.tolist())) if ids else str(network.to_string(row)) for row in texts
+        )
     return LogitAttribution(
         prompts=shown,
         positions=places.cpu().numpy(),
@@ -548,7 +554,7 @@ class LayerWeights(Result):
             }
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the weights as a heat map and return the figure."""
         from workbench.plots.components import plot_layer_weights
 

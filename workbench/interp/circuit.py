@@ -1,16 +1,17 @@
-"""The smallest set of heads and MLPs that keeps a paradigm's accuracy, the rest ablated (greedy).
+"""The smallest set of heads and MLPs that keeps a paradigm's accuracy, the rest ablated (greedy search).
 
-Starting from the whole model, the part whose removal costs least is taken out, again and again (as in
-ACDC's pruning: Conmy et al. 2023, arXiv:2304.14997); starting from nothing, the part that helps most is put
-in. The smaller of the two sets that reach the target is kept, less what it can still spare. The set is
-chosen on one half of the pairs; the other half checks it as Wang et al. 2022 (arXiv:2211.00593) do:
-faithfulness (the set beside the whole model), completeness (the model without the set beside nothing at
-all) and minimality (the set without each of its parts), with random sets of the same size as a control.
+Backward, the component whose ablation costs least is removed from the whole model, step by step (as in the
+pruning of ACDC: Conmy et al. 2023, arXiv:2304.14997); forward, the component that helps most is added to the
+empty set. The smaller of the two sets that reach the target is kept, without the components that it does not
+need. The set is chosen on one half of the pairs and checked on the other as in Wang et al. 2022
+(arXiv:2211.00593): faithfulness (the circuit against the whole model), completeness (the model without the
+circuit against the empty set) and minimality (the circuit without each component), with random sets of the
+same size as a control.
 """
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,24 +21,29 @@ from jaxtyping import Float
 from scipy.special import expit
 from torch import Tensor
 
+from workbench.console import OnProgress, progress_bar
 from workbench.data.pairs import Pair, PairSet, open_pairs
 from workbench.errors import InputError, nearest
 from workbench.evals.blimp import CHANCE
-from workbench.evals.scoring import opened, ready
+from workbench.evals.scoring import ready
 from workbench.interp.ablation import Replacement, ablated, on_threads, replacement
 from workbench.interp.components import Component, list_components
 from workbench.interp.pairs import EncodedPairs
+from workbench.interp.texts import Reference
+from workbench.result import Result
+from workbench.runs.run import ModelLike, open_model
 from workbench.stats import Estimate, bootstrap_mean, mcnemar, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-
-# `SmallestCircuit`: the fewest heads and MLPs that decide minimal pairs, and how that was checked.
+    from workbench.model.transformer import HookedTransformer
 
 
 class Step(NamedTuple):
-    """A set on the way; first value on the pairs it was chosen on, second on the held-out ones."""
+    """A set of the search; first value on the pairs it was chosen on, second on the held-out ones."""
 
     direction: str
     """`backward` from the whole model, `forward` from nothing."""
@@ -47,14 +53,14 @@ class Step(NamedTuple):
     """Mean score of the good sentence minus that of the bad one, nats."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Half:
     """Margins of one half of the pairs under each set, nats."""
 
     sets: Mapping[str, Float[np.ndarray, " pair"]]
     """`whole` model, `circuit`, `complement` (the model without the circuit), `nothing` (all ablated)."""
     without: Float[np.ndarray, "kept pair"]
-    """The circuit without each of its parts."""
+    """The circuit without each of its components."""
     random: Float[np.ndarray, "draw pair"]
     """Random sets of the circuit's size."""
 
@@ -64,7 +70,7 @@ class Half:
         return len(self.sets["whole"])
 
     def accuracy(self, name: str) -> float:
-        """Share of pairs that a set decides right.
+        """Return the fraction of pairs that a set decides correctly.
 
         Raises:
             InputError: no such set.
@@ -72,7 +78,7 @@ class Half:
         return float(decisions(self._margins(name)).mean())
 
     def change(self, name: str, beside: str = "whole") -> Estimate:
-        """Accuracy of a set minus that of another, with a 95 % interval over drawing other pairs.
+        """Return the accuracy of a set minus that of another, with a 95 % interval over pairs.
 
         Raises:
             InputError: no such set.
@@ -91,25 +97,25 @@ class Half:
 
 
 def decisions(margins: Float[np.ndarray, "*set pair"]) -> Float[np.ndarray, "*set pair"]:
-    """1 where the good sentence scores higher, 0 where lower, a half where equal: a set that knows nothing
-    ties, and must not be right."""
+    """Return 1 where the good sentence scores higher, 0 where lower, a half at ties: a model without any
+    information ties and must not count as correct."""
     return (np.sign(margins) + 1) / 2
 
 
-@dataclasses.dataclass(frozen=True)
-class SmallestCircuit:
-    """Heads and MLPs that were kept, the way there, and the checks."""
+@dataclass(frozen=True, eq=False, repr=False)
+class SmallestCircuit(Result):
+    """The kept heads and MLPs, the search, and the checks."""
 
     kept: tuple[Component, ...]
-    """The most needed first. Empty if the embedding decides the pairs with every part ablated."""
+    """The most needed first. Empty if the embedding decides the pairs with every component ablated."""
     target: float
-    """Accuracy that was to be kept, on the pairs that the circuit was chosen on."""
+    """Accuracy to keep, on the pairs that the circuit was chosen on."""
     steps: tuple[Step, ...]
     chosen_on: Half
     """Without random sets."""
     held_out: Half
     parts: tuple[Component, ...]
-    """All that could be kept."""
+    """All components that could be kept."""
     paradigms: tuple[str, ...]
     pairs: str
     """Name of the set of pairs."""
@@ -121,36 +127,39 @@ class SmallestCircuit:
     run: str | None = None
     step: int | None = None
     seed: int = 0
+    reference: Reference | None = None
+    """The text behind a mean or resampling ablation."""
 
     axes = ("part",)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the kept parts."""
+        """Labels of the kept components."""
         return tuple(part.label for part in self.kept)
 
     @property
     def beyond_target(self) -> Estimate:
-        """Held-out accuracy minus what was to be kept of the whole model's there, with a 95 % interval."""
+        """Held-out accuracy minus the accuracy to keep of the whole model there, with a 95 % interval."""
         circuit, whole = (decisions(self.held_out.sets[name]) for name in ("circuit", "whole"))
         return bootstrap_mean(circuit - self.keep * whole - (1 - self.keep) * self.chance, seed=self.seed)
 
     @property
     def holds(self) -> bool:
-        """Whether held-out pairs agree that the circuit keeps so much: the interval is not all below 0."""
+        """True unless the interval of `beyond_target` lies below 0."""
         return not self.beyond_target.high < 0
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row for each kept part: part, layer, kind, and the circuit without it: accuracy on the pairs it
-        was chosen on (`chosen_without`) and on held-out ones (`without`); there its change with low and high,
-        decisions lost and gained, p (McNemar), and the change of the mean margin (nats)."""
+        """Return one row per kept component: part, layer, kind, and for the circuit without it the accuracy
+        on the pairs it was chosen on (`chosen_without`) and on held-out ones (`without`); there its change
+        with low and high, decisions lost and gained, p (McNemar), and the change of the mean margin
+        (nats)."""
         import pandas as pd
 
         half, rows = self.held_out, []
         circuit, chosen = decisions(half.sets["circuit"]), decisions(self.chosen_on.without).mean(-1)
         for index, part in enumerate(self.kept):
-            turned = decisions(half.without[index]) - circuit
-            change = bootstrap_mean(turned, seed=self.seed)
+            changes = decisions(half.without[index]) - circuit
+            change = bootstrap_mean(changes, seed=self.seed)
             rows.append(
                 {
                     "part": part.label,
@@ -161,7 +170,7 @@ class SmallestCircuit:
                     "change": change.mean,
                     "low": change.low,
                     "high": change.high,
-                    **mcnemar(turned)._asdict(),
+                    **mcnemar(changes)._asdict(),
                     "margin_change": (half.without[index] - half.sets["circuit"]).mean(),
                 }
             )
@@ -171,7 +180,7 @@ class SmallestCircuit:
         return frame.assign(paradigm=self._about, run=self.run, step=self.step)
 
     def checks(self) -> "pd.DataFrame":
-        """One row for each set (whole, circuit, complement, nothing, random: the mean of the draws) on the
+        """Return one row per set (whole, circuit, complement, nothing, random: the mean of the draws) on the
         held-out pairs: parts, accuracy, its change from the whole model with low and high, mean margin."""
         import pandas as pd
 
@@ -197,8 +206,8 @@ class SmallestCircuit:
         return pd.DataFrame(rows).assign(paradigm=self._about, run=self.run, step=self.step)
 
     def curve(self) -> "pd.DataFrame":
-        """One row for each set on the way: direction, parts, accuracy and mean margin on the pairs it was
-        chosen on and on held-out ones (`held_...`), kept (the names)."""
+        """Return one row per set of the search: direction, parts, accuracy and mean margin on the pairs it
+        was chosen on and on held-out ones (`held_...`), kept (labels)."""
         import pandas as pd
 
         rows = [
@@ -216,7 +225,7 @@ class SmallestCircuit:
         return pd.DataFrame(rows).assign(run=self.run, step=self.step)
 
     def to_text(self) -> str:
-        """A few lines for the terminal."""
+        """Summarize the result in a few lines for the terminal."""
         half, percent = self.held_out, lambda value: f"{100 * value:.1f} %"
         low, high = wilson(half.accuracy("circuit"), half.count)
         change, size = half.change("circuit"), len(self.kept)
@@ -239,16 +248,16 @@ class SmallestCircuit:
             )
         if not self.holds:
             lines.append(
-                f"It does not keep {self.keep:.0%} on held-out pairs: it fits those it was chosen on."
+                f"It does not keep {self.keep:.0%} on held-out pairs: it overfits those it was chosen on."
             )
         frame = self.to_frame()
         if len(unsure := frame[frame.low.isna() | (frame.high >= 0)]):
             lines.append(f"not shown to be needed on held-out pairs: {', '.join(unsure.part)}")
         if not self.kept:
-            lines.append("No head and no MLP is needed: these pairs do not show what any of them does.")
+            lines.append("No head and no MLP is needed: the embedding decides these pairs.")
         return "\n".join(lines)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the accuracy against the number of components, on both halves of the pairs, and return the
         figure.
         """
@@ -269,90 +278,88 @@ class SmallestCircuit:
         return self.paradigms[0] if len(self.paradigms) == 1 else f"{len(self.paradigms)} paradigms"
 
 
-# Sets of heads and MLPs, each the model in which only these are left, measured on the same pairs.
-
-
 Parts = tuple[Component, ...]
 
 
 class Measured:
-    """Sets of parts, each measured once on the same pairs.
+    """Margins of the model in which only some components are kept, each set measured once on the same pairs.
 
     Args:
-        network: a `HookedTransformer` in evaluation mode.
-        parts: all that can be kept.
-        given: what replaces them.
-        pairs: what is scored.
-        tick: called after each measurement.
+        network: in evaluation mode.
+        parts: all components that can be kept.
+        given: what replaces the others.
+        pairs: the scored pairs.
+        on_measured: called after each measurement.
     """
 
     def __init__(
         self,
-        network: Any,
+        network: "HookedTransformer",
         parts: Parts,
         given: Replacement,
         pairs: EncodedPairs,
-        tick: Callable[[], None] = lambda: None,
+        on_measured: Callable[[], None] = lambda: None,
     ) -> None:
-        self.network, self.parts, self.given, self.pairs, self._tick = network, parts, given, pairs, tick
-        self._known: dict[frozenset[Component], np.ndarray] = {}
+        self.network, self.parts, self.given, self.pairs = network, parts, given, pairs
+        self._on_measured = on_measured
+        self._cache: dict[frozenset[Component], np.ndarray] = {}
 
     def margins(self, kept: Iterable[Component]) -> Float[np.ndarray, " pair"]:
-        """Of the model in which only these parts are left, in nats."""
+        """Return the margins of the model in which only these components are kept, in nats."""
         key = frozenset(kept)
-        if key not in self._known:
-            gone = [part for part in self.parts if part not in key]
-            with ablated(self.network, gone, self.given.how, self.given):
-                self._known[key] = self.pairs.margins(self.network)
-            self._tick()
-        return self._known[key]
+        if key not in self._cache:
+            others = [part for part in self.parts if part not in key]
+            with ablated(self.network, others, reference=self.given):
+                self._cache[key] = self.pairs.margins(self.network)
+            self._on_measured()
+        return self._cache[key]
 
     def accuracy(self, kept: Iterable[Component]) -> float:
-        """Share of pairs decided right; a tie counts half."""
+        """Return the fraction of pairs decided correctly; a tie counts half."""
         return float(decisions(self.margins(kept)).mean())
 
     def preference(self, kept: Iterable[Component]) -> float:
-        """Mean probability of the good sentence of the two."""
+        """Return the mean probability of the good sentence of the two."""
         return float(expit(self.margins(kept)).mean())
 
     def slopes(self, kept: Parts) -> dict[Component, float]:
-        """Of every part, the derivative of the preference by a gate between its replacement (0) and its own
-        value (1), kept parts at 1 and the others at 0."""
+        """Return for every component the derivative of the preference by a gate between its replacement (0)
+        and its own value (1), with the gates of kept components at 1 and the others at 0."""
         network = self.network
         points: dict[str, list[Component]] = {}
         for part in self.parts:
             points.setdefault(part.hook_name, []).append(part)
-        like = dict(dtype=network.dtype, device=network.device)
+        like: Any = dict(dtype=network.dtype, device=network.device)
         gates = {
-            name: torch.tensor([[1.0 if part in kept else 0.0] for part in mine], **like).requires_grad_()
-            for name, mine in points.items()
+            name: torch.tensor([[1.0 if part in kept else 0.0] for part in parts], **like).requires_grad_()
+            for name, parts in points.items()
         }
 
         def gate(x: Tensor, hook: Any) -> Tensor:
-            mine, by = points[hook.name], gates[hook.name]
+            parts, by = points[hook.name], gates[hook.name]
             new = torch.zeros((), **like)
             if self.given.how != "zero":
-                new = torch.stack([self.given.values[part] for part in mine]).to(x)
+                new = torch.stack([self.given.values[part] for part in parts]).to(x)
             return new + by * (x - new)
 
         odds = expit(self.margins(kept))
         weights = odds * (1 - odds) / len(odds)
         with network.hooks(fwd_hooks=[(name, gate) for name in points]):
-            found = self.pairs.margin_gradients(network, weights, list(gates.values()))
-        self._tick()
+            gradients = self.pairs.margin_gradients(network, weights, list(gates.values()))
+        self._on_measured()
         return {
             part: float(slope)
-            for mine, slopes in zip(points.values(), found, strict=True)
-            for part, slope in zip(mine, slopes.flatten().tolist(), strict=True)
+            for parts, slopes in zip(points.values(), gradients, strict=True)
+            for part, slope in zip(parts, slopes.flatten().tolist(), strict=True)
         }
 
 
 def drawn_sets(parts: Parts, kept: Parts, draws: int, seed: int) -> list[Parts]:
-    """Different sets of as many parts, each of them another than `kept`; all there are if they are no more.
+    """Draw different sets of the size of `kept`, other than `kept`; all such sets if there are no more.
 
     Args:
         parts: to draw from.
-        kept: how many, and which not all together.
+        kept: gives the size; not drawn.
         draws: number of sets.
         seed: of the draws.
     """
@@ -370,12 +377,12 @@ def drawn_sets(parts: Parts, kept: Parts, draws: int, seed: int) -> list[Parts]:
 
 ORDERS = ("gradient", "ablate")
 SCREENED = 4
-"""Parts that are measured in a step: those whose gradients promise most."""
+"""Components measured in a step: those with the most favourable gradients."""
 RANDOM_SETS = 20
 
 
 def smallest_circuit(
-    model: Any,
+    model: ModelLike,
     pairs: PairSet | str | None = None,
     paradigm: str | Sequence[str] | None = None,
     *,
@@ -390,31 +397,31 @@ def smallest_circuit(
     pll: str = "original",
     random_sets: int = RANDOM_SETS,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | OnProgress | None = None,
 ) -> SmallestCircuit:
-    """The fewest heads and MLPs that decide minimal pairs nearly as well as the whole model.
+    """Find the fewest heads and MLPs that decide minimal pairs nearly as well as the whole model.
 
     A set reaches the target if its accuracy is at least `chance + keep * (accuracy of the model - chance)`
     on the pairs that it is chosen on; a tie counts half under every protocol. Of sets of one size, the one
     with the greater mean of `sigmoid(margin)`, the probability of the good sentence of the two, wins.
 
     Args:
-        model: a run or a `HookedTransformer` with its tokenizer, causal or masked.
+        model: a run, a `HookedTransformer` with its tokenizer, or a run's name; causal or masked.
         pairs: a `PairSet`, or what `open_pairs` takes: a hub name, a folder, None for the embedded pairs.
-        paradigm: which, or several, taken as one; None for all.
-        keep: share of the accuracy above chance.
-        chance: accuracy that counts as nothing; 0 keeps a share of the accuracy itself.
-        how: what the other parts are replaced by, `mean`, `zero` or `resample`; see `ablated`.
-        reference: text that means and donors come from; by default 100 training stories.
-        order: `ablate` measures every part in every step; `gradient` only those that the gradients of gates
-            promise most from. By default `gradient`, and `ablate` with `resample`.
+        paradigm: one, or several taken as one; None for all.
+        keep: fraction of the accuracy above chance.
+        chance: accuracy of guessing; 0 keeps a fraction of the accuracy itself.
+        how: what replaces the other components, `mean`, `zero` or `resample`; see `ablated`.
+        reference: text that means and donors come from; see `workbench.interp.ablation.replacements`.
+        order: `ablate` measures every component in every step; `gradient` only those with the most favourable
+            gradients of gates. By default `gradient`, and `ablate` with `resample`.
         limit: only the first so many pairs of each paradigm; None for all.
-        held_out: share of each paradigm's pairs that checks the choice.
+        held_out: fraction of each paradigm's pairs that the circuit is checked on.
         protocol: how sentences are scored.
         pll: for masked models.
-        random_sets: how many of the same size the circuit is compared with.
+        random_sets: number of sets of the same size to compare with.
         seed: of the split, random sets, donors and intervals.
-        progress: called with the number of measurements done and of all that may be needed.
+        progress: True shows a bar, None after two seconds; or a callback.
 
     Raises:
         InputError: settings outside their range, too few pairs, a model that is not above chance on them or
@@ -423,15 +430,19 @@ def smallest_circuit(
     """
     order = order or ("ablate" if how == "resample" else "gradient")
     _refuse_settings(keep, chance, held_out, random_sets, order, how)
-    run, network, tokenizer = opened(model)
+    run, network, tokenizer = open_model(model)
     parts = list_components(network.config)
     whole = open_pairs(pairs) if pairs is None or isinstance(pairs, str) else pairs
     chosen = whole.select([paradigm] if isinstance(paradigm, str) else paradigm, limit)
     halves = _halves(chosen, held_out, seed)
-    with ready(network) as network, on_threads(network):
+    with (
+        ready(network) as network,
+        on_threads(network),
+        progress_bar(progress, "Searching a circuit") as on_progress,
+    ):
         given = replacement(model, parts, how, reference, seed)
         screen = SCREENED if order == "gradient" else len(parts)
-        count = _Counter(progress, len(parts), screen, random_sets)
+        count = _Counter(on_progress, len(parts), screen, random_sets)
         select, held = (
             Measured(network, parts, given, EncodedPairs(network, half, protocol, pll, tokenizer), count)
             for half in halves
@@ -456,13 +467,14 @@ def smallest_circuit(
             run=None if run is None else run.name,
             step=None if run is None else run.step,
             seed=seed,
+            reference=given.reference,
         )
-        count.finish()
+        on_progress(1.0, "done")
     return result
 
 
 def _search(on: Measured, target: float, screen: int) -> tuple[list[tuple[str, Parts]], Parts]:
-    """Every set on the way, and the smallest that reaches the target."""
+    """Return every set of the search, and the smallest that reaches the target."""
     path = [on.parts]
     while path[-1]:
         path.append(_best(on, path[-1], screen, removed=True))
@@ -478,12 +490,12 @@ def _search(on: Measured, target: float, screen: int) -> tuple[list[tuple[str, P
 
 
 def _rank(on: Measured, kept: Parts) -> tuple[int, float]:
-    """The greater the better: few parts, then a great preference."""
+    """Return a sort key: few components first, then a high preference."""
     return -len(kept), on.preference(kept)
 
 
 def _best(on: Measured, kept: Parts, screen: int, *, removed: bool) -> Parts:
-    """The set with one part less, or more, that prefers the good sentences most."""
+    """Return the set with one component less, or more, that has the highest preference."""
     open_ = [part for part in on.parts if (part in kept) == removed]
     if len(open_) > screen:
         slopes = on.slopes(kept)
@@ -493,18 +505,18 @@ def _best(on: Measured, kept: Parts, screen: int, *, removed: bool) -> Parts:
 
 
 def _cleaned(on: Measured, kept: Parts, target: float) -> Parts:
-    """The set less whatever it can spare, the most needed part first."""
-    while spared := [one for part in kept if _reaches(on, one := _without(kept, part), target)]:
-        kept = max(spared, key=on.preference)
+    """Remove the components that the set does not need; return the others, the most needed first."""
+    while smaller := [one for part in kept if _reaches(on, one := _without(kept, part), target)]:
+        kept = max(smaller, key=on.preference)
     return tuple(sorted(kept, key=lambda part: on.preference(_without(kept, part))))
 
 
-def _without(kept: Parts, gone: Component) -> Parts:
-    return tuple(part for part in kept if part != gone)
+def _without(kept: Parts, removed: Component) -> Parts:
+    return tuple(part for part in kept if part != removed)
 
 
 def _reaches(on: Measured, kept: Parts, target: float) -> bool:
-    return on.accuracy(kept) >= target - 1e-12  # the target is rounded
+    return on.accuracy(kept) >= target - 1e-12  # the target is a rounded number
 
 
 def _step(direction: str, kept: Parts, *halves: Measured) -> Step:
@@ -527,21 +539,21 @@ def _half(on: Measured, kept: Parts, draws: int, seed: int) -> Half:
 
 
 def _target(on: Measured, keep: float, chance: float, paradigms: Sequence[str]) -> float:
-    """The accuracy to be kept; refuses a model that is not above chance."""
+    """Return the accuracy to keep; raise if the model is not above chance."""
     before, count = on.accuracy(on.parts), len(on.pairs)
     floor = max(chance, CHANCE)
     low, high = wilson(before, count)
     if low <= floor:
         name = paradigms[0] if len(paradigms) == 1 else f"{len(paradigms)} paradigms"
         raise InputError(
-            f"there is nothing to keep: the model gets {before:.1%} of {count} pairs of {name} right, not "
-            f"clearly above {floor:.0%} (interval {low:.1%} to {high:.1%}); take a paradigm that it knows."
+            f"there is nothing to keep: the model decides {before:.1%} of {count} pairs of {name} correctly, "
+            f"not clearly above {floor:.0%} (interval {low:.1%} to {high:.1%}); choose another paradigm."
         )
     return chance + keep * (before - chance)
 
 
 def _halves(chosen: PairSet, held_out: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to choose on and pairs to check on, every paradigm divided."""
+    """Split every paradigm into pairs to choose on and pairs to check on."""
     random = np.random.default_rng(seed)
     select: list[Pair] = []
     held: list[Pair] = []
@@ -561,34 +573,26 @@ def _halves(chosen: PairSet, held_out: float, seed: int) -> tuple[list[Pair], li
 def _refuse_settings(keep: float, chance: float, held_out: float, draws: int, order: str, how: str) -> None:
     for name, value in (("keep", keep), ("held_out", held_out)):
         if not 0 < value <= 1:
-            raise InputError(f"{name} is {value}; give a share, above 0 and up to 1.")
+            raise InputError(f"{name} is {value}; give a fraction above 0 and up to 1.")
     if not 0 <= chance < 1:
         raise InputError(f"chance is {chance}; give an accuracy from 0 to below 1.")
     if draws < 0:
         raise InputError(f"random_sets is {draws}; give a number of sets, 0 for none.")
     if order not in ORDERS:
-        raise InputError(f"{order!r} is no order. {nearest(order, ORDERS)}")
+        raise InputError(f"Unknown order {order!r}. {nearest(order, ORDERS)}")
     if order == "gradient" and how == "resample":
-        raise InputError("order='gradient' needs how='mean' or 'zero'; with 'resample' take order='ablate'.")
+        raise InputError("order='gradient' needs how='mean' or 'zero'; with 'resample' use order='ablate'.")
 
 
 class _Counter:
-    """Tells how many measurements are done, of about how many."""
+    """Report the number of measurements done, of the number expected."""
 
-    def __init__(
-        self, progress: Callable[[int, int], None] | None, parts: int, screen: int, draws: int
-    ) -> None:
-        self._progress, self._done = progress, 0
+    def __init__(self, on_progress: OnProgress, parts: int, screen: int, draws: int) -> None:
+        self._on_progress, self._done = on_progress, 0
         backward = sum(min(left, screen) + (left > screen) for left in range(1, parts + 1))
         forward = 3 * min(parts, screen + 1)
-        self._total = backward + forward + parts + draws + 10
+        self._expected = backward + forward + parts + draws + 10
 
     def __call__(self) -> None:
         self._done += 1
-        if self._progress is not None:
-            self._progress(min(self._done, self._total - 1), self._total)
-
-    def finish(self) -> None:
-        """All is done."""
-        if self._progress is not None:
-            self._progress(self._total, self._total)
+        self._on_progress(min(self._done / self._expected, 0.99), f"{self._done:,} sets measured")

@@ -17,7 +17,7 @@ from workbench.interp.texts import TOKENS_PER_FORWARD
 if TYPE_CHECKING:
     from workbench.model.attention import Attention
     from workbench.model.config import ModelConfig
-    from workbench.model.layers import MLP
+    from workbench.model.layers import MLP, Embed
     from workbench.model.transformer import Block, HookedTransformer
 
 EMBEDDINGS = {"embed": "hook_embed", "pos_embed": "hook_pos_embed", "token_type": "hook_token_type_embed"}
@@ -51,7 +51,7 @@ def record_outputs(
         rows: the row of each reading, in ascending order.
         read_at: its position in that row.
         neurons: record neurons instead of MLP outputs, for `decompose(..., neurons=True)`.
-        stream_options: `positions` and `mask` of the rows, if they are not the default (see the model's
+        stream_options: `positions`, `mask` and `attention_mask` of the rows (see the model's
             `stream`).
     """
     pattern = re.compile(_hook_pattern(model.config, neurons))
@@ -202,6 +202,30 @@ def path_from_readout(
     return path
 
 
+def walk_back(model: "HookedTransformer", path: FrozenPath) -> Iterator[tuple[int, str, FrozenPath]]:
+    """Follow a path from the output of the last block back to the embedding.
+
+    Yields (block, `mlp` or `attn`, path at the output of that module) from the last block to the first, then
+    (-1, `embed`, path at the output of the embedding). Branch a yielded path before changing it:
+    the walk continues from the same object.
+    """
+    post = model.config.norm_place == "post"
+    mix = path.activations.get(f"blocks.{len(model.blocks) - 1}.hook_mix")  # [read embedding_and_blocks]
+    for index in reversed(range(len(model.blocks))):
+        block, name = cast("Block", model.blocks[index]), f"blocks.{index}"
+        if post:
+            last = "ln1" if block.ln2 is None else "ln2"
+            path.norm(getattr(block, last), f"{name}.{last}")
+        here = path if mix is None else path.branch(mix[:, index + 1, None])
+        if block.mlp is not None:
+            yield index, "mlp", here
+        if post and block.kind == "am":
+            path.norm(block.ln1, f"{name}.ln1")
+        if block.attn is not None:
+            yield index, "attn", here
+    yield -1, "embed", path if mix is None else path.branch(mix[:, 0, None])
+
+
 def decompose(
     model: "HookedTransformer",
     outputs: ComponentOutputs,
@@ -234,36 +258,32 @@ def decompose(
     Returns:
         The components, in the order of `list_components`, and their contributions in float64.
     """
-    activations, post = outputs.activations, model.config.norm_place == "post"
-    path = path_from_readout(model, activations, directions)
+    path = path_from_readout(model, outputs.activations, directions)
     if unembed_bias is not None:
         path.biases = {"b_U": unembed_bias.double(), **path.biases}
-    mix = activations.get(f"blocks.{len(model.blocks) - 1}.hook_mix")  # [read embedding_and_blocks]
     columns: list[Tensor] = []  # from the last block to the first
-    for index in reversed(range(len(model.blocks))):
+    for index, module, here in walk_back(model, path):
         block, name = cast("Block", model.blocks[index]), f"blocks.{index}"
-        if post:
-            last = "ln1" if block.ln2 is None else "ln2"
-            path.norm(getattr(block, last), f"{name}.{last}")
-        here = path if mix is None else path.branch(mix[:, index + 1, None])
-        if block.mlp is not None:
-            columns.append(_mlp(block.mlp, here, name, neurons))
-        if post and block.kind == "am":
-            path.norm(block.ln1, f"{name}.ln1")
-        if block.attn is not None:
-            columns.append(_heads(block, block.attn, here.branch(), name))
-    if mix is not None:
-        path = path.branch(mix[:, 0, None])
-    if model.embed.up_weight is not None:
-        path.linear(model.embed.up_weight, "embed.up_b", model.embed.up_bias)
-    path.norm(model.embed.norm, "embed.norm")
-    embeddings = [path.product(activations[n])[:, None] for n in EMBEDDINGS.values() if n in activations]
-    values = [*embeddings, *reversed(columns)]
+        if module == "mlp":
+            columns.append(_mlp(cast("MLP", block.mlp), here, name, neurons))
+        elif module == "attn":
+            columns.append(_heads(block, cast("Attention", block.attn), here.branch(), name))
+        else:
+            columns.append(_embeddings(model.embed, here))
+    values = columns[::-1]
     components = list_components(model.config, neurons=neurons, embeddings=True, biases=True)
     each = torch.stack([*path.biases.values(), torch.zeros_like(path.direction[:, 0])], -1)
     if not biases:
         return components, torch.cat([*values, each.sum(-1, keepdim=True)], -1)
     return (*components[:-1], *map(_bias, path.biases)), torch.cat([*values, each[:, :-1]], -1)
+
+
+def _embeddings(embed: "Embed", path: FrozenPath) -> Float[Tensor, "read embedding"]:
+    if embed.up_weight is not None:
+        path.linear(embed.up_weight, "embed.up_b", embed.up_bias)
+    path.norm(embed.norm, "embed.norm")
+    kept = path.activations
+    return torch.stack([path.product(kept[name]) for name in EMBEDDINGS.values() if name in kept], -1)
 
 
 def _bias(name: str) -> Component:

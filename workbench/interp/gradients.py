@@ -34,6 +34,8 @@ from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 # Attribution patching: every patch of a sweep at once, to first order.
@@ -239,7 +241,7 @@ class EdgeAttribution(Result):
         order = np.argsort(-frame["score"].abs().to_numpy(), kind="stable")[:count]
         return frame.iloc[order].reset_index(drop=True)
 
-    def plot(self, ax: Any = None, count: int = 25) -> Any:
+    def plot(self, ax: "Axes | None" = None, count: int = 25) -> "Figure":
         """Draw the strongest edges as a graph, the embedding below and the logits above, and return the
         figure.
 
@@ -410,7 +412,7 @@ class AttributionCheck(Result):
         frame.insert(0, "cell", list(self.names))
         return frame.assign(error=error).iloc[order].reset_index(drop=True)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw estimates over exact effects, with the line where they are equal, and return the figure."""
         from workbench.plots.patching import plot_estimates
 

@@ -27,6 +27,8 @@ from workbench.stats import derive
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -119,7 +121,7 @@ class TokenPairs(Result):
             }
         )  # fmt: skip
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw a bar for each pair and return the figure."""
         from workbench.plots.heads import plot_token_pairs
 
@@ -290,7 +292,7 @@ class Composition(Result):
         order = (frame.value - frame.random).sort_values(ascending=False, kind="stable").index
         return frame.loc[order].reset_index(drop=True)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw Q-, K- and V-composition of earlier with later heads above random; return the figure."""
         from workbench.plots.heads import plot_composition
 

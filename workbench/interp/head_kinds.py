@@ -22,6 +22,8 @@ from workbench.stats import bootstrap_mean
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.model.transformer import HookedTransformer
 
@@ -96,7 +98,7 @@ class HeadKinds(Result):
                 )  # fmt: skip
         return pd.DataFrame(rows)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw each head's KL from uniform attention and the gains of the two rules; return the figure."""
         from workbench.plots.heads import plot_head_kinds
 

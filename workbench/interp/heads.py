@@ -29,6 +29,8 @@ from workbench.stats import Estimate, bootstrap_mean, generator
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -228,7 +230,7 @@ class HeadScores(Result):
             columns[field] = values.ravel() if values.ndim == 3 else values.repeat(heads)
         return pd.DataFrame(columns)
 
-    def plot(self, score: str | None = None, ax: Any = None) -> Any:
+    def plot(self, score: str | None = None, ax: "Axes | None" = None) -> "Figure":
         """Draw one score as layer x head, or all of them on one page, and return the figure.
 
         Args:
@@ -585,7 +587,8 @@ def _repeated_rows(
     weight[size:] = 0
     if tokenizer is not None:
         weight[[token for token in tokenizer.all_special_ids if token < len(weight)]] = 0
-        bos = tokenizer.bos_token_id if bos is None else bos
+        own: Any = tokenizer.bos_token_id
+        bos = own if bos is None else bos
     start = [] if bos is None else [bos]
     weight[start] = 0
     if not weight.sum():

@@ -1,8 +1,8 @@
 """How many heads a model can lose: iterative pruning by importance (Michel et al. 2019, arXiv:1905.10650)."""
 
-import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,28 +11,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from workbench.console import OnProgress, progress_bar
 from workbench.errors import InputError
 from workbench.evals.blimp import blimp
-from workbench.evals.scoring import opened, ready
+from workbench.evals.scoring import ready
 from workbench.interp.ablation import AblationResult, ablated, losses, on_threads
 from workbench.interp.components import Component, list_components
 from workbench.interp.texts import TextBatch, refuse_unscored, row_nats, text_batches
+from workbench.result import Result
+from workbench.runs.run import ModelLike, open_model
 from workbench.stats import spearman
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from workbench.model.transformer import HookedTransformer
 
 
-# Importance of heads as Michel, Levy & Neubig 2019 (arXiv:1905.10650) measure it.
-#
-# Each head's output is multiplied by a gate, which is 1. The importance is the mean over examples of
-# |dL(x) / d gate|: what a first-order step towards taking the head out would do, its sign dropped example by
-# example. It costs one backward pass for all heads; leave-one-out, the truth, costs a forward pass for each.
+@dataclass(frozen=True, eq=False, repr=False)
+class Importance(Result):
+    """Gradients of each example's loss with respect to each component's gate (Michel, Levy & Neubig 2019,
+    arXiv:1905.10650).
 
-
-@dataclasses.dataclass(frozen=True)
-class Importance:
-    """Gradients of each example's loss with respect to each part's gate."""
+    Each head's output is multiplied by a gate, which is 1. The importance is the mean over examples of
+    |dL(x) / d gate|, a first-order estimate of the change when the head is ablated, without its sign. It
+    costs one backward pass for all heads; `leave_one_out` costs a forward pass for each.
+    """
 
     parts: tuple[Component, ...]
     gradient: Float[np.ndarray, "example part"]
@@ -44,7 +50,7 @@ class Importance:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the parts."""
+        """Labels of the components."""
         return tuple(part.label for part in self.parts)
 
     @property
@@ -54,21 +60,21 @@ class Importance:
 
     @property
     def normalised(self) -> Float[np.ndarray, " part"]:
-        """The same, divided by the Euclidean length of its layer's heads (Molchanov et al. 2017), as the
-        paper prunes by. NaN for MLPs, of which a layer has one."""
+        """`raw` divided by the Euclidean norm over its layer's heads (Molchanov et al. 2017), which the paper
+        prunes by. NaN for MLPs, of which a layer has one."""
         raw = self.raw
-        found = np.full(len(raw), np.nan)
+        normalised = np.full(len(raw), np.nan)
         for layer in {part.layer for part in self.parts}:
-            mine = np.array([part.kind == "head" and part.layer == layer for part in self.parts])
-            length = np.linalg.norm(raw[mine])
-            found[mine] = raw[mine] / length if length else 0.0
-        return found
+            heads = np.array([part.kind == "head" and part.layer == layer for part in self.parts])
+            norm = np.linalg.norm(raw[heads])
+            normalised[heads] = raw[heads] / norm if norm else 0.0
+        return normalised
 
     def agreement(self, truth: AblationResult, normalised: bool = False) -> float:
-        """Spearman's correlation with the rise in loss when each part is taken out alone.
+        """Return Spearman's correlation with the increase of the loss when each component is ablated alone.
 
         Args:
-            truth: what `leave_one_out` gave; parts that it lacks are left out, as are MLPs if normalised.
+            truth: of `leave_one_out`; components that it lacks are left out, as are MLPs if normalised.
             normalised: compare the normalised importance.
         """
         effects = dict(zip(truth.names, truth.loss_change, strict=True))
@@ -82,7 +88,8 @@ class Importance:
         return spearman(first, second)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a part: part, layer, kind, importance, error (standard, over examples), normalised."""
+        """Return one row per component: part, layer, kind, importance, error (standard error over examples),
+        normalised, run, step."""
         import pandas as pd
 
         count = len(self.gradient)
@@ -98,26 +105,26 @@ class Importance:
             }
         ).assign(run=self.run, step=self.step)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the importance as layer x (heads, MLP) and return the figure."""
         from workbench.plots.components import plot_importance
 
         return plot_importance(self.names, self.raw, ax)
 
 
-def head_importance(model: Any, text: Any = None, *, mlps: bool = False, seed: int = 0) -> Importance:
-    """The importance of every head.
+def head_importance(model: ModelLike, text: Any = None, *, mlps: bool = False, seed: int = 0) -> Importance:
+    """Measure the importance of every head.
 
     Args:
-        model: a run or a `HookedTransformer`, perhaps ablated (see `workbench.interp.ablation.ablate`).
-        text: examples, one a row; see `workbench.interp.texts.text_batches`.
-        mlps: gate the MLPs' outputs too.
+        model: a run, a `HookedTransformer`, perhaps ablated (see `ablated`), or a run's name.
+        text: examples, one per row; see `workbench.interp.texts.text_batches`.
+        mlps: include MLPs.
         seed: of the tokens hidden from a masked model.
 
     Raises:
-        InputError: no head in the model, or nothing to be predicted in the text.
+        InputError: the model has no heads, or nothing in the text is predicted.
     """
-    run, network, _ = opened(model)
+    run, network, _ = open_model(model)
     parts = list_components(network.config, heads=True, mlps=mlps)
     if not parts:
         raise InputError(f"this model has no heads: its layout is {''.join(network.config.blocks)}.")
@@ -130,15 +137,15 @@ def head_importance(model: Any, text: Any = None, *, mlps: bool = False, seed: i
 
 
 def _gradients(
-    network: Any, parts: tuple[Component, ...], batch: TextBatch
+    model: "HookedTransformer", parts: tuple[Component, ...], batch: TextBatch
 ) -> Float[np.ndarray, "example part"]:
-    """One backward pass: rows do not see each other, so the summed losses' gradient by a gate of one row is
+    """Run one backward pass: rows are independent, so the gradient of the summed loss by a gate of one row is
     that row's own."""
     names = list(dict.fromkeys(part.hook_name for part in parts))
-    rows, heads = len(batch.tokens), network.config.n_heads
+    rows, heads = len(batch.tokens), model.config.n_heads
     gates = {
         name: torch.ones(
-            rows, heads if name.endswith("hook_z") else 1, dtype=network.dtype, device=network.device
+            rows, heads if name.endswith("hook_z") else 1, dtype=model.dtype, device=model.device
         ).requires_grad_()
         for name in names
     }
@@ -146,11 +153,13 @@ def _gradients(
     def gate(x: Tensor, hook: Any, by: Tensor) -> Tensor:
         return x * (by[:, None, :, None] if x.ndim == 4 else by[:, None])
 
-    counts = torch.from_numpy(batch.counts).to(network.device)
-    with torch.enable_grad(), network.hooks(fwd_hooks=[(n, partial(gate, by=gates[n])) for n in names]):
-        means = row_nats(network, batch) / counts.clamp(min=1)
-        found = torch.autograd.grad(means.sum(), list(gates.values()), allow_unused=True)
-    by_name = {n: torch.zeros_like(gates[n]) if g is None else g for n, g in zip(names, found, strict=True)}
+    counts = torch.from_numpy(batch.counts).to(model.device)
+    with torch.enable_grad(), model.hooks(fwd_hooks=[(n, partial(gate, by=gates[n])) for n in names]):
+        means = row_nats(model, batch) / counts.clamp(min=1)
+        gradients = torch.autograd.grad(means.sum(), list(gates.values()), allow_unused=True)
+    by_name = {
+        n: torch.zeros_like(gates[n]) if g is None else g for n, g in zip(names, gradients, strict=True)
+    }
     columns = [by_name[part.hook_name][:, part.unit or 0] for part in parts]
     return torch.stack(columns, 1)[counts > 0].double().cpu().numpy()
 
@@ -158,50 +167,52 @@ def _gradients(
 RANDOM_ORDERS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class PruningCurve:
+@dataclass(frozen=True, eq=False, repr=False)
+class PruningCurve(Result):
     """Loss, and accuracy if pairs were scored, after each step of pruning; the first step prunes nothing."""
 
     share: Float[np.ndarray, " step"]
-    """Share of heads that are gone."""
+    """Fraction of heads that are pruned."""
     loss: Float[np.ndarray, " step"]
-    """Nats a token."""
+    """Nats per token."""
     random_loss: Float[np.ndarray, "order step"]
     """The same for heads pruned in random order."""
     accuracy: Float[np.ndarray, " step"] | None
     """Mean over paradigms."""
     random_accuracy: Float[np.ndarray, "order step"] | None
     pruned: tuple[tuple[Component, ...], ...]
-    """The heads that each step took, the least important first."""
+    """The heads pruned in each step, the least important first."""
     run: str | None = None
     step: int | None = None
 
     axes = ("step",)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row for each order and step: order (`importance`, `random 0`, ...), share, loss, accuracy,
-        pruned (the step's heads, in the order by importance)."""
+        """Return one row per order and step: order (`importance`, `random 0`, ...), share (of heads pruned),
+        loss, accuracy, pruned (the step's heads, for the order by importance), run, step."""
         import pandas as pd
 
         rows = []
         for index in range(-1, len(self.random_loss)):
-            mine = index < 0
-            loss = self.loss if mine else self.random_loss[index]
-            other = None if self.random_accuracy is None else self.random_accuracy[index]
-            accuracy = self.accuracy if mine else other
+            by_importance = index < 0
+            loss = self.loss if by_importance else self.random_loss[index]
+            random_accuracy = None if self.random_accuracy is None else self.random_accuracy[index]
+            accuracy = self.accuracy if by_importance else random_accuracy
             for step, share in enumerate(self.share):
                 rows.append(
                     {
-                        "order": "importance" if mine else f"random {index}",
+                        "order": "importance" if by_importance else f"random {index}",
                         "share": share,
                         "loss": loss[step],
                         "accuracy": np.nan if accuracy is None else accuracy[step],
-                        "pruned": ", ".join(part.label for part in self.pruned[step]) if mine else "",
+                        "pruned": ", ".join(part.label for part in self.pruned[step])
+                        if by_importance
+                        else "",
                     }
                 )
         return pd.DataFrame(rows).assign(run=self.run, step=self.step)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the loss against the fraction of heads pruned, by importance and in random orders, and return
         the figure.
         """
@@ -211,7 +222,7 @@ class PruningCurve:
 
 
 def prune_heads(
-    model: Any,
+    model: ModelLike,
     text: Any = None,
     *,
     importance_text: Any = None,
@@ -224,65 +235,68 @@ def prune_heads(
     protocol: str = "native",
     orders: int = RANDOM_ORDERS,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool | OnProgress | None = None,
 ) -> PruningCurve:
-    """Take out heads step by step, those of least importance first, until none is left.
+    """Prune heads step by step, those of least importance first, until none is left (Michel et al. 2019).
 
     Args:
-        model: a run or a `HookedTransformer`.
+        model: a run, a `HookedTransformer` or a run's name.
         text: what the loss is measured on; see `workbench.interp.texts.text_batches`.
-        importance_text: what the importance is measured on; by default `text`, which flatters the curve a
-            little.
-        share: of all heads, taken out in each step; at least one is.
+        importance_text: what the importance is measured on; by default `text`, which biases the curve a
+            little in its favour.
+        share: fraction of all heads that each step prunes; at least one head.
         normalise: rank by importance normalised in each layer, as in the paper.
-        recompute: measure importance again before each step, in the model as it is by then.
+        recompute: measure the importance again before each step, in the pruned model.
         pairs: minimal pairs, as `blimp` takes them.
         score_pairs: measure accuracy too.
         limit: only the first so many pairs of each paradigm.
         protocol: how sentences are scored.
         orders: random orders to compare with.
         seed: of the random orders, and of the tokens hidden from a masked model.
-        progress: called with the number of measurements done and of all.
+        progress: True shows a bar, None after two seconds; or a callback.
 
     Raises:
         InputError: a share outside (0, 1], no heads, text or pairs that do not fit.
     """
     if not 0 < share <= 1:
         raise InputError(
-            f"share is {share}; give the share of heads to prune in a step, above 0 and up to 1."
+            f"share is {share}; give the fraction of heads to prune in a step, above 0 and up to 1."
         )
-    run, network, tokenizer = opened(model)
+    run, network, tokenizer = open_model(model)
     heads = list_components(network.config, mlps=False)
     if not heads:
         raise InputError(f"this model has no heads: its layout is {''.join(network.config.blocks)}.")
     batches = text_batches(model, text, seed)
     refuse_unscored(batches)
-    judging = batches if importance_text is None else text_batches(model, importance_text, seed)
+    importance_batches = batches if importance_text is None else text_batches(model, importance_text, seed)
     size = max(1, round(share * len(heads)))
     steps = math.ceil(len(heads) / size)
     total, done = 1 + steps + orders * steps, 0
     tokens = sum(int(batch.counts.sum()) for batch in batches)
 
-    def measure(gone: Sequence[Component]) -> tuple[float, float]:
+    def measure(pruned_heads: Sequence[Component]) -> tuple[float, float]:
         nonlocal done
-        with ablated(network, gone):
+        with ablated(network, pruned_heads):
             loss = float(losses(network, batches).sum() / tokens)
             accuracy = math.nan
             if score_pairs:
-                found = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer, progress=False)
-                accuracy = found.overall.paradigms.accuracy
+                scores = blimp(network, pairs, protocol, limit=limit, tokenizer=tokenizer, progress=False)
+                accuracy = scores.overall.paradigms.accuracy
         done += 1
-        if progress is not None:
-            progress(done, total)
+        on_progress(done / total, f"{done:,} of {total:,} models")
         return loss, accuracy
 
     def least_important(left: Sequence[Component], gone: Sequence[Component]) -> list[Component]:
         with ablated(network, gone):
-            found = head_importance(network, judging, seed=seed)
-        scores = found.normalised if normalise else found.raw
-        return sorted(left, key=dict(zip(found.parts, scores, strict=True)).__getitem__)
+            importance = head_importance(network, importance_batches, seed=seed)
+        scores = importance.normalised if normalise else importance.raw
+        return sorted(left, key=dict(zip(importance.parts, scores, strict=True)).__getitem__)
 
-    with ready(network) as network, on_threads(network):
+    with (
+        ready(network) as network,
+        on_threads(network),
+        progress_bar(progress, "Pruning") as on_progress,
+    ):
         start = measure([])
         curve, gone = [start], []
         pruned: list[tuple[Component, ...]] = [()]

@@ -37,6 +37,8 @@ from workbench.stats import bootstrap_mean, generator
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -92,7 +94,7 @@ class LensReading(Result):
             }
         )
 
-    def plot(self, ax: Any = None, value: str = "top_prob") -> Any:
+    def plot(self, ax: "Axes | None" = None, value: str = "top_prob") -> "Figure":
         """Draw the most likely tokens as point x position, the last point on top, and return the figure.
 
         Args:
@@ -137,7 +139,7 @@ class LensLoss(Result):
         values = {name: getattr(self, name) for name in ("kl", "loss", "agreement")}
         return pd.DataFrame({"lens": self.lens, "point": self.points, **values})
 
-    def plot(self, ax: Any = None, value: str = "kl") -> Any:
+    def plot(self, ax: "Axes | None" = None, value: str = "kl") -> "Figure":
         """Draw one measure over points and return the figure; several lenses on the same axes are compared.
 
         Args:
@@ -202,7 +204,7 @@ class LensCurve(Result):
             }
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the mean difference over points with its interval over pairs and return the figure."""
         from workbench.plots.components import plot_lens_curve
         from workbench.plots.primitives import plain
@@ -394,7 +396,7 @@ def answer_curve(
         sides = []
         for words, which in ((right, "right"), (wrong, "wrong")):
             ids = answers(network, words, len(tokens), which).to(tokens.device)
-            parts = lens_statistics(network, lens, points, tokens, rows, positions, ids)
+            parts = lens_statistics(network, lens, points, tokens, rows, positions, ids, real)
             sides.append(torch.cat([part["target_log_prob"] for part in parts], 1).T.double().cpu().numpy())
     names = (right if isinstance(right, str) else "right", wrong if isinstance(wrong, str) else "wrong")
     return LensCurve(_name(lens), _labels(points), sides[0], sides[1], names)
@@ -456,6 +458,7 @@ def lens_statistics(
     rows: Int[Tensor, " read"],
     positions: Int[Tensor, " read"],
     targets: Int[Tensor, " read"],
+    attention_mask: Tensor | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Yield the `STATISTICS` of the prediction at each point [point read], some of the readings at a time.
 
@@ -467,9 +470,11 @@ def lens_statistics(
         rows: the row of each reading, in ascending order.
         positions: its position.
         targets: the token to be predicted there, `IGNORED` if unknown.
+        attention_mask: 1 at tokens, 0 at padding.
     """
     for some, chosen in forward_batches(tokens, rows):
-        streams = read_streams(model, points, tokens[some])
+        mask = None if attention_mask is None else attention_mask[some]
+        streams = read_streams(model, points, tokens[some], attention_mask=mask)
         at = rows[chosen] - some.start, positions[chosen]
         yield from _statistics(model, lens, points, [stream[at] for stream in streams], targets[chosen])
 
@@ -543,7 +548,11 @@ def _readings(
         raise InputError(f"a lens reads one text at a time; found {len(text)}. lens_loss takes many.")
     causal = model.config.objective == "clm"
     mask = getattr(model.tokenizer, "mask_token_id", None)
-    if isinstance(text, str) and not causal and (mask is None or model.tokenizer.mask_token not in text):
+    if (
+        isinstance(text, str)
+        and not causal
+        and (mask is None or str(getattr(model.tokenizer, "mask_token", None)) not in text)
+    ):
         chosen = find_protocol(protocol, "mlm", pll)
         scored = scored_tokens(model, model.tokenizer, text, chosen, pll, "the text")
         ids, tokens, rows, positions = (torch.from_numpy(part).to(model.device) for part in scored)

@@ -22,13 +22,15 @@ from workbench.interp.components import Site, find_site_layers, layers_with, uni
 from workbench.interp.engine import CachedRun, Cells, Sweep, cached_hooks
 from workbench.interp.metrics import Direction, Function, Metric, choose_metric
 from workbench.interp.prompts import Alignment, aligned_prompts, labels
-from workbench.interp.texts import Reference, mean_activations, text_batches
+from workbench.interp.texts import Reference, mean_activations, reference_batches
 from workbench.model.tl import activation_bytes, activation_bytes_bound, format_bytes, free_memory
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 # What a sweep of patches found.
@@ -106,7 +108,7 @@ class PatchResult(Result):
             error=change.std(1, ddof=1) / count**0.5 if count > 1 else np.nan,
         )
 
-    def plot(self, ax: Any = None, recovered: bool = False) -> Any:
+    def plot(self, ax: "Axes | None" = None, recovered: bool = False) -> "Figure":
         """Draw the effects as a heat map and return the figure.
 
         Args:
@@ -312,7 +314,7 @@ def patch(
         direction: `denoise` runs the corrupted prompts and puts clean values in, `noise` the reverse.
         values: what goes in: the other run's activation, zeros, the mean over a corpus, or another pair's
             activation at the same place.
-        reference: the corpus whose mean goes in, as `workbench.interp.texts.text_batches` takes it; the
+        reference: the corpus whose mean goes in, as `workbench.interp.texts.reference_batches` takes it; the
             other run's own pairs and positions if not given.
         seed: of the pairs that `resample` draws.
         alignment: which token stands for which, where a pair differs in length: see
@@ -391,8 +393,8 @@ def _means(
         raise InputError(
             "a reference is the corpus of values='mean', and patterns have no mean over positions."
         )
-    batches = text_batches(model, reference, seed)
-    return mean_activations(model, names, batches), Reference.of(batches)
+    text, batches = reference_batches(model, reference, seed)
+    return mean_activations(model, names, batches), text
 
 
 def _swept(

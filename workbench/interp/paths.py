@@ -32,6 +32,8 @@ from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 # What path patching found.
@@ -98,7 +100,7 @@ class PathPatchResult(Result):
             error=change.std(-1, ddof=1) / count**0.5 if count > 1 else np.nan,
         )
 
-    def plot(self, ax: Any = None, recovered: bool = False) -> Any:
+    def plot(self, ax: "Axes | None" = None, recovered: bool = False) -> "Figure":
         """Draw the effects as a heat map and return the figure.
 
         Args:

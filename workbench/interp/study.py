@@ -37,6 +37,8 @@ from workbench.stats import Accuracy, Estimate, bootstrap_mean, bootstrap_ratio,
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -160,7 +162,7 @@ class Study(Result):
             frame = frame.merge(heads, on="component", how="left")
         return frame
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the rise in loss without each component and return the figure."""
         return self.ablation.plot(ax)
 
@@ -367,13 +369,13 @@ def study(
         parts = {component.label: [component] for component in list_components(config)}
         parts |= {neuron.label: [neuron.label] for neuron in neurons or () if neuron.trained}
         ablation = ablation_effect(
-            subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=stages.counted
+            subject, parts, text=texts[:ABLATED], measure=("loss",), seed=seed, progress=stages.on_progress
         )
         matrix = attempt(
             "matrix",
             lambda _: component_matrix(
                 subject, pairs, limit=limit, methods=("direct", "ablate"), how="zero", seed=seed,
-                progress=stages.counted,
+                progress=stages.on_progress,
             ),
         )  # fmt: skip
         lens = attempt("lens", lens_loss, text=texts, seed=seed)
@@ -418,9 +420,6 @@ class _Stages:
 
     def fraction(self, fraction: float) -> None:
         self._report(self._before + fraction * STAGES[self._stage] / self._total, self._stage)
-
-    def counted(self, done: int, total: int) -> None:
-        self.fraction(done / max(1, total))
 
     def on_progress(self, fraction: float, message: str) -> None:
         self.fraction(fraction)

@@ -18,13 +18,15 @@ from workbench.interp.attribution import PairAttribution, attribute_pair
 from workbench.interp.components import find_site, layers_with
 from workbench.interp.heads import HeadScores, story_head_scores
 from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix
-from workbench.interp.texts import own_stories
+from workbench.interp.texts import EMBEDDED, Reference
 from workbench.io import new_folder, read_hashed, read_json, write_json
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
 from workbench.runs.zoo import is_shipped, places_of, results_folder
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.interp.attribution import TextAttribution
     from workbench.interp.heads import HeadScores
@@ -73,6 +75,7 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
         f"{name}.parquet": packed(frame, small and not name.startswith("opening"))
         for name, frame in tables.items()
     }
+    reference = summary.components.reference
     card = {
         "format": FORMAT,
         "workbench": __version__,
@@ -80,6 +83,7 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
         "step": summary.step,
         "weights": summary.weights,
         "wish": summary.wish,
+        "reference": None if reference is None else dataclasses.asdict(reference),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     folder = summary_folder(place, summary.step)
@@ -113,7 +117,7 @@ def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
 
 
 def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
-    """A table of a run's summary: see `Summary.tables`.
+    """Read a table of a run's summary; see `Summary.tables`.
 
     Args:
         run: the run's folder.
@@ -121,14 +125,19 @@ def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
         name: of the table.
 
     Returns:
-        None where there is none, or it is of other weights, or damaged; never an error.
+        The table, with the `limit` of pairs and the `reference` of the ablations (fields of a `Reference`;
+        None if it was not recorded) in `attrs`. None where there is none, or it is of other weights, or
+        damaged; never an error.
     """
-
     file = f"{name}.parquet"
     for folder, card in _summaries(run, step):
         data = read_hashed(folder / file, card["files"][file], LIMIT) if file in card["files"] else None
         frame = None if data is None else unpacked(io.BytesIO(data))
         if frame is not None:
+            frame.attrs = {"limit": card["wish"].get("limit"), "reference": card.get("reference")}
+            if frame.attrs["reference"] is None and is_shipped(run):
+                # Shipped summaries were made before references were recorded, with the embedded stories.
+                frame.attrs["reference"] = dataclasses.asdict(Reference(EMBEDDED, 100))
             return frame
     return None
 
@@ -287,7 +296,7 @@ class Summary:
         """The component x paradigm table, one row for each method, paradigm and component."""
         return self.tables["components"]
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the component x paradigm matrix and return the figure."""
         return self.components.plot(ax)
 
@@ -454,11 +463,10 @@ def make_summary(
         pairs,
         limit=wish.limit,
         methods=wish.methods,
-        reference=_reference(run),
         protocol=material.protocol,
         pll=material.pll,
         seed=wish.seed,
-        progress=lambda done, total: tick(0.3 + 0.6 * done / total, f"{done:,} of {total:,} pairs"),
+        progress=lambda fraction, message: tick(0.3 + 0.6 * fraction, message),
     )
     tick(0.9, "pair to open on")
     openings = _openings(run, material, matrix)
@@ -565,11 +573,3 @@ def _heads(model: Any, wish: Wish, tick: Callable[[float], None]) -> HeadScores 
         return None
     texts = stories(wish.stories, split="validation")
     return story_head_scores(model, texts, seed=wish.seed, progress=lambda fraction, _: tick(fraction))
-
-
-def _reference(run: Any) -> Any:
-    """Stories whose mean takes an ablated component's place; embedded ones where the corpus is gone."""
-    try:
-        return own_stories(run, "train", 100)
-    except WorkbenchError:
-        return stories(100)

@@ -1,9 +1,10 @@
 """Text that a loss is measured on: rows of tokens, what is to be predicted in them, its nats row by row."""
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,12 +13,17 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from workbench.data.batches import mask_tokens
+from workbench.data.corpus import EMBEDDED, open_corpus
+from workbench.data.embedded.stories import stories as embedded_stories
 from workbench.data.tokenizer import plain_encoder
-from workbench.errors import InputError
-from workbench.evals.scoring import opened
+from workbench.errors import InputError, WorkbenchError
 from workbench.model.tl import pad_rows
 from workbench.model.transformer import HookedTransformer
+from workbench.runs.run import open_model
 from workbench.stats import derive
+
+if TYPE_CHECKING:
+    from workbench.runs.run import ModelLike, Run
 
 # The control that any finding about a trained model needs: the same shape before training.
 
@@ -33,30 +39,7 @@ IGNORED = -100
 TOKENS_PER_FORWARD = 4096
 LOGITS_AT_ONCE = 1024
 REFERENCE_STORIES = 100
-"""How many stories means and losses are over, unless another number is given."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """Which text a mean is over; recorded in results that use means."""
-
-    text: str
-    """What it is, in words: `training stories`, `given text`."""
-    n: int
-    """Number of tokens."""
-    source: str
-    """Corpus it is from: a source of `workbench.data`, or `given`."""
-
-    @classmethod
-    def of(
-        cls, batches: "Sequence[TextBatch]", text: str = "given text", source: str = "given"
-    ) -> "Reference":
-        """Return the description of batches of text; padding is not counted."""
-        tokens = sum(b.tokens.numel() if b.real is None else int(b.real.sum()) for b in batches)
-        return cls(text, tokens, source)
-
-    def __str__(self) -> str:
-        return f"{self.text} ({self.n:,} tokens, {self.source})"
+"""Stories that a text has by default."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +64,7 @@ class TextBatch:
 
 
 def text_batches(
-    model: Any, text: Any = None, seed: int = 0, split: str = "validation", stories: int = REFERENCE_STORIES
+    model: Any, text: Any = None, seed: int = 0, split: str = "validation", stories: int | None = None
 ) -> list[TextBatch]:
     """Text as batches, the same for the same seed.
 
@@ -92,14 +75,14 @@ def text_batches(
             or of the embedded one if there is no run.
         seed: of the tokens that are hidden from a masked model; batches have theirs hidden already.
         split: of that corpus, `validation` or `train`.
-        stories: how many of that corpus.
+        stories: how many of that corpus, by default `REFERENCE_STORIES`.
 
     Raises:
         InputError: no text, text without a tokenizer, ids outside the vocabulary or beyond the context.
     """
-    run, network, tokenizer = opened(model)
+    run, network, tokenizer = open_model(model)
     if text is None:
-        text = own_stories(run, split, stories)
+        text = own_stories(run, split, REFERENCE_STORIES if stories is None else stories)
     if isinstance(text, str):
         text = [text]
     if isinstance(text, Tensor):
@@ -196,18 +179,98 @@ def refuse_unscored(batches: Sequence[TextBatch]) -> None:
         )
 
 
-def own_stories(run: Any, split: str, count: int) -> Sequence[str]:
-    """The first stories of what the run was trained on; embedded ones if that is not at hand, as for a run
-    that was imported or ships."""
-    from workbench.data.corpus import EMBEDDED, open_corpus
-    from workbench.data.embedded.stories import stories
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The text that a mean ablation averages over, or whose activations a resampling ablation puts in.
 
+    Effects with different references are different quantities; results record theirs.
+    """
+
+    source: str
+    """`embedded`, the source of the run's corpus, or `given` for text that the caller passed."""
+    count: int
+    """Stories, or rows of tokens."""
+    split: str | None = "train"
+    column: str = "text"
+    digest: str | None = None
+    """Of the tokens that the caller passed."""
+
+    @property
+    def label(self) -> str:
+        """In words: `100 training stories of TinyStories`."""
+        if self.source == GIVEN:
+            return f"{self.count:,} rows of given text"
+        kind = {"train": "training", "validation": "validation"}.get(self.split or "", "")
+        if self.source == EMBEDDED:
+            return f"{self.count:,} embedded {kind} stories"
+        return f"{self.count:,} {kind} stories of {self.source}"
+
+    def stories(self) -> list[str]:
+        """Return the text.
+
+        Raises:
+            InputError: the caller passed the text and it was not kept.
+            DataError: the corpus is not available.
+        """
+        if self.source == GIVEN:
+            raise InputError("the text of this reference was given by the caller and is not kept.")
+        return _corpus_stories(self.source, self.column, self.split or "train", self.count)
+
+
+GIVEN = "given"
+
+
+def default_reference(run: "Run | None" = None) -> Reference:
+    """Return the reference that every ablation has by default: the first training stories of the run's own
+    corpus, embedded ones where that is not available."""
+    source, column = _corpus_of(run)
+    reference = Reference(source, REFERENCE_STORIES, column=column)
+    try:
+        return dataclasses.replace(reference, count=len(reference.stories()))
+    except WorkbenchError:
+        return Reference(EMBEDDED, REFERENCE_STORIES)
+
+
+def reference_batches(
+    model: "ModelLike", reference: Any = None, seed: int = 0
+) -> tuple[Reference, list[TextBatch]]:
+    """Return a reference and its text as batches.
+
+    Args:
+        model: a run or a `HookedTransformer`.
+        reference: a `Reference`, text as `text_batches` takes it, or None for `default_reference`.
+        seed: of the tokens hidden from a masked model.
+    """
+    if reference is None:
+        reference = default_reference(open_model(model).run)
+    if isinstance(reference, Reference):
+        return reference, text_batches(model, reference.stories(), seed)
+    batches = text_batches(model, reference, seed)
+    digest = hashlib.sha256()
+    for batch in batches:
+        digest.update(batch.tokens.cpu().numpy().tobytes())
+    rows = sum(len(batch.tokens) for batch in batches)
+    return Reference(GIVEN, rows, None, digest=digest.hexdigest()), batches
+
+
+def own_stories(run: "Run | None", split: str, count: int) -> list[str]:
+    """Return the first stories of what the run was trained on; embedded ones for a run that was imported or
+    ships with the package."""
+    return _corpus_stories(*_corpus_of(run), split, count)
+
+
+def _corpus_of(run: "Run | None") -> tuple[str, str]:
+    """Return source and column of the run's corpus; the embedded one if it has none of its own."""
     data = {}
     if run is not None and not {"imported_from", "ships"} & run.data_card.keys():
         data = run.config.get("data", {})
-    if data.get("source") in (None, EMBEDDED):
-        return stories(count, split=split)
-    return getattr(open_corpus(data["source"], column=data.get("column") or "text"), split)[:count]
+    return data.get("source") or EMBEDDED, data.get("column") or "text"
+
+
+def _corpus_stories(source: str, column: str, split: str, count: int) -> list[str]:
+    if source == EMBEDDED:
+        return embedded_stories(count, split=split)
+    return list(getattr(open_corpus(source, column=column), split)[:count])
 
 
 def _stories(model: Any, tokenizer: Any, stories: Iterable[str], seed: int) -> Iterator[TextBatch]:

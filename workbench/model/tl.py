@@ -79,6 +79,10 @@ class TransformerLensModel(HookedRootModule):
         """Bias of the logits; None without."""
         return self.unembed_bias
 
+    def residual(self, tokens: Tensor, **kwargs: Any) -> Tensor:
+        """Return the input of the unembedding; see `HookedTransformer.residual`."""
+        raise NotImplementedError
+
     # Weights
 
     @property
@@ -547,7 +551,7 @@ def activation_bytes(
     elif not callable(names):
         names = ({names} if isinstance(names, str) else set(names)).__contains__
     with torch.device("meta"):
-        meta: Any = type(model)(config).to(model.dtype).eval()
+        meta = type(model)(config).to(model.dtype).eval()
     sizes: dict[str, int] = {}
 
     def measure(x: Tensor, hook: Any) -> None:
@@ -599,7 +603,7 @@ def free_memory(device: torch.device) -> int | None:
     return min((amount for amount in amounts if amount is not None), default=None)
 
 
-def format_bytes(count: float) -> str:
+def format_bytes(count: int | float) -> str:
     """Format a number of bytes.
 
     >>> format_bytes(3.4 * 2**30)

@@ -6,6 +6,7 @@ From top to bottom: one block, the model and its forward pass, generation, and t
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -231,13 +232,48 @@ class HookedTransformer(TransformerLensModel):
         return model
 
     @classmethod
+    def from_folder(
+        cls, folder: Path, tokenizer: "PreTrainedTokenizerFast | None" = None, *, check: bool = True
+    ) -> "HookedTransformer":
+        """Load the model of a folder in Hugging Face's layout, float32, in eval mode.
+
+        Weights that fit as they are stay memory-mapped, so the file must not be overwritten in place while
+        the model is in use.
+
+        Args:
+            folder: holds config.json and model.safetensors (or its parts and their index).
+            tokenizer: given to the model.
+            check: run `hf.check_model`.
+
+        Raises:
+            RunError, ConfigError: no model that can be read; the message says what is wrong.
+        """
+        from workbench.model.hf import check_model, read_config, read_weights
+
+        family, config = read_config(folder)
+        model = cls.from_weights(config, read_weights(folder, family, config), tokenizer).eval()
+        if check:
+            check_model(model, str(folder))
+        return model
+
+    @classmethod
     def from_hf(
         cls, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast | None" = None
     ) -> "HookedTransformer":
-        """Convert a GPT-Neo, GPT-2, Llama, BERT or RoBERTa of transformers; see `hf.from_hf`."""
-        from workbench.model.hf import from_hf
+        """Convert a GPT-Neo, GPT-2, Llama, BERT or RoBERTa of transformers.
 
-        return from_hf(model, tokenizer)
+        Weights are copied; their type and device stay.
+
+        Raises:
+            InputError: a model of an unknown family.
+            ConfigError: a setting that `ModelConfig` cannot represent.
+            RunError: weights that do not fit, or a model that fails `hf.check_model`.
+        """
+        from workbench.model.hf import check_model, read_hf
+
+        converted = cls.from_weights(*read_hf(model), tokenizer).eval()
+        check_model(converted, type(model).__name__)
+        return converted
 
     def to_hf(self, family: str = "auto") -> "PreTrainedModel":
         """Convert to a model of transformers; see `hf.to_hf`."""
@@ -545,7 +581,7 @@ class HookedTransformer(TransformerLensModel):
         ):
             raise InputError("generate needs temperature >= 0, top_k >= 1 and 0 < top_p <= 1.")
         if isinstance(prompts, Tensor):
-            rows = torch.atleast_2d(prompts).tolist()
+            rows = self.to_input(prompts)[0].tolist()
         else:
             texts = [prompts] if isinstance(prompts, str) else prompts
             rows = [self.to_tokens(text, prepend_bos)[0].tolist() for text in texts]

@@ -23,7 +23,10 @@ YLABELS = {
 
 
 def plot_comparison(
-    rows: "pd.DataFrame", places: Mapping[str, float], xlabel: str, axes: "Sequence[Axes] | None" = None
+    rows: "pd.DataFrame",
+    places: Mapping[str, float],
+    xlabel: str,
+    axes: "Axes | Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draw loss, minimal pairs and milliseconds of each row over what varies, with intervals over seeds.
 

@@ -328,7 +328,7 @@ def plot_matrix(
 
 
 def plot_family(
-    frame: "pd.DataFrame", depths: "pd.DataFrame", *, title: str, axes: "Sequence[Axes] | None" = None
+    frame: "pd.DataFrame", depths: "pd.DataFrame", *, title: str, axes: "Axes | Sequence[Axes] | None" = None
 ) -> "Figure":
     """Draw how concentrated effects are in each model of a family, and how deep in the model they are.
 
@@ -386,7 +386,7 @@ def plot_history(
     method: str,
     paradigms: Sequence[str] | None = None,
     top: int = 5,
-    axes: "Sequence[Axes] | None" = None,
+    axes: "Axes | Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draw components' effects with their intervals over training, a panel for each paradigm.
 

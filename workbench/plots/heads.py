@@ -184,7 +184,7 @@ def plot_composition(
     layers: Sequence[int],
     heads: int,
     random: Any,
-    axes: "Sequence[Axes] | None" = None,
+    axes: "Axes | Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draw composition of earlier with later heads above that of random heads, a panel each for Q, K and V.
 

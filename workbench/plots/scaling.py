@@ -31,7 +31,7 @@ def plot_parametric(
     exponent: float,
     xlabel: str,
     ylabel: str,
-    axes: "Sequence[Axes] | None" = None,
+    axes: "Axes | Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draw a law L(N, D): the loss over N by tokens, and contours of equal loss with the best size.
 
@@ -95,7 +95,7 @@ def plot_isoflop(
     exact: bool,
     xlabel: str,
     ylabel: str,
-    axes: "Sequence[Axes] | None" = None,
+    axes: "Axes | Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draw IsoFLOP parabolas: the loss over N at each budget with its vertex, and the vertices over compute.
 
@@ -141,7 +141,7 @@ def plot_envelope(
     exponent: tuple[float, float, float],
     *,
     ylabel: str,
-    axes: "Sequence[Axes] | None" = None,
+    axes: "Axes | Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draw training curves over compute with their lower envelope, and the best size over compute.
 
@@ -253,7 +253,7 @@ def plot_grammar(
     table: "pd.DataFrame",
     curves: Mapping[str, Callable[[Any], tuple[Any, Any, Any]]],
     gains: Mapping[str, tuple[float, float, float]],
-    axes: "Sequence[Axes] | None" = None,
+    axes: "Axes | Sequence[Axes] | None" = None,
 ) -> "Figure":
     """Draw accuracy on minimal pairs over the size of the model, a panel for each phenomenon.
 

@@ -20,7 +20,7 @@ from workbench.data.tokenizer import (
 from workbench.errors import DataError, RunError
 from workbench.io import new_folder, write_bytes, write_json
 from workbench.model.config import ModelConfig
-from workbench.model.hf import FAMILIES, as_family, from_folder, read_config
+from workbench.model.hf import FAMILIES, as_family, read_config
 from workbench.runs import folder
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import save_checkpoint
@@ -61,6 +61,8 @@ def import_run(source: Path, run: Path) -> Converted:
         ConfigError: an unsupported setting, or a model larger than memory.
         DataError: no tokenizer, or one with larger ids than the model has rows.
     """
+    from workbench.model.transformer import HookedTransformer
+
     source, run = Path(source), Path(run)
     folder.check_free(run)
     family, config = read_config(source)
@@ -72,7 +74,7 @@ def import_run(source: Path, run: Path) -> Converted:
             f"{file} has ids up to {largest:,} and the model a vocabulary of {config.d_vocab:,}; "
             "it is not this model's tokenizer."
         )
-    model = from_folder(source, tokenizer)
+    model = HookedTransformer.from_folder(source, tokenizer)
     origin = {"imported_from": str(source.absolute()), "family": family.title}
     values = {
         "model": config.to_dict(),

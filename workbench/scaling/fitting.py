@@ -14,18 +14,18 @@ Used by every law of `workbench.scaling`.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from workbench.stats import CONFIDENCE
+from workbench.stats import CONFIDENCE, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Array: TypeAlias = NDArray[np.float64]
-Numbers: TypeAlias = float | int | Sequence[Any] | NDArray[Any]
+Numbers: TypeAlias = float | int | Sequence[Any] | ArrayLike
 """A number, or several."""
 DELTA = 1e-3
 """Hoffmann et al.'s delta, in units of log-loss."""
@@ -212,22 +212,6 @@ def _descend(
     return theta, objective, converged
 
 
-class Estimate(NamedTuple):
-    """A fitted number and its interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-    def exp(self) -> "Estimate":
-        """Return the estimate of e to this power; infinite where that overflows."""
-        with np.errstate(over="ignore"):
-            return Estimate(*(float(np.exp(limit)) for limit in self))
-
-
 def interval(value: float | int, draws: Array, confidence: float = CONFIDENCE) -> Estimate:
     """Return the estimate with the middle `confidence` of its bootstrap draws."""
     low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -333,7 +317,7 @@ def frame_of(column: str, estimates: dict[str, Estimate]) -> "pd.DataFrame":
     import pandas as pd
 
     rows = [(name, *estimate) for name, estimate in estimates.items()]
-    return pd.DataFrame(rows, columns=[column, *Estimate._fields])
+    return pd.DataFrame(rows, columns=[column, "value", "low", "high"])
 
 
 def line(x: Array, y: Array) -> tuple[float, float]:
@@ -355,8 +339,8 @@ def frontier_of(
     centred = log_c - log_c.mean()
     scale = (centred**2).sum()
     lines = line(log_c, log_n), line(log_c, log_d)
-    exponents = [
+    a, b = (
         interval(slope, (draws - draws.mean(axis=1, keepdims=True)) @ centred / scale)
         for (_, slope), draws in zip(lines, (n_draws, d_draws), strict=True)
-    ]
-    return Frontier(*exponents, *lines, *span)
+    )
+    return Frontier(a, b, *lines, *span)

@@ -17,7 +17,6 @@ from workbench.result import Result
 from workbench.scaling.fitting import (
     DELTA,
     Array,
-    Estimate,
     Frontier,
     Numbers,
     PowerTerms,
@@ -29,10 +28,12 @@ from workbench.scaling.fitting import (
     r_squared,
 )
 from workbench.scaling.points import ScalingPoints, read_frame
-from workbench.stats import student_reach
+from workbench.stats import Estimate, student_reach
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Variable = Literal["n", "d"]
 Kind = Literal["linear", "logistic"]
@@ -140,7 +141,7 @@ class PowerLaw(Result):
         """Return the constants: constant, value, low, high."""
         return frame_of("constant", self.constants)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the loss over N or D with the law and its interval, and return the figure."""
         from workbench.plots.scaling import plot_power
 
@@ -323,7 +324,7 @@ class ParametricFit(Result):
         """Return the constants and the exponents of the frontier: constant, value, low, high."""
         return frame_of("constant", self.constants | {"a": self.frontier.a, "b": self.frontier.b})
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw the loss over N by tokens with the law, and its contours with the best size, and return the
         figure.
         """
@@ -467,7 +468,7 @@ class GrammarScaling(Result):
             )  # fmt: skip
         return pd.DataFrame(rows)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw a panel for each phenomenon: points, curve, interval and chance, and return the figure."""
         from workbench.plots.scaling import plot_grammar
 
@@ -594,7 +595,7 @@ class CriticalBatch(Result):
             {"loss": self.loss, "noise_scale": self.noise_scale, "fitted": self.at(self.loss)}
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the simple noise scale over the loss with the law and return the figure."""
         from workbench.plots.scaling import plot_critical_batch
 

@@ -2,20 +2,24 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from workbench.errors import InputError
 from workbench.result import Result
-from workbench.scaling.fitting import Array, Estimate, Frontier, frontier_of, interval, line
+from workbench.scaling.fitting import Array, Frontier, frontier_of, interval, line
 from workbench.scaling.laws import ROUNDING, ParametricFit
 from workbench.scaling.points import ScalingPoints, Speed
-from workbench.stats import CONFIDENCE, student_reach
+from workbench.stats import CONFIDENCE, Estimate, student_reach
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PLACES = 1500
 """Amounts of compute, log-spaced, at which training curves are compared (Hoffmann et al. 2022, section
@@ -63,7 +67,7 @@ class Envelope(Result):
 
         return pd.DataFrame({"flops": self.flops, "n": self.n, "tokens": self.d, "loss": self.loss})
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw the curves over compute with their envelope, and the best size over compute, and return the
         figure.
         """
@@ -221,7 +225,7 @@ class IsoFlop(Result):
             ]
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw the loss over N at each budget with the parabolas, and the vertices with their intervals, and
         return the figure.
         """

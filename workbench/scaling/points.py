@@ -217,7 +217,7 @@ def points_of_table(
 
     frame = read_frame(Path(file))
     held = {str(name).strip().lower().replace(" ", "_").replace("-", "_"): name for name in frame.columns}
-    columns = {
+    columns: dict[str, Any] = {
         column: frame[held[name]].reset_index(drop=True)
         for column, names in COLUMN_NAMES.items()
         if (name := next((name for name in names if name in held), None)) is not None
@@ -232,8 +232,8 @@ def points_of_table(
     groups = columns.pop("group", None)
     table = pd.DataFrame(index=range(len(frame)))
     for name in COLUMNS[2:]:
-        values = columns.get(name)
-        table[name] = math.nan if values is None else pd.to_numeric(values, errors="coerce").astype(float)
+        table[name] = pd.to_numeric(columns[name], errors="coerce") if name in columns else math.nan
+        table[name] = table[name].astype(float)
     if "tokens" not in columns:
         table["tokens"] = table["flops"] / (6 * table[sized])
     table["run"] = [f"row {row + 1}" for row in range(len(frame))] if runs is None else runs.map(str)

@@ -14,7 +14,6 @@ from workbench.io import read_json, write_json
 from workbench.model.config import ModelConfig
 from workbench.result import Result
 from workbench.runs.folder import run_folders
-from workbench.scaling.fitting import Estimate
 from workbench.scaling.laws import (
     BOOTSTRAPS,
     GrammarScaling,
@@ -37,9 +36,12 @@ from workbench.scaling.points import (
     refuse_decayed,
     size_of,
 )
+from workbench.stats import Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Method = Literal["power-n", "power-d", "parametric", "isoflop", "envelope", "blimp"]
 METHODS: tuple[Method, ...] = ("power-n", "power-d", "parametric", "isoflop", "envelope", "blimp")
@@ -83,7 +85,7 @@ class ScalingStudy(Result):
         ]
         return pd.DataFrame(rows, columns=["method", "constant", "value", "low", "high"])
 
-    def plot(self, method: str | None = None, ax: Any = None) -> Any:
+    def plot(self, method: str | None = None, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw one law and return the figure.
 
         Args:
@@ -257,7 +259,7 @@ class Checked(Result):
         """Return the table."""
         return self.table
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the measured losses next to the predictions with their intervals and return the figure."""
         from workbench.plots.scaling import plot_predictions
 

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> int:
-    """Print it; returns the exit code."""
+    """Print the paragraph and return the exit code."""
     from workbench.errors import WorkbenchError
     from workbench.zoo.paragraph import paragraph
 

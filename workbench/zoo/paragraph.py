@@ -16,12 +16,10 @@ from workbench.zoo.table import (
     zoo_table,
 )
 
-# Published figures that the family is held against, with their sources. None of them is ours.
-
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A model's mean share of minimal pairs decided rightly, in per cent."""
+    """A published model's mean accuracy on minimal pairs, in per cent."""
 
     name: str
     objective: str
@@ -41,7 +39,7 @@ TINY_TRANSFORMERS = (
 tasks, by the evaluation pipeline of the BabyLM challenge of 2023."""
 
 SEED_SPREAD = 1.1
-"""Standard deviation over seeds of those, in points."""
+"""Standard deviation over seeds of these models, in points."""
 BLIMP_PAPER = {"human": 88.6, "GPT-2": 83.0, "LSTM": 69.8, "5-gram": 61.2}
 """Warstadt et al. 2020, mean over 67 paradigms."""
 
@@ -51,14 +49,14 @@ OF_SEVENTEEN = 17
 
 
 def paragraph() -> str:
-    """The family in a paragraph and a table, in Markdown, with a fair comparison.
+    """Return the README's paragraph and table about the family, in Markdown.
 
     Raises:
         RunError: no family is installed, or it was made without BLiMP.
     """
     facts, table = family_facts(), zoo_table()
     if table.blimp.isna().any():
-        raise RunError(f"{family_folder()} was made without BLiMP; make it with `--blimp`.")
+        raise RunError(f"{family_folder()} has no BLiMP results; build it with `--blimp`.")
     middle, seeds = facts["middle"], seeds_of_middle()
     size = family_bytes() / 1e6
     row = table[table.run == f"zoo/{middle}"].iloc[0]
@@ -137,7 +135,9 @@ def _comparison(table: Any, seeds: list[str]) -> list[str]:
 def _beside(published: Published, found: list[Any], names: list[str], table: Any) -> str:
     means = [one["mean"] for one in found]
     if any(one["groups"] != OF_SEVENTEEN for one in found):
-        raise RunError(f"{names[0]} was not compared over {OF_SEVENTEEN} groups; make it with --supplement.")
+        raise RunError(
+            f"{names[0]} has no scores of the {OF_SEVENTEEN} groups; build it with `--supplement`."
+        )
     size = int(table[table.run == f"zoo/{names[0]}"].parameters.iloc[0])
     own = _per_cent(seed_interval(means)) if len(means) > 1 else f"{100 * means[0]:.1f}"
     return (
@@ -154,7 +154,7 @@ def _per_cent(found: SeedInterval) -> str:
 def _mean(name: str) -> float:
     scores = main_scores(name)
     if scores is None:
-        raise RunError(f"zoo/{name} came without a result on BLiMP; make the family with --blimp.")
+        raise RunError(f"zoo/{name} has no BLiMP result; build the family with `--blimp`.")
     return scores["mean_over_paradigms"]["accuracy"]
 
 

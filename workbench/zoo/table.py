@@ -1,4 +1,4 @@
-"""One configuration trained from several seeds: mean and interval over the training, not over the pairs."""
+"""The shipped family as a table, its manifest, and intervals over seeds of one configuration."""
 
 import dataclasses
 import math
@@ -14,19 +14,17 @@ from workbench.runs.checkpoint import checkpoint_steps
 from workbench.runs.run import summarise
 from workbench.runs.zoo import FAMILY, NAME, family_folder, main_results, members
 from workbench.runs.zoo import MANIFEST as MANIFEST
+from workbench.stats import student_reach
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-# The family's own files: what it is, and whether it is whole.
 
 
 MADE = "made.json"
 
 
 def family_facts(family: Path | None = None) -> dict[str, Any]:
-    """family.json: the members in their order, the middle one, how they were trained.
+    """Return family.json: the members in order, the reference member (`middle`), how they were trained.
 
     Raises:
         RunError: no family is installed, or its family.json is damaged.
@@ -34,7 +32,7 @@ def family_facts(family: Path | None = None) -> dict[str, Any]:
     family = family or family_folder()
     if not members():
         raise RunError(
-            f"no family is installed at {family}; reinstall the package, or make one with "
+            f"no family is installed at {family}; reinstall the package, or build one with "
             "`python -m training.zoo RUNS`."
         )
     facts = read_json(family / FAMILY)
@@ -44,25 +42,22 @@ def family_facts(family: Path | None = None) -> dict[str, Any]:
 
 
 def made_facts(member: str, family: Path | None = None) -> dict[str, Any]:
-    """How one member was made; empty where its made.json is missing."""
+    """Return made.json of a member (how it was trained), or an empty dict."""
     file = (family or family_folder()) / member / MADE
     value = read_json(file) if file.is_file() else {}
     return value if isinstance(value, dict) else {}
 
 
 def family_bytes(family: Path | None = None) -> int:
-    """Bytes of all files of the family together."""
+    """Return the total size of the family in bytes."""
     return sum(file.stat().st_size for file in (family or family_folder()).rglob("*") if file.is_file())
 
 
 def check_manifest(family: Path | None = None) -> int:
-    """Compare every file with MANIFEST.json.
+    """Check every file against MANIFEST.json and return the number of files.
 
     Args:
         family: the folder; the installed one if not set.
-
-    Returns:
-        How many files there are.
 
     Raises:
         RunError: a file is missing, changed or not listed; the message names it.
@@ -87,9 +82,6 @@ def check_manifest(family: Path | None = None) -> int:
     return len(found)
 
 
-# The family as a table: what differs, sizes, loss, bits a byte, BLiMP with its interval.
-
-
 _SHAPE = (
     "d_model",
     "n_layers",
@@ -101,16 +93,15 @@ _SHAPE = (
     "positions",
     "d_vocab",
 )
-"""Fields of a model that are looked at where no sweep says what differs."""
+"""Model fields compared if no sweep recorded what differs."""
 
 
 def zoo_table() -> "pd.DataFrame":
-    """A row for each member of the family that ships, in the order of its sweep.
+    """Return one row for each member of the shipped family, in the order of its sweep.
 
-    Columns: run (`zoo/tiny-4h`), differs (from the middle one), objective, parameters, tokens_seen, loss
-    (nats a token, whole validation split, float16 weights), bits_per_byte, blimp (share of pairs decided
-    rightly, mean over paradigms), blimp_low, blimp_high (95 % Wilson interval over pairs), checkpoints,
-    bytes.
+    Columns: run (`zoo/tiny-4h`), differs (from the reference member), objective, parameters, tokens_seen,
+    loss (nats/token, whole validation split, float16 weights), bits_per_byte, blimp (accuracy, mean over
+    paradigms), blimp_low, blimp_high (95 % Wilson interval over pairs), checkpoints, bytes.
 
     Raises:
         RunError: no family is installed, or a member is damaged.
@@ -146,38 +137,36 @@ def _row(name: str, middle: str) -> dict[str, Any]:
 
 
 def main_scores(name: str) -> dict[str, Any] | None:
-    """The JSON of a member's result on BLiMP that came with it; None if it came with none."""
-    from workbench.io import read_json
-
+    """Return the JSON of the BLiMP result shipped with a member, or None."""
     files = [file for file in main_results(family_folder() / name) if file.name.endswith("-blimp.json")]
     return read_json(files[0]) if files else None
 
 
 def differs(name: str, middle: str) -> str:
-    """What sets a member apart from the middle one, in words."""
+    """Describe how a member differs from the reference member."""
     if name == middle:
         return "the middle one"
-    said = made_facts(name).get("differs")
-    if not said:
+    recorded = made_facts(name).get("differs")
+    if not recorded:
         own, other = (folder.read_config(family_folder() / each) for each in (name, middle))
-        said = changes(own, other)
-    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in said.items()) or "nothing"
+        recorded = changes(own, other)
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in recorded.items()) or "nothing"
 
 
 def changes(own: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of two configurations' models that differ, derived ones left out, and the seed; own values."""
-    mine, theirs = (ModelConfig.from_dict(each["model"]) for each in (own, other))
-    found = {key: getattr(mine, key) for key in _SHAPE if getattr(mine, key) != getattr(theirs, key)}
+    """Return the model fields (without derived ones) and the seed in which `own` differs from `other`."""
+    model, reference = (ModelConfig.from_dict(each["model"]) for each in (own, other))
+    differing = {key: getattr(model, key) for key in _SHAPE if getattr(model, key) != getattr(reference, key)}
     if own["train"].get("seed", 0) != other["train"].get("seed", 0):
-        found["seed"] = own["train"].get("seed", 0)
-    if "layout" in found:
-        found.pop("n_layers", None)
-    return found
+        differing["seed"] = own["train"].get("seed", 0)
+    if "layout" in differing:
+        differing.pop("n_layers", None)
+    return differing
 
 
 @dataclasses.dataclass(frozen=True)
 class SeedInterval:
-    """Mean over seeds with Student's interval of the mean."""
+    """A mean over seeds with Student's interval."""
 
     mean: float
     low: float
@@ -189,7 +178,7 @@ class SeedInterval:
 
 
 def seed_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInterval:
-    """Student's interval of a mean of few values.
+    """Return the mean of one value per seed with Student's interval.
 
     Args:
         values: one for each seed; at least two.
@@ -198,19 +187,17 @@ def seed_interval(values: Sequence[float], confidence: float = 0.95) -> SeedInte
     Raises:
         ValueError: fewer than two values.
     """
-    from scipy import stats
-
     n = len(values)
     if n < 2:
-        raise ValueError(f"an interval over seeds needs two of them; found {n}")
+        raise ValueError(f"an interval over seeds needs at least two values; found {n}")
     mean = math.fsum(values) / n
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    reach = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * spread / math.sqrt(n)
+    reach = float(student_reach(spread / math.sqrt(n), n - 1, confidence))
     return SeedInterval(mean, mean - reach, mean + reach, spread, n)
 
 
 def seeds_of_middle() -> list[str]:
-    """Members that differ from the middle one in nothing but the seed, itself among them."""
+    """Return the members that differ from the reference member only in the seed, including itself."""
     facts = family_facts()
     other = folder.read_config(family_folder() / facts["middle"])
     return [

@@ -29,8 +29,8 @@ def show(board: Board) -> None:
             "method",
             "Method",
             paradigm_effects.METHODS,
-            help="Direct contribution: what a component writes for the readout. Switched off: what the "
-            "margin loses when its output is replaced by its mean over embedded stories.",
+            help="Direct contribution: what a component writes for the readout. Mean "
+            "ablation: what the margin loses when its output is replaced by its mean over training stories.",
         )
     phenomena = dict(sources.read_result(board.saved).paradigms.phenomenon.items())
     paradigm = st.session_state["para"]
@@ -56,7 +56,7 @@ def show(board: Board) -> None:
     by = "phenomenon" if rows == "phenomena" else "paradigm"
     table = matrix_rows.by_phenomenon(frame, phenomena) if rows == "phenomena" else frame
     with place:
-        _chart(board, table, by, method)
+        _chart(board, source, table, by, method)
     if by == "paradigm" and board.source is not None:
         _explained(board, source, frame, method)
 
@@ -67,7 +67,7 @@ def _without_sentences(board: Board) -> Source:
     return Source(saved.pairs, sources.pairs_name(saved.pairs, saved.source), None, saved)
 
 
-def _chart(board: Board, table: Any, by: str, method: str) -> None:
+def _chart(board: Board, source: Source, table: Any, by: str, method: str) -> None:
     palette, state = board.frame.palette, st.session_state
     key = f"matrix-{hash((board.frame.opened.key, by, method, tuple(table[by].unique()), palette.name))}"
     known = set(zip(table[by], table.component, strict=True))
@@ -93,7 +93,9 @@ def _chart(board: Board, table: Any, by: str, method: str) -> None:
     ends = [(palette.good, "helps the grammatical sentences"), (palette.bad, "helps the ungrammatical ones")]
     limit = float(table.effect.abs().max())
     note = (
-        f"Strongest colour: {limit:.2f} nats, mean over the first pairs of each. Pale: the interval holds 0."
+        f"Strongest colour: {limit:.2f} nats, mean over "
+        f"{markup.plain(str(paradigm_effects.kind_of(board.frame.opened, source, method)))}. "
+        "Pale: the interval holds 0."
     )
     st.html(markup.key(ends, note))
     downloads(f"{board.frame.opened.name}-components-{method}-{by}", table)
@@ -111,7 +113,7 @@ def _wait(board: Board, source: Source, method: str) -> bool:
         matrix_rows.end(opened, source, names, method)
 
     work = matrix_rows.begin(opened, source, names, method)
-    what = f"Measuring {len(names)} paradigms, the first {paradigm_effects.FEW} pairs of each"
+    what = f"Measuring {len(names)} paradigms, {paradigm_effects.kind_of(opened, source, method)}"
     if not waiting.waited(work, what, end, "measure-cancel"):
         return True
     end()
@@ -133,8 +135,8 @@ def _measure(board: Board, source: Source, lacking: list[str], count: int, metho
         f"Measure {len(lacking)} more paradigm{'s' if len(lacking) > 1 else ''} (about {took})",
         on_click=begin,
         key="measure-rest",
-        help=f"The first {paradigm_effects.FEW} pairs of each. What was measured is kept while the explorer "
-        "runs.",
+        help=f"On {paradigm_effects.kind_of(opened, source, method)}. What was measured is kept while the "
+        "explorer runs.",
     )
 
 

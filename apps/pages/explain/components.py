@@ -26,8 +26,8 @@ from apps.pages.explain.side import HOWS, Side
 AUTO = "component chosen by the page"
 CHOICE = {
     "direct": "What each component writes for the readout.",
-    "mean": "What the quantity loses when the component's output is replaced by its mean over "
-    f"{switched_off.REFERENCE}; later components react to that.",
+    "mean": "What the quantity loses when the component's output is replaced by its mean over training "
+    "stories; later components react to that.",
     "zero": "The same, replaced by zeros.",
 }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from apps.answers import paradigm_effects, switched_off
+from apps.answers import ablate, paradigm_effects, switched_off
 from apps.answers.explain import View
 from apps.answers.wanted import Wanted
 from apps.frame.told import told
@@ -66,7 +66,7 @@ def _contribution(side: Side, view: View, label: str) -> None:
 
 
 def _filler(place: Any, side: Side, view: View, label: str, how: str) -> Callable[[], None]:
-    what = "zeros" if how == "zero" else f"its mean over the tokens of {switched_off.REFERENCE}"
+    what = "zeros" if how == "zero" else f"its mean over the tokens of {ablate.reference(side.opened).label}"
 
     def fill() -> None:
         with place, told():

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from apps.answers import neurons
+from apps.answers import ablate, neurons
 from apps.answers.catalogue import Opened
 from apps.answers.heads import pair_subject, text_readings
 from apps.charts.histogram import histogram
@@ -112,10 +112,7 @@ def _loss(opened: Opened, label: str) -> None:
             "Loss without it",
             f"{markup.number(change.mean, 5)} nats",
             help=f"How much the loss a token rises on {neurons.HELD_OUT} validation stories when the neuron "
-            "is "
-            f"replaced by its mean over {neurons.REFERENCE} training stories; 95 % interval about drawing "
-            "other "
-            "stories.",
+            f"is replaced by its mean over {ablate.reference(opened).label}; 95 % interval over stories.",
             delta=f"{markup.number(change.low, 5)} to {markup.number(change.high, 5)}, n = "
             f"{neurons.HELD_OUT}",
             **CARD,
@@ -125,7 +122,7 @@ def _loss(opened: Opened, label: str) -> None:
     assert part is not None
     if work is None:
         speed = neurons.rate(opened, part.place[0])
-        amount = (2 * neurons.HELD_OUT + neurons.REFERENCE) * neurons.A_STORY
+        amount = (2 * neurons.HELD_OUT + ablate.reference(opened).count) * neurons.A_STORY
         seconds = "" if speed is None else f" (about {max(1, round(amount / speed))} s)"
 
         def begin() -> None:

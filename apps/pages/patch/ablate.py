@@ -42,7 +42,7 @@ def show(frame: Frame) -> None:
     middle.button("Everything on", on_click=switches.everything_on, disabled=not off, width="stretch")
     with right:
         downloads(f"{opened.name}-switches", table, chart)
-    st.caption(markup.plain(ablate.meaning(how, opened.model.config)))
+    st.caption(markup.plain(ablate.meaning(how, opened)))
     with verdict, told():
         _verdict(opened, wanted, _say(opened, wanted, off, how), off, names)
     with told():

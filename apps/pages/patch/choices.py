@@ -5,7 +5,7 @@ from dataclasses import replace
 import streamlit as st
 
 from apps.answers import patching
-from apps.answers.ablate import story_count
+from apps.answers.ablate import reference
 from apps.answers.catalogue import Opened
 from apps.answers.counterparts import counterpart
 from apps.answers.patching import METRICS, SITES, WAYS, Readout, Setting
@@ -100,10 +100,9 @@ def against(opened: Opened, wanted: Wanted, readout: Readout) -> tuple[Readout, 
 
 
 def _mean(opened: Opened) -> str:
-    count = story_count(opened.model.config)
     return (
         "Both sentences read the same here, and there is nothing to exchange: what goes in is the mean over "
-        f"{count} embedded training stories, and the effect is in nats, not a share."
+        f"{reference(opened).label}, and the effect is in nats, not a share."
     )
 
 

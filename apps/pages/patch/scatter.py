@@ -34,7 +34,7 @@ def show(frame: Frame) -> None:
     wanted, opened = frame.wanted, frame.opened
     assert wanted is not None
     how = choose_how()
-    st.caption(markup.plain(ablate.meaning(how, opened.model.config)))
+    st.caption(markup.plain(ablate.meaning(how, opened)))
     st.caption(
         "Across: what a component writes for the readout itself. Up: the difference that is lost when it "
         "alone is taken out, through later layers too. On the dashed line a component does all it does "

@@ -197,3 +197,10 @@ def test_another_separator_is_named(separator, name, tmp_path):
     shown = "a tab" if separator == "\t" else f"'{separator}'"
     with pytest.raises(DataError, match=f"look separated by {shown}"):
         points_of_table(file)
+
+
+def test_results_are_read_as_they_were_saved(family, tmp_path):
+    study = scaling_study(family, bootstraps=20)
+    for name, result in {"study": study, **study.fits}.items():
+        again = type(result).read(result.save(tmp_path / name))
+        pd.testing.assert_frame_equal(again.to_frame(), result.to_frame())

@@ -300,12 +300,12 @@ def test_a_block_without_attention_has_no_head():
 
 def test_ways_and_references_that_do_not_do(causal):
     for options, words in [
-        (dict(how="meen"), "'meen' is no way to ablate. Did you mean 'mean'"),
+        (dict(how="meen"), "Unknown ablation 'meen'. Did you mean 'mean'"),
         (dict(how="mean", reference=torch.full((1, 5), 10**6)), "token ids run from"),
         (dict(how="mean", reference=torch.ones(1, 99, dtype=torch.int64)), "99 tokens, the context is 24"),
         (dict(how="mean", reference=["Some text."]), "no tokenizer"),
         (dict(how="mean", reference=[]), "there is no text"),
-        (dict(how="resample", reference=REFERENCE[:1]), "one sequence is no choice of donors"),
+        (dict(how="resample", reference=REFERENCE[:1]), "only one sequence to resample from"),
         (dict(how="mean", reference=replacement(causal, "L0H0", "mean", REFERENCE)), "no values for L1H1"),
     ]:
         with pytest.raises(InputError, match=words), ablated(causal, "L1H1", **options):

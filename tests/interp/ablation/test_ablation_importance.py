@@ -125,14 +125,13 @@ def test_agreement_with_the_truth_is_a_rank_correlation(causal):
 def test_pruning_goes_by_importance_and_ends_without_heads(model):
     text = batches_of(model)
     seen = []
-    curve = prune_heads(
-        model, text, share=0.4, orders=2, progress=lambda done, total: seen.append((done, total))
-    )
+    curve = prune_heads(model, text, share=0.4, orders=2, progress=lambda fraction, _: seen.append(fraction))
     heads = list_components(model.config, mlps=False)
     assert sorted(part for step in curve.pruned for part in step) == sorted(heads)
     assert curve.share[0] == 0
     assert curve.share[-1] == 1
-    assert seen[-1][0] == seen[-1][1] == len(seen)
+    assert seen[-1] == 1
+    assert seen == sorted(seen)
     tokens = sum(batch.counts.sum() for batch in text)
     gone = []
     for step, taken in enumerate(curve.pruned):
@@ -173,7 +172,7 @@ def test_accuracy_beside_the_loss():
 
 def test_bad_shares(causal):
     for share in (0, 1.5, float("nan")):
-        with pytest.raises(InputError, match="give the share of heads"):
+        with pytest.raises(InputError, match="give the fraction of heads"):
             prune_heads(causal, TOKENS, share=share)
 
 

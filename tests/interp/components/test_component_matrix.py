@@ -208,14 +208,14 @@ def test_threads_batches_and_order_change_nothing(causal, tokenizer, unchecked, 
     model = named(causal, tokenizer)
     first = component_matrix(model, pair_set(), reference=TEXT)
     monkeypatch.setattr("workbench.interp.matrix.TOKENS_PER_BATCH", {"cpu": 1})
-    monkeypatch.setattr("workbench.interp.matrix.NUMBERS_AT_ONCE", 1)
+    monkeypatch.setattr("workbench.interp.matrix.LOGITS_AT_ONCE", 1)
     monkeypatch.setattr("workbench.interp.matrix.CELLS_AT_ONCE", 2)
     monkeypatch.setattr("workbench.interp.matrix.threads_for", lambda network: 3)
     done = []
-    other = component_matrix(model, pair_set(), reference=TEXT, progress=lambda *counts: done.append(counts))
+    other = component_matrix(model, pair_set(), reference=TEXT, progress=lambda *state: done.append(state))
     for method in first.methods:
         np.testing.assert_allclose(first.effects[method], other.effects[method], rtol=0, atol=1e-10)
-    assert done[-1] == (6, 6)
+    assert done[-1] == (1.0, "6 of 6 pairs")
     assert done == sorted(done)
     assert not model.has_listeners()
 
@@ -232,11 +232,11 @@ def test_hooks_go_when_a_pass_fails(causal, tokenizer, unchecked, monkeypatch):
 
 def test_bad_input_is_refused_by_name(causal, tokenizer, unchecked):
     model = named(causal, tokenizer)
-    with pytest.raises(InputError, match=r"'ablade' is no way to measure components. Did you mean 'ablate'"):
+    with pytest.raises(InputError, match=r"Unknown method 'ablade'. Did you mean 'ablate'"):
         component_matrix(model, pair_set(), methods=("ablade",))
     with pytest.raises(InputError, match="no method was chosen"):
         component_matrix(model, pair_set(), methods=())
-    with pytest.raises(InputError, match=r"'maen' is no way to ablate. Did you mean 'mean'"):
+    with pytest.raises(InputError, match=r"Unknown ablation 'maen'. Did you mean 'mean'"):
         component_matrix(model, pair_set(), how="maen", methods=("ablate",))
     with pytest.raises(DataError, match=r"few has no paradigm 'too'. Did you mean 'two'"):
         component_matrix(model, pair_set(), paradigms=["too"])

@@ -9,13 +9,13 @@ from scipy import stats
 
 from workbench.errors import InputError
 from workbench.interp.components import Component
-from workbench.interp.matrix import (
+from workbench.interp.matrices import (
     ComponentFamily,
     ComponentHistory,
-    ComponentMatrix,
     component_family,
     history_steps,
 )
+from workbench.interp.matrix import ComponentMatrix
 
 COMPONENTS = (
     Component(None, "embed"), Component(0, "head", 0), Component(0, "mlp"),
@@ -182,9 +182,9 @@ def test_checkpoints_that_are_not_there_are_refused():
         path, checkpoints = "runs/one", [0, 8, 16]
 
     assert history_steps(Fake(), [16, 0]) == [0, 16]
-    with pytest.raises(InputError, match="runs/one has no checkpoint 9; there are 0, 8, 16"):
+    with pytest.raises(InputError, match="runs/one has no checkpoint 9; available: 0, 8, 16"):
         history_steps(Fake(), [0, 9])
-    with pytest.raises(InputError, match="two checkpoints or more; 1 of runs/one was chosen"):
+    with pytest.raises(InputError, match="at least two checkpoints; 1 of runs/one was selected"):
         history_steps(Fake(), [8])
     with pytest.raises(InputError, match="'all' or steps; found 'last'"):
         history_steps(Fake(), "last")

@@ -91,7 +91,7 @@ def test_it_is_found_in_a_masked_model():
 @pytest.mark.parametrize("seed", range(3))
 def test_in_an_untrained_model_there_is_nothing_to_keep(seed):
     with pytest.raises(
-        InputError, match=r"there is nothing to keep: the model gets .* of verb right, not clearly"
+        InputError, match=r"there is nothing to keep: the model decides .* of verb correctly, not clearly"
     ):
         found_in(untrained(seed))
 
@@ -198,8 +198,8 @@ def test_random_sets_are_others_and_all_there_are_if_few():
 
 def test_the_result_tells_everything():
     calls = []
-    found = found_in(planted_agreement(), progress=lambda done, total: calls.append((done, total)))
-    assert calls[-1][0] == calls[-1][1]
+    found = found_in(planted_agreement(), progress=lambda *state: calls.append(state))
+    assert calls[-1][0] == 1
     assert all(a[0] <= b[0] for a, b in itertools.pairwise(calls))
     checks = found.checks().set_index("set")
     assert list(checks.index) == ["whole", "circuit", "complement", "nothing", "random"]
@@ -247,14 +247,14 @@ def test_ties_count_half_and_a_pair_that_the_tokenizer_cannot_tell_is_one():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (dict(keep=0.0), "keep is 0.0; give a share, above 0 and up to 1"),
+        (dict(keep=0.0), "keep is 0.0; give a fraction above 0 and up to 1"),
         (dict(keep=1.5), "keep is 1.5"),
         (dict(held_out=1.0), "verb has 96 pairs, of which 96 would be held out"),
         (dict(held_out=math.nan), "held_out is nan"),
         (dict(chance=1.0), "chance is 1.0; give an accuracy from 0 to below 1"),
         (dict(order="gradiant"), "Did you mean 'gradient'"),
-        (dict(how="mena"), "'mena' is no way to ablate"),
-        (dict(how="resample", order="gradient"), "with 'resample' take order='ablate'"),
+        (dict(how="mena"), "Unknown ablation 'mena'"),
+        (dict(how="resample", order="gradient"), "with 'resample' use order='ablate'"),
         (dict(protocol="nativ"), "Did you mean 'native'"),
         (dict(limit=3), "verb has 3 pairs"),
         (dict(random_sets=-1), "random_sets is -1"),

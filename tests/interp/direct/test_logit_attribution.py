@@ -11,6 +11,7 @@ from small_models import VARIANTS, build, marked
 
 from workbench.errors import InputError
 from workbench.interp.attribution import attribute_logits, attribute_pair, attribute_text
+from workbench.interp.lens import answer_curve
 
 PAIR = ("The cat likes the ball.", "The cats like the")
 # Sums in float64 over some 150 parts of order 10.
@@ -173,6 +174,19 @@ def test_positions_and_masks(causal, tokenizer):
     found = attribute_logits(masked, "The<mask> likes", " cat", " cats")
     assert found.positions.tolist() == [causal.to_tokens("The").shape[1]]
     assert np.abs(found.rest).max() < EXACT
+
+
+def test_padding_changes_nothing(tokenizer):
+    masked = build(d_vocab=len(tokenizer), attention="bidirectional")
+    masked.tokenizer = tokenizer
+    prompts = ["The<mask> likes", "The girls that helped the<mask> are happy."]
+    together = attribute_logits(masked, prompts, " cat", " cats")
+    curve = answer_curve(masked, prompts, " cat", " cats")
+    for index, prompt in enumerate(prompts):
+        alone = attribute_logits(masked, prompt, " cat", " cats")
+        np.testing.assert_allclose(together.contributions[index], alone.contributions[0], atol=EXACT)
+        good = answer_curve(masked, prompt, " cat", " cats").good
+        np.testing.assert_allclose(curve.good[index], good[0], atol=EXACT)
 
 
 def test_shapes_are_checked_and_half_precision_is_computed_in_single(causal):

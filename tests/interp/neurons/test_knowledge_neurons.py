@@ -7,7 +7,7 @@ from small_models import BASES, build
 
 from workbench.errors import InputError
 from workbench.interp.neurons.attribution import attribute_neurons
-from workbench.interp.neurons.knowledge import Probability, _sets, knowledge_neurons
+from workbench.interp.neurons.knowledge import Probability, _neuron_sets, knowledge_neurons
 from workbench.model.config import ModelConfig
 from workbench.model.transformer import HookedTransformer
 
@@ -121,7 +121,7 @@ def test_random_neurons_are_others_and_as_many():
     np.testing.assert_array_equal(one, same)
     assert (one != another).any()
     kept = np.random.default_rng(0).random((3, 20)) < 0.3
-    sets = _sets(kept, 30, np.random.default_rng(1))
+    sets = _neuron_sets(kept, 30, np.random.default_rng(1))
     assert (sets.sum(2) == kept.sum(1)).all()
     assert not (sets[1:] & kept).any()
     assert len({each.tobytes() for each in sets[1:]}) > 25
@@ -149,11 +149,11 @@ def test_picture():
 
 
 BAD = {
-    "threshold": (dict(threshold=0.0), "threshold is a part of the whole, above 0 and up to 1; found 0.0"),
-    "share": (dict(share=1.5), "share is a part of the whole"),
-    "steps": (dict(steps=0), "at least 1 step and 1 draw"),
-    "draws": (dict(draws=0), "at least 1 step and 1 draw"),
-    "others": (dict(others=FACTS), "others=, their prompts, and other_answers="),
+    "threshold": (dict(threshold=0.0), "threshold must be above 0 and at most 1; found 0.0"),
+    "share": (dict(share=1.5), "share must be above 0"),
+    "steps": (dict(steps=0), "At least 1 step and 1 draw"),
+    "draws": (dict(draws=0), "At least 1 step and 1 draw"),
+    "others": (dict(others=FACTS), "Give both others= .* and other_answers="),
     "layers": (dict(layers=[2]), "Block 2 has no neurons"),
 }
 

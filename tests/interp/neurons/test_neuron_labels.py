@@ -12,8 +12,8 @@ from sklearn.metrics import roc_auc_score
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from workbench.data.embedded.annotated import word_classes
 from workbench.data.embedded.stories import stories
+from workbench.data.embedded.word_classes import word_classes
 from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import InputError
 from workbench.interp.neurons import labels as module

@@ -28,9 +28,9 @@ def test_what_is_shared_stands_together_and_can_be_read(agreement):
     assert found.matched == (((0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 5)),)
     lines = str(found).splitlines()
     assert [line.split()[0] for line in lines] == ["clean", "corrupted"]
-    assert lines[0].index("2:'cat'") == lines[1].index("2:'dogs'")
+    assert lines[0].index("2:' cat'") == lines[1].index("2:' dogs'")
     frame = found.to_frame()
-    assert list(frame["corrupted"])[-1] == "girl"
+    assert list(frame["corrupted"])[-1] == " girl"
     assert frame["clean_pos"].isna().sum() == 3
     same = align(agreement, ["the cat"], ["the dogs"])
     assert same.matched == (((0, 0), (1, 1), (2, 2)),)

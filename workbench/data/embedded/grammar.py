@@ -1,35 +1,31 @@
-"""The words of the embedded stories and pairs, by class, with their inflected forms.
+"""A template grammar with agreement, and the lexicon of the embedded stories and pairs.
 
-Regular forms are made by rule; a word with irregular ones spells them out with slashes: `mouse/mice`,
-`take/took/taken`. An underscore is a space. Classes named `odd_` have irregular plurals, and only those.
+A template is text with slots. `{animal}` draws a lexeme of that class and writes its plain form; `{animal.p}`
+writes another form of it. A slot that occurs twice in one template is the same lexeme, so a name determines
+its pronouns: `{name} hurt {name.himself}`. A digit makes a second, different lexeme: `{name}` and `{name2}`.
+
+Three forms stand for a grammatical number:
+
+- `*`  the number drawn for this template, `s` or `p`: `{animal.*} {sleep.*}` is "cat sleeps" or "cats sleep";
+- `~`  the opposite number, for distractors and for the ungrammatical sentence of a pair;
+- `?`  a number of the lexeme's own.
+
+A slot with an initial capital is written with one. A slot that names a rule writes one of its alternatives,
+in a scope of its own; the lexemes of a story's `cast` are visible everywhere.
+
+In the lexicon, regular forms are made by rule; a word with irregular ones lists them: `mouse/mice`,
+`take/took/taken`. An underscore is a space. Classes named `odd_` have irregular plurals only.
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-# A template grammar in which agreement is one character of the template.
-#
-# A template is text with slots. `{animal}` draws a lexeme of that class and writes its plain form;
-# `{animal.p}` writes another form of it. A slot named twice in one template is the same lexeme, so a name
-# fetches its own pronouns: `{name} hurt {name.himself}`. A digit makes a second, different lexeme: `{name}`
-# and `{name2}`.
-#
-# Three forms stand for a number:
-#
-# - `*`  the number drawn for this template, `s` or `p`: `{animal.*} {sleep.*}` is "cat sleeps" or "cats
-# sleep"; - `~`  the opposite number, for distractors and for the ungrammatical half of a pair; - `?`  a
-# number of the lexeme's own.
-#
-# A slot that starts with a capital is written with one. A slot that names a rule writes one of its
-# alternatives, in a scope of its own; the lexemes of a story's `cast` are seen everywhere.
-
-
 Lexeme = dict[str, str]
-"""The forms of one word: `""` the plain one, then `s p past part ing` or `he him his himself`."""
+"""The forms of a word: `""` is the plain one, then `s p past part ing` or `he him his himself`."""
 
 Draw = Callable[[], float]
-"""A source of uniform numbers in [0, 1), such as `random.Random(seed).random`."""
+"""A source of uniform random numbers in [0, 1), such as `random.Random(seed).random`."""
 
 _NUMBERS: tuple[Lexeme, Lexeme] = ({"*": "s", "~": "p"}, {"*": "p", "~": "s"})
 _NUMBER_FORMS = frozenset("*~?")
@@ -38,7 +34,7 @@ _BEFORE_VOWEL = re.compile(r"\b([Aa]) (?=[aeiouAEIOU])")
 
 
 class Slot(NamedTuple):
-    """One gap of a template: which lexeme (`key`), drawn from what (`kind`), in which form."""
+    """A slot of a template: which lexeme (`key`), drawn from what (`kind`), in which form."""
 
     key: str
     kind: str
@@ -50,7 +46,7 @@ Template = tuple[str | Slot, ...]
 
 
 class Grammar:
-    """Lexeme classes and rules, compiled once; `write` fills a template.
+    """Lexeme classes and compiled rules; `write` fills a template.
 
     Args:
         classes: class name -> lexemes.
@@ -94,22 +90,22 @@ class Grammar:
         kind = self.roles.get(key, key.rstrip("23456789"))
         if kind not in self.classes:
             raise ValueError(f"no class, role or rule {key!r} in template {text!r}")
-        for wanted in "sp" if form in _NUMBER_FORMS else (form,):
-            if any(wanted not in lexeme for lexeme in self.classes[kind]):
-                raise ValueError(f"class {kind!r} has no form {wanted!r}, in template {text!r}")
+        for needed in "sp" if form in _NUMBER_FORMS else (form,):
+            if any(needed not in lexeme for lexeme in self.classes[kind]):
+                raise ValueError(f"class {kind!r} has no form {needed!r}, in template {text!r}")
         return Slot(key, kind, form, capital)
 
     def pick(self, kind: str, draw: Draw, taken: Sequence[Lexeme] = ()) -> Lexeme:
-        """A lexeme of class `kind` that is not among `taken` (unless all are)."""
+        """Return a random lexeme of class `kind` that is not among `taken` (unless all are)."""
         options = self.classes[kind]
         for _ in range(20):
             lexeme = options[int(draw() * len(options))]
             if not any(lexeme is other for other in taken):
                 return lexeme
-        return next((one for one in options if not any(one is other for other in taken)), options[0])
+        return next((lexeme for lexeme in options if not any(lexeme is other for other in taken)), options[0])
 
     def write_rule(self, name: str, draw: Draw, cast: Mapping[str, Lexeme]) -> str:
-        """Fill one of a rule's alternatives, each as likely as the others."""
+        """Fill one of a rule's alternatives, drawn uniformly."""
         alternatives = self.rules[name]
         return self.write(alternatives[int(draw() * len(alternatives))], draw, cast)
 
@@ -140,7 +136,7 @@ class Grammar:
 
 
 def read_rules(text: str) -> dict[str, list[str]]:
-    """Rules from text: a line `name:`, then alternatives that begin with `- ` and may go on in more lines."""
+    """Parse rules: a line `name:`, then alternatives that begin with `- ` and may continue on more lines."""
     rules: dict[str, list[str]] = {}
     alternatives: list[str] = []
     for line in filter(None, map(str.strip, text.splitlines())):
@@ -166,7 +162,7 @@ def finish(text: str) -> str:
 
 
 def added_letters(text: str) -> list[int]:
-    """Places in the text before which `finish` puts an "n", ascending."""
+    """Return the positions before which `finish` inserts an "n", ascending."""
     return [match.end(1) for match in _BEFORE_VOWEL.finditer(text)]
 
 
@@ -263,7 +259,7 @@ NUMBERED = {
 
 
 def build_classes() -> dict[str, tuple[Lexeme, ...]]:
-    """All lexeme classes by name. A word of two classes is one object, so that no template draws it twice."""
+    """Return all lexeme classes by name. A word of two classes is one object: no template draws it twice."""
     made: dict[tuple[Callable[[str], Lexeme], str], Lexeme] = {}
 
     def lexemes(table: dict[str, str], make: Callable[[str], Lexeme]) -> dict[str, tuple[Lexeme, ...]]:

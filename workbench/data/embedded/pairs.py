@@ -1,4 +1,8 @@
-"""The embedded minimal pairs: the templates of `paradigms.py`, filled in the vocabulary of the stories."""
+"""The embedded minimal pairs: templates with one `[good|bad]` contrast, filled in the stories' vocabulary.
+
+They follow BLiMP's phenomena (Warstadt et al. 2020, TACL 8:377-392) but are not part of it: other, easier
+sentences, with UIDs that begin with `embedded_`. See `grammar.py` for the slots.
+"""
 
 import random
 import re
@@ -11,18 +15,13 @@ from workbench.data.pairs import Pair, phenomenon_of
 from workbench.errors import DataError
 from workbench.stats import derive
 
-# The embedded minimal pairs' paradigms: templates with one `[good|bad]` contrast, in the stories' words.
-#
-# They follow BLiMP's phenomena (Warstadt et al. 2020, TACL 8:377-392) but are no part of it: other sentences,
-# easier ones, and UIDs that begin with `embedded_`. See `grammar.py` for the slots.
-
 
 class Paradigm(NamedTuple):
     """One kind of minimal pair.
 
-    `term` is BLiMP's `linguistics_term`. `prefix` says which of BLiMP's prefix methods applies: "one" where
-    the critical word differs after a shared prefix, "two" where it is shared and the prefixes differ,
-    else "". The templates take turns.
+    `term` is BLiMP's `linguistics_term`. `prefix` is the prefix method of BLiMP that applies: "one" if the
+    critical word differs after a shared prefix, "two" if it is shared and the prefixes differ, else "". The
+    templates are used in turn.
     """
 
     uid: str
@@ -314,38 +313,38 @@ PARADIGMS = (
 _CONTRAST = re.compile(r"\[([^|\]]*)\|([^|\]]*)\]")
 _TRIES = 50
 FINGERPRINT = "693b7787c48a30be"
-"""`PairSet.fingerprint` of what `open_pairs(None)` gives, to be known without making the pairs."""
+"""`PairSet.fingerprint` of `open_pairs(None)`, known without generating the pairs."""
 
 
 def embedded_pairs(n: int = 200, seed: int = 0) -> dict[str, list[Pair]]:
-    """`n` distinct minimal pairs for each embedded paradigm; the same for a seed, more of them go on alike.
+    """Return `n` distinct minimal pairs of each embedded paradigm; a larger `n` extends a smaller one.
 
     Returns:
-        UID -> pairs. UIDs begin with `embedded_`: these are not BLiMP's pairs, and easier.
+        UID -> pairs. UIDs begin with `embedded_`: these are easier pairs than BLiMP's.
 
     Raises:
         DataError: `n` is below 1, or more than a paradigm's templates can give.
     """
     if n < 1:
-        raise DataError(f"embedded_pairs(n={n}): at least 1 pair a paradigm.")
+        raise DataError(f"embedded_pairs(n={n}): at least 1 pair per paradigm.")
     return {paradigm.uid: _pairs(paradigm, n, seed) for paradigm in PARADIGMS}
 
 
 def _pairs(paradigm: Paradigm, n: int, seed: int) -> list[Pair]:
-    tell = grammar()
+    writer = grammar()
     templates = [
-        (tell.compile(_CONTRAST.sub(r"\1", text)), tell.compile(_CONTRAST.sub(r"\2", text)))
+        (writer.compile(_CONTRAST.sub(r"\1", text)), writer.compile(_CONTRAST.sub(r"\2", text)))
         for text in paradigm.templates
     ]
     draw = random.Random(derive(seed, f"embedded pairs {paradigm.uid}")).random
-    found: dict[tuple[str, str], None] = {}
+    distinct: dict[tuple[str, str], None] = {}
     for attempt in range(n * _TRIES):
         bound: dict[str, Lexeme] = {}
-        good, bad = (tell.write(side, draw, {}, bound) for side in templates[attempt % len(templates)])
-        found.setdefault((finish(good), finish(bad)))
-        if len(found) == n:
-            return [_pair(paradigm, number, *sentences) for number, sentences in enumerate(found)]
-    raise DataError(f"{paradigm.uid} gives {len(found)} distinct pairs, {n} were asked for; ask for fewer.")
+        good, bad = (writer.write(side, draw, {}, bound) for side in templates[attempt % len(templates)])
+        distinct.setdefault((finish(good), finish(bad)))
+        if len(distinct) == n:
+            return [_pair(paradigm, number, *sentences) for number, sentences in enumerate(distinct)]
+    raise DataError(f"{paradigm.uid} gives only {len(distinct)} distinct pairs; request fewer than {n}.")
 
 
 def _pair(paradigm: Paradigm, number: int, good: str, bad: str) -> Pair:

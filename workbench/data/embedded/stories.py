@@ -1,7 +1,8 @@
-"""The seeded story writer: short tales with a cast, a plot, scenes on the way and an ending.
+"""The seeded story generator: short tales with a cast, a plot, scenes and an ending.
 
-Story i is a pure function of (seed, split, i): any story can be had alone, and a longer list begins with the
-shorter. The text is the workbench's own, needs no network, and stands in for TinyStories (Eldan & Li 2023).
+Story i is a pure function of (seed, split, i), so that a longer list begins with the shorter one. The text is
+the workbench's own, needs no network, and substitutes for TinyStories (Eldan & Li 2023). The scenes contain,
+in grammatical form, the constructions that the embedded minimal pairs test.
 """
 
 import random
@@ -13,11 +14,6 @@ from typing import NamedTuple
 from workbench.data.embedded.grammar import Grammar, Lexeme, build_classes, finish, read_rules
 from workbench.errors import DataError
 from workbench.stats import derive
-
-# Small episodes that can happen on the way in any embedded story, as templates of `grammar.py`.
-#
-# Together they hold, in their grammatical form, the constructions that the pairs of `paradigms.py` test.
-
 
 SCENES = {
     "accident": 3,
@@ -38,7 +34,7 @@ SCENES = {
     "what": 1,
     "whose": 1,
 }
-"""The rules that a scene is written by, with their weights."""
+"""Rules for scenes, with their weights."""
 
 SCENE_RULES = """\
 habit:
@@ -486,17 +482,17 @@ _SCENES = tuple(name for name, weight in SCENES.items() for _ in range(weight))
 
 @cache
 def grammar() -> Grammar:
-    """The compiled grammar that stories and minimal pairs share."""
+    """Return the compiled grammar that stories and minimal pairs share."""
     return Grammar(build_classes(), read_rules(PLOT_RULES + SCENE_RULES), ROLES)
 
 
 def stories(n: int, seed: int = 0, split: str = "train") -> list[str]:
-    """The first `n` stories of a seed; `stories(10)[:5] == stories(5)`.
+    """Return the first `n` stories of a seed; `stories(10)[:5] == stories(5)`.
 
     Args:
-        n: how many.
-        seed: another seed, other stories.
-        split: "train" or "validation"; each draws from a seed stream of its own.
+        n: number of stories.
+        seed: of the stories.
+        split: "train" or "validation"; each has its own stream of random numbers.
 
     Raises:
         DataError: `n` is negative or `split` has another name.
@@ -509,7 +505,7 @@ def stories(n: int, seed: int = 0, split: str = "train") -> list[str]:
 
 
 def split_stories(n_train: int, n_validation: int, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Training and validation stories, none in both: a validation story seen in training is passed over."""
+    """Return training and validation stories; a validation story that is also a training story is skipped."""
     train = stories(n_train, seed)
     seen = set(train)
     validation: list[str] = []
@@ -523,32 +519,32 @@ def split_stories(n_train: int, n_validation: int, seed: int = 0) -> tuple[list[
 
 
 def story(index: int, seed: int = 0, split: str = "train") -> str:
-    """Story number `index` of (seed, split): mostly 80 to 160 words, its paragraphs parted by a newline."""
+    """Return story `index` of (seed, split): mostly 80 to 160 words, with a newline between paragraphs."""
     return finish(compose(grammar(), index, seed, split).text)
 
 
 class Composed(NamedTuple):
-    """A story before `finish`, and what its writer knew."""
+    """A story before `finish`, with its plot and cast."""
 
     text: str
     plot: str
     """One of `PLOTS`."""
     cast: dict[str, Lexeme]
-    """Who plays the roles of `ROLES`."""
+    """Lexeme of each role in `ROLES`."""
 
 
-def compose(tell: Grammar, index: int, seed: int = 0, split: str = "train") -> Composed:
-    """Write a story with a grammar: `grammar()`, or one with the same classes in the same order."""
+def compose(grammar: Grammar, index: int, seed: int = 0, split: str = "train") -> Composed:
+    """Write a story with `grammar()`, or with a grammar with the same classes in the same order."""
     draw = random.Random(derive(seed, f"embedded stories {split}", index)).random
     cast: dict[str, Lexeme] = {}
     for role, kind in ROLES.items():
-        cast[role] = tell.pick(kind, draw, tuple(cast.values()))
+        cast[role] = grammar.pick(kind, draw, tuple(cast.values()))
 
     def choose(names: Sequence[str]) -> str:
         return names[int(draw() * len(names))]
 
     def write(rule: str) -> str:
-        return tell.write_rule(rule, draw, cast)
+        return grammar.write_rule(rule, draw, cast)
 
     plot = choose(PLOTS)
     paragraphs = [write(choose(_SCENES))] if draw() < 0.4 else []

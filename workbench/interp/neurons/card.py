@@ -33,6 +33,8 @@ from workbench.runs.run import ModelLike, open_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
     from workbench.model.transformer import HookedTransformer
 
@@ -151,7 +153,7 @@ class NeuronCard(Result):
     def _repr_html_(self) -> str:
         return self.to_html(whole=False)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the histogram of the neuron's activations and return the figure."""
         from workbench.plots.neurons import plot_histogram
 

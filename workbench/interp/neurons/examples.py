@@ -23,6 +23,8 @@ from workbench.runs.run import ModelLike, open_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -176,7 +178,7 @@ class NeuronExamples(Result):
             }
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw each neuron's largest activation over the fraction of tokens at which it is active, and return
         the matplotlib figure.
         """

@@ -1,17 +1,8 @@
-"""Knowledge neurons: the few that carry a fact, found by attribution and tested by what they do.
-
-Dai et al. 2022 (arXiv:2104.08696): in each of several prompts of one fact, the answer's probability is
-shared out among the neurons at the place of the answer by integrated gradients from zero; neurons above a
-part of the prompt's highest score, in most of the prompts, are kept. Then they are silenced, and doubled,
-and the answer's probability is measured: beside random neurons, as many of each layer.
-
-Neurons that were chosen because they move an answer do move it, in an untrained model too. So measure them on
-further prompts of the fact (`test`), where random neurons are a fair control, and on other facts (`others`),
-which they should leave alone.
-"""
+"""Knowledge neurons (Dai et al. 2022, arXiv:2104.08696): the few neurons that carry a fact, found by
+attribution and tested by suppressing and enhancing them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,64 +10,74 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.console import OnProgress, progress_bar
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component
 from workbench.interp.engine import CachedRun
 from workbench.interp.metrics import Metric, answers
-from workbench.interp.neurons.attribution import NEURON, Progress, chunks, integrated
+from workbench.interp.neurons.attribution import NEURON, chunks, integrated_gradients
 from workbench.interp.neurons.examples import neuron_layers
 from workbench.interp.prompts import prompts, read_positions
+from workbench.result import Result
+from workbench.runs.run import ModelLike, as_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
+    from workbench.model.transformer import HookedTransformer
 
-# What a search for a fact's neurons found.
+SUPPRESS, ENHANCE = 0.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Tried:
-    """The answer's probability, with neurons suppressed (x 0) and enhanced (x 2) where it is read off."""
+    """The answer's probability with neurons suppressed (x 0) and enhanced (x 2) at the answer's position."""
 
     probability: Float[np.ndarray, " prompt"]
     suppressed: Float[np.ndarray, " prompt"]
     enhanced: Float[np.ndarray, " prompt"]
     random_suppressed: Float[np.ndarray, "draw prompt"]
-    """The same with random other neurons, as many in each layer."""
+    """With as many random other neurons of each layer instead."""
     random_enhanced: Float[np.ndarray, "draw prompt"]
 
 
-@dataclasses.dataclass(frozen=True)
-class KnowledgeNeurons:
-    """The neurons of a fact, and the answer's probability without and with more of them."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class KnowledgeNeurons(Result):
+    """The neurons of a fact, and what suppressing and enhancing them does to the answer."""
 
     neurons: tuple[Component, ...]
-    """Those kept, the highest mean score first."""
+    """The highest mean score first."""
     layers: Int[np.ndarray, " layer"]
     scores: Float[np.ndarray, "prompt layer neuron"]
     """Integrated gradients of the answer's probability, from zero activations."""
     above: Float[np.ndarray, "layer neuron"]
-    """Share of prompts in which a neuron's score is above the threshold."""
+    """Fraction of prompts in which a neuron's score is above the threshold."""
     threshold: float
     share: float
     tried: dict[str, Tried]
-    """On `facts`, the prompts that the neurons were found by; if there are any, on `test` and `others`."""
+    """On `facts`, the prompts that the neurons were found with, and on `test` and `others` if given."""
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a neuron that was kept: neuron, layer, unit, score (mean), above (share of prompts)."""
+        """Return one row per neuron: neuron, layer, unit, score (mean), above (fraction of prompts)."""
         import pandas as pd
 
         rows = []
-        for part in self.neurons:
-            at = int(np.flatnonzero(self.layers == part.layer)[0]), part.unit
-            rows.append((part.label, part.layer, part.unit, self.scores.mean(0)[at], self.above[at]))
+        for neuron in self.neurons:
+            layer, unit = neuron.place
+            at = int(np.flatnonzero(self.layers == layer)[0]), unit
+            rows.append((neuron.label, layer, unit, self.scores.mean(0)[at], self.above[at]))
         return pd.DataFrame(rows, columns=["neuron", "layer", "unit", "score", "above"])
 
     def effects(self) -> "pd.DataFrame":
-        """What suppressing and enhancing do, by set of prompts: the answer's mean probability before, after,
-        its change as a share, that of random neurons (mean and 95 % of the draws), and the share of
-        draws that move it as far (p, the neurons themselves counted as one draw)."""
+        """Return the effect of suppressing and enhancing the neurons, by set of prompts.
+
+        Columns: on, neurons, before and after (mean probability), change (relative), random, random_low and
+        random_high (mean and 95 % of the random draws), p (fraction of draws that change it as much, the
+        neurons themselves counted as one draw).
+        """
         import pandas as pd
 
         rows = []
@@ -91,7 +92,7 @@ class KnowledgeNeurons:
         names = ["on", "neurons", "before", "after", "change", "random", "random_low", "random_high", "p"]
         return pd.DataFrame(rows, columns=names)
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the changes next to those of random neurons and return the figure."""
         from workbench.plots.neurons import plot_knowledge
 
@@ -99,27 +100,8 @@ class KnowledgeNeurons:
         return plot_knowledge(self.effects(), title=title, ax=ax)
 
 
-SUPPRESS, ENHANCE = 0.0, 2.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Probability(Metric):
-    """Probability of the right answer at one position."""
-
-    right: Int[Tensor, " pair"]
-    reads: Int[Tensor, " pair"]  # type: ignore[assignment]
-    name: str = "probability"
-
-    def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
-    ) -> Float[Tensor, " row"]:
-        """See `Metric`."""
-        probabilities = model.unembed(x[:, 0]).softmax(-1)
-        return probabilities.gather(-1, self.right.to(x.device)[pair][:, None])[:, 0]
-
-
 def knowledge_neurons(
-    model: Any,
+    model: ModelLike,
     facts: Any,
     answer: Any,
     *,
@@ -132,105 +114,134 @@ def knowledge_neurons(
     steps: int = 20,
     draws: int = 50,
     seed: int = 0,
-    progress: Progress = lambda done, total: None,
+    progress: bool | OnProgress | None = None,
 ) -> KnowledgeNeurons:
-    """Find the neurons of a fact and try them.
+    """Find the neurons of a fact and measure what they do to its answer.
+
+    In each of several prompts of one fact, the answer's probability is attributed to the neurons at the
+    answer's position by integrated gradients from zero. Neurons above a fraction of the prompt's highest
+    score in most of the prompts are kept. They are then suppressed and enhanced, and compared with random
+    neurons, as many of each layer.
+
+    Neurons that were chosen because they change an answer do change it, even in an untrained model. So
+    measure them on further prompts of the fact (`test`), for which random neurons are a fair control, and on
+    other facts (`others`), which they should not affect.
 
     Args:
-        model: a `HookedTransformer`; half-precision weights are computed in float32.
+        model: a run, a `HookedTransformer` or the name of a run; half-precision weights are computed in
+            float32.
         facts: prompts that ask for the same fact in different words, or token ids [prompt pos]. The answer
-            comes after the last token; in a masked model at the one mask token.
+            comes after the last token, in a masked model at the one mask token.
         answer: a text of one token or an id.
-        test: further prompts of the fact, on which the neurons are tried too.
-        others: prompts of other facts, on which the neurons are tried too.
-        other_answers: theirs, one for all or one for each.
-        threshold: part of a prompt's highest score from which on a neuron counts.
-        share: of the prompts in which a kept neuron counts, at least.
+        test: further prompts of the fact.
+        others: prompts of other facts.
+        other_answers: their answers, one for all or one for each.
+        threshold: fraction of a prompt's highest score above which a neuron counts.
+        share: smallest fraction of prompts in which a kept neuron counts.
         layers: only these blocks.
         steps: nodes of the integral (Gauss-Legendre).
-        draws: of random neurons.
+        draws: number of random sets of neurons.
         seed: of the draws.
-        progress: told the gradients done and their number.
+        progress: see `progress_bar`.
 
     Raises:
-        InputError: a model or block without MLP, an answer that is not one token, a masked prompt without or
-            with several mask tokens, a threshold or share outside 0 to 1, no steps or draws, other facts
+        InputError: a model or block without MLP, an answer that is not one token, a masked prompt without
+            exactly one mask token, a threshold or share outside 0 to 1, no steps or draws, other facts
             without answers.
     """
     for name, value in (("threshold", threshold), ("share", share)):
         if not 0 < value <= 1:
-            raise InputError(f"{name} is a part of the whole, above 0 and up to 1; found {value}.")
+            raise InputError(f"{name} must be above 0 and at most 1; found {value}.")
     if steps < 1 or draws < 1:
-        raise InputError(f"at least 1 step and 1 draw are needed; found {steps} and {draws}.")
+        raise InputError(f"At least 1 step and 1 draw are needed; found {steps} and {draws}.")
     if (others is None) != (other_answers is None):
-        raise InputError("other facts need others=, their prompts, and other_answers=, both or none.")
-    with ready(model) as network, torch.enable_grad():
-        chosen = neuron_layers(network.config, layers)
-        asked = {"facts": _Asked(network, facts, answer, chosen)}
+        raise InputError("Give both others= (prompts of other facts) and other_answers=, or neither.")
+    with (
+        progress_bar(progress, "Knowledge neurons") as on_progress,
+        ready(as_model(model)) as network,
+        torch.enable_grad(),
+    ):
+        layers = neuron_layers(network.config, layers)
+        sets = {"facts": _Prompts(network, facts, answer, layers)}
         if test is not None:
-            asked["test"] = _Asked(network, test, answer, chosen)
+            sets["test"] = _Prompts(network, test, answer, layers)
         if others is not None:
-            asked["others"] = _Asked(network, others, other_answers, chosen)
-        scores = asked["facts"].scores(steps, progress)
+            sets["others"] = _Prompts(network, others, other_answers, layers)
+        scores = sets["facts"].scores(steps, on_progress)
         highest = scores.max((1, 2), keepdims=True)
         above = ((scores > threshold * highest) & (highest > 0)).mean(0)
         kept = above >= share
-        sets = _sets(kept, draws, np.random.default_rng(seed))
-        tried = {on: each.tried(sets) for on, each in asked.items()}
+        neurons = _neuron_sets(kept, draws, np.random.default_rng(seed))
+        tried = {on: prompts_.try_neurons(neurons) for on, prompts_ in sets.items()}
     order = np.argsort(-scores.mean(0)[kept], kind="stable")
-    neurons = [Component(chosen[layer], "neuron", int(unit)) for layer, unit in np.argwhere(kept)[order]]
-    return KnowledgeNeurons(tuple(neurons), np.array(chosen), scores, above, threshold, share, tried)
+    found = [Component(layers[at], "neuron", int(unit)) for at, unit in np.argwhere(kept)[order]]
+    return KnowledgeNeurons(tuple(found), np.array(layers), scores, above, threshold, share, tried)
 
 
-class _Asked:
-    """Prompts, their answers, and their run."""
+@dataclasses.dataclass(frozen=True)
+class Probability(Metric):
+    """Probability of the right answer at one position."""
 
-    def __init__(self, model: Any, facts: Any, answer: Any, layers: Sequence[int]) -> None:
+    right: Int[Tensor, " pair"]
+    reads: Int[Tensor, " pair"]  # type: ignore[assignment]
+    name: str = "probability"
+
+    def __call__(
+        self, model: "HookedTransformer", x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+    ) -> Float[Tensor, " row"]:
+        probabilities = model.unembed(x[:, 0]).softmax(-1)
+        return probabilities.gather(-1, self.right.to(x.device)[pair][:, None])[:, 0]
+
+
+class _Prompts:
+    """Prompts with their answers and their cached run."""
+
+    def __init__(self, model: "HookedTransformer", facts: Any, answer: Any, layers: Sequence[int]) -> None:
         tokens, _, mask = prompts(model, facts, facts)
-        self.places = read_positions(model, tokens, mask)
+        self.reads = read_positions(model, tokens, mask)
         right = answers(model, answer, len(tokens), "right").to(tokens.device)
-        self.metric, self.layers = Probability(right, self.places), layers
+        self.metric = Probability(right, self.reads)
+        self.names = [NEURON.hook_name(layer) for layer in layers]
         self.rows = torch.arange(len(tokens), device=tokens.device)
         with torch.no_grad():
-            self.base = CachedRun(model, tokens, mask, [NEURON.hook_name(layer) for layer in layers])
+            self.run = CachedRun(model, tokens, mask, self.names)
 
-    def scores(self, steps: int, progress: Progress) -> Float[np.ndarray, "prompt layer neuron"]:
-        """Integrated gradients of the neurons at the answer's place, nothing else moving."""
-        at, change = (self.rows, self.places), {}
-        for layer in self.layers:
-            run = self.base.kept[NEURON.hook_name(layer)]
-            change[layer] = torch.zeros_like(run)
-            change[layer][at] = run[at]
-        found, _ = integrated(self.base, self.metric, change, steps, progress)
-        return torch.stack([found[layer][at] for layer in self.layers], 1).double().cpu().numpy()
+    def scores(self, steps: int, on_progress: OnProgress) -> Float[np.ndarray, "prompt layer neuron"]:
+        """Return integrated gradients of the neurons at the answer's position."""
+        at, change = (self.rows, self.reads), {}
+        for name in self.names:
+            change[name] = torch.zeros_like(self.run.kept[name])
+            change[name][at] = self.run.kept[name][at]
+        scores = integrated_gradients(self.run, self.metric, change, steps, on_progress)
+        return torch.stack([scores[name][at] for name in self.names], 1).double().cpu().numpy()
 
     @torch.no_grad()
-    def tried(self, sets: np.ndarray) -> Tried:
-        """With each set of neurons [set layer neuron] suppressed and enhanced; the first is the one found."""
-        base, model = self.base, self.base.model
+    def try_neurons(self, sets: np.ndarray) -> Tried:
+        """Suppress and enhance each set of neurons [set layer neuron]; the first set is the kept one."""
+        run, model = self.run, self.run.model
         factors = np.where(sets[:, None], np.array([SUPPRESS, ENHANCE])[:, None, None], 1.0)
         flat = torch.from_numpy(factors).flatten(0, 1)  # [set x factor, layer, neuron]
         parts = []
-        for some in chunks(base, len(flat)):
+        for some in chunks(run, len(flat)):
             copies = some.stop - some.start
-            factor = flat[some].repeat_interleave(len(self.rows), 0).to(base.streams[0])
-            rows, at = torch.arange(len(factor), device=factor.device), self.places.repeat(copies)
-            hooks = [
-                (NEURON.hook_name(layer), _scaled(rows, at, factor[:, index]))
-                for index, layer in enumerate(self.layers)
-            ]
-            mask = None if base.attention_mask is None else base.attention_mask.repeat(copies, 1)
+            factor = flat[some].repeat_interleave(len(self.rows), 0).to(run.streams[0])
+            at = torch.arange(len(factor), device=factor.device), self.reads.repeat(copies)
+            hooks: list[Any] = [(name, _scale(at, factor[:, index])) for index, name in enumerate(self.names)]
+            mask = None if run.attention_mask is None else run.attention_mask.repeat(copies, 1)
             with model.hooks(fwd_hooks=hooks):
-                stream = model.stream(base.tokens.repeat(copies, 1), attention_mask=mask)
-            parts.append(self.metric(model, model.final(stream[rows, at][:, None]), rows % len(self.rows)))
-        found = torch.cat(parts).view(len(sets), 2, -1).double().cpu().numpy()
-        plain = self.metric.of_stream(model, base.streams[-1]).double().cpu().numpy()
-        return Tried(plain, found[0, 0], found[0, 1], found[1:, 0], found[1:, 1])
+                stream = model.stream(run.tokens.repeat(copies, 1), attention_mask=mask)
+            parts.append(self.metric.of_stream(model, stream, len(self.rows)))
+        probabilities = torch.cat(parts).view(len(sets), 2, -1).double().cpu().numpy()
+        plain = self.metric.of_stream(model, run.streams[-1]).double().cpu().numpy()
+        suppressed, enhanced = probabilities[:, 0], probabilities[:, 1]
+        return Tried(plain, suppressed[0], enhanced[0], suppressed[1:], enhanced[1:])
 
 
-def _sets(kept: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
-    """The kept neurons, then random ones [1 + draws, layer, neuron]: others, as many in each layer, where
-    the layer has so many."""
+def _neuron_sets(kept: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:
+    """Return the kept neurons, then random other ones, as many in each layer, [1 + draws, layer, neuron].
+
+    A layer with too few other neurons draws from all of its neurons.
+    """
     sets = np.zeros((1 + draws, *kept.shape), dtype=bool)
     sets[0] = kept
     for layer, row in enumerate(kept):
@@ -242,10 +253,10 @@ def _sets(kept: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarr
     return sets
 
 
-def _scaled(rows: Tensor, at: Tensor, factor: Float[Tensor, "row neuron"]) -> Any:
-    def edit(x: Tensor, hook: Any) -> Tensor:
+def _scale(at: tuple[Tensor, Tensor], factor: Float[Tensor, "row neuron"]) -> Callable[..., Tensor]:
+    def hook_function(x: Tensor, hook: Any) -> Tensor:
         x = x.clone()
-        x[rows, at] *= factor
+        x[at] *= factor
         return x
 
-    return edit
+    return hook_function

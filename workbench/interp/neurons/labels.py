@@ -16,7 +16,7 @@ from scipy.stats import false_discovery_control, norm
 from torch import Tensor
 
 from workbench.console import OnProgress, progress_bar
-from workbench.data.embedded.annotated import word_classes
+from workbench.data.embedded.word_classes import word_classes
 from workbench.data.tokenizer import plain_encoder
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import ready
@@ -30,6 +30,8 @@ from workbench.runs.run import ModelLike, open_model
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.transformer import HookedTransformer
@@ -130,7 +132,7 @@ class NeuronLabels(Result):
             **{name: getattr(self, name).ravel() for name in names},
         )
 
-    def plot(self, ax: Any = None) -> Any:
+    def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw how far the best labels are above the usual, here and in an untrained copy, and return the
         figure.
         """

@@ -19,7 +19,7 @@ from workbench.console import OnProgress, progress_bar
 from workbench.data.tokenizer import token_text
 from workbench.errors import InputError, shown
 from workbench.interp.components import Component, find_components
-from workbench.interp.contributions import FrozenPath, path_from_readout
+from workbench.interp.contributions import FrozenPath, path_from_readout, walk_back
 from workbench.interp.neurons.examples import NeuronName, neuron_layers, parse_neuron
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model
@@ -312,17 +312,9 @@ def mlp_paths(
         activations: what is frozen, by hook name, [read ...].
         direction: in the space that the unembedding reads.
     """
-    path, post = path_from_readout(model, activations, direction), model.config.norm_place == "post"
-    mix = activations.get(f"blocks.{len(model.blocks) - 1}.hook_mix")  # [read embedding_and_blocks]
-    for index in reversed(range(len(model.blocks))):
-        block, name = _block(model, index), f"blocks.{index}"
-        if post:
-            last = "ln1" if block.ln2 is None else "ln2"
-            path.norm(getattr(block, last), f"{name}.{last}")
-        if block.mlp is not None:
-            yield index, path.branch(None if mix is None else mix[:, index + 1, None])
-        if post and block.kind == "am":
-            path.norm(block.ln1, f"{name}.ln1")
+    for index, module, path in walk_back(model, path_from_readout(model, activations, direction)):
+        if module == "mlp":
+            yield index, path.branch()
 
 
 def _readers(model: "HookedTransformer") -> dict[int, Float[Tensor, "d_vocab d_model"]]:

@@ -32,10 +32,10 @@ from workbench.stats import derive
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-    from workbench.model.transformer import HookedTransformer
+    from workbench.model.tl import TransformerLensModel
 
 __all__ = [
-    "FAMILIES", "Family", "as_family", "check_model", "family_for", "from_folder", "from_hf", "read_config",
+    "FAMILIES", "Family", "as_family", "check_model", "family_for", "read_config", "read_hf", "read_weights",
     "to_bridge", "to_hf",
 ]  # fmt: skip
 
@@ -43,64 +43,27 @@ FAMILIES: dict[str, Family] = {family.model_type: family for family in (GPT2, GP
 """By their name in config.json."""
 
 
-def from_folder(
-    folder: Path, tokenizer: "PreTrainedTokenizerFast | None" = None, *, check: bool = True
-) -> "HookedTransformer":
-    """Load the model of a folder in Hugging Face's layout, float32, in eval mode.
-
-    Args:
-        folder: holds config.json and model.safetensors (or its parts and their index).
-        tokenizer: given to the model.
-        check: run `check_model`.
-
-    Returns:
-        The model. Weights that fit as they are stay memory-mapped, so the file must not be overwritten in
-        place while the model is in use.
-
-    Raises:
-        RunError, ConfigError: the folder holds no model that can be read; the message names what is wrong.
-    """
-    from workbench.model.transformer import HookedTransformer
-
-    family, config = read_config(folder)
-    model = HookedTransformer.from_weights(config, read_weights(folder, family, config), tokenizer).eval()
-    if check:
-        check_model(model, str(folder))
-    return model
-
-
-def from_hf(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast | None" = None
-) -> "HookedTransformer":
-    """Convert a model of transformers: copies of its weights, of its type and on its device.
-
-    Args:
-        model: such as `GPT2LMHeadModel`; see `FAMILIES`.
-        tokenizer: given to the model.
+def read_hf(model: "PreTrainedModel") -> tuple[ModelConfig, dict[str, Tensor]]:
+    """Return the configuration and a copy of the weights of a model of transformers, as our state dict.
 
     Raises:
         InputError: a model of an unknown family.
         ConfigError: a setting that `ModelConfig` cannot represent.
-        RunError: weights that do not fit, or a model that fails its check.
+        RunError: weights that do not fit.
     """
-    from workbench.model.transformer import HookedTransformer
-
     kind = getattr(getattr(model, "config", None), "model_type", None)
     if kind not in FAMILIES:
         hint = nearest(kind, FAMILIES) if kind else f"Choose from: {', '.join(FAMILIES)}."
         raise InputError(f"{type(model).__name__} (model_type {kind!r}) is not a supported family. {hint}")
-    family, where = FAMILIES[kind], type(model).__name__
+    family = FAMILIES[kind]
     config = family.config_of(model.config.to_dict())
     tensors = {name: tensor.detach() for name, tensor in model.state_dict().items()}
     theirs = {tensor.data_ptr() for tensor in tensors.values()}
-    ours = to_ours(family, config, tensors, where, None)
-    ours = {name: t.clone() if t.data_ptr() in theirs else t for name, t in ours.items()}
-    converted = HookedTransformer.from_weights(config, ours, tokenizer).eval()
-    check_model(converted, where)
-    return converted
+    ours = to_ours(family, config, tensors, type(model).__name__, None)
+    return config, {name: t.clone() if t.data_ptr() in theirs else t for name, t in ours.items()}
 
 
-def to_hf(model: "HookedTransformer", family: str = "auto") -> "PreTrainedModel":
+def to_hf(model: "TransformerLensModel", family: str = "auto") -> "PreTrainedModel":
     """Convert to a model of transformers: copies of the weights, in eval mode.
 
     Args:
@@ -206,7 +169,7 @@ CHECKED_TOKENS, CHECKED_LOGITS = 4, 512
 
 
 @torch.no_grad()
-def check_model(model: "HookedTransformer", where: str) -> None:
+def check_model(model: "TransformerLensModel", where: str) -> None:
     """Check a converted model with one short forward pass.
 
     A model whose hooks are in the wrong place still gives an answer, so the check is causal (after nnterp,

@@ -14,7 +14,7 @@ from workbench.model.hf.family import Rule
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
 
-    from workbench.model.transformer import HookedTransformer
+    from workbench.model.tl import TransformerLensModel
 
 _ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu", "solu": "solu",
                 "solu_ln": "solu_ln"}  # fmt: skip
@@ -44,7 +44,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def to_bridge(model: "HookedTransformer") -> "TransformerBridge":
+def to_bridge(model: "TransformerLensModel") -> "TransformerBridge":
     """Convert a model to a native `TransformerBridge` with the same logits.
 
     TransformerLens' native model has all attention biases, a separate unembedding, scores divided by
@@ -91,7 +91,7 @@ def to_bridge(model: "HookedTransformer") -> "TransformerBridge":
     return bridge.eval()
 
 
-def _state(model: "HookedTransformer") -> dict[str, Tensor]:
+def _state(model: "TransformerLensModel") -> dict[str, Tensor]:
     """Return the native model's state dict."""
     c = model.config
     embed = model.embed.W_E if model.embed.W_type is None else model.embed.W_E + model.embed.W_type[0]
