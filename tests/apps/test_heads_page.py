@@ -43,7 +43,7 @@ def small(monkeypatch):
     monkeypatch.setattr(heads, "STORIES", (FEW, 2 * FEW))
     monkeypatch.setattr(neurons, "TOKENS", (TOKENS, 2 * TOKENS))
     monkeypatch.setattr(neurons, "HELD_OUT", 4)
-    monkeypatch.setattr("workbench.interp.texts.STORIES", 4)
+    monkeypatch.setattr("workbench.interp.texts.REFERENCE_STORIES", 4)
     ablate._reference.clear()
 
 
