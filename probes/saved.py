@@ -50,7 +50,7 @@ def keep(run: Any, part: "RunProbes", key: dict[str, Any], head: dict[str, Any])
     """
     import pandas as pd
 
-    from workbench.interp.summary import packed
+    from workbench.interp.summary import to_parquet
 
     sums = pd.DataFrame(
         {"group": part.groups}
@@ -58,7 +58,7 @@ def keep(run: Any, part: "RunProbes", key: dict[str, Any], head: dict[str, Any])
         | {f"of {index}": row for index, row in enumerate(part.of)}
     )
     tables = {"cells": part.cells, "sums": sums, "confusion": part.confusion}
-    files = {f"{name}.parquet": packed(frame) for name, frame in tables.items()}
+    files = {f"{name}.parquet": to_parquet(frame) for name, frame in tables.items()}
     card = {
         "key": key,
         "head": head,

@@ -52,40 +52,46 @@ def run(args: argparse.Namespace) -> int:
     for word in methods:
         if word not in METHODS:
             raise ConfigError(f"--methods: {word!r} is none. {nearest(word, METHODS)}")
-    from workbench.interp.summary import Wish
+    from workbench.interp.summary import SummaryOptions
     from workbench.runs.run import load
 
-    wish = Wish(args.limit, methods, args.stories, args.seed)
+    options = SummaryOptions(args.limit, methods, args.stories, args.seed)
     opened = [load(name) for name in args.runs]
     work = [(one, step) for one in opened for step in (one.checkpoints if args.all else [one.step])]
-    made = sum(_explain(one, step, wish, args) for one, step in work)
+    made = sum(_explain(one, step, options, args) for one, step in work)
     if len(work) > 1:
         print(f"{made} of {len(work)} checkpoints were worked out; the others are up to date.")
     return 0
 
 
-def _explain(opened: Any, step: int, wish: Any, args: argparse.Namespace) -> bool:
+def _explain(opened: Any, step: int, options: Any, args: argparse.Namespace) -> bool:
     """One checkpoint's summary; whether there was anything to do."""
     import time
 
     from workbench.console import Progress, clean, clock
-    from workbench.interp.summary import find_material, is_up_to_date, make_summary, save_summary, wanted
+    from workbench.interp.summary import (
+        described_options,
+        find_material,
+        is_up_to_date,
+        make_summary,
+        save_summary,
+    )
 
     one = opened if step == opened.step else opened.at(step)
     material = find_material(one, args.data)
-    if not args.again and is_up_to_date(one.path, one.step, wanted(wish, material)):
+    if not args.again and is_up_to_date(one.path, one.step, described_options(options, material)):
         print(f"{clean(one)}: up to date")
         return False
     line, began = Progress(clean(one), quiet=args.quiet), time.monotonic()
 
-    def tick(share: float, what: str) -> None:
+    def on_progress(fraction: float, message: str) -> None:
         if line.due():
             spent = time.monotonic() - began
-            left = f", {clock(spent / share - spent)} left" if share > 0.02 else ""
-            line.update(share, f"{what}{left}")
+            left = f", {clock(spent / fraction - spent)} left" if fraction > 0.02 else ""
+            line.update(fraction, f"{message}{left}")
 
     try:
-        summary = make_summary(one, wish, material, tick)
+        summary = make_summary(one, options, material, on_progress)
         folder = save_summary(summary, one.results_folder)
     finally:
         line.close()

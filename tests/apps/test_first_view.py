@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from apps.answers import catalogue, explain, opening, sources
-from workbench.interp.summary import Wish, make_summary, opening_pair, save_summary
+from workbench.interp.summary import SummaryOptions, make_summary, opening_pair, save_summary
 from workbench.runs.run import load
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -35,7 +35,7 @@ def summarised(runs, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("first") / "scored"
     shutil.copytree(runs / "scored", folder)
     run = load(folder)
-    save_summary(make_summary(run, Wish(limit=1, methods=("direct",), stories=2)), folder)
+    save_summary(make_summary(run, SummaryOptions(limit=1, methods=("direct",), stories=2)), folder)
     return folder
 
 

@@ -26,7 +26,7 @@ from workbench.interp.ablation import ablated
 from workbench.interp.attribution import attribute_pair
 from workbench.interp.head_circuits import copying_scores, ov_circuit, qk_circuit, top_pairs
 from workbench.interp.heads import find_names, head_scores, name_ids, punctuation_ids, unigram_counts
-from workbench.interp.neurons.card import neuron_card
+from workbench.interp.neurons.card import neuron_card, passage_frame
 from workbench.interp.neurons.examples import neuron_examples
 from workbench.interp.neurons.tokens import promoted_tokens
 from workbench.interp.texts import story_rows
@@ -43,7 +43,7 @@ def small(monkeypatch):
     monkeypatch.setattr(heads, "STORIES", (FEW, 2 * FEW))
     monkeypatch.setattr(neurons, "TOKENS", (TOKENS, 2 * TOKENS))
     monkeypatch.setattr(neurons, "HELD_OUT", 4)
-    monkeypatch.setattr("workbench.interp.texts.REFERENCE_STORIES", 4)
+    monkeypatch.setattr("workbench.interp.texts.STORIES", 4)
     ablate._reference.clear()
 
 
@@ -160,7 +160,7 @@ def test_circuits_and_attention(opened, wanted):
     found = heads.circuits(opened, "L1H0")
     for name, circuit in (("OV", ov_circuit), ("QK", qk_circuit)):
         want = top_pairs(
-            circuit(opened.model, 1, 0), heads.PAIRS_SHOWN, among=among, tokenizer=opened.tokenizer
+            circuit(opened.model, "L1H0"), heads.PAIRS_SHOWN, among=among, tokenizer=opened.tokenizer
         )
         assert found[found.circuit == name]["value"].tolist() == want.values.tolist()
         assert found[found.circuit == name].row_token.tolist() == list(want.row_labels)
@@ -207,7 +207,7 @@ def test_a_neurons_card_is_the_librarys(opened):
     text = stories(4, split="validation")
     card = neuron_card(opened.model, "L1N7", stories=text, examples=examples, labels=False)
     shown = neurons.passages(opened, "L1N7", TOKENS)
-    pd.testing.assert_frame_equal(neurons.passage_frame(shown), card.to_frame())
+    pd.testing.assert_frame_equal(passage_frame(shown), card.to_frame())
     found = neurons.known_examples(opened, 1, TOKENS)
     assert found is not None
     assert neurons.figures(found, "L1N7") == (card.mean, card.std, card.active, card.max, card.tokens)

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 @pytest.fixture(autouse=True)
 def few_stories(monkeypatch):
-    monkeypatch.setattr("workbench.interp.texts.REFERENCE_STORIES", 6)
+    monkeypatch.setattr("workbench.interp.texts.STORIES", 6)
     ablate._reference.clear()
     yield
     ablate._reference.clear()

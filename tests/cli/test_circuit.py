@@ -113,7 +113,7 @@ def test_mistakes_are_one_line(call, runs, few_pairs, tmp_path):
         ConfigError, match="--checkpoints wants all, or steps such as 0,512,1000; found 'last'"
     ):
         call(one, "--checkpoints", "last")
-    with pytest.raises(InputError, match="has no checkpoint 5; there are 0, 1, 2, 4, 8, 12"):
+    with pytest.raises(InputError, match="has no checkpoint 5; available: 0, 1, 2, 4, 8, 12"):
         call(one, "--checkpoints", "0,5")
     with pytest.raises(RunError, match=r"there is no folder .* of runs for --family"):
         call(one, "--family", tmp_path / "none")

@@ -138,7 +138,7 @@ def _rows(run: Path, made: Path, step: int, now: Any, masked: bool) -> list[dict
 
 def explain(shipped: Run, recipe: Recipe) -> None:
     """Write a member's summary into its folder, small, from the results that ship with it."""
-    from workbench.interp.summary import Material, Wish, make_summary, save_summary
+    from workbench.interp.summary import Material, SummaryOptions, make_summary, save_summary
 
     results, main = [], None
     for pairs in (recipe.sets.blimp, recipe.sets.embedded):
@@ -158,7 +158,7 @@ def explain(shipped: Run, recipe: Recipe) -> None:
 
     try:
         material = Material(main, "native", "original", tuple(results))
-        summary = make_summary(shipped, Wish(limit=recipe.explained), material, tick)
+        summary = make_summary(shipped, SummaryOptions(limit=recipe.explained), material, tick)
     finally:
         line.close()
     save_summary(summary, shipped.path, small=True)

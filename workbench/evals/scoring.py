@@ -32,7 +32,7 @@ from workbench.evals.protocols import (
     masked_rows,
     refuse_misfit,
 )
-from workbench.runs.run import ModelLike, Opened, open_model
+from workbench.runs.run import ModelLike, open_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -127,11 +127,6 @@ def score_sentences(
         protocol=chosen,
         pll=pll if objective == "mlm" else None,
     )
-
-
-def opened(model: ModelLike) -> Opened:
-    """Return the run (or None), the model and the tokenizer of a run or a model."""
-    return open_model(model)
 
 
 @contextmanager
@@ -324,9 +319,7 @@ def _score_equal_lengths(
         chosen = first[start : start + step]
         batch = torch.from_numpy(copies[chosen].astype(np.int64)).to(device)
         positions = torch.from_numpy(place[chosen]).to(device)
-        # Without a mask the model takes a closing token that is also PAD for padding.
-        real = torch.ones_like(batch, dtype=torch.bool)
-        x = model.residual(batch, attention_mask=real)[torch.arange(len(chosen), device=device), positions]
+        x = model.residual(batch)[torch.arange(len(chosen), device=device), positions]
         low, high = np.searchsorted(sorted_context, [start, start + len(chosen)])
         indices = by_context[low:high]
         parents = torch.from_numpy(context[indices] - start).to(device)

@@ -314,7 +314,7 @@ def patch(
         direction: `denoise` runs the corrupted prompts and puts clean values in, `noise` the reverse.
         values: what goes in: the other run's activation, zeros, the mean over a corpus, or another pair's
             activation at the same place.
-        reference: the corpus whose mean goes in, as `workbench.interp.texts.reference_batches` takes it; the
+        reference: the corpus whose mean goes in, as `workbench.interp.texts.text_batches` takes it; the
             other run's own pairs and positions if not given.
         seed: of the pairs that `resample` draws.
         alignment: which token stands for which, where a pair differs in length: see
@@ -393,8 +393,8 @@ def _means(
         raise InputError(
             "a reference is the corpus of values='mean', and patterns have no mean over positions."
         )
-    text, batches = reference_batches(model, reference, seed)
-    return mean_activations(model, names, batches), text
+    recorded, batches = reference_batches(model, reference, seed)
+    return mean_activations(model, names, batches), recorded
 
 
 def _swept(

@@ -1,4 +1,11 @@
-"""The maker of a run's summary, from what the library measures one by one."""
+"""The summary of a run that the explorer shows first: head scores, component matrix and pairs to open on.
+
+Made by `workbench explain` and saved as `explain/step-000512/` next to a run's results: a parquet file for
+each table, and summary.json with the hash of the weights, the options and the SHA-256 of each file. It is
+written atomically, and a table is read only if all of these match.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -10,53 +17,46 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.console import OnProgress, progress_bar
 from workbench.data.embedded.stories import stories
 from workbench.data.pairs import Pair, PairSet, find_pairs, open_pairs
 from workbench.errors import ConfigError, DataError, InputError, WorkbenchError
-from workbench.evals.blimp import BlimpResult, has_sentences, with_sentences
-from workbench.interp.attribution import PairAttribution, attribute_pair
-from workbench.interp.components import find_site, layers_with
-from workbench.interp.heads import HeadScores, story_head_scores
-from workbench.interp.matrix import METHODS, ComponentMatrix, component_matrix
-from workbench.interp.texts import EMBEDDED, Reference
 from workbench.io import new_folder, read_hashed, read_json, write_json
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
 from workbench.runs.zoo import is_shipped, places_of, results_folder
 
+# The explorer reads summaries before torch is loaded, so what needs it is imported where it is used.
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from workbench.interp.attribution import TextAttribution
+    from workbench.evals.blimp import BlimpResult
+    from workbench.interp.attribution import PairAttribution, TextAttribution
     from workbench.interp.heads import HeadScores
     from workbench.interp.matrix import ComponentMatrix
+    from workbench.model.transformer import HookedTransformer
 
 
-# Summaries on the disk: `explain/step-000512/` beside a run's results.
-#
-# A folder holds a parquet file for each table and summary.json, which names the weights that they are of,
-# what was asked for, and the SHA-256 of each file. It appears whole or not at all. A reader takes a table
-# only if all of that fits. Nothing heavy is imported here.
-
-
+EMBEDDED_REFERENCE = {"source": "embedded", "count": 100, "split": "train", "column": "text", "digest": None}
+"""`Reference(EMBEDDED, 100)` as JSON."""
 FOLDER, CARD = "explain", "summary.json"
 FORMAT = 2
-"""Of the tables; those of another format are made again."""
+"""Version of the tables; other versions are not read."""
 LIMIT = 64_000_000
-"""Bytes of a table that are read."""
+"""Largest table in bytes that is read."""
 
 
 def summary_folder(place: Path, step: int) -> Path:
-    """Where the summary of a step lies, under a run's folder or under that of its results."""
+    """Return the folder of a step's summary under a run's folder or the folder of its results."""
     return Path(place) / FOLDER / f"step-{step:06d}"
 
 
-def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
-    """Write a summary, whole or not at all, in place of an earlier one.
+def save_summary(summary: Summary, place: Path, small: bool = False) -> Path:
+    """Write a summary atomically, replacing an earlier one.
 
     Args:
-        summary: what `make_summary` gave.
+        summary: from `make_summary`.
         place: the run's folder, or that of its results (`workbench.runs.shipped.results_folder`).
         small: for a run that ships: numbers in few bits (`workbench.interp.summary.pack.BITS`), but for the
             pairs to open on; and tokens of our own sentences only.
@@ -72,7 +72,7 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
         ours = opening.pairs[opening.source == "embedded"]
         tables["opening_tokens"] = tokens.loc[tokens.pairs.isin(ours)]
     files = {
-        f"{name}.parquet": packed(frame, small and not name.startswith("opening"))
+        f"{name}.parquet": to_parquet(frame, small and not name.startswith("opening"))
         for name, frame in tables.items()
     }
     reference = summary.components.reference
@@ -82,7 +82,7 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
         "run": summary.run,
         "step": summary.step,
         "weights": summary.weights,
-        "wish": summary.wish,
+        "wish": summary.options,
         "reference": None if reference is None else dataclasses.asdict(reference),
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
@@ -95,7 +95,7 @@ def save_summary(summary: "Summary", place: Path, small: bool = False) -> Path:
 
 
 def read_card(place: Path, step: int, weights: str) -> dict[str, Any] | None:
-    """The card of a summary of these weights; None where there is none, or one of other weights or format."""
+    """Return the content of summary.json; None if it is missing, of other weights or of another format."""
     try:
         card = read_json(summary_folder(place, step) / CARD)
     except DataError:
@@ -105,10 +105,10 @@ def read_card(place: Path, step: int, weights: str) -> dict[str, Any] | None:
     return card if isinstance(card.get("files"), dict) and isinstance(card.get("wish"), dict) else None
 
 
-def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
-    """Whether a whole summary of this checkpoint is there; `wish` is what `summary.make.wanted` gives."""
+def is_up_to_date(run: Path, step: int, options: dict[str, Any]) -> bool:
+    """Return True if a complete summary of this checkpoint has these `described_options`."""
     for folder, card in _summaries(run, step):
-        if card["wish"] == wish:
+        if card["wish"] == options:
             return all(
                 read_hashed(folder / name, digest, LIMIT) is not None
                 for name, digest in card["files"].items()
@@ -116,7 +116,7 @@ def is_up_to_date(run: Path, step: int, wish: dict[str, Any]) -> bool:
     return False
 
 
-def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
+def read_table(run: Path, step: int, name: str) -> pd.DataFrame | None:
     """Read a table of a run's summary; see `Summary.tables`.
 
     Args:
@@ -132,18 +132,24 @@ def read_table(run: Path, step: int, name: str) -> "pd.DataFrame | None":
     file = f"{name}.parquet"
     for folder, card in _summaries(run, step):
         data = read_hashed(folder / file, card["files"][file], LIMIT) if file in card["files"] else None
-        frame = None if data is None else unpacked(io.BytesIO(data))
+        frame = None if data is None else from_parquet(io.BytesIO(data))
         if frame is not None:
             frame.attrs = {"limit": card["wish"].get("limit"), "reference": card.get("reference")}
             if frame.attrs["reference"] is None and is_shipped(run):
                 # Shipped summaries were made before references were recorded, with the embedded stories.
-                frame.attrs["reference"] = dataclasses.asdict(Reference(EMBEDDED, 100))
+                frame.attrs["reference"] = {
+                    "source": "embedded",
+                    "count": 100,
+                    "split": "train",
+                    "column": "text",
+                    "digest": None,
+                }
             return frame
     return None
 
 
 def _summaries(run: Path, step: int) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Folder and card of each summary of a checkpoint's weights, in the order in which they are looked at."""
+    """Yield folder and card of each summary of a checkpoint's weights, the user's own first."""
     try:
         weights = weights_of(checkpoint_folder(run, step))
     except DataError:
@@ -154,23 +160,20 @@ def _summaries(run: Path, step: int) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield summary_folder(place, step), card
 
 
-# The pair to open on: a clear mistake at one token, so that its components can be told.
-
-
 LOOKED_AT = 2000
-"""Mistakes whose tokens are compared."""
+"""Number of mistakes whose tokens are compared."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Opening:
-    """A pair of a set, and what it is made of."""
+    """A minimal pair of a set and its attribution to components."""
 
     paradigm: str
     pair_id: int
     pair: PairAttribution = dataclasses.field(repr=False, compare=False)
 
 
-def candidates(frame: "pd.DataFrame", tokenizer: Any = None, count: int = 6) -> "pd.DataFrame":
+def candidates(frame: pd.DataFrame, tokenizer: Any = None, count: int = 6) -> pd.DataFrame:
     """Mistakes to open on: the clearest one of each paradigm that the model mostly gets right (else of all),
     of sentences that differ in one token where there are any, else of equally many; clearest first.
 
@@ -189,8 +192,8 @@ def candidates(frame: "pd.DataFrame", tokenizer: Any = None, count: int = 6) -> 
     return clearest.sort_values(["margin", "paradigm"], kind="stable").head(count)
 
 
-def _single(frame: "pd.DataFrame", among: "pd.Series", tokenizer: Any) -> np.ndarray:
-    """Which of the clearest of these pairs differ in one token only."""
+def _single(frame: pd.DataFrame, among: pd.Series, tokenizer: Any) -> np.ndarray:
+    """Return a mask of the clearest of these pairs that differ in one token only."""
     found = np.zeros(len(frame), dtype=bool)
     rows = np.flatnonzero(among.to_numpy())
     if tokenizer is None or not len(rows):
@@ -205,13 +208,13 @@ def _single(frame: "pd.DataFrame", among: "pd.Series", tokenizer: Any) -> np.nda
 def opening_pair(
     model: Any,
     tokenizer: Any,
-    frame: "pd.DataFrame",
+    frame: pd.DataFrame,
     protocol: str = "native",
     pll: str = "original",
     attribute: Callable[[str, str], PairAttribution] | None = None,
 ) -> Opening | None:
-    """Of the clearest mistakes of several paradigms the one whose first differing token carries most of it,
-    so that its components can be told; None without pairs.
+    """Return the mistake, of the clearest ones of several paradigms, whose first differing token accounts for
+    most of the difference, so that components explain it; None without pairs.
 
     Args:
         model: a `HookedTransformer`.
@@ -219,8 +222,10 @@ def opening_pair(
         frame: the model's decisions, as `BlimpResult.per_pair`, with sentences.
         protocol: how they were scored.
         pll: for masked models.
-        attribute: takes the place of `attribute_pair`, for a caller that remembers what it gave.
+        attribute: replaces `attribute_pair`, for a caller that caches results.
     """
+
+    from workbench.interp.attribution import attribute_pair
 
     def own(good: str, bad: str) -> PairAttribution:
         return attribute_pair(model, good, bad, tokenizer=tokenizer, protocol=protocol, pll=pll)
@@ -234,12 +239,9 @@ def opening_pair(
     return min(found)[-1] if found else None
 
 
-# `Summary`: what is known of a run at a first look, as tables.
-
-
 @dataclasses.dataclass(frozen=True)
 class SetOpening:
-    """The pair to open on, of one set of pairs."""
+    """The pair to open on of one set of pairs."""
 
     pairs: str
     """The set's name."""
@@ -257,16 +259,16 @@ class Summary:
     run: str
     step: int
     weights: str
-    """SHA-256 of the checkpoint's weights on the disk."""
-    wish: dict[str, Any]
-    """What was asked for, see `workbench.interp.summary.make.Wish`, and the fingerprint of the pairs."""
-    heads: "HeadScores | None"
+    """SHA-256 of the checkpoint's weights file."""
+    options: dict[str, Any]
+    """The `described_options`."""
+    heads: HeadScores | None
     """None for a model without attention."""
-    components: "ComponentMatrix"
+    components: ComponentMatrix
     openings: tuple[SetOpening, ...]
 
     @cached_property
-    def tables(self) -> "dict[str, pd.DataFrame]":
+    def tables(self) -> dict[str, pd.DataFrame]:
         """By name: `head_scores` (`HeadScores.to_frame`), `components` (`ComponentMatrix.to_frame` and the
         set of pairs), and of the pairs to open on `opening` (one row for each set of pairs), `opening_parts`
         (`PairAttribution.to_frame`) and `opening_tokens` (sentence, id, token, log_prob), these two with the
@@ -292,11 +294,11 @@ class Summary:
             )
         return found
 
-    def to_frame(self) -> "pd.DataFrame":
+    def to_frame(self) -> pd.DataFrame:
         """The component x paradigm table, one row for each method, paradigm and component."""
         return self.tables["components"]
 
-    def plot(self, ax: "Axes | None" = None) -> "Figure":
+    def plot(self, ax: Axes | None = None) -> Figure:
         """Draw the component x paradigm matrix and return the figure."""
         return self.components.plot(ax)
 
@@ -316,23 +318,20 @@ def _opening(one: SetOpening) -> dict[str, Any]:
     return row | where | {name: getattr(pair, name) for name in names}
 
 
-def _tokens(text: "TextAttribution") -> "pd.DataFrame":
+def _tokens(text: TextAttribution) -> pd.DataFrame:
     import pandas as pd
 
     return pd.DataFrame({"id": text.ids, "token": text.tokens, "log_prob": text.log_probs})
 
 
-# Tables as parquet: exact, or small enough to ship.
-
-
 HALF = "half"
-"""Column of half the interval, which takes the place of both its ends."""
+"""Column of half the width of an interval, which replaces both of its ends in small tables."""
 BITS = {"effect": 6, HALF: 4, "q": 3}
-"""Bits of the mantissa that a small table keeps; of other columns 7."""
+"""Bits of the mantissa that a small table keeps by column; 7 for other columns."""
 
 
-def packed(frame: "pd.DataFrame", small: bool = False) -> bytes:
-    """A table as bytes of parquet.
+def to_parquet(frame: pd.DataFrame, small: bool = False) -> bytes:
+    """Return a table as bytes of parquet.
 
     Args:
         frame: without an index.
@@ -357,8 +356,8 @@ def packed(frame: "pd.DataFrame", small: bool = False) -> bytes:
     return buffer.getvalue()
 
 
-def unpacked(data: io.BytesIO) -> "pd.DataFrame | None":
-    """The table again, numbers as float64, names as text; None if it is no table."""
+def from_parquet(data: io.BytesIO) -> pd.DataFrame | None:
+    """Return the table of `to_parquet`, numbers as float64; None if the bytes are no table."""
     import pandas as pd
 
     try:
@@ -376,7 +375,7 @@ def unpacked(data: io.BytesIO) -> "pd.DataFrame | None":
     return frame
 
 
-def _small(frame: "pd.DataFrame") -> "pd.DataFrame":
+def _small(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.copy()
     if {"effect", "low", "high"} <= set(frame.columns):
         frame.insert(int(frame.columns.get_loc("low")), HALF, (frame.high - frame.low) / 2)  # type: ignore[arg-type]
@@ -388,33 +387,32 @@ def _small(frame: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _rounded(values: np.ndarray, bits: int) -> np.ndarray:
-    """float16 with so many bits of mantissa: off by at most 1 part in 2 ** bits; under 1e-7 perhaps 0."""
+    """Round to float16 with fewer bits of mantissa: error at most 1 part in 2 ** bits; 0 below about 1e-7."""
     mantissa, exponent = np.frexp(values)
     near = np.ldexp(np.round(mantissa * 2.0**bits) / 2.0**bits, exponent)
     limit = float(np.finfo(np.float16).max)
     return np.clip(near, -limit, limit).astype(np.float16)
 
 
-Tick = Callable[[float, str], None]
-
-
 @dataclasses.dataclass(frozen=True)
-class Wish:
-    """How much a summary measures.
+class SummaryOptions:
+    """Options of `make_summary`.
 
     Raises:
-        ConfigError: a number below 1, an unknown method, none at all.
+        ConfigError: a number out of range, an unknown method, or no method.
     """
 
     limit: int = 50
-    """Pairs of each paradigm behind the component matrix; the pair to open on is sought among all."""
+    """Pairs of each paradigm for the component matrix; the pair to open on is chosen among all."""
     methods: tuple[str, ...] = ("direct", "ablate")
-    """Of `workbench.interp.components.matrix.METHODS`."""
+    """Of `workbench.interp.matrix.METHODS`."""
     stories: int = 200
     """Embedded validation stories that heads are scored on."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from workbench.interp.matrix import METHODS
+
         for name, least in (("limit", 1), ("stories", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be {least} or more; found {getattr(self, name)}.")
@@ -424,7 +422,7 @@ class Wish:
 
 @dataclasses.dataclass(frozen=True)
 class Material:
-    """The pairs that a summary is made with."""
+    """The minimal pairs of a summary."""
 
     pairs: PairSet
     """For the component matrix."""
@@ -436,65 +434,67 @@ class Material:
 
 def make_summary(
     run: Any,
-    wish: Wish | None = None,
+    options: SummaryOptions | None = None,
     material: Material | None = None,
-    tick: Tick = lambda share, what: None,
+    progress: bool | OnProgress | None = None,
 ) -> Summary:
-    """Measure what a first look at a run shows.
+    """Measure head scores, the component x paradigm matrix, and choose the pairs to open on.
 
-    Head scores stand beside an untrained copy's, on embedded stories. The component x paradigm matrix is of
-    the material's pairs. A pair to open on is chosen in each set that the checkpoint was scored on; without
-    any, among the pairs of the matrix.
+    Heads are scored on embedded stories, compared with an untrained copy. A pair to open on is chosen from
+    each set that the checkpoint was scored on; without any, from the pairs of the matrix.
 
     Args:
         run: an opened run (`wb.load(...)`).
-        wish: how much of it.
+        options: how much is measured.
         material: the pairs; `find_material(run)` if not set.
-        tick: told now and then which share of the work is done, and on what.
+        progress: see `progress_bar`.
 
     Raises:
         WorkbenchError: the checkpoint cannot be read.
     """
-    wish, material = wish or Wish(), material or find_material(run)
-    model, pairs = run.model, material.pairs
-    heads = _heads(model, wish, lambda share: tick(0.3 * share, "heads"))
-    matrix = component_matrix(
-        run,
-        pairs,
-        limit=wish.limit,
-        methods=wish.methods,
-        protocol=material.protocol,
-        pll=material.pll,
-        seed=wish.seed,
-        progress=lambda fraction, message: tick(0.3 + 0.6 * fraction, message),
-    )
-    tick(0.9, "pair to open on")
-    openings = _openings(run, material, matrix)
-    return Summary(
-        run.name, run.step, weights_of(run.checkpoint.path), wanted(wish, material), heads, matrix,
-        openings,
-    )  # fmt: skip
+    from workbench.interp.matrix import component_matrix
+
+    options, material = options or SummaryOptions(), material or find_material(run)
+    with progress_bar(progress, "Summary") as on_progress:
+        heads = _heads(run.model, options, lambda fraction, _: on_progress(0.3 * fraction, "heads"))
+        matrix = component_matrix(
+            run,
+            material.pairs,
+            limit=options.limit,
+            methods=options.methods,
+            protocol=material.protocol,
+            pll=material.pll,
+            seed=options.seed,
+            progress=lambda fraction, message: on_progress(0.3 + 0.6 * fraction, message),
+        )
+        on_progress(0.9, "pair to open on")
+        openings = _openings(run, material, matrix)
+    described = described_options(options, material)
+    weights = weights_of(run.checkpoint.path)
+    return Summary(run.name, run.step, weights, described, heads, matrix, openings)
 
 
-def wanted(wish: Wish, material: Material) -> dict[str, Any]:
-    """What a summary is bound to beside the weights, as JSON reads it."""
+def described_options(options: SummaryOptions, material: Material) -> dict[str, Any]:
+    """Return options and pairs as JSON: a summary is up to date if these and the weights are unchanged."""
     pairs = material.pairs
     return {
-        **dataclasses.asdict(wish), "methods": list(wish.methods), "pairs": pairs.name,
+        **dataclasses.asdict(options), "methods": list(options.methods), "pairs": pairs.name,
         "fingerprint": pairs.fingerprint, "protocol": material.protocol, "pll": material.pll,
         "sets": [f"{one.pairs} {one.fingerprint} {one.protocol.name}" for one in material.results],
     }  # fmt: skip
 
 
 def find_material(run: Any, data: str | None = None) -> Material:
-    """The pairs that the run was scored on: BLiMP before other folders, these before the embedded pairs, and
-    of each set the newest result; of another checkpoint where this one was not scored.
+    """Find the pairs that the run was scored on: BLiMP before other folders before the embedded pairs, the
+    newest result of each set, and results of another checkpoint if this one was not scored.
 
     Args:
         run: an opened run.
         data: a folder of pairs, or of such folders, for results that came without their sentences. Sets
-            whose sentences are not at hand are left out; without any, the embedded pairs are taken.
+            whose sentences are not available are left out; without any set, the embedded pairs are used.
     """
+    from workbench.evals.blimp import BlimpResult, has_sentences, with_sentences
+
     known: dict[str, BlimpResult] = {}
     own: dict[str, BlimpResult] = {}
     for file in result_files(run.path):
@@ -511,7 +511,7 @@ def find_material(run: Any, data: str | None = None) -> Material:
                     continue
                 result = with_sentences(result, pairs, run.tokenizer)
         except WorkbenchError:
-            continue  # a damaged result is none
+            continue  # a damaged result is skipped
         known.setdefault(result.pairs, result)
         if here:
             own[result.pairs] = known[result.pairs] = result
@@ -527,7 +527,7 @@ def _rank(result: BlimpResult) -> int:
 
 
 def result_files(run: Path) -> list[Path]:
-    """The saved results on minimal pairs, the newest first; of a run that ships the reader's own before
+    """Return the saved results on minimal pairs, the newest first; for a shipped run, the user's own before
     those that came with it."""
     places = [results_folder(run), *([run] if is_shipped(run) else [])]
     found = []
@@ -538,7 +538,7 @@ def result_files(run: Path) -> list[Path]:
 
 
 def pairs_of(result: BlimpResult) -> PairSet:
-    """The pairs of a result with sentences."""
+    """Return the pairs of a result with sentences."""
     columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
     paradigms: dict[str, list[Pair]] = {}
     rows = result.per_pair[columns].itertuples(index=False, name=None)
@@ -548,7 +548,7 @@ def pairs_of(result: BlimpResult) -> PairSet:
 
 
 def _openings(run: Any, material: Material, matrix: ComponentMatrix) -> tuple[SetOpening, ...]:
-    """A pair for each saved result; without any, one of those that the matrix scored."""
+    """Choose a pair for each saved result; without any, one of those that the matrix scored."""
     of = [
         ((one.pairs, one.source, one.fingerprint, one.protocol.name, one.pll), one.per_pair)
         for one in material.results
@@ -566,10 +566,13 @@ def _openings(run: Any, material: Material, matrix: ComponentMatrix) -> tuple[Se
     return tuple(found)
 
 
-def _heads(model: Any, wish: Wish, tick: Callable[[float], None]) -> HeadScores | None:
+def _heads(model: HookedTransformer, options: SummaryOptions, on_progress: OnProgress) -> HeadScores | None:
+    from workbench.interp.components import find_site, layers_with
+    from workbench.interp.heads import story_head_scores
+
     try:
         layers_with(model.config, find_site("pattern"))
     except InputError:
         return None
-    texts = stories(wish.stories, split="validation")
-    return story_head_scores(model, texts, seed=wish.seed, progress=lambda fraction, _: tick(fraction))
+    texts = stories(options.stories, split="validation")
+    return story_head_scores(model, texts, seed=options.seed, progress=on_progress)

@@ -38,7 +38,7 @@ def untrained_copy(model: Any) -> HookedTransformer:
 IGNORED = -100
 TOKENS_PER_FORWARD = 4096
 LOGITS_AT_ONCE = 1024
-REFERENCE_STORIES = 100
+STORIES = 100
 """Stories that a text has by default."""
 
 
@@ -75,14 +75,14 @@ def text_batches(
             or of the embedded one if there is no run.
         seed: of the tokens that are hidden from a masked model; batches have theirs hidden already.
         split: of that corpus, `validation` or `train`.
-        stories: how many of that corpus, by default `REFERENCE_STORIES`.
+        stories: how many of that corpus, by default `STORIES`.
 
     Raises:
         InputError: no text, text without a tokenizer, ids outside the vocabulary or beyond the context.
     """
     run, network, tokenizer = open_model(model)
     if text is None:
-        text = own_stories(run, split, REFERENCE_STORIES if stories is None else stories)
+        text = own_stories(run, split, STORIES if stories is None else stories)
     if isinstance(text, str):
         text = [text]
     if isinstance(text, Tensor):
@@ -224,11 +224,11 @@ def default_reference(run: "Run | None" = None) -> Reference:
     """Return the reference that every ablation has by default: the first training stories of the run's own
     corpus, embedded ones where that is not available."""
     source, column = _corpus_of(run)
-    reference = Reference(source, REFERENCE_STORIES, column=column)
+    reference = Reference(source, STORIES, column=column)
     try:
         return dataclasses.replace(reference, count=len(reference.stories()))
     except WorkbenchError:
-        return Reference(EMBEDDED, REFERENCE_STORIES)
+        return Reference(EMBEDDED, STORIES)
 
 
 def reference_batches(
