@@ -30,7 +30,7 @@ class TrainingState:
     """The model being trained. Hooks may be attached; weights must not be changed."""
 
 
-Callback = Callable[[TrainingState], Mapping[str, float] | None]
+Callback = Callable[[TrainingState], Mapping[str, Any] | None]
 """Called every `train.log_every` updates; the numbers it returns become a row of metrics.jsonl."""
 Loss = Callable[["HookedTransformer", "Batch"], "Tensor"]
 """Returns the scalar to minimise for a batch (`tokens`, `targets`, `segments`, each [batch pos])."""

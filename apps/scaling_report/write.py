@@ -60,6 +60,9 @@ def _embedded(drawn: Any) -> str:
 
 
 def _values(study: "ScalingStudy", optima: Any, predictions: Sequence[Any], critical: Any) -> dict[str, Any]:
+    from workbench.scaling.laws import GrammarScaling, ParametricFit
+    from workbench.scaling.optimum import IsoFlop
+
     points = study.points
     found: dict[str, Any] = {
         "source": points.source,
@@ -73,13 +76,13 @@ def _values(study: "ScalingStudy", optima: Any, predictions: Sequence[Any], crit
         "optima": _finite(records(optima)),
         "predictions": [dataclasses.asdict(one) for one in predictions],
     }
-    for name, fit in study.fits.items():
-        if name == "parametric":
+    for fit in study.fits.values():
+        if isinstance(fit, ParametricFit):
             found["left_out"] = _finite(records(fit.left_out()))
             found["starts"], found["agreeing"], found["objective"] = fit.starts, fit.agreeing, fit.objective
-        elif name == "isoflop":
+        elif isinstance(fit, IsoFlop):
             found["isoflop"] = {"vertices": _finite(records(fit.to_frame())), "refused": list(fit.refused)}
-        elif name == "blimp":
+        elif isinstance(fit, GrammarScaling):
             found["blimp"] = {"curve": fit.kind, "over": fit.over, "gains": _finite(records(fit.to_frame()))}
     if critical is not None:
         found["critical_batch"] = {

@@ -52,8 +52,8 @@ def print_card(found: "HeadScores", part: "Component", pairs: Any, mixed: "Compo
         one = found.scores
         value, low, high = (float(x[index, at, head]) for x in (one.value, one.low, one.high))
         rows.append(
-            [name, number(value, 2), f"{low:.2f} to {high:.2f}", number(one.uniform[index, at], 2),
-             number(base[index, at, head], 2), number(found.excess[index, at, head], 2)]
+            [name, number(value, 2), f"{low:.2f} to {high:.2f}", number(float(one.uniform[index, at]), 2),
+             number(float(base[index, at, head]), 2), number(float(found.excess[index, at, head]), 2)]
         )  # fmt: skip
     print_table(["score", "value", "interval", "uniform", "baseline", "excess"], rows)
     profile = found.profile.value[:, at, head]

@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     if args.circuits or part:
         heads: list[Any] = [(int(layer), head) for layer in found.layers for head in range(config.n_heads)]
         unigram = unigram_counts(story_rows(opened.tokenizer, texts, config.n_ctx, end=False), config.d_vocab)
-        pairs = circuit_pairs(opened.model, heads if args.circuits else [part], unigram, progress=progress)
+        chosen = heads if args.circuits or part is None else [part]
+        pairs = circuit_pairs(opened.model, chosen, unigram, progress=progress)
     if args.composition or part:
         mixed = composition(opened.model, seed=args.seed)
     print(f"{clean(opened)} on {found.sequences:,} {source} ({found.tokens:,} tokens)\n")

@@ -174,6 +174,7 @@ def _card(opened: Any, searched: Any, held_out: list[str], args: argparse.Namesp
     from workbench.interp.neurons.labels import label_neurons
 
     layer = find_components(opened.model.config, args.neuron)[0].layer
+    assert layer is not None  # only embeddings and biases have none
     examples = _examples(opened, searched, args, line, layers=[layer], count=args.top)
     labels: Any = False
     if not args.no_labels:

@@ -141,11 +141,12 @@ def _optima(study: "ScalingStudy", budgets: list[float], args: argparse.Namespac
 
     from apps.verbs.scaling_tables import print_optima
     from workbench.errors import InputError
+    from workbench.scaling.laws import ParametricFit
     from workbench.scaling.optimum import best_for_flops, best_for_hours, covered_span
 
     fit = study.fits.get("parametric")
     asked = bool(budgets or args.hours)
-    if fit is None:
+    if not isinstance(fit, ParametricFit):
         if asked:
             why = study.refused.get("parametric", "it was not asked for with --method")
             raise InputError(f"the best size for a budget follows from the parametric fit: {why}")

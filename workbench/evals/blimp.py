@@ -20,7 +20,6 @@ from jaxtyping import Float
 from workbench.console import OnProgress, progress_bar
 from workbench.errors import DataError, InputError
 from workbench.evals.protocols import PROTOCOLS, Protocol, causal_rows, find_protocol
-from workbench.evals.scoring import Scores, score_sentences
 from workbench.io import read_json, write_bytes, write_json, write_text
 from workbench.result import Result
 from workbench.runs.run import ModelLike, Run, is_whole, open_model
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from workbench.data.pairs import Pair, PairSet
+    from workbench.evals.scoring import Scores
 
 CHANCE = 0.5
 ACCURACY_COLUMNS = ["n", "accuracy", "low", "high", "ties"]
@@ -71,6 +71,7 @@ def blimp(
         DataError: pairs that cannot be read, or an unknown paradigm (with the nearest one).
     """
     from workbench.data.pairs import PairSet, open_pairs
+    from workbench.evals.scoring import score_sentences  # torch; saved results are read without it
 
     run, network, own = open_model(model)
     find_protocol(protocol, network.config.objective, pll)
@@ -141,7 +142,7 @@ def decide(
     return np.where(good > bad, 1.0, np.where(good == bad, tie, 0.0))
 
 
-def _per_pair(rows: "Sequence[Pair]", scores: Scores) -> "pd.DataFrame":
+def _per_pair(rows: "Sequence[Pair]", scores: "Scores") -> "pd.DataFrame":
     import pandas as pd
 
     good, bad = scores.scores[0::2], scores.scores[1::2]

@@ -274,7 +274,7 @@ def _with_specials(text: bytes, tokenizer: "PreTrainedTokenizerFast", both: bool
     from tokenizers.processors import TemplateProcessing
 
     backend = Tokenizer.from_str(json.dumps({**json.loads(text), "post_processor": None}))
-    before, after = tokenizer.bos_token, f" {tokenizer.eos_token}" if both else ""
+    before, after = str(tokenizer.bos_token), f" {tokenizer.eos_token}" if both else ""
     known = [(token, tokenizer.convert_tokens_to_ids(token)) for token in {before, after.strip()} - {""}]
     backend.post_processor = TemplateProcessing(
         single=f"{before} $A{after}", pair=f"{before} $A{after} $B:1{after and after + ':1'}",

@@ -98,7 +98,8 @@ class ScalingStudy(Result):
         method = next(iter(self.fits), "") if method is None else method
         if method not in self.fits:
             raise InputError(f"no law {method!r} was fitted; there are {', '.join(self.fits) or 'none'}.")
-        return self.fits[method].plot(ax)
+        plot: Any = self.fits[method].plot  # each law draws into its own number of axes
+        return plot(ax)
 
 
 def _constants(fit: Fit) -> dict[str, Estimate]:
