@@ -140,7 +140,8 @@ def ready(model: "HookedTransformer") -> "Iterator[HookedTransformer]":
     try:
         yield model
     finally:
-        model.train(training)
+        if training:
+            model.train()
 
 
 def causal_log_probs(

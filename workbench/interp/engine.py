@@ -178,7 +178,11 @@ class CachedRun:
         return stream if (np.diff(order) > 0).all() else stream[torch.from_numpy(np.argsort(order))]
 
     def measure(
-        self, variants: Sequence[Variant] | Sweep, metric: Metric, on_progress: OnProgress = ignore_progress
+        self,
+        variants: Sequence[Variant] | Sweep,
+        metric: Metric,
+        on_progress: OnProgress = ignore_progress,
+        unpatched: Float[Tensor, " pair"] | None = None,
     ) -> Float[Tensor, "variant pair"]:
         """Return the metric of every variant and pair, in float64.
 
@@ -186,12 +190,14 @@ class CachedRun:
             variants: the edits of each run.
             metric: what is measured. Variants that cannot reach the position it reads are not run.
             on_progress: called after each batch.
+            unpatched: the metric of this run, in float64, if the caller has it already.
         """
         if isinstance(variants, Sweep):
             table = _Table.of_sweep(variants)
         else:
             table = _Table.of_variants(variants, self.model.config.n_layers)
-        unpatched = metric.of_stream(self.model, self.streams[-1]).double()
+        if unpatched is None:
+            unpatched = metric.of_stream(self.model, self.streams[-1]).double()
         values = unpatched.repeat(len(table.first), 1)
         reaching = table.reaching(self, metric)
         # Neighbours in position share what attention need not compute.
@@ -529,8 +535,10 @@ class _Table:
         number[order] = np.arange(len(order))
         variant = number[self.columns[0]]
         columns = np.concatenate([variant[None], self.columns[1:]])[:, variant >= 0]
-        arrays = (array[order] for array in (self.first, self.start, self.kind, self.place))
-        return _Table(self.hooks, self.values, columns, *arrays, order)
+        first, start, kind, place = (
+            array[order] for array in (self.first, self.start, self.kind, self.place)
+        )
+        return _Table(self.hooks, self.values, columns, first, start, kind, place, order)
 
     def reaching(self, run: CachedRun, metric: Metric) -> np.ndarray:
         """Return the variants that the metric can see."""
@@ -549,10 +557,12 @@ class _Table:
         """Return the edits of some variants in one block; variants are counted from the first of them."""
         variant, hook = self.columns[:2]
         here = (self.layers[hook] == layer) & (variant >= variants.start) & (variant < variants.stop)
+        if not here.any():
+            return []
         variant, hook, value, pos, unit, turn = self.columns[:, here]
         key = ((turn * len(self.hooks) + hook) * len(self.values) + value) * 4 + (pos < 0) * 2 + (unit < 0)
         found = []
-        for one in np.unique(key):
+        for one in key[:1] if (key == key[0]).all() else np.unique(key):
             of = np.flatnonzero(key == one)
             found.append(
                 _Group(
@@ -686,14 +696,15 @@ class _Layout(NamedTuple):
         pair = torch.arange(self.pairs, device=device)
         variant = torch.from_numpy(group.variant).to(device)
         rows = (variant[:, None] * self.pairs + pair).flatten()
-        low, high = self.start[rows], self.stop[rows]
-        if group.pos is not None:
+        start, stop = self.start[rows], self.stop[rows]
+        if group.pos is None:
+            counts = stop - start
+            of = torch.arange(len(rows), device=device).repeat_interleave(counts)
+            place = torch.arange(len(of), device=device) - (counts.cumsum(0) - counts - start)[of]
+        else:
             pos = torch.from_numpy(group.pos).to(device).repeat_interleave(self.pairs)
-            low, high = low.maximum(pos), high.minimum(pos + 1)
-        counts = (high - low).clamp(min=0)
-        of = torch.arange(len(rows), device=device).repeat_interleave(counts)
-        before = counts.cumsum(0) - counts
-        place = torch.arange(len(of), device=device) - (before - low)[of]
+            of = ((pos >= start) & (pos < stop)).nonzero()[:, 0]
+            place = pos[of]
         row = rows[of]
         inner = self.first[row] + place - self.start[row]
         return self.outer[row], inner, row % self.pairs, place, of // self.pairs
@@ -728,12 +739,13 @@ class _Replay:
 
     def run(self) -> "_Replay":
         """Run all blocks from the first that a variant touches."""
-        first, kind = self.table.first, self.table.kind
+        first = self.table.first
         last, joined = self.cached.model.config.n_layers - 1, 0
+        counts = np.zeros((last + 1, 3), dtype=int)
+        np.add.at(counts, (first, self.table.kind), 1)
         for layer in range(int(first.min()) if len(first) else last, last + 1):
             short = layer == last and self.reads is not None
-            for begins in (_Table.JOINS, _Table.ALONE_AT, _Table.ALONE):
-                count = int(((first == layer) & (kind == begins)).sum())
+            for begins, count in enumerate(counts[layer].tolist()):
                 variants = range(joined, joined + count)
                 joined += count
                 if begins == _Table.JOINS:
@@ -848,15 +860,15 @@ class _Replay:
 
     def _functions(self, groups: Sequence[_Group], layout: _Layout) -> dict[str, Callable[[Tensor], Tensor]]:
         """Return a function for each hook point that makes the edits in a copy of the activation."""
-        edits: dict[str, list[tuple[_Group, tuple[Tensor, ...]]]] = {}
+        edits: dict[str, list[_Group]] = {}
         for group in groups:
-            edits.setdefault(group.hook, []).append((group, layout.find(group)))
+            edits.setdefault(group.hook, []).append(group)
 
-        def function(edits: list[tuple[_Group, tuple[Tensor, ...]]]) -> Callable[[Tensor], Tensor]:
+        def function(edits: list[_Group]) -> Callable[[Tensor], Tensor]:
             def change(x: Tensor) -> Tensor:
                 x = x.clone()
-                for group, where in edits:
-                    self._edit(x, group, *where)
+                for group in edits:
+                    self._edit(x, group, *layout.find(group))
                 return x
 
             return change

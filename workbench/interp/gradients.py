@@ -474,12 +474,12 @@ def check_attribution(
         drawn = _sample(len(plans), cells, seed)
         names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
         base, donor = CachedRun(network, into, mask, names), CachedRun(network, other, mask, names)
-        before = metric.of_stream(network, base.streams[-1]).double().cpu().numpy()
+        unpatched = metric.of_stream(network, base.streams[-1]).double()
         picked = plans.pick(drawn)
-        exact = np.zeros((len(drawn), len(before)))
+        exact = np.zeros((len(drawn), len(unpatched)))
         moving = moves(chosen, picked, donor.kept, base.kept)
         sweep = Sweep(chosen, picked.pick(moving), donor.kept)
-        exact[moving] = base.measure(sweep, metric, on_progress).cpu().numpy() - before
+        exact[moving] = (base.measure(sweep, metric, on_progress, unpatched) - unpatched).cpu().numpy()
         on_progress(1.0, "")
         same = {"site": site, "by_position": by_position, "layers": layers, "direction": direction}
         sweeps = [

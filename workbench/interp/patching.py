@@ -408,16 +408,16 @@ def _swept(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The metric of each cell and pair, of each pair of the base run, and of the donor."""
     moving = moves(site, cells, source, base.kept)
-    here, there = (
-        metric.of_stream(run.model, run.streams[-1]).double().cpu().numpy()
+    unpatched, other = (
+        metric.of_stream(run.model, run.streams[-1]).double()
         for metric, run in zip(metrics, (base, donor), strict=True)
     )
+    here = unpatched.cpu().numpy()
     effects = np.tile(here, (len(cells), 1))  # a patch of what is there already changes nothing
-    effects[moving] = (
-        base.measure(Sweep(site, cells.pick(moving), source), metrics[0], on_progress).cpu().numpy()
-    )
+    sweep = Sweep(site, cells.pick(moving), source)
+    effects[moving] = base.measure(sweep, metrics[0], on_progress, unpatched).cpu().numpy()
     on_progress(1.0, "")
-    return effects, here, there
+    return effects, here, other.cpu().numpy()
 
 
 def _metrics(
