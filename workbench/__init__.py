@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 _attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 # The packages above the library, named here so that one import is enough in a notebook.
 _ABOVE = {"train": "training", "resume": "training", "probe": "probes"}
-__all__ = [*__all__, *_ABOVE]
+__all__ = [*__all__, *_ABOVE]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -211,7 +211,8 @@ def spearman(first: Float[np.ndarray, " n"], second: Float[np.ndarray, " n"]) ->
 
     if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
         return math.nan
-    return float(spearmanr(first, second)[0])
+    correlation: Any = spearmanr(first, second)  # scipy types it as a bare tuple
+    return float(correlation.statistic)
 
 
 def mean_effects(
