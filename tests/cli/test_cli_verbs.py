@@ -95,7 +95,7 @@ MISTAKES = {
     (
         "list",
         "nowhere",
-    ): "there is no folder nowhere; `workbench train --out nowhere/tiny` makes a first run.",
+    ): "there is no folder nowhere; `workbench train --out nowhere/tiny` trains a first run.",
     ("list", "--sort", "size"): "argument --sort: invalid choice: 'size'",
     ("show", "nowhere"): "there is no run nowhere.",
     ("generate", "nowhere"): "there is no run nowhere.",

@@ -84,7 +84,7 @@ def test_the_best_checkpoint_is_kept_and_found_by_name(whole):
 
 def test_without_patience_no_checkpoint_is_the_best(tmp_path):
     train(small("train.steps=2"), tmp_path / "run", quiet=True)
-    with pytest.raises(RunError, match=r"was not trained with train\.patience.*name a step"):
+    with pytest.raises(RunError, match=r"was not trained with train\.patience.*give a step"):
         load(f"{tmp_path / 'run'}@best")
     with pytest.raises(RunError, match=r"such as .*@512; found 'bets'. @best"):
         load(f"{tmp_path / 'run'}@bets")

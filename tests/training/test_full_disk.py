@@ -157,7 +157,7 @@ def test_a_row_that_cannot_be_written_is_one_line(number, tmp_path, monkeypatch)
 
     monkeypatch.setattr(Record, "sync", fail)
     words = "the disk is full" if number == errno.ENOSPC else "Input/output error"
-    with pytest.raises(RunError, match=rf"stopped after step 0: {words}; .* workbench resume"):
+    with pytest.raises(RunError, match=rf"stopped after step 0: {words}; .*`workbench resume"):
         train(small("train.steps=2"), tmp_path / "run", quiet=True)
 
 

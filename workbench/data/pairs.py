@@ -16,7 +16,7 @@ from typing import Any
 
 from workbench.data.phenomena import BLIMP, Pair, phenomenon_of
 from workbench.data.sources import wide_encoding
-from workbench.errors import DataError, WorkbenchError, nearest
+from workbench.errors import DataError, WorkbenchError, nearest, shown
 
 BLIMP_PAIRS = 1000
 """Pairs of each BLiMP paradigm."""
@@ -163,15 +163,19 @@ _FLAGS = {
 
 def _find(source: str) -> tuple[str, Iterator[Pair]]:
     """Return a short name and the pairs of a folder, a file or a hub name."""
-    path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(source).expanduser()
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a null byte
+        path, is_folder, is_file = Path(), False, False
+    if is_folder:
         return path.resolve().name, _read_folder(path)
-    if path.is_file():
+    if is_file:
         return path.stem, _read_files([path])
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not source.endswith("/"):
         return source.split("/")[1], _read_folder(_fetch(source))
     raise DataError(
-        f"No pairs at {source!r}: no such folder. {nearest(source, ['embedded', 'nyu-mll/blimp'])} "
+        f"No pairs at {shown(source)!r}: no such folder. {nearest(source, ['embedded', 'nyu-mll/blimp'])} "
         "A folder of parquet or .jsonl files works as well."
     )
 

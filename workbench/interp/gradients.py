@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from workbench.model.transformer import HookedTransformer
+
 
 # Attribution patching: every patch of a sweep at once, to first order.
 #
@@ -82,19 +84,33 @@ def attribution_patch(
         pairs = PromptPairs.of(
             network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
         )
-        metric, mask, into, other = pairs.metric, pairs.mask, pairs.edited, pairs.donor
-        names = {layer: chosen.hook_name(layer) for layer in layers_with(network.config, chosen)}
-        run = GradientRun(network, metric, mask, list(names.values()))
-        (value, mine), (value_there, theirs) = run.keep(into), run.keep(other)
-        gradients = run.gradients(into, mine[run.entry], theirs[run.entry], steps)
-    cells = plan(network.config, chosen, into.shape[1], by_position, None, layers, None)
+        return _estimate(network, pairs, chosen, layers, by_position, steps)
+
+
+def _estimate(
+    network: "HookedTransformer",
+    pairs: PromptPairs,
+    site: Site,
+    layers: Sequence[int] | None,
+    by_position: bool,
+    steps: int,
+) -> PatchResult:
+    """Estimate the sweep of encoded pairs, whose padding is known by their mask alone."""
+    metric, mask, into, other = pairs.metric, pairs.mask, pairs.edited, pairs.donor
+    names = {layer: site.hook_name(layer) for layer in layers_with(network.config, site)}
+    run = GradientRun(network, metric, mask, list(names.values()))
+    (value, mine), (value_there, theirs) = run.keep(into), run.keep(other)
+    gradients = run.gradients(into, mine[run.entry], theirs[run.entry], steps)
+    cells = plan(network.config, site, into.shape[1], by_position, None, layers, None)
     estimates = {
-        layer: _collapse(gradients[name] * (theirs[name] - mine[name]), chosen, by_position)
+        layer: _collapse(gradients[name] * (theirs[name] - mine[name]), site, by_position)
         for layer, name in names.items()
     }
     ends = [one.double().cpu().numpy() for one in (value, value_there)]
     per_pair = _table(estimates, cells) + ends[0]
-    return sweep_result(chosen, cells, metric, per_pair, ends[0], ends[1], labels(network, into), direction)
+    return sweep_result(
+        site, cells, metric, per_pair, ends[0], ends[1], labels(network, into), pairs.direction
+    )
 
 
 class GradientRun:
@@ -481,11 +497,7 @@ def check_attribution(
         sweep = Sweep(chosen, picked.pick(moving), donor.kept)
         exact[moving] = (base.measure(sweep, metric, on_progress, unpatched) - unpatched).cpu().numpy()
         on_progress(1.0, "")
-        same = {"site": site, "by_position": by_position, "layers": layers, "direction": direction}
-        sweeps = [
-            attribution_patch(network, pairs.clean, pairs.corrupted, metric=metric, steps=count, **same)
-            for count in many
-        ]
+        sweeps = [_estimate(network, pairs, chosen, layers, by_position, count) for count in many]
         tokens = labels(network, into)
     columns: dict[str, np.ndarray] = {"layer": picked.layer}
     if by_position:

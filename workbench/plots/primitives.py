@@ -44,19 +44,10 @@ def need_pyplot() -> Any:
 def new_figure(
     size: tuple[Number, Number], rows: int = 1, columns: int = 1, **options: Any
 ) -> tuple[Any, Any]:
-    """Return a figure and its grid of axes, [rows columns].
-
-    With the inline backend of notebooks the figure is closed at once: the notebook then shows the returned
-    figure, and does not show it a second time at the end of the cell.
-    """
+    """Return a figure and its grid of axes, [rows columns]."""
     pyplot = need_pyplot()
     size = (min(size[0], LARGEST), min(size[1], LARGEST))
-    figure, grid = pyplot.subplots(
-        rows, columns, figsize=size, layout="constrained", squeeze=False, **options
-    )
-    if "inline" in pyplot.get_backend():
-        pyplot.close(figure)
-    return figure, grid
+    return pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False, **options)
 
 
 def open_axes(ax: "Axes | None", size: tuple[Number, Number]) -> "tuple[Any, Axes]":

@@ -33,7 +33,7 @@ def test_contributions_sum_to_the_difference_of_the_pair(model, tokenizer, good,
 @pytest.mark.parametrize(("good", "bad"), PAIRS)
 def test_the_difference_is_the_one_that_blimp_scores(model, tokenizer, good, bad):
     found = attribute_pair(model, good, bad, tokenizer=tokenizer)
-    scores = score_sentences(model, [good, bad])
+    scores = score_sentences(model, [good, bad], tokenizer=tokenizer)
     assert found.difference == pytest.approx(scores.log_probs[0] - scores.log_probs[1], abs=EXACT)
     assert found.good.log_prob == pytest.approx(scores.log_probs[0], abs=EXACT)
 
@@ -41,7 +41,7 @@ def test_the_difference_is_the_one_that_blimp_scores(model, tokenizer, good, bad
 def test_other_protocols_are_followed(causal, tokenizer):
     good, bad = PAIRS[0]
     found = attribute_pair(causal, good, bad, tokenizer=tokenizer, protocol="lm-eval")
-    scores = score_sentences(causal, [good, bad], "lm-eval")
+    scores = score_sentences(causal, [good, bad], "lm-eval", tokenizer=tokenizer)
     assert found.difference == pytest.approx(scores.log_probs[0] - scores.log_probs[1], abs=EXACT)
     assert abs(found.rest) < EXACT
 
