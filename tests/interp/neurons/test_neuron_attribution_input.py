@@ -146,7 +146,7 @@ BAD = {
     "no steps": (dict(steps=0, method="integrated"), "1 step or more; found 0"),
     "no such block": (dict(layers=[7]), "Block 7 has no neurons; blocks with neurons: 0, 1"),
     "no layers": (dict(layers=[]), "No layer was given"),
-    "no such position": (dict(positions=[9]), "position 9 is not there"),
+    "no such position": (dict(positions=[9]), "Position 9 is out of range"),
 }
 
 
