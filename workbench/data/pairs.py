@@ -175,7 +175,8 @@ def _find(source: str) -> tuple[str, Iterator[Pair]]:
     if source.count("/") == 1 and not source.startswith((".", "/", "~")) and not source.endswith("/"):
         return source.split("/")[1], _read_folder(_fetch(source))
     raise DataError(
-        f"No pairs at {shown(source, 500)!r}: no such folder. {nearest(source, ['embedded', 'nyu-mll/blimp'])} "
+        f"No pairs at {shown(source, 500)!r}: no such folder. "
+        f"{nearest(source, ['embedded', 'nyu-mll/blimp'])} "
         "A folder of parquet or .jsonl files works as well."
     )
 
