@@ -41,6 +41,10 @@ def test_eight_readers_see_what_each_sees_alone(chromium, server):
         for page, query in zip(pages, QUERIES, strict=True):
             page.set_default_timeout(120_000)
             page.goto(f"{server}/{query}", wait_until="commit")
+        for page in pages:  # head scores that one reader waits for are there for all of them afterwards
+            shown(page)
+        for page in pages:
+            page.reload(wait_until="commit")
         together = [shown(page) for page in pages]
         for page in pages:  # all ask again at the same moment
             page.reload(wait_until="commit")
