@@ -12,7 +12,7 @@ import lazy_loader
 
 __version__ = "0.1.0"
 
-_attached, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_attached, _attached_dir, __all__ = lazy_loader.attach_stub(__name__, __file__)
 # The packages above the library, named here so that one import is enough in a notebook.
 _ABOVE = {"train": "training", "resume": "training", "probe": "probes"}
 __all__ = [*__all__, *_ABOVE]  # pyright: ignore[reportUnsupportedDunderAll]
@@ -22,3 +22,7 @@ def __getattr__(name: str) -> Any:
     if name in _ABOVE:
         return getattr(import_module(_ABOVE[name]), name)
     return _attached(name)
+
+
+def __dir__() -> list[str]:
+    return [*_attached_dir(), *_ABOVE]

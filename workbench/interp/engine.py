@@ -848,6 +848,8 @@ class _Replay:
 
         def behind(before: Tensor, computed: Tensor) -> Tensor:
             """Return the tokens of the cached run, and in them what was computed."""
+            if count == length and tokens.is_whole:
+                return computed[:, : int(tokens.stop[0])].flatten(0, 1)[None]
             joined = tokens.of(before)
             joined[0, touched] = computed[tokens.row[touched], spot[touched]]
             return joined

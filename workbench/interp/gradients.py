@@ -1,7 +1,10 @@
-"""Estimates beside exact effects: how far attribution patching is to be trusted here.
+"""Attribution patching and edge attribution patching, and how well they estimate the exact effects.
 
-Syed et al. 2023 (arXiv:2310.10348) and Hanna et al. 2024 (arXiv:2403.17806) judge estimates so: an estimate
-is a slope, and saturated softmaxes and norms bend.
+To first order, replacing an activation a by a donor's a' changes the metric by grad(metric) . (a' - a), so
+one forward and one backward pass estimate a whole sweep (Nanda 2023; Syed et al. 2023, arXiv:2310.10348).
+The estimate is poor where a softmax or a norm is saturated. With `steps` the gradient is averaged while the
+embeddings go from the edited run's to the donor's, as in EAP-IG (Hanna et al. 2024, arXiv:2403.17806).
+`check_attribution` and `check_edges` compare estimates with exact patching.
 """
 
 import dataclasses
@@ -10,14 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from workbench.console import OnProgress, progress_bar
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, Site, find_site_layers, layers_with
-from workbench.interp.engine import CachedRun, Cells, Sweep, frozen_hooks, tokens_per_batch
+from workbench.interp.engine import (
+    CachedRun,
+    Cells,
+    Sweep,
+    activation_gradients,
+    embedding_hook,
+    frozen_hooks,
+    tokens_per_batch,
+)
 from workbench.interp.metrics import Direction, Metric, PromptPairs
 from workbench.interp.patching import PatchResult, moves, plan, sweep_result
 from workbench.interp.paths import (
@@ -40,17 +51,10 @@ if TYPE_CHECKING:
     from workbench.model.transformer import HookedTransformer
 
 
-# Attribution patching: every patch of a sweep at once, to first order.
-#
-# The effect of putting a donor's activation a' in place of a is about grad(metric) . (a' - a), so one
-# forward and one backward pass stand for the whole sweep (Nanda 2023; Syed et al. 2023, arXiv:2310.10348).
-# With `steps` the gradient is averaged while the embeddings go from this run's to the donor's, which mends
-# saturated gradients (integrated gradients as in EAP-IG: Hanna et al. 2024, arXiv:2403.17806).
-
-
 MOST_STEPS = 1000
 
 
+@torch.no_grad()
 def attribution_patch(
     model: ModelLike,
     clean: Any,
@@ -69,117 +73,93 @@ def attribution_patch(
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: as in `patch`, as are all others that it has.
-        steps: 0 takes the gradient in the run that is patched; n takes the mean of n gradients on the way
-            from it to the donor's embeddings.
+        clean: see `patch` for this and for all arguments that `patch` has.
+        steps: 0 takes the gradient in the edited run; n takes the mean of n gradients on the path from its
+            embeddings to the donor's.
 
     Returns:
         A `PatchResult` whose effects are the estimates.
 
     Raises:
-        InputError: as `patch`, or a negative number of steps.
+        InputError: as `patch`; steps below 0 or above 1,000.
     """
     chosen, layers = find_site_layers(site, layers)
     with ready(as_model(model)) as network:
         pairs = PromptPairs.of(
             network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
         )
-        return _estimate(network, pairs, chosen, layers, by_position, steps)
+        names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
+        keep = [embedding_hook(network), *names]
+        base, donor = (CachedRun(network, tokens, pairs.mask, keep) for tokens in (pairs.edited, pairs.donor))
+        return _estimate(base, donor, pairs, chosen, layers, by_position, steps)
 
 
 def _estimate(
-    network: "HookedTransformer",
+    base: CachedRun,
+    donor: CachedRun,
     pairs: PromptPairs,
     site: Site,
     layers: Sequence[int] | None,
     by_position: bool,
     steps: int,
 ) -> PatchResult:
-    """Estimate the sweep of encoded pairs, whose padding is known by their mask alone."""
-    metric, mask, into, other = pairs.metric, pairs.mask, pairs.edited, pairs.donor
+    """Estimate a sweep from runs that keep the site and the embeddings."""
+    network, metric = base.model, pairs.metric
     names = {layer: site.hook_name(layer) for layer in layers_with(network.config, site)}
-    run = GradientRun(network, metric, mask, list(names.values()))
-    (value, mine), (value_there, theirs) = run.keep(into), run.keep(other)
-    gradients = run.gradients(into, mine[run.entry], theirs[run.entry], steps)
-    cells = plan(network.config, site, into.shape[1], by_position, None, layers, None)
+    gradients = mean_gradients(base, donor, metric, list(names.values()), steps)
+    cells = plan(network.config, site, base.tokens.shape[1], by_position, None, layers, None)
     estimates = {
-        layer: _collapse(gradients[name] * (theirs[name] - mine[name]), site, by_position)
+        layer: _sum_over_units(gradients[name] * (donor.kept[name] - base.kept[name]), site, by_position)
         for layer, name in names.items()
     }
-    ends = [one.double().cpu().numpy() for one in (value, value_there)]
-    per_pair = _table(estimates, cells) + ends[0]
+    ends = [
+        metric.of_stream(network, run.streams[-1]).double().detach().cpu().numpy() for run in (base, donor)
+    ]
+    per_pair = _of_cells(estimates, cells) + ends[0]
     return sweep_result(
-        site, cells, metric, per_pair, ends[0], ends[1], labels(network, into), pairs.direction
+        site, cells, metric, per_pair, ends[0], ends[1], labels(network, base.tokens), pairs.direction
     )
 
 
-class GradientRun:
-    """Runs of which activations and the metric's gradients there are wanted.
+def mean_gradients(
+    base: CachedRun, donor: CachedRun, metric: Metric, names: Sequence[str], steps: int
+) -> dict[str, Tensor]:
+    """Return the metric's gradient at hook points, or its mean on the path to the donor's embeddings.
 
     Args:
-        model: a `HookedTransformer` in eval mode.
-        metric: what is differentiated.
-        mask: 1 at tokens, where some row is padded.
+        base: the run; it and the donor keep their embeddings (`embedding_hook`).
+        donor: the other run.
+        metric: is differentiated.
         names: hook points.
+        steps: 0 for the gradient in the run itself; n for the mean of n gradients, at the middles of n equal
+            parts of the path.
+
+    Raises:
+        InputError: steps below 0 or above 1,000.
     """
-
-    def __init__(self, model: Any, metric: Metric, mask: Tensor | None, names: Sequence[str]) -> None:
-        self.model, self.metric, self.mask, self.names = model, metric, mask, tuple(names)
-        self.entry = "hook_full_embed" if "hook_full_embed" in model.hook_dict else "hook_embed"
-
-    def _forward(self, tokens: Tensor, embedded: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The metric, and activations by hook name, the embedding's among them."""
-        kept: dict[str, Tensor] = {}
-
-        def keep(x: Tensor, hook: Any) -> Tensor:
-            x = x.clone()  # what else reads x has no part in it
-            kept[hook.name] = x if embedded is None or hook.name != self.entry else embedded
-            return kept[hook.name]
-
-        names = dict.fromkeys((self.entry, *self.names))
-        with self.model.hooks(fwd_hooks=[(name, keep) for name in names]):
-            stream = self.model.stream(tokens, attention_mask=self.mask)
-        return self.metric.of_stream(self.model, stream), kept
-
-    @torch.no_grad()
-    def keep(self, tokens: Int[Tensor, "pair pos"]) -> tuple[Float[Tensor, " pair"], dict[str, Tensor]]:
-        """The metric and the activations of a plain run."""
-        return self._forward(tokens)
-
-    def gradients(
-        self, tokens: Int[Tensor, "pair pos"], mine: Tensor, theirs: Tensor, steps: int
-    ) -> dict[str, Tensor]:
-        """The metric's gradient at each hook point: in the run itself, or the mean over steps of the way.
-
-        Args:
-            tokens: of the run.
-            mine: its embeddings, as `keep` gave them under the name of `entry`.
-            theirs: the embeddings at the end of the way.
-            steps: 0 for the run itself.
-
-        Raises:
-            InputError: a negative number of steps, or more than 1,000.
-        """
-        if not 0 <= steps <= MOST_STEPS:
-            raise InputError(
-                f"steps must be 0 for the plain gradient, or up to {MOST_STEPS:,}; found {shown(steps)}."
-            )
-        shares = [0.0] if steps == 0 else [(step + 0.5) / steps for step in range(steps)]
-        total: dict[str, Tensor] = {}
-        for share in shares:
-            embedded = torch.lerp(mine, theirs, share).requires_grad_()
-            with torch.enable_grad():
-                value, kept = self._forward(tokens, embedded)
-                points = [kept[name] for name in self.names]
-                found = torch.autograd.grad(value.sum(), points, allow_unused=True)
-            for name, gradient in zip(self.names, found, strict=True):
-                gradient = torch.zeros_like(kept[name]) if gradient is None else gradient / len(shares)
-                total[name] = gradient if name not in total else total[name].add_(gradient)
-        return total
+    if not 0 <= steps <= MOST_STEPS:
+        raise InputError(
+            f"steps must be 0 for the plain gradient, or up to {MOST_STEPS:,}; found {shown(steps)}."
+        )
+    entry, model = embedding_hook(base.model), base.model
+    total: dict[str, Tensor] = {}
+    for fraction in [0.0] if steps == 0 else [(step + 0.5) / steps for step in range(steps)]:
+        gradients = activation_gradients(
+            model,
+            names,
+            lambda stream: metric.of_stream(model, stream),
+            base.tokens,
+            torch.lerp(base.kept[entry], donor.kept[entry], fraction),
+            attention_mask=base.attention_mask,
+        ).gradients
+        for name, gradient in gradients.items():
+            gradient = gradient / max(1, steps)
+            total[name] = gradient if name not in total else total[name].add_(gradient)
+    return total
 
 
-def _collapse(product: Tensor, site: Site, by_position: bool) -> Float[Tensor, "pair pos unit"]:
-    """Summed over all axes but pair, position (1 if all together) and unit (1 if there is none)."""
+def _sum_over_units(product: Tensor, site: Site, by_position: bool) -> Float[Tensor, "pair pos unit"]:
+    """Sum over all axes but pair, position (1 if all together) and unit (1 if the site has none)."""
     if site.is_pattern:
         summed = product.sum(-1).transpose(1, 2)
     elif site.unit in ("head", "kv_head"):
@@ -191,29 +171,19 @@ def _collapse(product: Tensor, site: Site, by_position: bool) -> Float[Tensor, "
     return summed if by_position else summed.sum(1, keepdim=True)
 
 
-def _table(estimates: dict[int, Tensor], cells: Cells) -> Float[np.ndarray, "cell pair"]:
-    pairs = len(next(iter(estimates.values())))
-    found = np.empty((len(cells), pairs))
+def _of_cells(estimates: dict[int, Tensor], cells: Cells) -> Float[np.ndarray, "cell pair"]:
+    """Return each cell's entry of its layer's table [pair pos unit]."""
+    values = np.empty((len(cells), len(next(iter(estimates.values())))))
     for layer in set(cells.layer.tolist()):
-        estimate, here = estimates[layer], np.flatnonzero(cells.layer == layer)
-        pos, unit = np.maximum(cells.pos[here], 0), np.maximum(cells.unit[here], 0)
-        found[here] = estimate.detach().double().cpu().numpy()[:, pos, unit].T
-    return found
-
-
-# Edge attribution patching: every path between two components at once, to first order.
-#
-# Syed et al. 2023 (EAP, arXiv:2310.10348): the metric's gradient at what a reader is given, times the
-# change of what it is given when one writer alone writes what it wrote in the other run. With `steps` the
-# gradient is averaged on the way from one run's embeddings to the other's (EAP-IG: Hanna et al. 2024,
-# arXiv:2403.17806). In a pre-norm model that change is the writer's own; where a norm lies between writer
-# and reader, it is what the norm makes of it. `workbench.interp.patching.paths` gives the exact effects of
-# the same edges.
+        rows = np.flatnonzero(cells.layer == layer)
+        pos, unit = np.maximum(cells.pos[rows], 0), np.maximum(cells.unit[rows], 0)
+        values[rows] = estimates[layer].detach().double().cpu().numpy()[:, pos, unit].T
+    return values
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class EdgeAttribution(Result):
-    """The estimated effect of every edge and pair; NaN where there is no edge."""
+    """Estimated effect of every edge between two components on each pair; NaN where there is no edge."""
 
     senders: tuple[Component, ...]
     receivers: tuple[Component, ...]
@@ -223,36 +193,36 @@ class EdgeAttribution(Result):
     per_pair: Float[np.ndarray, "receiver sender pair"]
     """In the metric's unit."""
     base: Float[np.ndarray, " pair"]
-    """The metric of the run that would be patched."""
+    """The metric of the edited run, without an edit."""
     other: Float[np.ndarray, " pair"]
-    """The metric of the other run."""
+    """The metric of the donor's run."""
 
     axes = ("receiver", "sender")
     """Names of the axes of `score`."""
 
     @property
     def score(self) -> Float[np.ndarray, "receiver sender"]:
-        """Mean over pairs."""
+        """Mean estimate over pairs."""
         return self.per_pair.mean(-1)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row an edge: sender, receiver, score, standard error over pairs."""
+        """Return one row per edge: sender, receiver, score, error (standard error over pairs)."""
         import pandas as pd
 
-        there = np.nonzero(~np.isnan(self.score))
-        scores = self.per_pair[there]
+        edges = np.nonzero(~np.isnan(self.score))
+        scores = self.per_pair[edges]
         count = scores.shape[1]
         return pd.DataFrame(
             {
-                "sender": np.array([one.label for one in self.senders], dtype=object)[there[1]],
-                "receiver": np.array([one.label for one in self.receivers], dtype=object)[there[0]],
+                "sender": np.array([sender.label for sender in self.senders], dtype=object)[edges[1]],
+                "receiver": np.array([receiver.label for receiver in self.receivers], dtype=object)[edges[0]],
                 "score": scores.mean(1),
                 "error": scores.std(1, ddof=1) / count**0.5 if count > 1 else np.nan,
             }
         )
 
     def top(self, count: int = 20) -> "pd.DataFrame":
-        """The edges that move the metric most, either way, the strongest first."""
+        """Return the edges with the largest absolute score, the largest first."""
         frame = self.to_frame()
         order = np.argsort(-frame["score"].abs().to_numpy(), kind="stable")[:count]
         return frame.iloc[order].reset_index(drop=True)
@@ -285,39 +255,39 @@ def edge_attribution(
     direction: Direction = "denoise",
     steps: int = 0,
 ) -> EdgeAttribution:
-    """Score the edges from the embedding, each head and each MLP to each later head's q, k and v, each MLP
-    and the logits, all positions together.
+    """Score every edge by edge attribution patching, all positions together.
 
-    The gradients of all readers' inputs are held at once, 3 n_heads + 1 residual streams a block.
+    Edges lead from the embedding, each head and each MLP to each later head's q, k and v, each MLP and the
+    logits. A score is the metric's gradient at the reader's input times the change of that input when one
+    writer alone writes what it wrote in the donor's run (Syed et al. 2023); where a norm lies between writer
+    and reader, the change behind the norm. `path_patch` gives the exact effects of the same edges. The
+    gradients of all readers' inputs are held at once: 3 n_heads + 1 residual streams per block.
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: as in `patch`, as are corrupted, right, wrong, metric and
-            direction.
-        steps: 0 takes the gradient in the run that is patched; n takes the mean of n gradients on the way
-            from it to the other run's embeddings.
+        clean: see `patch` for this and for corrupted, right, wrong, metric and direction.
+        steps: see `attribution_patch`.
 
     Raises:
-        InputError: as `patch`, or a negative number of steps.
+        InputError: as `patch`; steps below 0 or above 1,000.
     """
     with ready(as_model(model)) as network:
-        config = network.config
         pairs = PromptPairs.of(
             network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
         )
-        metric, mask, into, other = pairs.metric, pairs.mask, pairs.edited, pairs.donor
-        run = GradientRun(network, metric, mask, _inputs(network))
-        embedded = [run.keep(tokens)[1][run.entry] for tokens in (into, other)]
-        gradients = run.gradients(into, embedded[0], embedded[1], steps)
-        base, donor = (CachedRun(network, tokens, mask, frozen_hooks(network)) for tokens in (into, other))
-        ends = [metric.of_stream(network, one.streams[-1]).double().cpu().numpy() for one in (base, donor)]
-        senders, receivers = find_senders(config), list_receivers(config)
-        scores = _scores(base, donor, senders, receivers, gradients)
+        metric = pairs.metric
+        keep = [embedding_hook(network), *frozen_hooks(network)]
+        base, donor = (CachedRun(network, tokens, pairs.mask, keep) for tokens in (pairs.edited, pairs.donor))
+        senders, receivers = find_senders(network.config), list_receivers(network.config)
+        inputs = list(dict.fromkeys(input_hook(network, receiver) for receiver in receivers))
+        gradients = mean_gradients(base, donor, metric, inputs, steps)
+        ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
+        scores = _edge_scores(base, donor, senders, receivers, gradients)
     return EdgeAttribution(senders, receivers, direction, metric.name, steps, scores, ends[0], ends[1])
 
 
-def _input(model: Any, receiver: Component) -> str:
-    """The hook point of what a receiver reads."""
+def input_hook(model: "HookedTransformer", receiver: Component) -> str:
+    """Return the hook point of what a receiver reads."""
     if receiver.kind == "logits":
         post = model.config.norm_place == "post"
         return f"blocks.{model.config.n_layers - 1}.hook_{'normalized_' if post else ''}resid_post"
@@ -325,39 +295,37 @@ def _input(model: Any, receiver: Component) -> str:
     return name + ("hook_mlp_in" if receiver.kind == "mlp" else f"attn.hook_{receiver.kind}_input")
 
 
-def _inputs(model: Any) -> list[str]:
-    return list(dict.fromkeys(_input(model, one) for one in list_receivers(model.config)))
-
-
-def _scores(
+def _edge_scores(
     base: CachedRun,
     donor: CachedRun,
     senders: tuple[Component, ...],
     receivers: tuple[Component, ...],
     gradients: dict[str, Tensor],
 ) -> Float[np.ndarray, "receiver sender pair"]:
+    """Return the score of each edge and pair."""
     model, (pairs, length) = base.model, base.tokens.shape
-    found = np.full((len(receivers), len(senders), pairs), np.nan)
+    scores = np.full((len(receivers), len(senders), pairs), np.nan)
     size = max(1, tokens_per_batch(base.tokens.device) // (pairs * length))
     for start in range(0, len(senders), size):
         chunk = senders[start : start + size]
         for step, x in base.frozen(donor, [None, *chunk], length):
             streams = x.unflatten(0, (-1, pairs))
-            change = streams[1:] - streams[:1]  # what nobody's change reaches is 0 to the bit
-            for index, receiver in enumerate(receivers):
+            # Minus the unchanged stream of the same batch: exactly 0 where a sender's change does not reach.
+            change = streams[1:] - streams[:1]
+            for row, receiver in enumerate(receivers):
                 if step_of(model.config, receiver) != step:
                     continue
-                gradient = gradients[_input(model, receiver)]
+                gradient = gradients[input_hook(model, receiver)]
                 gradient = gradient if receiver.unit is None else gradient[:, :, receiver.unit]
-                here = torch.einsum("npld,pld->np", change, gradient).double().cpu().numpy()
-                there = [i for i, sender in enumerate(chunk) if reaches(model.config, sender, receiver)]
-                found[index, [start + i for i in there]] = here[there]
-    return found
+                products = torch.einsum("npld,pld->np", change, gradient).double().cpu().numpy()
+                earlier = [i for i, sender in enumerate(chunk) if reaches(model.config, sender, receiver)]
+                scores[row, [start + i for i in earlier]] = products[earlier]
+    return scores
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class AttributionCheck(Result):
-    """Mean effects over pairs, exact and estimated, cell by cell."""
+    """Exact and estimated effects of the same patches, mean over pairs."""
 
     what: str
     """The site, or `edges`."""
@@ -366,13 +334,13 @@ class AttributionCheck(Result):
     cells: Mapping[str, np.ndarray]
     """Column -> value of each cell: layer, pos and head or neuron; or sender and receiver."""
     names: tuple[str, ...]
-    """Of the cells."""
+    """Labels of the cells."""
     steps: tuple[int, ...]
-    """Of each estimate; 0 is the plain gradient."""
+    """Steps of each estimate; 0 is the plain gradient."""
     exact: Float[np.ndarray, " cell"]
     estimates: Float[np.ndarray, "estimate cell"]
     total: int
-    """Cells of the whole sweep, of which these are a sample or all."""
+    """Number of cells of the whole sweep, from which these may be a sample."""
 
     axes = ("estimate", "cell")
     """Names of the axes of `estimates`."""
@@ -394,34 +362,34 @@ class AttributionCheck(Result):
 
     @property
     def slope(self) -> Float[np.ndarray, " estimate"]:
-        """Slope of the regression of each estimate on the exact effects: below 1 it sees too little."""
+        """Slope of the regression of each estimate on the exact effects; below 1 if too small."""
         return self._each("linregress")
 
     def _each(self, function: str) -> np.ndarray:
         from scipy import stats
 
-        found = np.full(len(self.steps), np.nan)
+        values = np.full(len(self.steps), np.nan)
         for index, estimate in enumerate(self.estimates):
-            # what differs by rounding only is constant
-            if all(np.ptp(values) > 1e-6 * np.abs(values).max() for values in (self.exact, estimate)):
-                found[index] = getattr(stats, function)(self.exact, estimate)[0]
-        return found
+            # Effects that differ by rounding only are constant.
+            if all(np.ptp(x) > 1e-6 * np.abs(x).max() for x in (self.exact, estimate)):
+                values[index] = getattr(stats, function)(self.exact, estimate)[0]
+        return values
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a cell: its columns, exact, and a column for each estimate."""
+        """Return one row per cell: its columns, exact, and a column for each estimate."""
         import pandas as pd
 
         given = dict(zip(self.estimators, self.estimates, strict=True))
         return pd.DataFrame(dict(self.cells)).assign(exact=self.exact, **given)
 
     def worst(self, count: int = 10, estimator: str | None = None) -> "pd.DataFrame":
-        """The cells where an estimate (the last if not named) and the exact effect disagree most.
+        """Return the cells where an estimate (the last if not named) is farthest from the exact effect.
 
         Raises:
             InputError: no such estimate.
         """
         if estimator is not None and estimator not in self.estimators:
-            raise InputError(f"there is no estimate {estimator!r}; there are {', '.join(self.estimators)}.")
+            raise InputError(f"Unknown estimate {estimator!r}; choose from {', '.join(self.estimators)}.")
         frame = self.to_frame()
         error = frame[estimator or self.estimators[-1]] - frame["exact"]
         order = np.argsort(-error.abs().to_numpy(), kind="stable")[:count]
@@ -429,7 +397,7 @@ class AttributionCheck(Result):
         return frame.assign(error=error).iloc[order].reset_index(drop=True)
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
-        """Draw estimates over exact effects, with the line where they are equal, and return the figure."""
+        """Draw estimates against exact effects with the diagonal, and return the figure."""
         from workbench.plots.patching import plot_estimates
 
         sample = "" if len(self.exact) == self.total else f" of {self.total:,}"
@@ -462,20 +430,20 @@ def check_attribution(
     seed: int = 0,
     progress: bool | OnProgress | None = None,
 ) -> AttributionCheck:
-    """Patch exactly and estimate the same patches.
+    """Compare the estimates of attribution patching with the exact effects of the same patches.
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: as in `patch`, as are all others that it has.
-        steps: an estimate for each: 0 the plain gradient, n the mean of n on the way (EAP-IG).
-        cells: patch only so many, drawn by `seed`; all if not set.
+        clean: see `patch` for this and for all arguments that `patch` has.
+        steps: of each estimate: 0 for the plain gradient, n for the mean of n on the path (EAP-IG).
+        cells: number of cells to patch, drawn at random; all if not set.
         seed: of the draw.
         progress: True for a progress bar, False for none, or a callback.
 
     Raises:
         InputError: as `patch`, no estimate, or fewer than one cell.
     """
-    many = _distinct(steps)
+    counts = _distinct(steps)
     chosen, layers = find_site_layers(site, layers)
     with (
         progress_bar(progress, "Patching") as on_progress,
@@ -485,11 +453,12 @@ def check_attribution(
         pairs = PromptPairs.of(
             network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
         )
-        metric, mask, into, other = pairs.metric, pairs.mask, pairs.edited, pairs.donor
-        plans = plan(network.config, chosen, into.shape[1], by_position, None, layers, None)
+        metric = pairs.metric
+        plans = plan(network.config, chosen, pairs.edited.shape[1], by_position, None, layers, None)
         drawn = _sample(len(plans), cells, seed)
         names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
-        base, donor = CachedRun(network, into, mask, names), CachedRun(network, other, mask, names)
+        keep = [embedding_hook(network), *names]
+        base, donor = (CachedRun(network, tokens, pairs.mask, keep) for tokens in (pairs.edited, pairs.donor))
         unpatched = metric.of_stream(network, base.streams[-1]).double()
         picked = plans.pick(drawn)
         exact = np.zeros((len(drawn), len(unpatched)))
@@ -497,8 +466,8 @@ def check_attribution(
         sweep = Sweep(chosen, picked.pick(moving), donor.kept)
         exact[moving] = (base.measure(sweep, metric, on_progress, unpatched) - unpatched).cpu().numpy()
         on_progress(1.0, "")
-        sweeps = [_estimate(network, pairs, chosen, layers, by_position, count) for count in many]
-        tokens = labels(network, into)
+        estimates = [_estimate(base, donor, pairs, chosen, layers, by_position, count) for count in counts]
+        tokens = labels(network, base.tokens)
     columns: dict[str, np.ndarray] = {"layer": picked.layer}
     if by_position:
         columns["pos"] = picked.pos
@@ -513,9 +482,9 @@ def check_attribution(
             _name(int(layer), int(pos), int(unit), tokens, chosen.unit)
             for layer, pos, unit in zip(*picked, strict=True)
         ),
-        steps=many,
+        steps=counts,
         exact=exact.mean(1),
-        estimates=np.stack([(one.per_pair - one.base).mean(1)[drawn] for one in sweeps]),
+        estimates=np.stack([(sweep.per_pair - sweep.base).mean(1)[drawn] for sweep in estimates]),
         total=len(plans),
     )
 
@@ -533,11 +502,11 @@ def check_edges(
     steps: Sequence[int] = (0, 5),
     progress: bool | OnProgress | None = None,
 ) -> AttributionCheck:
-    """Patch the direct path of edges exactly and estimate the same edges.
+    """Compare the estimates of edge attribution patching with exact path patching of the same edges.
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: as in `path_patch`, as are all others that it has.
+        clean: see `path_patch` for this and for all arguments that `path_patch` has.
         receivers: only the edges into these.
         steps: see `check_attribution`.
         progress: True for a progress bar, False for none, or a callback.
@@ -545,13 +514,15 @@ def check_edges(
     Raises:
         InputError: as `path_patch`, or no estimate.
     """
-    many, network = _distinct(steps), as_model(model)
+    counts, network = _distinct(steps), as_model(model)
     given = {"right": right, "wrong": wrong, "metric": metric, "direction": direction}
     chosen = find_receivers(network.config, receivers)
     exact = path_patch(model, clean, corrupted, receivers=chosen, progress=progress, **given)
-    found = [edge_attribution(model, clean, corrupted, steps=count, **given) for count in many]
-    rows = [found[0].receivers.index(one) for one in chosen]
-    path = np.array([[reaches(network.config, sender, one) for sender in exact.senders] for one in chosen])
+    estimates = [edge_attribution(model, clean, corrupted, steps=count, **given) for count in counts]
+    rows = [estimates[0].receivers.index(receiver) for receiver in chosen]
+    path = np.array(
+        [[reaches(network.config, sender, receiver) for sender in exact.senders] for receiver in chosen]
+    )
     to, of = path.nonzero()
     columns = {
         "sender": np.array([exact.senders[index].label for index in of], dtype=object),
@@ -563,25 +534,25 @@ def check_edges(
         metric=exact.metric,
         cells=columns,
         names=tuple(f"{a} → {b}" for a, b in zip(*columns.values(), strict=True)),
-        steps=many,
+        steps=counts,
         exact=exact.effect[to, of],
-        estimates=np.stack([one.score[rows][to, of] for one in found]),
+        estimates=np.stack([estimate.score[rows][to, of] for estimate in estimates]),
         total=len(to),
     )
 
 
 def _distinct(steps: Sequence[int]) -> tuple[int, ...]:
-    found = tuple(dict.fromkeys(int(count) for count in steps))
-    if not found:
-        raise InputError("no estimate was asked for; steps=[0] is the plain gradient.")
-    return found
+    counts = tuple(dict.fromkeys(int(count) for count in steps))
+    if not counts:
+        raise InputError("steps is empty; steps=[0] is the plain gradient.")
+    return counts
 
 
 def _sample(total: int, count: int | None, seed: int) -> np.ndarray:
     if count is None or count >= total:
         return np.arange(total)
     if count < 1:
-        raise InputError(f"at least one cell has to be patched; cells={count}.")
+        raise InputError(f"cells must be at least 1; found {count}.")
     random = np.random.default_rng(seed)
     return np.sort(random.choice(total, count, replace=False))
 

@@ -1,9 +1,7 @@
 """Component matrix: how much each component contributes to the margin of each minimal pair."""
 
 import io
-import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +20,7 @@ from workbench.evals.scoring import Readout, Tally, for_each, ready, threads_for
 from workbench.interp.ablation import DRAWS, Replacement, replacements
 from workbench.interp.components import Component, list_components, split_names
 from workbench.interp.contributions import decompose, path_probabilities, record_outputs
+from workbench.interp.engine import CachedRun, Edit, activation_gradients
 from workbench.interp.pairs import EncodedPairs, PairBatch
 from workbench.interp.texts import Reference, default_reference
 from workbench.io import read_json, sha256, write_bytes, write_json
@@ -338,7 +337,7 @@ class ComponentMatrix(Result):
 
 
 CELLS_AT_ONCE = 5
-"""Copies of a batch that go through a block by_point."""
+"""Copies of a batch that go through a block at once."""
 PROBABILITIES_AT_ONCE = 2**19
 """Size of a table of probabilities that fits in a processor's cache."""
 INTEGRAL_TOLERANCE = 1e-6
@@ -353,92 +352,48 @@ class Cell(NamedTuple):
     """What replaces its output; None for its output in the other sentence."""
 
 
-class Interventions:
-    """Run cells on batches of pairs, on several threads if needed; hooks are attached inside a `with` block.
-
-    A cell's run equals the base run up to its block, so it starts from the stream there, and several cells
-    of a block go through the later blocks as one batch.
+def measure_cells(
+    model: "HookedTransformer", readout: Readout, batch: PairBatch, cells: Sequence[Cell]
+) -> tuple[Float[np.ndarray, "pair 2"], Float[np.ndarray, "cell pair 2"]]:
+    """Return the log-probabilities (see `PairBatch.log_probs`) of the unedited pairs and of every cell.
 
     Args:
         model: in eval mode.
+        readout: of the model.
+        batch: usable pairs, if a cell exchanges outputs.
+        cells: sorted by layer, so that few blocks are computed for the cells of a chunk.
     """
-
-    def __init__(self, model: "HookedTransformer") -> None:
-        self.model, self.readout = model, Readout.of(model)
-        self._local = threading.local()
-        self._open = ExitStack()
-
-    def __enter__(self) -> "Interventions":
-        def edit(x: Tensor, hook: Any) -> Tensor | None:
-            change = getattr(self._local, "changes", {}).get(hook.name)
-            return None if change is None else change(x)
-
-        names = [name for name in self.model.hook_dict if name.endswith(("attn.hook_z", "hook_mlp_out"))]
-        self._open.enter_context(self.model.hooks(fwd_hooks=[(name, edit) for name in names]))
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._open.close()
-
-    def __call__(
-        self, batch: PairBatch, cells: Sequence[Cell]
-    ) -> tuple[Float[np.ndarray, "pair 2"], Float[np.ndarray, "cell pair 2"]]:
-        """Return the log-probabilities (see `PairBatch.log_probs`) of the base run and of every cell."""
-        model, rows = self.model, len(batch.tokens)
-        weighted = model.config.residual == "weighted"
-        masks = {1: batch.attention_mask(model, 1)}
-        x = model._embed(batch.tokens, batch.positions)
-        written, streams = [x], []
-        for block in model.blocks:
-            streams.append(x)
-            x = block(x, masks[1], None, written)
-        base = batch.log_probs(model, self.readout, x, 1)[0]
-        values = base.new_empty(len(cells), *base.shape)
-        layers = np.array([cell.part.layer for cell in cells])
-        for layer in np.unique(layers).tolist():
-            here = np.flatnonzero(layers == layer)
-            for chunk in np.split(here, range(CELLS_AT_ONCE, len(here), CELLS_AT_ONCE)):
-                count = len(chunk)
-                if count not in masks:
-                    masks[count] = batch.attention_mask(model, count)
-                x = streams[layer].repeat(count, 1, 1)
-                wrote = [part.repeat(count, 1, 1) for part in written[: layer + 1]] if weighted else []
-                self._local.changes = self._changes(batch, [cells[index] for index in chunk], rows)
-                for block in model.blocks[layer:]:
-                    x = block(x, masks[count], None, wrote)
-                    self._local.changes = {}
-                values[torch.from_numpy(chunk)] = batch.log_probs(model, self.readout, x, count)
-        return base.cpu().numpy(), values.cpu().numpy()
-
-    def _changes(self, batch: PairBatch, cells: Sequence[Cell], rows: int) -> dict[str, Any]:
-        """Return the edit at each hook point of the copies of the rows, one copy per cell."""
-        by_point: dict[str, list[tuple[int, Cell]]] = {}
-        for copy, cell in enumerate(cells):
-            by_point.setdefault(cell.part.hook_name, []).append((copy, cell))
-
-        def change(edits: list[tuple[int, Cell]]) -> Any:
-            def replace(x: Tensor) -> Tensor:
-                x = x.clone()
-                for copy, cell in edits:
-                    here = x[copy * rows : (copy + 1) * rows]
-                    here = here if cell.part.kind == "mlp" else here[:, :, cell.part.unit]
-                    here.copy_(_new(batch, cell, here))
-                return x
-
-            return replace
-
-        return {name: change(edits) for name, edits in by_point.items()}
+    swapped = [cell.part.hook_name for cell in cells if cell.given is None]
+    run = CachedRun(model, batch.tokens, keep=swapped, positions=batch.positions, mask=batch.mask)
+    base = batch.log_probs(model, readout, run.streams[-1], 1)[0]
+    values = base.new_empty(len(cells), *base.shape)
+    for first in range(0, len(cells), CELLS_AT_ONCE):
+        chunk = cells[first : first + CELLS_AT_ONCE]
+        streams = run.replay([[_edit(batch, run, cell)] for cell in chunk]).flatten(0, 1)
+        values[first : first + CELLS_AT_ONCE] = batch.log_probs(model, readout, streams, len(chunk))
+    return base.cpu().numpy(), values.cpu().numpy()
 
 
-def _new(batch: PairBatch, cell: Cell, x: Float[Tensor, "row pos width"]) -> Tensor:
-    """Return what replaces a component's output."""
-    if cell.given is None:
-        assert batch.swap is not None
-        return x.gather(1, batch.swap[..., None].expand(x.shape))
-    if cell.given.how == "zero":
-        return torch.zeros_like(x)
-    values = cell.given.values[cell.part].to(x)
-    return values.expand(x.shape) if cell.given.how == "mean" else values[batch.positions]
+def _edit(batch: PairBatch, run: CachedRun, cell: Cell) -> Edit:
+    """Return the edit that replaces a component's output at all positions."""
+    part, given = cell
+    if given is not None:
+        value = 0.0 if given.how == "zero" else _replacement(batch, given, part)
+    else:
+        own = run.kept[part.hook_name]
+        value = _exchanged(batch, own if part.unit is None else own[:, :, part.unit])
+    return Edit(part.hook_name, value, unit=part.unit)
+
+
+def _exchanged(batch: PairBatch, x: Float[Tensor, "row pos width"]) -> Float[Tensor, "row pos width"]:
+    """Return each token's activation in the other sentence of its pair."""
+    assert batch.swap is not None
+    return x.gather(1, batch.swap[..., None].expand(x.shape))
+
+
+def _replacement(batch: PairBatch, given: Replacement, part: Component) -> Float[Tensor, "#row #pos width"]:
+    values = given.values[part].to(batch.tokens.device)
+    return values.expand(1, 1, -1) if given.how == "mean" else values[batch.positions]
 
 
 def direct(model: "HookedTransformer", batch: PairBatch) -> Float[np.ndarray, "pair component"]:
@@ -471,22 +426,20 @@ def gradient(
 ) -> Float[np.ndarray, "pair part"]:
     """Estimate to first order what the margin loses by an ablation: gradient x (activation - replacement),
     summed over positions (attribution patching: Nanda 2023; Syed et al. 2023, arXiv:2310.10348)."""
-    kept: dict[str, Tensor] = {}
-
-    def keep(x: Tensor, hook: Any) -> None:
-        kept[hook.name] = x
-
-    hooks: list[Any] = [(name, keep) for name in dict.fromkeys(part.hook_name for part in parts)]
-    with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
-        margins = batch.differentiable_margins(model)
-        gradients = torch.autograd.grad(margins.sum(), list(kept.values()))
-    slopes = dict(zip(kept, gradients, strict=True))
+    _, activations, gradients = activation_gradients(
+        model,
+        list(dict.fromkeys(part.hook_name for part in parts)),
+        lambda stream: batch.differentiable_margins(model, stream),
+        batch.tokens,
+        positions=batch.positions,
+        mask=batch.mask,
+    )
     out = batch.weight.new_zeros(len(batch.pairs), len(parts))
     for column, part in enumerate(parts):
-        x, slope = kept[part.hook_name].detach(), slopes[part.hook_name]
-        if part.head is not None:
+        x, slope = activations[part.hook_name], gradients[part.hook_name]
+        if part.unit is not None:
             x, slope = x[:, :, part.unit], slope[:, :, part.unit]
-        change = x - _new(batch, Cell(part, given), x)
+        change = x if given.how == "zero" else x - _replacement(batch, given, part).to(x)
         rows = (slope * change).sum((1, 2), dtype=torch.float64)
         out[:, column].index_add_(0, batch.row_pair, rows)
     return out.cpu().numpy()
@@ -521,6 +474,7 @@ class _Measurement:
         on_progress: OnProgress,
     ) -> None:
         self.model, self.pairs, self.parts, self.given, self.methods = model, pairs, parts, given, methods
+        self.readout = Readout.of(model)
         self.swaps = any(name in SWAPS for name in methods)
         self.groups = pairs.groups(TOKENS_PER_BATCH.get(model.device.type, 32 * 512))
         cells = (len(given) if "ablate" in methods else 0) + self.swaps
@@ -553,10 +507,7 @@ class _Measurement:
                 each = [gradient(self.model, batch, self.parts, given) for given in self.given]
                 effects["gradient"][batch.pairs[:, None], columns] = np.mean(each, 0)
         if "cells" in self.passes:
-            with Interventions(self.model) as interventions:
-                for_each(
-                    lambda group: self._cells(interventions, group, effects, columns), self.groups, threads
-                )
+            for_each(lambda group: self._cells(group, effects, columns), self.groups, threads)
         return effects
 
     def _batches(self, name: str) -> Iterator[PairBatch]:
@@ -569,21 +520,16 @@ class _Measurement:
                 yield self.pairs.batch(chunk)
                 self.tally.add(self.cost[name] * len(chunk))
 
-    def _cells(
-        self,
-        interventions: Interventions,
-        group: Sequence[int],
-        effects: dict[str, np.ndarray],
-        columns: Sequence[int],
-    ) -> None:
+    def _cells(self, group: Sequence[int], effects: dict[str, np.ndarray], columns: Sequence[int]) -> None:
         batch = self.pairs.batch(group)
         given: list[Replacement | None] = [*self.given] if "ablate" in self.methods else []
         if self.swaps and batch.swap is not None:
             given.append(None)
         if given:
-            cells = [Cell(part, one) for one in given for part in self.parts]
-            base, after = interventions(batch, cells)
-            lost = (base - after).reshape(len(given), len(self.parts), len(group), 2)
+            # Parts are sorted by layer; cells of one layer are next to each other.
+            cells = [Cell(part, each) for part in self.parts for each in given]
+            base, after = measure_cells(self.model, self.readout, batch, cells)
+            lost = (base - after).reshape(len(self.parts), len(given), len(group), 2).swapaxes(0, 1)
             rows = batch.pairs[:, None]
             if "ablate" in self.methods:
                 effects["ablate"][rows, columns] = lost[: len(self.given)].sum(-1).mean(0).T

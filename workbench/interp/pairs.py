@@ -30,7 +30,6 @@ from workbench.evals.scoring import (
     tokens_per_forward,
     variants,
 )
-from workbench.model.mask import AttentionMask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -156,14 +155,6 @@ class PairBatch:
     """Each token's counterpart in the other sentence (itself in the shared beginning); None if some pair is
     not usable."""
 
-    def attention_mask(self, model: "HookedTransformer", cells: int) -> AttentionMask:
-        """Return the attention mask of `cells` copies of the rows."""
-        places, mask = self.positions.repeat(cells, 1), self.mask.repeat(cells, 1, 1, 1)
-        made = AttentionMask(places, places, mask, model.config.attention == "causal", in_order=False)
-        if model.position_bias is not None:
-            made.bias = model.position_bias(made.distance, model.embed.W_E)
-        return made
-
     def stream(self, model: "HookedTransformer") -> Float[Tensor, "row pos d_model"]:
         """Return the last block's output."""
         return model.stream(self.tokens, positions=self.positions, mask=self.mask)
@@ -203,9 +194,14 @@ class PairBatch:
         out = values.new_zeros(cells, 2 * len(self.pairs))
         return out.index_add_(1, side, values.view(cells, -1)).view(cells, -1, 2)
 
-    def differentiable_margins(self, model: "HookedTransformer") -> Float[Tensor, " pair"]:
-        """Return each pair's margin in nats, with a gradient. Holds the logits of every node."""
-        final = model.final(self.stream(model)[self.node_row, self.node_place])
+    def differentiable_margins(
+        self, model: "HookedTransformer", stream: Float[Tensor, "row pos d_model"]
+    ) -> Float[Tensor, " pair"]:
+        """Return each pair's margin in nats, with a gradient, given the last block's output.
+
+        Holds the logits of every node.
+        """
+        final = model.final(stream[self.node_row, self.node_place])
         log_probs = model.unembed(final).log_softmax(-1)[self.target_node, self.target_token]
         values = log_probs * self.weight.to(log_probs)
         return values.new_zeros(len(self.pairs)).index_add(0, self.target_pair, values)
@@ -358,7 +354,7 @@ class EncodedPairs:
         total = [torch.zeros_like(each) for each in inputs]
         for batch in self.batches:
             with torch.enable_grad():
-                margins = batch.differentiable_margins(model)
+                margins = batch.differentiable_margins(model, batch.stream(model))
                 value = margins @ torch.from_numpy(weights[batch.pairs]).to(margins)
                 gradients = torch.autograd.grad(value, inputs, allow_unused=True)
             for sum_, gradient in zip(total, gradients, strict=True):

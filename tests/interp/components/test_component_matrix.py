@@ -224,7 +224,7 @@ def test_hooks_go_when_a_pass_fails(causal, tokenizer, unchecked, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("workbench.interp.matrix._new", fail)
+    monkeypatch.setattr("workbench.interp.engine._Replay._edit", fail)
     with pytest.raises(KeyboardInterrupt):
         component_matrix(named(causal, tokenizer), pair_set(), methods=("patch",))
     assert not causal.has_listeners()

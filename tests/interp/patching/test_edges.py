@@ -8,8 +8,8 @@ from small_models import BASES, VARIANTS, build
 
 from workbench.errors import InputError
 from workbench.interp import engine
-from workbench.interp import gradients as edges
-from workbench.interp.gradients import GradientRun, attribution_patch, edge_attribution
+from workbench.interp.engine import CachedRun, embedding_hook
+from workbench.interp.gradients import attribution_patch, edge_attribution, input_hook, mean_gradients
 from workbench.interp.metrics import LogitDifference
 from workbench.interp.paths import path_patch
 
@@ -96,12 +96,14 @@ def test_what_enters_a_node_is_the_gradient_times_its_whole_change(prompts, name
         pytest.skip("heads that go through a norm together do not add up")
     found = edge_attribution(model, *prompts, right=5, wrong=6)
     last = torch.full((3,), prompts.shape[-1] - 1)
-    names = list(dict.fromkeys(edges._input(model, one) for one in found.receivers))
-    run = GradientRun(model, LogitDifference(torch.full((3,), 5), torch.full((3,), 6), last), None, names)
-    (_, base), (_, donor) = run.keep(prompts[1]), run.keep(prompts[0])
-    gradients = run.gradients(prompts[1], base[run.entry], donor[run.entry], 0)
+    names = list(dict.fromkeys(input_hook(model, one) for one in found.receivers))
+    metric = LogitDifference(torch.full((3,), 5), torch.full((3,), 6), last)
+    with torch.no_grad():
+        runs = [CachedRun(model, tokens, keep=[embedding_hook(model), *names]) for tokens in prompts[[1, 0]]]
+    gradients = mean_gradients(*runs, metric, names, 0)
+    base, donor = (run.kept for run in runs)
     for index, receiver in enumerate(found.receivers):
-        hook = edges._input(model, receiver)
+        hook = input_hook(model, receiver)
         product = gradients[hook] * (donor[hook] - base[hook])
         product = product[:, :, receiver.head] if receiver.kind in "qkv" else product
         entered = np.nansum(found.per_pair[index], 0)
@@ -123,7 +125,7 @@ def test_it_is_the_slope_of_a_small_step_along_the_path(prompts, name):
         there = np.argwhere(~np.isnan(found.score))
         for r, s in np.random.default_rng(1).permutation(there)[:6]:
             receiver, sender = found.receivers[r], found.senders[s]
-            hook = edges._input(model, receiver)
+            hook = input_hook(model, receiver)
             given = {}
 
             def freeze(x, hook, sender=sender):

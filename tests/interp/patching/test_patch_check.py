@@ -108,9 +108,9 @@ def test_equal_prompts_have_no_correlation(prompts):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (dict(steps=()), "no estimate was asked for"),
+        (dict(steps=()), "steps is empty"),
         (dict(steps=(-1,)), "steps must be 0"),
-        (dict(cells=0), "at least one cell"),
+        (dict(cells=0), "cells must be at least 1"),
         (dict(site="zz"), "Unknown activation 'zz'"),
     ],
     ids=str,
@@ -121,5 +121,5 @@ def test_refusals(prompts, change, words):
 
 
 def test_an_unknown_estimate(prompts):
-    with pytest.raises(InputError, match="there is no estimate '9 steps'; there are gradient, 5 steps"):
+    with pytest.raises(InputError, match="Unknown estimate '9 steps'; choose from gradient, 5 steps"):
         check_attribution(build(), *prompts, **WORDS).worst(1, "9 steps")
