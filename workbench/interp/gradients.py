@@ -8,7 +8,7 @@ embeddings go from the edited run's to the donor's, as in EAP-IG (Hanna et al. 2
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,8 +29,8 @@ from workbench.interp.engine import (
     frozen_hooks,
     tokens_per_batch,
 )
-from workbench.interp.metrics import Direction, Metric, PromptPairs
-from workbench.interp.patching import PatchResult, moves, plan, sweep_result
+from workbench.interp.metrics import Direction, Metric, MetricInput, PromptPairs
+from workbench.interp.patching import PatchResult, changed_cells, end_values, plan, sweep_result
 from workbench.interp.paths import (
     find_receivers,
     find_senders,
@@ -39,7 +39,7 @@ from workbench.interp.paths import (
     reaches,
     step_of,
 )
-from workbench.interp.prompts import labels
+from workbench.interp.prompts import Answers, PromptInput, labels
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model
 
@@ -57,12 +57,12 @@ MOST_STEPS = 1000
 @torch.no_grad()
 def attribution_patch(
     model: ModelLike,
-    clean: Any,
-    corrupted: Any,
+    clean: PromptInput,
+    corrupted: PromptInput,
     *,
-    right: Any = None,
-    wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    right: Answers | None = None,
+    wrong: Answers | None = None,
+    metric: MetricInput = None,
     site: str = "z",
     by_position: bool = True,
     layers: Sequence[int] | None = None,
@@ -90,7 +90,7 @@ def attribution_patch(
         )
         names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
         keep = [embedding_hook(network), *names]
-        base, donor = (CachedRun(network, tokens, pairs.mask, keep) for tokens in (pairs.edited, pairs.donor))
+        base, donor = (CachedRun(network, *side, keep) for side in (pairs.edited, pairs.donor))
         return _estimate(base, donor, pairs, chosen, layers, by_position, steps)
 
 
@@ -112,9 +112,7 @@ def _estimate(
         layer: _sum_over_units(gradients[name] * (donor.kept[name] - base.kept[name]), site, by_position)
         for layer, name in names.items()
     }
-    ends = [
-        metric.of_stream(network, run.streams[-1]).double().detach().cpu().numpy() for run in (base, donor)
-    ]
+    ends = end_values(pairs, base, donor)
     per_pair = _of_cells(estimates, cells) + ends[0]
     return sweep_result(
         site, cells, metric, per_pair, ends[0], ends[1], labels(network, base.tokens), pairs.direction
@@ -246,12 +244,12 @@ class EdgeAttribution(Result):
 @torch.no_grad()
 def edge_attribution(
     model: ModelLike,
-    clean: Any,
-    corrupted: Any,
+    clean: PromptInput,
+    corrupted: PromptInput,
     *,
-    right: Any = None,
-    wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    right: Answers | None = None,
+    wrong: Answers | None = None,
+    metric: MetricInput = None,
     direction: Direction = "denoise",
     steps: int = 0,
 ) -> EdgeAttribution:
@@ -277,11 +275,11 @@ def edge_attribution(
         )
         metric = pairs.metric
         keep = [embedding_hook(network), *frozen_hooks(network)]
-        base, donor = (CachedRun(network, tokens, pairs.mask, keep) for tokens in (pairs.edited, pairs.donor))
+        base, donor = (CachedRun(network, *side, keep) for side in (pairs.edited, pairs.donor))
         senders, receivers = find_senders(network.config), list_receivers(network.config)
         inputs = list(dict.fromkeys(input_hook(network, receiver) for receiver in receivers))
         gradients = mean_gradients(base, donor, metric, inputs, steps)
-        ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
+        ends = end_values(pairs, base, donor)
         scores = _edge_scores(base, donor, senders, receivers, gradients)
     return EdgeAttribution(senders, receivers, direction, metric.name, steps, scores, ends[0], ends[1])
 
@@ -415,12 +413,12 @@ class AttributionCheck(Result):
 
 def check_attribution(
     model: ModelLike,
-    clean: Any,
-    corrupted: Any,
+    clean: PromptInput,
+    corrupted: PromptInput,
     *,
-    right: Any = None,
-    wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    right: Answers | None = None,
+    wrong: Answers | None = None,
+    metric: MetricInput = None,
     site: str = "z",
     by_position: bool = True,
     layers: Sequence[int] | None = None,
@@ -454,17 +452,17 @@ def check_attribution(
             network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
         )
         metric = pairs.metric
-        plans = plan(network.config, chosen, pairs.edited.shape[1], by_position, None, layers, None)
+        plans = plan(network.config, chosen, pairs.edited.tokens.shape[1], by_position, None, layers, None)
         drawn = _sample(len(plans), cells, seed)
         names = [chosen.hook_name(layer) for layer in layers_with(network.config, chosen)]
         keep = [embedding_hook(network), *names]
-        base, donor = (CachedRun(network, tokens, pairs.mask, keep) for tokens in (pairs.edited, pairs.donor))
+        base, donor = (CachedRun(network, *side, keep) for side in (pairs.edited, pairs.donor))
         unpatched = metric.of_stream(network, base.streams[-1]).double()
         picked = plans.pick(drawn)
         exact = np.zeros((len(drawn), len(unpatched)))
-        moving = moves(chosen, picked, donor.kept, base.kept)
-        sweep = Sweep(chosen, picked.pick(moving), donor.kept)
-        exact[moving] = (base.measure(sweep, metric, on_progress, unpatched) - unpatched).cpu().numpy()
+        changed = changed_cells(chosen, picked, donor.kept, base.kept)
+        sweep = Sweep(chosen, picked.pick(changed), donor.kept)
+        exact[changed] = (base.measure(sweep, metric, on_progress, unpatched) - unpatched).cpu().numpy()
         on_progress(1.0, "")
         estimates = [_estimate(base, donor, pairs, chosen, layers, by_position, count) for count in counts]
         tokens = labels(network, base.tokens)
@@ -491,12 +489,12 @@ def check_attribution(
 
 def check_edges(
     model: ModelLike,
-    clean: Any,
-    corrupted: Any,
+    clean: PromptInput,
+    corrupted: PromptInput,
     *,
-    right: Any = None,
-    wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    right: Answers | None = None,
+    wrong: Answers | None = None,
+    metric: MetricInput = None,
     receivers: Any = "all",
     direction: Direction = "denoise",
     steps: Sequence[int] = (0, 5),

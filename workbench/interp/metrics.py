@@ -1,40 +1,45 @@
-"""The metric that a user names, or the one that answers give."""
+"""Metrics: the one number for each pair of prompts by which a patch is judged, and the pairs themselves.
+
+A metric says at which position it reads, so that logits are computed only there; the logit difference needs
+none, because it is linear in what the unembedding reads.
+"""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from workbench.errors import InputError, nearest
-from workbench.interp.prompts import hidden_positions, last_positions, prompts
+from workbench.interp.prompts import (
+    Alignment,
+    Answers,
+    PromptInput,
+    Prompts,
+    hidden_positions,
+    last_positions,
+    prompt_pair,
+)
 from workbench.model.transformer import HookedTransformer
-
-# What a patch is judged by: one number for each pair of prompts.
-#
-# A metric says where it reads, so that logits are computed there only; the logit difference needs none at
-# all, for it is linear in what the unembedding reads.
 
 
 class Metric:
-    """What the sweeps need of a metric; a new one inherits from this.
-
-    `reads` is the one position read in each pair, [pair], or None if all are.
-    """
+    """Base class of metrics."""
 
     name: str = "metric"
     reads: Int[Tensor, " pair"] | None = None
+    """The position that is read in each pair; None if all are."""
 
     def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+        self, model: HookedTransformer, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
-        """The value of each row.
+        """Return the value of each row.
 
         Args:
             model: unembeds.
-            x: what the unembedding reads, at the metric's position (`read` is 1) or at all.
+            x: input of the unembedding at the metric's position (`read` is 1) or at all.
             pair: the pair each row belongs to.
         """
         raise NotImplementedError
@@ -65,7 +70,7 @@ class LogitDifference(Metric):
     name: str = "logit difference"
 
     def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+        self, model: HookedTransformer, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
         right, wrong = self.right.to(x.device)[pair], self.wrong.to(x.device)[pair]
         weight, bias = model.readout_weight, model.readout_bias
@@ -82,7 +87,7 @@ class LogProb(Metric):
     name: str = "log-probability"
 
     def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+        self, model: HookedTransformer, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
         log_probs = single(model.unembed(x[:, 0])).log_softmax(-1)
         return log_probs.gather(-1, self.right.to(x.device)[pair][:, None])[:, 0]
@@ -93,21 +98,21 @@ class Divergence(Metric):
     """KL(reference || patched) of the next token at one position, in nats."""
 
     reference: Float[Tensor, "pair d_vocab"]
-    """Log-probabilities of the run to be compared with."""
+    """Log-probabilities of the reference run."""
     reads: Int[Tensor, " pair"]  # type: ignore[assignment]
     name: str = "KL"
 
     def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+        self, model: HookedTransformer, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
-        mine = single(model.unembed(x[:, 0])).log_softmax(-1)
-        theirs = self.reference.to(x.device)[pair]
-        return (theirs.exp() * (theirs - mine)).sum(-1)
+        log_probs = single(model.unembed(x[:, 0])).log_softmax(-1)
+        reference = self.reference.to(x.device)[pair]
+        return (reference.exp() * (reference - log_probs)).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class SentenceLogProb(Metric):
-    """Summed log-probability of a row's own tokens after the first, in nats: BLiMP's score."""
+    """Summed log-probability of a prompt's own tokens after the first, in nats: BLiMP's score."""
 
     tokens: Int[Tensor, "pair pos"]
     lengths: Int[Tensor, " pair"]
@@ -115,30 +120,30 @@ class SentenceLogProb(Metric):
     name: str = "sentence log-probability"
 
     def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+        self, model: HookedTransformer, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
         log_probs = single(model.unembed(x[:, :-1])).log_softmax(-1)
         targets = self.tokens.to(x.device)[pair][:, 1:]
-        found = log_probs.gather(-1, targets[..., None])[..., 0]
-        places = torch.arange(1, self.tokens.shape[1], device=x.device)
-        return (found * (places < self.lengths.to(x.device)[pair][:, None])).sum(-1)
+        log_probs = log_probs.gather(-1, targets[..., None])[..., 0]
+        positions = torch.arange(1, self.tokens.shape[1], device=x.device)
+        return (log_probs * (positions < self.lengths.to(x.device)[pair][:, None])).sum(-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Loss(SentenceLogProb):
-    """Mean cross-entropy of a row's own tokens after the first, in nats a token."""
+    """Mean cross-entropy of a prompt's own tokens after the first, in nats per token."""
 
     name: str = "loss"
 
     def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+        self, model: HookedTransformer, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
         return -super().__call__(model, x, pair) / (self.lengths.to(x.device)[pair] - 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Function(Metric):
-    """A function of logits [pair pos d_vocab] to one number a pair, [pair] or, for one pair, a scalar."""
+    """A function from logits [pair pos d_vocab] to [pair], or to a scalar if there is one pair."""
 
     function: Callable[[Tensor], Tensor]
     pairs: int
@@ -146,12 +151,12 @@ class Function(Metric):
     name: str = "metric"
 
     def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+        self, model: HookedTransformer, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
         values = []
         for logits in single(model.unembed(x)).split(self.pairs):
             value = torch.as_tensor(self.function(logits))
-            if self.pairs == 1 and value.ndim == 0:  # a metric as TransformerLens takes it
+            if self.pairs == 1 and value.ndim == 0:  # as metrics of TransformerLens
                 value = value[None]
             if value.shape != (self.pairs,):
                 raise InputError(
@@ -163,55 +168,56 @@ class Function(Metric):
 
 
 def single(x: Tensor) -> Tensor:
-    """At least in float32: sums and differences of half-precision numbers lose what is asked for."""
+    """Return half-precision values in float32, in which their differences are not lost."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-def answers(model: Any, words: Any, count: int, which: str) -> Int[Tensor, " pair"]:
-    """Answers as token ids: one text or id for all pairs, or one for each.
+def answers(model: HookedTransformer, words: Answers, count: int, which: str) -> Int[Tensor, " pair"]:
+    """Return answers as token ids, one for each pair.
 
     Raises:
         InputError: a text that is not one token, or another number of answers than pairs.
     """
-    if isinstance(words, str | int):
-        words = [words] * count
-    found = [model.to_single_token(word) if isinstance(word, str) else int(word) for word in words]
-    if len(found) != count:
-        raise InputError(f"{len(found)} {which} answers were given for {count} pairs; give one for each.")
-    d_vocab = model.config.d_vocab
-    for token in found:
-        if not 0 <= token < d_vocab:
-            raise InputError(f"the {which} answer {token} is no token of a vocabulary of {d_vocab}.")
-    return torch.tensor(found)
+    words = [words] * count if isinstance(words, str | int) else words
+    ids = [model.to_single_token(word) if isinstance(word, str) else int(word) for word in words]
+    if len(ids) != count:
+        raise InputError(f"{len(ids)} {which} answers were given for {count} pairs; give one for each.")
+    for token in ids:
+        if not 0 <= token < model.config.d_vocab:
+            raise InputError(
+                f"the {which} answer {token} is not in the vocabulary (0-{model.config.d_vocab - 1})."
+            )
+    return torch.tensor(ids)
 
 
 METRICS = ("logit_difference", "log_prob", "kl", "sentence", "loss")
 """Metrics that can be chosen by name."""
 
+MetricInput: TypeAlias = Metric | Callable[[Tensor], Tensor] | str | None
+"""What functions take as `metric`; see `choose_metric`."""
+
 
 def choose_metric(
-    model: Any,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None,
-    right: Any,
-    wrong: Any,
-    tokens: Int[Tensor, "pair pos"],
-    mask: Tensor | None,
-    clean: tuple[Tensor, Tensor | None] | None = None,
+    model: HookedTransformer,
+    metric: MetricInput,
+    right: Answers | None,
+    wrong: Answers | None,
+    prompts: Prompts,
+    clean: Prompts | None = None,
 ) -> Metric:
-    """The metric that was given, or the one of a name.
+    """Return the metric that a user chose.
 
     Args:
-        model: a `HookedTransformer`.
-        metric: a metric; a function from logits [pair pos d_vocab] to [pair]; or a name. At the last token
-            (the mask token of masked prompts that have one each): `logit_difference` of right and wrong
-            answer (the default), `log_prob` of the right one, `kl` from the clean run's distribution to
-            this one's. Of the run's own tokens after the first: `sentence`, their summed log-probability,
-            or `loss`, their mean cross-entropy. Nats.
+        model: unembeds.
+        metric: a `Metric`; a function from logits [pair pos d_vocab] to [pair], or for one pair to a scalar;
+            or a name. In nats, at the last token (the mask token of masked prompts that have one each):
+            `logit_difference` of the right and the wrong answer (the default), `log_prob` of the right one,
+            or `kl` from the clean run's distribution to this run's. Over the prompt's own tokens after the
+            first: `sentence`, their summed log-probability, or `loss`, their mean cross-entropy.
         right: the right answers.
         wrong: the wrong answers.
-        tokens: of the run that is measured.
-        mask: 1 at its tokens.
-        clean: tokens and mask of the clean run, if it is not this one.
+        prompts: of the run that is measured.
+        clean: the clean prompts, if they are not these.
 
     Raises:
         InputError: an unknown name, answers that are missing or not one token each, the loss of a masked
@@ -219,36 +225,40 @@ def choose_metric(
     """
     if isinstance(metric, Metric):
         return metric
+    tokens, mask = prompts
     if metric is not None and not isinstance(metric, str):
         return Function(metric, len(tokens))
     if metric not in (None, *METRICS):
-        raise InputError(f"no metric is called {metric!r}. {nearest(metric, METRICS)}")
+        raise InputError(f"Unknown metric {metric!r}. {nearest(metric, METRICS)}")
     last = last_positions(tokens, mask)
-    place = _answer_positions(model, tokens, mask)
+    position = _answer_positions(model, tokens, mask)
     if metric == "kl":
         with torch.no_grad():
-            first, real = (tokens, mask) if clean is None else clean
+            first, real = clean or prompts
             x = model.residual(first, attention_mask=real)
             x = x[torch.arange(len(first)), _answer_positions(model, first, real)]
-            return Divergence(single(model.unembed(x)).log_softmax(-1), place)
+            return Divergence(single(model.unembed(x)).log_softmax(-1), position)
     if metric in ("sentence", "loss"):
         if model.config.objective != "clm":
             raise InputError("a masked model has no next-token loss; choose another metric, or a function.")
         if not bool(last.all()):
             raise InputError(f"the metric {metric} needs prompts of two tokens or more.")
         return (Loss if metric == "loss" else SentenceLogProb)(tokens, last + 1)
-    one_answer = metric == "log_prob"
-    if right is None or (wrong is None and not one_answer):
-        missing = "the right answer" if one_answer else "the right and the wrong answer"
-        raise InputError(f"there is nothing to measure: give {missing}, or metric=.")
-    chosen = answers(model, right, len(tokens), "right").to(tokens.device)
-    if one_answer:
-        return LogProb(chosen, place)
-    return LogitDifference(chosen, answers(model, wrong, len(tokens), "wrong").to(tokens.device), place)
+    if metric == "log_prob":
+        if right is None:
+            raise InputError("give the right answer, or another metric=.")
+        return LogProb(answers(model, right, len(tokens), "right").to(tokens.device), position)
+    if right is None or wrong is None:
+        raise InputError("give the right and the wrong answer, or metric=.")
+    both = ((right, "right"), (wrong, "wrong"))
+    right_ids, wrong_ids = (
+        answers(model, words, len(tokens), which).to(tokens.device) for words, which in both
+    )
+    return LogitDifference(right_ids, wrong_ids, position)
 
 
-def _answer_positions(model: Any, tokens: Tensor, mask: Tensor | None) -> Tensor:
-    """The one mask token of each row, where a masked model's rows have one each; else the last."""
+def _answer_positions(model: HookedTransformer, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the positions of a masked model's mask tokens, if each row has one; else the last ones."""
     hidden = getattr(model.tokenizer, "mask_token_id", None)
     masked = model.config.objective == "mlm" and hidden is not None
     if masked and bool(((tokens == hidden).sum(1) == 1).all()):
@@ -261,43 +271,53 @@ Direction = Literal["denoise", "noise"]
 
 @dataclasses.dataclass(frozen=True)
 class PromptPairs:
-    """Clean and corrupted prompts of equal length, and the metric of the run that is edited."""
+    """Clean and corrupted prompts, the metric of each run, and which of the two runs is edited."""
 
-    clean: Int[Tensor, "pair pos"]
-    corrupted: Int[Tensor, "pair pos"]
-    mask: Tensor | None
-    """1 at tokens, where some row is padded."""
-    metric: Metric
+    clean: Prompts
+    corrupted: Prompts
     direction: Direction
+    metric: Metric
+    """Of the edited run."""
+    donor_metric: Metric
+    """Of the other run: it reads that run's own end and tokens."""
 
     @classmethod
     def of(
         cls,
         model: HookedTransformer,
-        clean: Any,
-        corrupted: Any,
+        clean: PromptInput,
+        corrupted: PromptInput,
         *,
-        right: Any = None,
-        wrong: Any = None,
-        metric: "Metric | Callable[[Tensor], Tensor] | str | None" = None,
+        right: Answers | None = None,
+        wrong: Answers | None = None,
+        metric: MetricInput = None,
         direction: Direction = "denoise",
+        alignment: Alignment | None = None,
     ) -> "PromptPairs":
         """Return the pairs that a user gives; see `workbench.interp.patching.patch` for the arguments.
 
         Raises:
-            InputError: prompts that do not pair, or see `choose_metric`.
+            InputError: prompts that do not pair; a metric that reads fixed positions, with an alignment; see
+                also `choose_metric`.
         """
-        first, second, mask = prompts(model, clean, corrupted)
-        edited = second if direction == "denoise" else first
-        chosen = choose_metric(model, metric, right, wrong, edited, mask, (first, mask))
-        return cls(first, second, mask, chosen, direction)
+        if alignment is not None and isinstance(metric, Metric):
+            raise InputError(
+                "a metric object reads fixed positions, which aligned prompts do not share; give right and "
+                "wrong answers, a name, or a function of the logits."
+            )
+        if direction not in get_args(Direction):
+            raise InputError(f"Unknown direction {direction!r}. {nearest(direction, get_args(Direction))}")
+        sides = prompt_pair(model, clean, corrupted, alignment)
+        metrics = [choose_metric(model, metric, right, wrong, side, sides[0]) for side in sides]
+        own, donor = metrics if direction == "noise" else metrics[::-1]
+        return cls(*sides, direction, own, donor)
 
     @property
-    def edited(self) -> Int[Tensor, "pair pos"]:
+    def edited(self) -> Prompts:
         """The prompts whose run is edited: the corrupted ones if `denoise`."""
         return self.corrupted if self.direction == "denoise" else self.clean
 
     @property
-    def donor(self) -> Int[Tensor, "pair pos"]:
-        """The prompts whose activations go in."""
+    def donor(self) -> Prompts:
+        """The prompts whose activations are inserted."""
         return self.clean if self.direction == "denoise" else self.corrupted

@@ -1,13 +1,13 @@
-"""Activation patching: which activation, put from one run into another, moves the answer.
+"""Activation patching: insert activations of one run into another and measure the change (Meng et al. 2022,
+arXiv:2202.05262).
 
-Meng et al. 2022 (arXiv:2202.05262), as Heimersheim & Nanda 2024 (arXiv:2404.15255) tell to use it: denoising
-puts clean activations into the corrupted run and asks what suffices, noising the reverse and asks what is
-needed.
+Denoising inserts clean activations into the corrupted run and shows what is sufficient; noising does the
+reverse and shows what is necessary (Heimersheim & Nanda 2024, arXiv:2404.15255).
 """
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,8 +20,8 @@ from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.components import Site, find_site_layers, layers_with, units
 from workbench.interp.engine import CachedRun, Cells, Sweep, cached_hooks
-from workbench.interp.metrics import Direction, Function, Metric, choose_metric
-from workbench.interp.prompts import Alignment, aligned_prompts, labels
+from workbench.interp.metrics import Direction, Function, Metric, MetricInput, PromptPairs
+from workbench.interp.prompts import Alignment, Answers, PromptInput, Prompts, labels
 from workbench.interp.texts import Reference, mean_activations, reference_batches
 from workbench.model.tl import activation_bytes, activation_bytes_bound, format_bytes, free_memory
 from workbench.result import Result
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-
-# What a sweep of patches found.
+    from workbench.model.config import ModelConfig
+    from workbench.model.transformer import HookedTransformer
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -53,11 +53,11 @@ class PatchResult(Result):
     per_pair: Float[np.ndarray, "cell pair"]
     """The metric with the patch."""
     base: Float[np.ndarray, " pair"]
-    """The metric of the run that was patched, without a patch."""
+    """The metric of the edited run, without an edit."""
     other: Float[np.ndarray, " pair"]
-    """The metric of the run that the values came from."""
+    """The metric of the donor's run."""
     tokens: tuple[str, ...]
-    """Of the first pair's patched run."""
+    """Of the first pair's edited prompt."""
     reference: Reference | None = None
     """The text of `values="mean"`, if it was given."""
 
@@ -80,18 +80,17 @@ class PatchResult(Result):
 
     @property
     def value(self) -> Float[np.ndarray, "..."]:
-        """Mean metric over pairs, with the same axes: what transformer-lens' sweeps give."""
+        """Mean metric over pairs with the same axes, as `transformer_lens.patching` returns it."""
         return self.per_pair.mean(1).reshape(self.shape)
 
     @property
     def recovered(self) -> Float[np.ndarray, "..."]:
-        """The effect as a share of the difference between the two runs: 0 no change, 1 all of it; NaN where
-        the two do not differ."""
+        """The effect as a fraction of the difference between the two runs; NaN where they do not differ."""
         difference = self.other.mean() - self.base.mean()
         return self.effect / (difference if difference else np.nan)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a cell: layer, pos, head or neuron, value, effect, recovered, standard error."""
+        """Return one row per cell: layer, pos, head or neuron, value, effect, recovered, error (standard)."""
         import pandas as pd
 
         change = self.per_pair - self.base[None]
@@ -122,20 +121,17 @@ class PatchResult(Result):
         return plot_patches(frame, self.tokens, metric=self.metric, title=title, recovered=recovered, ax=ax)
 
 
-# What a patch puts in: the other run's activations, or what stands for them.
-
-
 def donor_values(
     site: Site, donor: CachedRun, values: str, seed: int, means: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """What goes in, by hook name, [pair pos ...] or [pair head query_pos key_pos].
+    """Return what is inserted, by hook name, [pair pos ...] or [pair head query_pos key_pos].
 
     Args:
         site: what is patched.
-        donor: the other run.
+        donor: the donor's run.
         values: see `patch`.
         seed: of the pairs that `resample` draws.
-        means: activations' means over a corpus; over the other run if not given.
+        means: mean activations over a corpus; over the donor's run if not set.
 
     Raises:
         InputError: the mean of patterns, or one pair to resample from.
@@ -162,7 +158,7 @@ def donor_values(
 def aligned(
     site: Site, source: Mapping[str, Tensor], base: CachedRun, places: Int[Tensor, "pair pos"]
 ) -> dict[str, Tensor]:
-    """The other run's activations at the patched run's positions; its own where nothing stands for them.
+    """Return the donor's activations at the matching positions; the edited run's own where none matches.
 
     Raises:
         InputError: patterns, whose keys are positions as well.
@@ -170,39 +166,37 @@ def aligned(
     if site.is_pattern:
         raise InputError("a pattern's keys are positions of its own prompt; align other sites than pattern.")
     pair = torch.arange(len(places), device=places.device)[:, None]
-    there = places >= 0
+    matched = places >= 0
     return {
         name: torch.where(
-            there.view(*there.shape, *[1] * (x.ndim - 2)), x[pair, places.clamp(min=0)], base.kept[name]
+            matched.view(*matched.shape, *[1] * (x.ndim - 2)), x[pair, places.clamp(min=0)], base.kept[name]
         )
         for name, x in source.items()
     }
 
 
-def moves(site: Site, cells: Cells, source: Mapping[str, Tensor], there: Mapping[str, Tensor]) -> np.ndarray:
-    """Indices of the cells whose patch is not, to the bit, what is there already."""
-    found = np.empty(len(cells), dtype=bool)
+def changed_cells(
+    site: Site, cells: Cells, source: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> np.ndarray:
+    """Return the indices of the cells whose inserted value differs from the run's own."""
+    changed = np.empty(len(cells), dtype=bool)
     for layer in np.unique(cells.layer):
         name = site.hook_name(int(layer))
-        differs = (source[name] != there[name]).any(0)
+        differs = (source[name] != own[name]).any(0)
         if site.is_pattern:
             differs = differs.any(-1).T
         elif site.unit != "neuron":
             differs = differs.any(-1)
         grid = differs.reshape(len(differs), -1).cpu().numpy()  # [pos unit]
-        here = np.flatnonzero(cells.layer == layer)
-        rows = np.where(cells.pos[here, None] < 0, grid.any(0), grid[np.maximum(cells.pos[here], 0)])
-        units_here = np.maximum(cells.unit[here], 0)
-        found[here] = rows[np.arange(len(here)), units_here]
-    return np.flatnonzero(found)
-
-
-# How many pairs a sweep can hold in memory at once.
+        index = np.flatnonzero(cells.layer == layer)
+        rows = np.where(cells.pos[index, None] < 0, grid.any(0), grid[np.maximum(cells.pos[index], 0)])
+        changed[index] = rows[np.arange(len(index)), np.maximum(cells.unit[index], 0)]
+    return np.flatnonzero(changed)
 
 
 @dataclasses.dataclass(frozen=True)
 class SomePairs(Metric):
-    """A metric of many pairs, of a few of them."""
+    """A metric of many pairs, restricted to some of them."""
 
     whole: Metric
     first: int
@@ -211,31 +205,28 @@ class SomePairs(Metric):
 
     @classmethod
     def of(cls, whole: Metric, some: slice) -> "SomePairs":
-        """The metric of the pairs of a slice."""
+        """Return the metric of a slice of the pairs."""
         return cls(whole, some.start, whole.name, None if whole.reads is None else whole.reads[some])
 
     def __call__(
-        self, model: Any, x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
+        self, model: "HookedTransformer", x: Float[Tensor, "row read d_readout"], pair: Int[Tensor, " row"]
     ) -> Float[Tensor, " row"]:
         return self.whole(model, x, pair + self.first)
 
 
 def pair_groups(
-    model: Any,
-    sides: Sequence[tuple[Tensor, Tensor | None]],
-    names: Sequence[str],
-    memory: int | None,
+    model: "HookedTransformer", sides: Sequence[Prompts], names: Sequence[str], memory: int | None
 ) -> list[slice]:
-    """Pairs that fit into memory together, with what both runs keep.
+    """Split pairs into groups whose activations in both runs fit into memory.
 
     Args:
-        model: a `HookedTransformer`.
-        sides: tokens [pair pos] and mask of both runs.
-        names: hook points kept besides what a `CachedRun` keeps.
-        memory: bytes to be had; by default half of what is free.
+        model: runs the pairs.
+        sides: prompts of both runs.
+        names: hook points that are kept in addition to those of a `CachedRun`.
+        memory: in bytes; by default half of what is free.
 
     Raises:
-        InputError: one pair alone takes more.
+        InputError: one pair does not fit.
     """
     pairs = len(sides[0][0])
     if memory is None:
@@ -255,10 +246,10 @@ def pair_groups(
 
 
 def refuse_split(metric: Metric, values: str, groups: int) -> None:
-    """Refuse what needs all pairs at once.
+    """Refuse to split pairs into groups where all are needed at once.
 
     Raises:
-        InputError: with what does.
+        InputError: with what needs them.
     """
     whole = "a function of the logits" if isinstance(metric, Function) else None
     whole = f"values={values!r}" if values in ("mean", "resample") else whole
@@ -275,12 +266,12 @@ Values = Literal["other", "zero", "mean", "resample"]
 @torch.no_grad()
 def patch(
     model: ModelLike,
-    clean: Any,
-    corrupted: Any,
+    clean: PromptInput,
+    corrupted: PromptInput,
     *,
-    right: Any = None,
-    wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    right: Answers | None = None,
+    wrong: Answers | None = None,
+    metric: MetricInput = None,
     site: str = "resid_pre",
     by_position: bool = True,
     units_of: Sequence[int] | None = None,
@@ -294,35 +285,35 @@ def patch(
     memory: int | None = None,
     progress: bool | OnProgress | None = None,
 ) -> PatchResult:
-    """Patch every place of a kind, one at a time, and measure each.
+    """Patch a site at every layer, position and unit, one cell at a time, and measure the effect of each.
 
     Args:
         model: a run, a `HookedTransformer` or the name of a run.
         clean: prompts, or token ids [pair pos].
         corrupted: as many prompts, of the same numbers of tokens unless there is an alignment.
-        right: the clean prompts' answer, a text of one token or an id, or one for each pair. With `wrong`
-            it gives the default metric, the logit difference at the last token.
+        right: the clean prompts' answer, a text of one token or an id, or one for each pair; with `wrong`, of
+            the default metric, the logit difference at the last token.
         wrong: the corrupted prompts' answer.
         metric: a name, a metric, or a function of logits; see
             `workbench.interp.metrics.choose_metric`. For one pair it may give a scalar.
         site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v, pattern, result (one cell a
             head) or neurons; or its hook point: `hook_z`, `blocks.2.attn.hook_z` (only that block).
-        by_position: one cell for each position too; else all positions are patched together.
+        by_position: patch each position alone; else all positions together.
         units_of: only these heads or neurons.
         layers: only these blocks.
         positions: only these positions.
-        direction: `denoise` runs the corrupted prompts and puts clean values in, `noise` the reverse.
-        values: what goes in: the other run's activation, zeros, the mean over a corpus, or another pair's
-            activation at the same place.
-        reference: the corpus whose mean goes in, as `workbench.interp.texts.text_batches` takes it; the
-            other run's own pairs and positions if not given.
+        direction: `denoise` inserts clean activations into the run of the corrupted prompts, `noise` the
+            reverse.
+        values: what is inserted: the other run's activation (`other`), zeros, the mean over a corpus, or the
+            activation of another pair at the same position (`resample`).
+        reference: the corpus of the mean, as `workbench.interp.texts.text_batches` takes it; the other run's
+            own pairs and positions if not set.
         seed: of the pairs that `resample` draws.
-        alignment: which token stands for which, where a pair differs in length: see
-            `workbench.interp.prompts.align`. Positions are those of the patched prompts; one that
-            has no counterpart is not patched. The answers, or the function, are then read at each run's own
-            end.
+        alignment: which tokens of a pair correspond, where it differs in length; see
+            `workbench.interp.prompts.align`. Positions are those of the edited prompts; one without a match
+            is not patched. Answers and functions are read at each run's own end.
         memory: bytes that activations may take; by default half of what is free. Pairs that do not fit
-            together are swept one group after the other.
+            together are processed in groups.
         progress: True for a progress bar, False for none, or a callback.
 
     Raises:
@@ -335,15 +326,21 @@ def patch(
     """
     chosen, layers = find_site_layers(site, layers)
     with progress_bar(progress, "Patching") as on_progress, ready(as_model(model)) as network:
-        sides = aligned_prompts(network, clean, corrupted, alignment)
-        clean_side = sides[0]
-        if direction == "denoise":
-            sides.reverse()
-        metrics = _metrics(network, metric, right, wrong, sides, clean_side, alignment)
+        pairs = PromptPairs.of(
+            network,
+            clean,
+            corrupted,
+            right=right,
+            wrong=wrong,
+            metric=metric,
+            direction=direction,
+            alignment=alignment,
+        )
+        sides, metrics = (pairs.edited, pairs.donor), (pairs.metric, pairs.donor_metric)
+        length = pairs.edited.tokens.shape[1]
         places = None
         if alignment is not None:
-            places = alignment.places(direction == "noise", sides[0][0].shape[1]).to(network.device)
-        length = sides[0][0].shape[1]
+            places = alignment.places(direction == "noise", length).to(network.device)
         cells = plan(network.config, chosen, length, by_position, units_of, layers, positions)
         names = [chosen.hook_name(layer) for layer in np.unique(cells.layer).tolist()]
         means, text = _means(network, chosen, names, reference, values, seed)
@@ -356,7 +353,7 @@ def patch(
                 CachedRun(network, tokens[some], None if mask is None else mask[some], names)
                 for tokens, mask in sides
             )
-            mine = metrics if len(groups) == 1 else tuple(SomePairs.of(one, some) for one in metrics)
+            of_group = metrics if len(groups) == 1 else [SomePairs.of(each, some) for each in metrics]
             source = donor_values(chosen, donor, values, seed, means)
             if places is not None:
                 source = aligned(chosen, source, base, places[some])
@@ -367,31 +364,30 @@ def patch(
                     chosen,
                     cells,
                     source,
-                    mine,
+                    of_group,
                     lambda x, message, n=done: on_progress((n + x) / len(groups), message),
                 )
             )
-        per_pair, mine, other = (np.concatenate(part, -1) for part in zip(*parts, strict=True))
-    if not (per_pair != mine).any():
+        per_pair, own, other = (np.concatenate(part, -1) for part in zip(*parts, strict=True))
+    if not (per_pair != own).any():
         warnings.warn(
-            "no patch changes anything: do the prompts differ where the answer can see it?", stacklevel=3
+            "no patch changes the metric: do the prompts differ at or before the position that it reads?",
+            stacklevel=3,
         )
-    into = sides[0][0]
-    result = sweep_result(
-        chosen, cells, metrics[0], per_pair, mine, other, labels(network, into), direction, values
-    )
+    tokens = labels(network, pairs.edited.tokens)
+    result = sweep_result(chosen, cells, metrics[0], per_pair, own, other, tokens, direction, values)
     return dataclasses.replace(result, reference=text)
 
 
 def _means(
-    model: Any, site: Site, names: Sequence[str], reference: Any, values: Values, seed: int
+    model: "HookedTransformer", site: Site, names: Sequence[str], reference: Any, values: Values, seed: int
 ) -> tuple[dict[str, Tensor] | None, Reference | None]:
-    """Return means over a corpus and what it is, if there is one."""
+    """Return the means over a reference and the reference; None without one."""
     if reference is None:
         return None, None
     if values != "mean" or site.is_pattern:
         raise InputError(
-            "a reference is the corpus of values='mean', and patterns have no mean over positions."
+            "reference needs values='mean' and a site other than pattern, which has no mean over positions."
         )
     recorded, batches = reference_batches(model, reference, seed)
     return mean_activations(model, names, batches), recorded
@@ -406,37 +402,29 @@ def _swept(
     metrics: Sequence[Metric],
     on_progress: OnProgress,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The metric of each cell and pair, of each pair of the base run, and of the donor."""
-    moving = moves(site, cells, source, base.kept)
+    """Return the metric of each cell and pair, of the base run's pairs, and of the donor's."""
+    changed = changed_cells(site, cells, source, base.kept)
     unpatched, other = (
         metric.of_stream(run.model, run.streams[-1]).double()
         for metric, run in zip(metrics, (base, donor), strict=True)
     )
-    here = unpatched.cpu().numpy()
-    effects = np.tile(here, (len(cells), 1))  # a patch of what is there already changes nothing
-    sweep = Sweep(site, cells.pick(moving), source)
-    effects[moving] = base.measure(sweep, metrics[0], on_progress, unpatched).cpu().numpy()
+    own = unpatched.cpu().numpy()
+    values = np.tile(own, (len(cells), 1))
+    sweep = Sweep(site, cells.pick(changed), source)
+    values[changed] = base.measure(sweep, metrics[0], on_progress, unpatched).cpu().numpy()
     on_progress(1.0, "")
-    return effects, here, other.cpu().numpy()
+    return values, own, other.cpu().numpy()
 
 
-def _metrics(
-    model: Any,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None,
-    right: Any,
-    wrong: Any,
-    sides: Sequence[tuple[Tensor, Tensor | None]],
-    clean: tuple[Tensor, Tensor | None],
-    alignment: Alignment | None,
-) -> tuple[Metric, Metric]:
-    """The metric of the patched run and that of the other; they read each its own end."""
-    if alignment is not None and isinstance(metric, Metric):
-        raise InputError(
-            "a metric object reads fixed positions, which the two runs of an alignment do not share; give "
-            "right and wrong answers, a name, or a function of the logits."
-        )
-    first, second = (choose_metric(model, metric, right, wrong, *side, clean) for side in sides)
-    return first, second
+def end_values(
+    pairs: PromptPairs, base: CachedRun, donor: CachedRun
+) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
+    """Return the metric of the edited run without an edit, and of the donor's run."""
+    base_value, other = (
+        metric.of_stream(run.model, run.streams[-1]).double().detach().cpu().numpy()
+        for metric, run in ((pairs.metric, base), (pairs.donor_metric, donor))
+    )
+    return base_value, other
 
 
 def sweep_result(
@@ -450,19 +438,7 @@ def sweep_result(
     direction: Direction,
     values: Values = "other",
 ) -> PatchResult:
-    """The metric of all cells, under their names.
-
-    Args:
-        site: what was patched.
-        cells: where.
-        metric: what was measured.
-        per_pair: with each patch.
-        base: without one.
-        other: in the run that the values came from.
-        tokens: of the first pair's patched run.
-        direction: see `patch`.
-        values: see `patch`.
-    """
+    """Return the result of a sweep; see `PatchResult` for the arguments."""
     return PatchResult(
         site=site.name,
         direction=direction,
@@ -480,7 +456,7 @@ def sweep_result(
 
 
 def plan(
-    config: Any,
+    config: "ModelConfig",
     site: Site,
     length: int,
     by_position: bool,
@@ -488,19 +464,18 @@ def plan(
     layers: Sequence[int] | None,
     positions: Sequence[int] | None,
 ) -> Cells:
-    """The cells of a sweep: layers x positions x heads or neurons.
+    """Return the cells of a sweep: layers x positions x heads or neurons.
 
     Raises:
-        InputError: layers, positions, heads or neurons that are not there.
+        InputError: layers, positions, heads or neurons out of range.
     """
     count = units(config, site)
     if chosen is not None and not count:
         raise InputError(f"{site.name} has no heads or neurons to choose from.")
     if positions is not None and not by_position:
-        raise InputError("positions were given; patch them with by_position=True.")
-    have = layers_with(config, site)
+        raise InputError("positions need by_position=True.")
     axes = [
-        have if layers is None else _within(layers, have, "layer"),
+        _within(layers, layers_with(config, site), "layer"),
         [-1] if not by_position else _within(positions, range(length), "position"),
         [-1] if not count else _within(chosen, range(count), site.unit or ""),
     ]
@@ -508,11 +483,8 @@ def plan(
     return Cells(*grid)
 
 
-def _within(chosen: Sequence[int] | None, there: Iterable[int], what: str) -> list[int]:
-    there = list(there)
-    if chosen is None:
-        return there
-    for one in chosen:
-        if one not in there:
-            raise InputError(f"{what.capitalize()} {one} is out of range ({there[0]}-{there[-1]}).")
-    return list(chosen)
+def _within(chosen: Sequence[int] | None, available: Sequence[int], what: str) -> Sequence[int]:
+    for index in chosen or ():
+        if index not in available:
+            raise InputError(f"{what.capitalize()} {index} is out of range ({available[0]}-{available[-1]}).")
+    return available if chosen is None else chosen

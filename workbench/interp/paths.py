@@ -1,15 +1,14 @@
-"""Path patching: what one component tells another, and what that is worth.
+"""Path patching: the effect of the direct path from one component to another.
 
 Wang et al. 2022 (IOI, arXiv:2211.00593), Goldowsky-Dill et al. 2023 (arXiv:2304.05969). A sender writes what
-it wrote in the other run. Along the direct path, with all other heads and MLPs frozen as they were, the
-receivers are given another input; what they make of it is put into the base run, and everything behind them
-is computed anew.
+it wrote in the donor's run. With all other heads and MLPs frozen, the receivers' inputs change; their outputs
+for these inputs are inserted into the base run, and everything behind them is computed again.
 """
 
 import dataclasses
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
@@ -23,10 +22,12 @@ from workbench.errors import InputError, nearest, shown
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, find_components, list_components, split_names
 from workbench.interp.engine import CachedRun, Edit, frozen_hooks, mlp_output, tokens_per_batch
-from workbench.interp.metrics import Direction, Metric, PromptPairs
-from workbench.interp.prompts import labels
+from workbench.interp.metrics import Direction, Metric, MetricInput, PromptPairs
+from workbench.interp.patching import end_values
+from workbench.interp.prompts import Answers, PromptInput, labels
 from workbench.model.config import ModelConfig
 from workbench.model.layers import normed
+from workbench.model.transformer import HookedTransformer
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model
 
@@ -36,27 +37,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# What path patching found.
-
-
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PathPatchResult(Result):
     """The metric of every path and pair; NaN where no path leads from the sender to the receiver."""
 
     senders: tuple[Component, ...]
     receivers: tuple[str, ...]
-    """`L1H2.q`, `L1 MLP`, `logits`; joined by + if they were given their inputs together."""
+    """`L1H2.q`, `L1 MLP`, `logits`; joined by + if they were patched together."""
     direction: str
     metric: str
     through_mlps: bool
     per_pair: Float[np.ndarray, "receiver sender *pos pair"]
     """The metric with the path patched."""
     base: Float[np.ndarray, " pair"]
-    """The metric of the run that was patched, without a patch."""
+    """The metric of the edited run, without an edit."""
     other: Float[np.ndarray, " pair"]
-    """The metric of the run that the senders' outputs came from."""
+    """The metric of the donor's run."""
     tokens: tuple[str, ...] | None
-    """Of the first pair's patched run; None if all positions were patched together."""
+    """Of the first pair's edited prompt; None if all positions were patched together."""
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -75,28 +73,28 @@ class PathPatchResult(Result):
 
     @property
     def recovered(self) -> Float[np.ndarray, "receiver sender *pos"]:
-        """The effect as a share of the difference between the two runs; NaN where they do not differ."""
+        """The effect as a fraction of the difference between the two runs; NaN where they do not differ."""
         difference = self.other.mean() - self.base.mean()
         return self.effect / (difference if difference else np.nan)
 
     def to_frame(self) -> "pd.DataFrame":
-        """One row a path: receiver, sender, pos if there are positions, value, effect, recovered, standard
-        error over pairs."""
+        """Return one row per path: receiver, sender, pos if patched by position, value, effect, recovered,
+        error (standard error over pairs)."""
         import pandas as pd
 
-        there = np.nonzero(~np.isnan(self.effect))
-        change = (self.per_pair - self.base)[there]
+        paths = np.nonzero(~np.isnan(self.effect))
+        change = (self.per_pair - self.base)[paths]
         count = change.shape[-1]
         columns: dict[str, Any] = {
-            "receiver": np.array(self.receivers, dtype=object)[there[0]],
-            "sender": np.array([one.label for one in self.senders], dtype=object)[there[1]],
+            "receiver": np.array(self.receivers, dtype=object)[paths[0]],
+            "sender": np.array([sender.label for sender in self.senders], dtype=object)[paths[1]],
         }
         if self.tokens is not None:
-            columns["pos"] = there[2]
+            columns["pos"] = paths[2]
         return pd.DataFrame(columns).assign(
-            value=self.per_pair[there].mean(-1),
+            value=self.per_pair[paths].mean(-1),
             effect=change.mean(-1),
-            recovered=self.recovered[there],
+            recovered=self.recovered[paths],
             error=change.std(-1, ddof=1) / count**0.5 if count > 1 else np.nan,
         )
 
@@ -229,7 +227,7 @@ def depth(config: ModelConfig, component: Component) -> int:
 
 
 def step_of(config: ModelConfig, receiver: Component) -> tuple[int, str]:
-    """Return the step of `walk` at which a receiver reads."""
+    """Return the step of `CachedRun.frozen` at which a receiver reads."""
     return depth(config, receiver), "attn" if receiver.kind in ("q", "k", "v") else receiver.kind
 
 
@@ -241,28 +239,30 @@ def reaches(config: ModelConfig, sender: Component, receiver: Component) -> bool
     return sender.kind == "head" and receiver.kind == "mlp" and config.blocks[of] == "am"
 
 
-def moving(base: CachedRun, donor: CachedRun, senders: Sequence[Component]) -> Bool[np.ndarray, "sender pos"]:
-    """Where a sender wrote something else, to the bit, in any pair."""
+def changed_outputs(
+    base: CachedRun, donor: CachedRun, senders: Sequence[Component]
+) -> Bool[np.ndarray, "sender pos"]:
+    """Return where a sender's output differs between the two runs in any pair."""
     rows = []
     for sender in senders:
         if sender.kind == "embed":
-            mine, other = base.streams[0], donor.streams[0]
+            own, other = base.streams[0], donor.streams[0]
         else:
             what = "attn.hook_z" if sender.kind == "head" else "hook_mlp_out"
-            mine, other = (run.kept[f"blocks.{sender.layer}.{what}"] for run in (base, donor))
+            own, other = (run.kept[f"blocks.{sender.layer}.{what}"] for run in (base, donor))
             if sender.kind == "head":
-                mine, other = mine[:, :, sender.head], other[:, :, sender.head]
-        rows.append((mine != other).any(-1).any(0))
+                own, other = own[:, :, sender.head], other[:, :, sender.head]
+        rows.append((own != other).any(-1).any(0))
     return torch.stack(rows).cpu().numpy()
 
 
-def answer(
-    model: Any, receiver: Component, x: Float[Tensor, "row pos d_model"]
+def receiver_output(
+    model: HookedTransformer, receiver: Component, x: Float[Tensor, "row pos d_model"]
 ) -> Float[Tensor, "row pos d"]:
-    """The receiver's own output when it reads `x`: a head's q, k or v, the MLP's output, or `x` itself."""
+    """Return the output of a receiver that reads `x`: a head's q, k or v, the MLP's output, or `x` itself."""
     if receiver.kind == "logits":
         return x
-    block = model.blocks[receiver.layer]
+    block: Any = model.blocks[receiver.layer]
     if receiver.kind == "mlp":
         return mlp_output(block, x)
     attn, kind = block.attn, receiver.kind.upper()
@@ -274,12 +274,12 @@ def answer(
 @torch.no_grad()
 def path_patch(
     model: ModelLike,
-    clean: Any,
-    corrupted: Any,
+    clean: PromptInput,
+    corrupted: PromptInput,
     *,
-    right: Any = None,
-    wrong: Any = None,
-    metric: Metric | Callable[[Tensor], Tensor] | str | None = None,
+    right: Answers | None = None,
+    wrong: Answers | None = None,
+    metric: MetricInput = None,
     receivers: Any = "logits",
     senders: Any = None,
     by_position: bool = False,
@@ -292,16 +292,14 @@ def path_patch(
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: as in `workbench.interp.patching.sweep.patch`, as are corrupted, right, wrong, metric and
-            direction.
-        receivers: who is given something else: `"L1H2.q"`, `"L1H2"` (q, k and v), `(1, 2, "q")`, `"L1 MLP"`,
+        clean: see `patch` for this and for corrupted, right, wrong, metric and direction.
+        receivers: whose inputs change: `"L1H2.q"`, `"L1H2"` (q, k and v), `(1, 2, "q")`, `"L1 MLP"`,
             `"logits"`, `"all"`, or several of these.
         senders: `"L0H1"`, `"L0 MLP"`, `"embed"`, `"heads"`, `"mlps"`, or several; all of them if not set.
-        by_position: one cell for each position of the sender too; else all positions change together.
-        together: all receivers are given their inputs at once, as the name movers' queries in Wang et al.;
-            else one at a time.
-        through_mlps: the MLPs between sender and receiver answer what reaches them, as in Wang et al.; else
-            they are frozen, as in Goldowsky-Dill et al.
+        by_position: patch each position of the sender alone; else all positions together.
+        together: patch all receivers at once, as the name movers' queries in Wang et al.; else one at a time.
+        through_mlps: compute the MLPs between sender and receiver with what they are given, as in Wang et
+            al.; else they are frozen, as in Goldowsky-Dill et al.
         progress: True for a progress bar, False for none, or a callback.
 
     Raises:
@@ -321,24 +319,23 @@ def path_patch(
         targets = find_receivers(config, receivers)
         groups = [list(targets)] if together else [[one] for one in targets]
         if together and len(targets) > 1 and any(one.kind == "logits" for one in targets):
-            raise InputError("the logits are received alone; leave them out, or leave out together.")
+            raise InputError("together excludes the logits; patch them on their own.")
         path = np.array([[any(reaches(config, s, r) for r in group) for s in froms] for group in groups])
         if not path.any():
             raise InputError(
                 f"no path leads from {froms[0].label} ... to {groups[0][0].label}: senders must come before "
                 "receivers."
             )
-        base, donor = (
-            CachedRun(network, tokens, pairs.mask, frozen_hooks(network))
-            for tokens in (pairs.edited, pairs.donor)
-        )
-        ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
-        found = _sweep(
+        keep = frozen_hooks(network)
+        base, donor = (CachedRun(network, *side, keep) for side in (pairs.edited, pairs.donor))
+        ends = end_values(pairs, base, donor)
+        per_pair = _sweep(
             base, donor, froms, groups, path, metric, ends[0], by_position, through_mlps, on_progress
         )
-    if not np.nan_to_num(found - ends[0]).any():
+    if not np.nan_to_num(per_pair - ends[0]).any():
         warnings.warn(
-            "no patch changes anything: do the prompts differ where the answer can see it?", stacklevel=3
+            "no patch changes the metric: do the prompts differ at or before the position that it reads?",
+            stacklevel=3,
         )
     return PathPatchResult(
         senders=froms,
@@ -346,10 +343,10 @@ def path_patch(
         direction=direction,
         metric=metric.name,
         through_mlps=through_mlps,
-        per_pair=found,
+        per_pair=per_pair,
         base=ends[0],
         other=ends[1],
-        tokens=tuple(labels(network, pairs.edited)) if by_position else None,
+        tokens=tuple(labels(network, pairs.edited.tokens)) if by_position else None,
     )
 
 
@@ -365,68 +362,71 @@ def _sweep(
     through_mlps: bool,
     on_progress: OnProgress,
 ) -> Float[np.ndarray, "receiver sender *pos pair"]:
-    """The metric of every path; NaN where there is none."""
+    """Return the metric of every path; NaN where there is none.
+
+    A receiver's output is kept until the last receiver of its group has read its input.
+    """
     pairs, length = base.tokens.shape
     stop = length if metric.reads is None or not base.causal else int(metric.reads.max()) + 1
-    moves = moving(base, donor, senders)  # what is not changed is not run
-    found = np.tile(unpatched, (len(groups), len(senders), length if by_position else 1, 1))
-    found[~path] = np.nan
-    wanted = np.flatnonzero(path.any(0) & moves[:, :stop].any(1))
+    changed = changed_outputs(base, donor, senders)
+    values = np.tile(unpatched, (len(groups), len(senders), length if by_position else 1, 1))
+    values[~path] = np.nan
+    to_run = np.flatnonzero(path.any(0) & changed[:, :stop].any(1))
     size = max(1, tokens_per_batch(base.tokens.device) // (pairs * stop))
     config = base.model.config
     ends = [max(step_of(config, receiver) for receiver in group) for group in groups]
-    for done in range(0, len(wanted), size):
-        chunk = wanted[done : done + size]
+    for done in range(0, len(to_run), size):
+        chunk = to_run[done : done + size]
         waiting = {index for index in range(len(groups)) if path[index, chunk].any()}
-        answers: dict[Component, Tensor] = {}
-        for here, x in base.frozen(donor, [senders[index] for index in chunk], stop, through_mlps):
+        outputs: dict[Component, Tensor] = {}
+        for step, x in base.frozen(donor, [senders[index] for index in chunk], stop, through_mlps):
             for receiver in {
-                one for index in waiting for one in groups[index] if step_of(config, one) == here
+                receiver
+                for index in waiting
+                for receiver in groups[index]
+                if step_of(config, receiver) == step
             }:
-                answers[receiver] = answer(base.model, receiver, x).unflatten(0, (-1, pairs))
-            ready_now = {index for index in waiting if ends[index] == here}
-            for index in ready_now:
-                given = {one: answers[one] for one in groups[index] if one in answers}
+                outputs[receiver] = receiver_output(base.model, receiver, x).unflatten(0, (-1, pairs))
+            complete = {index for index in waiting if ends[index] == step}
+            for index in complete:
+                of_group = {receiver: outputs[receiver] for receiver in groups[index] if receiver in outputs}
                 linked = path[index, chunk]
                 for pos in range(stop) if by_position else [-1]:
-                    rows = np.flatnonzero(linked & (moves[chunk, pos] if pos >= 0 else True))
+                    rows = np.flatnonzero(linked & (changed[chunk, pos] if pos >= 0 else True))
                     if len(rows):
-                        values = {one: x[rows] for one, x in given.items()}
-                        cells = _received(base, values, metric, None if pos < 0 else pos)
-                        found[index, chunk[rows], max(pos, 0)] = cells
-            waiting -= ready_now
+                        inserted = {receiver: x[rows] for receiver, x in of_group.items()}
+                        cells = _insert(base, inserted, metric, None if pos < 0 else pos)
+                        values[index, chunk[rows], max(pos, 0)] = cells
+            waiting -= complete
             if not waiting:
                 break
-            answers = {one: x for one, x in answers.items() if any(one in groups[i] for i in waiting)}
-        on_progress(min(1.0, (done + size) / len(wanted)), "")
+            outputs = {
+                receiver: x for receiver, x in outputs.items() if any(receiver in groups[i] for i in waiting)
+            }
+        on_progress(min(1.0, (done + size) / len(to_run)), "")
     on_progress(1.0, "")
-    return found if by_position else found[:, :, 0]
+    return values if by_position else values[:, :, 0]
 
 
-def _received(
+def _insert(
     base: CachedRun,
-    answers: Mapping[Component, Float[Tensor, "sender pair pos d"]],
+    outputs: Mapping[Component, Float[Tensor, "sender pair pos d"]],
     metric: Metric,
     pos: int | None,
 ) -> Float[np.ndarray, "sender pair"]:
-    """Return the metric when receivers give these outputs, at one position or at all."""
-    count, pairs, stop = next(iter(answers.values())).shape[:3]
-    logits = [x for receiver, x in answers.items() if receiver.kind == "logits"]
+    """Return the metric with these outputs of receivers, at one position or at all."""
+    count, pairs, stop = next(iter(outputs.values())).shape[:3]
+    logits = [x for receiver, x in outputs.items() if receiver.kind == "logits"]
     if logits:
         streams = base.streams[-1].repeat(count, 1, 1, 1)
         at = slice(0, stop) if pos is None else slice(pos, pos + 1)
         streams[:, :, at] = logits[0][:, :, at]
-        return (
-            metric.of_stream(base.model, streams.flatten(0, 1), pairs)
-            .view(count, pairs)
-            .double()
-            .cpu()
-            .numpy()
-        )
+        values = metric.of_stream(base.model, streams.flatten(0, 1), pairs)
+        return values.view(count, pairs).double().cpu().numpy()
     length = base.tokens.shape[1]
-    answers = {receiver: F.pad(x, (0, 0, 0, length - stop)) for receiver, x in answers.items()}
+    outputs = {receiver: F.pad(x, (0, 0, 0, length - stop)) for receiver, x in outputs.items()}
     variants = [
-        [Edit(receiver.hook_name, x[sender], pos, receiver.unit) for receiver, x in answers.items()]
+        [Edit(receiver.hook_name, x[sender], pos, receiver.unit) for receiver, x in outputs.items()]
         for sender in range(count)
     ]
     return base.measure(variants, metric).cpu().numpy()

@@ -105,7 +105,7 @@ def test_the_planted_head_is_found_across_lengths(agreement):
 def test_what_an_alignment_cannot_do_is_said(agreement):
     alignment = align(agreement, CLEAN, CORRUPTED)
     answers = dict(right="sleeps", wrong="sleep")
-    with pytest.raises(InputError, match=r"match their tokens: alignment=align\(model, clean, corrupted\)"):
+    with pytest.raises(InputError, match=r"also takes alignment=align\(model, clean, corrupted\)"):
         patch(agreement, CLEAN, CORRUPTED, **answers)
     with pytest.raises(InputError, match="alignment is of other corrupted prompts"):
         patch(agreement, CLEAN, "the dogs", **answers, alignment=alignment)
@@ -151,7 +151,7 @@ def hooks(site):
 def test_a_sweep_that_changes_nothing_warns():
     model = build()
     tokens = torch.randint(4, 61, (2, 7))
-    with pytest.warns(UserWarning, match="no patch changes anything"):
+    with pytest.warns(UserWarning, match="no patch changes the metric"):
         patch(model, tokens, tokens, right=5, wrong=6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

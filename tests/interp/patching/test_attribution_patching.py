@@ -89,3 +89,19 @@ def test_nothing_is_left_behind(prompts):
 def test_a_negative_number_of_steps(prompts):
     with pytest.raises(InputError, match="steps must be 0"):
         attribution_patch(build(), *prompts, right=5, wrong=6, steps=-1)
+
+
+@pytest.mark.parametrize("direction", ["denoise", "noise"])
+def test_the_donor_is_measured_on_its_own_tokens(prompts, direction):
+    """`sentence` reads a run's own tokens, so the ends of the estimate are those of the exact sweep."""
+    model = build()
+    options = dict(metric="sentence", site="mlp_out", direction=direction)
+    estimate, exact = attribution_patch(model, *prompts, **options), patch(model, *prompts, **options)
+    np.testing.assert_allclose(estimate.other, exact.other, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(estimate.base, exact.base, rtol=0, atol=1e-9)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_unknown_direction_is_refused(prompts):
+    with pytest.raises(InputError, match="Unknown direction 'denoize'. Did you mean 'denoise'"):
+        patch(build(), *prompts, right=5, wrong=6, direction="denoize")

@@ -215,9 +215,9 @@ def test_progress_ends_at_one(prompts):
     ("change", "words"),
     [
         (dict(site="resid"), r"Unknown activation 'resid'\. Did you mean 'resid_"),
-        (dict(right=None), "nothing to measure: give the right and the wrong answer"),
+        (dict(right=None), "give the right and the wrong answer"),
         (dict(right=[5]), r"1 right answers were given for 2 pairs"),
-        (dict(wrong=61), r"the wrong answer 61 is no token of a vocabulary of 61"),
+        (dict(wrong=61), r"the wrong answer 61 is not in the vocabulary \(0-60\)"),
         (dict(layers=[7]), r"Layer 7 is out of range \(0-1\)"),
         (dict(site="z", units_of=[4]), r"Head 4 is out of range"),
         (dict(units_of=[0]), r"resid_pre has no heads or neurons"),
@@ -290,8 +290,8 @@ def test_metrics_by_name_are_what_they_say(prompts, name, direction):
 
 def test_metrics_by_name_that_cannot_be_are_refused(prompts):
     for fields, name, words in (
-        ({}, "klx", "no metric is called 'klx'. Did you mean 'kl'"),
-        ({}, "log_prob", "give the right answer, or metric="),
+        ({}, "klx", "Unknown metric 'klx'. Did you mean 'kl'"),
+        ({}, "log_prob", "give the right answer, or another metric="),
         ({}, None, "give the right and the wrong answer"),
         (dict(objective="mlm", attention="bidirectional"), "loss", "masked model has no next-token loss"),
     ):
@@ -331,5 +331,5 @@ def put_at(mean, site):
 
 def test_a_reference_without_a_mean_is_refused(prompts):
     for options in (dict(values="zero"), dict(values="mean", site="pattern")):
-        with pytest.raises(InputError, match="corpus of values='mean'"):
+        with pytest.raises(InputError, match="reference needs values='mean'"):
             patch(build(), *prompts, right=5, wrong=6, reference=prompts[0], **options)

@@ -150,7 +150,7 @@ def test_direct_effects_on_the_logits_sum_to_the_whole_without_a_norm(prompts):
 
 
 def test_a_run_patched_with_itself_is_itself(model, prompts):
-    with pytest.warns(UserWarning, match="no patch changes anything"):
+    with pytest.warns(UserWarning, match="no patch changes the metric"):
         found = path_patch(model, prompts[0], prompts[0], right=5, wrong=6, receivers="all")
     there = ~np.isnan(found.effect)
     assert (found.per_pair[there] == found.base).all(), "to the bit"
@@ -249,8 +249,8 @@ def test_frame_names_and_plots(prompts):
         (dict(senders="L0H9"), "L0H9 is out of range"),
         (dict(senders=[]), "No sender was named"),
         (dict(senders="L1H0", receivers="L0H1.q"), "senders must come before receivers"),
-        (dict(receivers="L1H1, logits", together=True), "the logits are received alone"),
-        (dict(right=None), "nothing to measure: give the right and the wrong answer"),
+        (dict(receivers="L1H1, logits", together=True), "together excludes the logits"),
+        (dict(right=None), "give the right and the wrong answer"),
     ],
     ids=str,
 )

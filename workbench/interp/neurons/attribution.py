@@ -38,7 +38,7 @@ from workbench.interp.metrics import (
 from workbench.interp.neurons.examples import neuron_layers
 from workbench.interp.neurons.tokens import mlp_paths
 from workbench.interp.patching import SomePairs, plan
-from workbench.interp.prompts import labels, prompts
+from workbench.interp.prompts import labels, prompt_pair
 from workbench.interp.texts import TextBatch, mean_activations, refuse_unscored, row_nats, text_batches
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model
@@ -212,8 +212,9 @@ def attribute_neurons(
     ):
         layers = neuron_layers(network.config, layers)
         names = [NEURON.hook_name(layer) for layer in layers]
-        tokens, others, mask = prompts(network, clean, clean if corrupted is None else corrupted)
-        metric = choose_metric(network, metric, right, wrong, tokens, mask)
+        sides = prompt_pair(network, clean, clean if corrupted is None else corrupted)
+        metric = choose_metric(network, metric, right, wrong, sides[0])
+        (tokens, mask), (others, _) = sides
         places = plan(network.config, NEURON, tokens.shape[1], True, [0], layers[:1], positions).pos
         chosen = torch.zeros_like(tokens, dtype=torch.bool)
         chosen[:, torch.from_numpy(places)] = True

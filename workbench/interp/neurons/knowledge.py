@@ -18,7 +18,7 @@ from workbench.interp.engine import CachedRun
 from workbench.interp.metrics import Metric, answers
 from workbench.interp.neurons.attribution import NEURON, chunks, integrated_gradients
 from workbench.interp.neurons.examples import neuron_layers
-from workbench.interp.prompts import prompts, read_positions
+from workbench.interp.prompts import prompt_pair, read_positions
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model
 
@@ -197,7 +197,7 @@ class _Prompts:
     """Prompts with their answers and their cached run."""
 
     def __init__(self, model: "HookedTransformer", facts: Any, answer: Any, layers: Sequence[int]) -> None:
-        tokens, _, mask = prompts(model, facts, facts)
+        (tokens, mask), _ = prompt_pair(model, facts, facts)
         self.reads = read_positions(model, tokens, mask)
         right = answers(model, answer, len(tokens), "right").to(tokens.device)
         self.metric = Probability(right, self.reads)
