@@ -103,5 +103,5 @@ def test_the_donor_is_measured_on_its_own_tokens(prompts, direction):
 
 @pytest.mark.usefixtures("unchecked")
 def test_an_unknown_direction_is_refused(prompts):
-    with pytest.raises(InputError, match="Unknown direction 'denoize'. Did you mean 'denoise'"):
+    with pytest.raises(InputError, match=r"Unknown direction 'denoize'. Did you mean 'denoise'"):
         patch(build(), *prompts, right=5, wrong=6, direction="denoize")
