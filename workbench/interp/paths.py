@@ -1,8 +1,8 @@
 """Path patching: the effect on a metric of the direct paths between components.
 
-Wang et al. 2022 (IOI, arXiv:2211.00593), Goldowsky-Dill et al. 2023 (arXiv:2304.05969). The sender's output is
-taken from the donor run and propagated along the direct path, with all other heads and MLPs frozen. The
-receivers' outputs for the resulting input are patched into the base run, and all later blocks are recomputed.
+Wang et al. 2022 (IOI, arXiv:2211.00593), Goldowsky-Dill et al. 2023 (arXiv:2304.05969). The sender's output
+is taken from the donor run and propagated along the direct path, with all other heads and MLPs frozen. The
+receivers' outputs for the resulting input are patched into the base run; all later blocks are recomputed.
 """
 
 import dataclasses
