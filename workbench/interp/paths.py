@@ -1,8 +1,9 @@
-"""Path patching: the effect on a metric of the direct paths between components.
+"""Path patching: what one component tells another, and what that is worth.
 
-Wang et al. 2022 (IOI, arXiv:2211.00593), Goldowsky-Dill et al. 2023 (arXiv:2304.05969). The sender's output
-is taken from the donor run and propagated along the direct path, with all other heads and MLPs frozen. The
-receivers' outputs for the resulting input are patched into the base run; all later blocks are recomputed.
+Wang et al. 2022 (IOI, arXiv:2211.00593), Goldowsky-Dill et al. 2023 (arXiv:2304.05969). A sender writes what
+it wrote in the other run. Along the direct path, with all other heads and MLPs frozen as they were, the
+receivers are given another input; what they make of it is put into the base run, and everything behind them
+is computed anew.
 """
 
 import dataclasses
@@ -34,27 +35,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from workbench.model.transformer import HookedTransformer
+
+# What path patching found.
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class PathPatchResult(Result):
-    """The metric for every path and pair; NaN where no path leads from the sender to the receiver."""
+    """The metric of every path and pair; NaN where no path leads from the sender to the receiver."""
 
     senders: tuple[Component, ...]
     receivers: tuple[str, ...]
-    """`L1H2.q`, `L1 MLP`, `logits`; joined by + if they were patched together."""
+    """`L1H2.q`, `L1 MLP`, `logits`; joined by + if they were given their inputs together."""
     direction: str
     metric: str
     through_mlps: bool
     per_pair: Float[np.ndarray, "receiver sender *pos pair"]
     """The metric with the path patched."""
     base: Float[np.ndarray, " pair"]
-    """The metric of the unpatched base run."""
+    """The metric of the run that was patched, without a patch."""
     other: Float[np.ndarray, " pair"]
-    """The metric of the donor run."""
+    """The metric of the run that the senders' outputs came from."""
     tokens: tuple[str, ...] | None
-    """Tokens of the first pair's base run; None if all positions were patched together."""
+    """Of the first pair's patched run; None if all positions were patched together."""
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -73,28 +75,28 @@ class PathPatchResult(Result):
 
     @property
     def recovered(self) -> Float[np.ndarray, "receiver sender *pos"]:
-        """The effect as a fraction of the difference between the two runs; NaN if they do not differ."""
+        """The effect as a share of the difference between the two runs; NaN where they do not differ."""
         difference = self.other.mean() - self.base.mean()
         return self.effect / (difference if difference else np.nan)
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return one row per path: receiver, sender, pos if patched by position, value, effect, recovered,
-        error (standard error over pairs)."""
+        """One row a path: receiver, sender, pos if there are positions, value, effect, recovered, standard
+        error over pairs."""
         import pandas as pd
 
-        cells = np.nonzero(~np.isnan(self.effect))
-        change = (self.per_pair - self.base)[cells]
+        there = np.nonzero(~np.isnan(self.effect))
+        change = (self.per_pair - self.base)[there]
         count = change.shape[-1]
         columns: dict[str, Any] = {
-            "receiver": np.array(self.receivers, dtype=object)[cells[0]],
-            "sender": np.array([sender.label for sender in self.senders], dtype=object)[cells[1]],
+            "receiver": np.array(self.receivers, dtype=object)[there[0]],
+            "sender": np.array([one.label for one in self.senders], dtype=object)[there[1]],
         }
         if self.tokens is not None:
-            columns["pos"] = cells[2]
+            columns["pos"] = there[2]
         return pd.DataFrame(columns).assign(
-            value=self.per_pair[cells].mean(-1),
+            value=self.per_pair[there].mean(-1),
             effect=change.mean(-1),
-            recovered=self.recovered[cells],
+            recovered=self.recovered[there],
             error=change.std(-1, ddof=1) / count**0.5 if count > 1 else np.nan,
         )
 
@@ -127,14 +129,14 @@ _RECEIVER = re.compile(r"(L\d+H\d+)(?:\.([qkv]))?", re.IGNORECASE)
 
 def list_receivers(config: ModelConfig) -> tuple[Component, ...]:
     """Return all readers of the residual stream: each head's q, k and v, each MLP, and the logits."""
-    receivers = []
+    found = []
     for layer, kind in enumerate(config.blocks):
         if "a" in kind:
             for reader, count in (("q", config.n_heads), ("k", config.kv_heads), ("v", config.kv_heads)):
-                receivers += [Component(layer, reader, head) for head in range(count)]
+                found += [Component(layer, reader, head) for head in range(count)]
         if "m" in kind:
-            receivers.append(Component(layer, "mlp"))
-    return (*receivers, Component(None, "logits"))
+            found.append(Component(layer, "mlp"))
+    return (*found, Component(None, "logits"))
 
 
 def find_receivers(config: ModelConfig, names: Any) -> tuple[Component, ...]:
@@ -148,18 +150,18 @@ def find_receivers(config: ModelConfig, names: Any) -> tuple[Component, ...]:
     Raises:
         InputError: an unknown name, or a reader that the model does not have.
     """
-    receivers: dict[Component, None] = {}
+    found: dict[Component, None] = {}
     for word in [names] if _is_triple(names) else split_names(names):
         if isinstance(word, str):
-            receivers |= dict.fromkeys(_read(config, word))
+            found |= dict.fromkeys(_read(config, word))
             continue
         receiver = Component(word[0], word[2], word[1]) if _is_triple(word) else word
         if not isinstance(receiver, Component) or receiver not in list_receivers(config):
             raise InputError(_unknown(config, shown(getattr(receiver, "label", receiver))))
-        receivers[receiver] = None
-    if not receivers:
+        found[receiver] = None
+    if not found:
         raise InputError("No receiver was named; name heads as L1H2.q, MLPs as 'L1 MLP', or logits.")
-    return tuple(receivers)
+    return tuple(found)
 
 
 def _is_triple(word: Any) -> TypeGuard[tuple[int, int, str]]:
@@ -179,21 +181,17 @@ def _read(config: ModelConfig, word: str) -> list[Component]:
         return list(find_components(config, word))
     layer, _, unit, _ = find_components(config, head[1])[0]
     kinds = [head[2].lower()] if head[2] else ["q", "k", "v"]
-    inputs = [
-        receiver
-        for receiver in receivers
-        if receiver.layer == layer and receiver.unit == unit and receiver.kind in kinds
-    ]
-    if not inputs:
+    found = [one for one in receivers if one.layer == layer and one.unit == unit and one.kind in kinds]
+    if not found:
         raise InputError(
             f"{word}: {config.n_heads} query heads share {config.kv_heads} heads of keys and values; "
             f"choose L{layer}H0 to L{layer}H{config.kv_heads - 1} for k and v."
         )
-    return inputs
+    return found
 
 
 def _unknown(config: ModelConfig, word: str) -> str:
-    hint = nearest(word, [receiver.label for receiver in list_receivers(config)])
+    hint = nearest(word, [one.label for one in list_receivers(config)])
     if hint.startswith("Choose"):
         hint = "A head's inputs are named L1H2.q, MLPs L1 MLP, the output logits."
     return f"Unknown receiver {word!r}. {hint}"
@@ -220,7 +218,7 @@ def find_senders(config: ModelConfig, names: Any = None) -> tuple[Component, ...
             raise InputError(f"{component.label}: a sender must be the embedding, a head or an MLP.")
     if not chosen and not embedding:
         raise InputError("No sender was named; name heads as L0H1, MLPs as 'L0 MLP', or embed.")
-    return tuple(sender for sender in everything if sender in chosen or (embedding and sender == EMBED))
+    return tuple(one for one in everything if one in chosen or (embedding and one == EMBED))
 
 
 def depth(config: ModelConfig, component: Component) -> int:
@@ -237,37 +235,34 @@ def step_of(config: ModelConfig, receiver: Component) -> tuple[int, str]:
 
 def reaches(config: ModelConfig, sender: Component, receiver: Component) -> bool:
     """Return True if the receiver reads what the sender wrote."""
-    source, target = depth(config, sender), depth(config, receiver)
-    if source != target:
-        return source < target
-    return sender.kind == "head" and receiver.kind == "mlp" and config.blocks[source] == "am"
+    of, to = depth(config, sender), depth(config, receiver)
+    if of != to:
+        return of < to
+    return sender.kind == "head" and receiver.kind == "mlp" and config.blocks[of] == "am"
 
 
-def changed_positions(
-    base: CachedRun, donor: CachedRun, senders: Sequence[Component]
-) -> Bool[np.ndarray, "sender pos"]:
-    """Return True where a sender's output differs between the runs in any pair."""
+def moving(base: CachedRun, donor: CachedRun, senders: Sequence[Component]) -> Bool[np.ndarray, "sender pos"]:
+    """Where a sender wrote something else, to the bit, in any pair."""
     rows = []
     for sender in senders:
         if sender.kind == "embed":
-            outputs = base.streams[0], donor.streams[0]
-        elif sender.kind == "head":
-            hook = f"blocks.{sender.layer}.attn.hook_z"
-            outputs = base.kept[hook][:, :, sender.head], donor.kept[hook][:, :, sender.head]
+            mine, other = base.streams[0], donor.streams[0]
         else:
-            hook = f"blocks.{sender.layer}.hook_mlp_out"
-            outputs = base.kept[hook], donor.kept[hook]
-        rows.append((outputs[0] != outputs[1]).any(-1).any(0))
+            what = "attn.hook_z" if sender.kind == "head" else "hook_mlp_out"
+            mine, other = (run.kept[f"blocks.{sender.layer}.{what}"] for run in (base, donor))
+            if sender.kind == "head":
+                mine, other = mine[:, :, sender.head], other[:, :, sender.head]
+        rows.append((mine != other).any(-1).any(0))
     return torch.stack(rows).cpu().numpy()
 
 
-def receiver_output(
-    model: "HookedTransformer", receiver: Component, x: Float[Tensor, "row pos d_model"]
+def answer(
+    model: Any, receiver: Component, x: Float[Tensor, "row pos d_model"]
 ) -> Float[Tensor, "row pos d"]:
-    """Return the receiver's output for the input `x`: a head's q, k or v, the MLP's output, or `x` itself."""
+    """The receiver's own output when it reads `x`: a head's q, k or v, the MLP's output, or `x` itself."""
     if receiver.kind == "logits":
         return x
-    block: Any = model.blocks[receiver.layer]
+    block = model.blocks[receiver.layer]
     if receiver.kind == "mlp":
         return mlp_output(block, x)
     attn, kind = block.attn, receiver.kind.upper()
@@ -293,23 +288,25 @@ def path_patch(
     direction: Direction = "denoise",
     progress: bool | OnProgress | None = None,
 ) -> PathPatchResult:
-    """Patch the direct path from each sender to each receiver and measure the metric.
+    """Patch the direct path from each sender to each receiver, and measure each.
 
     Args:
         model: a `HookedTransformer`; half-precision weights are computed in float32.
-        clean: see `workbench.interp.patching.patch`, also for corrupted, right, wrong, metric and direction.
-        receivers: `"L1H2.q"`, `"L1H2"` (q, k and v), `(1, 2, "q")`, `"L1 MLP"`, `"logits"`, `"all"`, or
-            several of these.
+        clean: as in `workbench.interp.patching.sweep.patch`, as are corrupted, right, wrong, metric and
+            direction.
+        receivers: who is given something else: `"L1H2.q"`, `"L1H2"` (q, k and v), `(1, 2, "q")`, `"L1 MLP"`,
+            `"logits"`, `"all"`, or several of these.
         senders: `"L0H1"`, `"L0 MLP"`, `"embed"`, `"heads"`, `"mlps"`, or several; all of them if not set.
-        by_position: patch each position of the sender separately; else all positions together.
-        together: patch all receivers at once, as the name movers' queries in Wang et al.; else one at a time.
-        through_mlps: recompute the MLPs between sender and receiver, as in Wang et al.; else they are frozen,
-            as in Goldowsky-Dill et al.
+        by_position: one cell for each position of the sender too; else all positions change together.
+        together: all receivers are given their inputs at once, as the name movers' queries in Wang et al.;
+            else one at a time.
+        through_mlps: the MLPs between sender and receiver answer what reaches them, as in Wang et al.; else
+            they are frozen, as in Goldowsky-Dill et al.
         progress: True for a progress bar, False for none, or a callback.
 
     Raises:
-        InputError: unknown senders or receivers, no path between them, the logits together with other
-            receivers, or as `patch`.
+        InputError: unknown senders or receivers, none with a path, the logits together with others, and
+            what `patch` refuses.
 
     Warns:
         UserWarning: no patch changes anything.
@@ -320,39 +317,36 @@ def path_patch(
             network, clean, corrupted, right=right, wrong=wrong, metric=metric, direction=direction
         )
         metric = pairs.metric
-        sources = find_senders(config, senders)
+        froms = find_senders(config, senders)
         targets = find_receivers(config, receivers)
-        groups = [list(targets)] if together else [[target] for target in targets]
-        if together and len(targets) > 1 and any(target.kind == "logits" for target in targets):
-            raise InputError(
-                "The logits cannot be patched together with other receivers; drop them or together=True."
-            )
-        path = np.array([[any(reaches(config, s, r) for r in group) for s in sources] for group in groups])
+        groups = [list(targets)] if together else [[one] for one in targets]
+        if together and len(targets) > 1 and any(one.kind == "logits" for one in targets):
+            raise InputError("the logits are received alone; leave them out, or leave out together.")
+        path = np.array([[any(reaches(config, s, r) for r in group) for s in froms] for group in groups])
         if not path.any():
             raise InputError(
-                f"No path leads from {sources[0].label} ... to {groups[0][0].label}: senders must come "
-                "before receivers."
+                f"no path leads from {froms[0].label} ... to {groups[0][0].label}: senders must come before "
+                "receivers."
             )
         base, donor = (
             CachedRun(network, tokens, pairs.mask, frozen_hooks(network))
             for tokens in (pairs.edited, pairs.donor)
         )
         ends = [metric.of_stream(network, run.streams[-1]).double().cpu().numpy() for run in (base, donor)]
-        values = _sweep(
-            base, donor, sources, groups, path, metric, ends[0], by_position, through_mlps, on_progress
+        found = _sweep(
+            base, donor, froms, groups, path, metric, ends[0], by_position, through_mlps, on_progress
         )
-    if not np.nan_to_num(values - ends[0]).any():
+    if not np.nan_to_num(found - ends[0]).any():
         warnings.warn(
-            "no patch changes anything; check that the prompts differ where the metric can depend on it.",
-            stacklevel=3,
+            "no patch changes anything: do the prompts differ where the answer can see it?", stacklevel=3
         )
     return PathPatchResult(
-        senders=sources,
-        receivers=tuple(" + ".join(receiver.label for receiver in group) for group in groups),
+        senders=froms,
+        receivers=tuple(" + ".join(one.label for one in group) for group in groups),
         direction=direction,
         metric=metric.name,
         through_mlps=through_mlps,
-        per_pair=values,
+        per_pair=found,
         base=ends[0],
         other=ends[1],
         tokens=tuple(labels(network, pairs.edited)) if by_position else None,
@@ -371,67 +365,68 @@ def _sweep(
     through_mlps: bool,
     on_progress: OnProgress,
 ) -> Float[np.ndarray, "receiver sender *pos pair"]:
-    """Return the metric for every path; NaN where no path exists."""
+    """The metric of every path; NaN where there is none."""
     pairs, length = base.tokens.shape
     stop = length if metric.reads is None or not base.causal else int(metric.reads.max()) + 1
-    changed = changed_positions(base, donor, senders)  # unchanged outputs need no run
-    values = np.tile(unpatched, (len(groups), len(senders), length if by_position else 1, 1))
-    values[~path] = np.nan
-    active = np.flatnonzero(path.any(0) & changed[:, :stop].any(1))
+    moves = moving(base, donor, senders)  # what is not changed is not run
+    found = np.tile(unpatched, (len(groups), len(senders), length if by_position else 1, 1))
+    found[~path] = np.nan
+    wanted = np.flatnonzero(path.any(0) & moves[:, :stop].any(1))
     size = max(1, tokens_per_batch(base.tokens.device) // (pairs * stop))
     config = base.model.config
     ends = [max(step_of(config, receiver) for receiver in group) for group in groups]
-    for done in range(0, len(active), size):
-        chunk = active[done : done + size]
+    for done in range(0, len(wanted), size):
+        chunk = wanted[done : done + size]
         waiting = {index for index in range(len(groups)) if path[index, chunk].any()}
-        outputs: dict[Component, Tensor] = {}
-        for step, x in base.frozen(donor, [senders[index] for index in chunk], stop, through_mlps):
-            for receiver in {receiver for index in waiting for receiver in groups[index]}:
-                if step_of(config, receiver) == step:
-                    outputs[receiver] = receiver_output(base.model, receiver, x).unflatten(0, (-1, pairs))
-            complete = {index for index in waiting if ends[index] == step}
-            for index in complete:
+        answers: dict[Component, Tensor] = {}
+        for here, x in base.frozen(donor, [senders[index] for index in chunk], stop, through_mlps):
+            for receiver in {
+                one for index in waiting for one in groups[index] if step_of(config, one) == here
+            }:
+                answers[receiver] = answer(base.model, receiver, x).unflatten(0, (-1, pairs))
+            ready_now = {index for index in waiting if ends[index] == here}
+            for index in ready_now:
+                given = {one: answers[one] for one in groups[index] if one in answers}
                 linked = path[index, chunk]
                 for pos in range(stop) if by_position else [-1]:
-                    rows = np.flatnonzero(linked & (changed[chunk, pos] if pos >= 0 else True))
+                    rows = np.flatnonzero(linked & (moves[chunk, pos] if pos >= 0 else True))
                     if len(rows):
-                        patches = {
-                            receiver: outputs[receiver][rows]
-                            for receiver in groups[index]
-                            if receiver in outputs
-                        }
-                        values[index, chunk[rows], max(pos, 0)] = _measure_patched(
-                            base, patches, metric, None if pos < 0 else pos
-                        )
-            waiting -= complete
+                        values = {one: x[rows] for one, x in given.items()}
+                        cells = _received(base, values, metric, None if pos < 0 else pos)
+                        found[index, chunk[rows], max(pos, 0)] = cells
+            waiting -= ready_now
             if not waiting:
                 break
-            needed = {receiver for index in waiting for receiver in groups[index]}
-            outputs = {receiver: x for receiver, x in outputs.items() if receiver in needed}
-        on_progress(min(1.0, (done + size) / len(active)), "")
+            answers = {one: x for one, x in answers.items() if any(one in groups[i] for i in waiting)}
+        on_progress(min(1.0, (done + size) / len(wanted)), "")
     on_progress(1.0, "")
-    return values if by_position else values[:, :, 0]
+    return found if by_position else found[:, :, 0]
 
 
-def _measure_patched(
+def _received(
     base: CachedRun,
-    outputs: Mapping[Component, Float[Tensor, "sender pair pos d"]],
+    answers: Mapping[Component, Float[Tensor, "sender pair pos d"]],
     metric: Metric,
     pos: int | None,
 ) -> Float[np.ndarray, "sender pair"]:
-    """Return the metric with these outputs patched into the base run, at one position or at all."""
-    count, pairs, stop = next(iter(outputs.values())).shape[:3]
-    logits = next((x for receiver, x in outputs.items() if receiver.kind == "logits"), None)
-    if logits is not None:
+    """Return the metric when receivers give these outputs, at one position or at all."""
+    count, pairs, stop = next(iter(answers.values())).shape[:3]
+    logits = [x for receiver, x in answers.items() if receiver.kind == "logits"]
+    if logits:
         streams = base.streams[-1].repeat(count, 1, 1, 1)
         at = slice(0, stop) if pos is None else slice(pos, pos + 1)
-        streams[:, :, at] = logits[:, :, at]
-        values = metric.of_stream(base.model, streams.flatten(0, 1), pairs)
-        return values.view(count, pairs).double().cpu().numpy()
-    padding = (0, 0, 0, base.tokens.shape[1] - stop)
-    outputs = {receiver: F.pad(x, padding) for receiver, x in outputs.items()}
+        streams[:, :, at] = logits[0][:, :, at]
+        return (
+            metric.of_stream(base.model, streams.flatten(0, 1), pairs)
+            .view(count, pairs)
+            .double()
+            .cpu()
+            .numpy()
+        )
+    length = base.tokens.shape[1]
+    answers = {receiver: F.pad(x, (0, 0, 0, length - stop)) for receiver, x in answers.items()}
     variants = [
-        [Edit(receiver.hook_name, x[sender], pos, receiver.unit) for receiver, x in outputs.items()]
+        [Edit(receiver.hook_name, x[sender], pos, receiver.unit) for receiver, x in answers.items()]
         for sender in range(count)
     ]
     return base.measure(variants, metric).cpu().numpy()

@@ -249,7 +249,7 @@ def test_frame_names_and_plots(prompts):
         (dict(senders="L0H9"), "L0H9 is out of range"),
         (dict(senders=[]), "No sender was named"),
         (dict(senders="L1H0", receivers="L0H1.q"), "senders must come before receivers"),
-        (dict(receivers="L1H1, logits", together=True), "The logits cannot be patched together"),
+        (dict(receivers="L1H1, logits", together=True), "the logits are received alone"),
         (dict(right=None), "nothing to measure: give the right and the wrong answer"),
     ],
     ids=str,
