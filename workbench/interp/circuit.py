@@ -77,13 +77,13 @@ class Half:
         """
         return float(decisions(self._margins(name)).mean())
 
-    def change(self, name: str, beside: str = "whole") -> Estimate:
+    def change(self, name: str, baseline: str = "whole") -> Estimate:
         """Return the accuracy of a set minus that of another, with a 95 % interval over pairs.
 
         Raises:
             InputError: no such set.
         """
-        return bootstrap_mean(decisions(self._margins(name)) - decisions(self._margins(beside)))
+        return bootstrap_mean(decisions(self._margins(name)) - decisions(self._margins(baseline)))
 
     @property
     def random_accuracy(self) -> Float[np.ndarray, " draw"]:
@@ -92,13 +92,13 @@ class Half:
 
     def _margins(self, name: str) -> Float[np.ndarray, " pair"]:
         if name not in self.sets:
-            raise InputError(f"no set is called {name!r}. {nearest(name, self.sets)}")
+            raise InputError(f"Unknown set {name!r}. {nearest(name, self.sets)}")
         return self.sets[name]
 
 
 def decisions(margins: Float[np.ndarray, "*set pair"]) -> Float[np.ndarray, "*set pair"]:
-    """Return 1 where the good sentence scores higher, 0 where lower, a half at ties: a model without any
-    information ties and must not count as correct."""
+    """Return 1 where the good sentence scores higher, 0 where lower, 0.5 at ties, so that a model without any
+    information, which ties, does not count as correct."""
     return (np.sign(margins) + 1) / 2
 
 
@@ -184,25 +184,25 @@ class SmallestCircuit(Result):
         held-out pairs: parts, accuracy, its change from the whole model with low and high, mean margin."""
         import pandas as pd
 
-        half, size = self.held_out, len(self.kept)
-        sizes = {
-            "whole": len(self.parts),
-            "circuit": size,
-            "complement": len(self.parts) - size,
-            "nothing": 0,
-        }
-        rows = []
+        half, size, total = self.held_out, len(self.kept), len(self.parts)
+        sizes = {"whole": total, "circuit": size, "complement": total - size, "nothing": 0}
+        sets = {**half.sets, **({"random": half.random} if len(half.random) else {})}
         whole = decisions(half.sets["whole"])
-        for name, margins in [*half.sets.items(), *([("random", half.random)] if len(half.random) else [])]:
-            right = decisions(np.atleast_2d(margins)).mean(0)
-            change = bootstrap_mean(right - whole, seed=self.seed)
-            row = {
-                "set": name,
-                "parts": sizes.get(name, size),
-                "accuracy": right.mean(),
-                "change": change.mean,
-            }
-            rows.append(row | {"low": change.low, "high": change.high, "margin": margins.mean()})
+        rows = []
+        for name, margins in sets.items():
+            correct = decisions(np.atleast_2d(margins)).mean(0)
+            change = bootstrap_mean(correct - whole, seed=self.seed)
+            rows.append(
+                {
+                    "set": name,
+                    "parts": sizes.get(name, size),
+                    "accuracy": correct.mean(),
+                    "change": change.mean,
+                    "low": change.low,
+                    "high": change.high,
+                    "margin": margins.mean(),
+                }
+            )
         return pd.DataFrame(rows).assign(paradigm=self._about, run=self.run, step=self.step)
 
     def curve(self) -> "pd.DataFrame":
@@ -212,15 +212,15 @@ class SmallestCircuit(Result):
 
         rows = [
             {
-                "direction": one.direction,
-                "parts": len(one.kept),
-                "accuracy": one.accuracy[0],
-                "held_accuracy": one.accuracy[1],
-                "margin": one.margin[0],
-                "held_margin": one.margin[1],
-                "kept": ", ".join(part.label for part in one.kept),
+                "direction": step.direction,
+                "parts": len(step.kept),
+                "accuracy": step.accuracy[0],
+                "held_accuracy": step.accuracy[1],
+                "margin": step.margin[0],
+                "held_margin": step.margin[1],
+                "kept": ", ".join(part.label for part in step.kept),
             }
-            for one in self.steps
+            for step in self.steps
         ]
         return pd.DataFrame(rows).assign(run=self.run, step=self.step)
 
@@ -240,11 +240,11 @@ class SmallestCircuit(Result):
             f"with every part ablated: {percent(half.accuracy('nothing'))}",
         ]
         if len(half.random):
-            found = half.random_accuracy
-            better = int((found >= half.accuracy("circuit")).sum())
+            random = half.random_accuracy
+            better = int((random >= half.accuracy("circuit")).sum())
             lines.append(
-                f"{len(found)} random sets of {size}: mean {percent(found.mean())}, "
-                f"best {percent(found.max())}; {better} as good as the circuit"
+                f"{len(random)} random sets of {size}: mean {percent(random.mean())}, "
+                f"best {percent(random.max())}; {better} as good as the circuit"
             )
         if not self.holds:
             lines.append(
@@ -275,7 +275,11 @@ class SmallestCircuit(Result):
 
     @property
     def _about(self) -> str:
-        return self.paradigms[0] if len(self.paradigms) == 1 else f"{len(self.paradigms)} paradigms"
+        return _describe(self.paradigms)
+
+
+def _describe(paradigms: Sequence[str]) -> str:
+    return paradigms[0] if len(paradigms) == 1 else f"{len(paradigms)} paradigms"
 
 
 Parts = tuple[Component, ...]
@@ -287,7 +291,7 @@ class Measured:
     Args:
         network: in evaluation mode.
         parts: all components that can be kept.
-        given: what replaces the others.
+        given: replaces the other components.
         pairs: the scored pairs.
         on_measured: called after each measurement.
     """
@@ -319,12 +323,12 @@ class Measured:
         return float(decisions(self.margins(kept)).mean())
 
     def preference(self, kept: Iterable[Component]) -> float:
-        """Return the mean probability of the good sentence of the two."""
+        """Return the mean over pairs of `sigmoid(margin)`, the probability of the good sentence."""
         return float(expit(self.margins(kept)).mean())
 
     def slopes(self, kept: Parts) -> dict[Component, float]:
-        """Return for every component the derivative of the preference by a gate between its replacement (0)
-        and its own value (1), with the gates of kept components at 1 and the others at 0."""
+        """Return the derivative of the preference with respect to each component's gate between its
+        replacement (0) and its own value (1), with gates at 1 for kept components and 0 for the others."""
         network = self.network
         points: dict[str, list[Component]] = {}
         for part in self.parts:
@@ -359,20 +363,21 @@ def drawn_sets(parts: Parts, kept: Parts, draws: int, seed: int) -> list[Parts]:
 
     Args:
         parts: to draw from.
-        kept: gives the size; not drawn.
+        kept: the set that gives the size and is not drawn.
         draws: number of sets.
         seed: of the draws.
     """
     size, count = len(kept), math.comb(len(parts), len(kept)) - 1
     if count <= draws:
-        return [one for one in combinations(parts, size) if set(one) != set(kept)]
-    random, found = np.random.default_rng(seed), {}
-    while len(found) < draws:
-        drawn = random.choice(len(parts), size, replace=False)
-        one = tuple(parts[index] for index in np.sort(drawn))
-        if set(one) != set(kept):
-            found[one] = None
-    return list(found)
+        return [drawn for drawn in combinations(parts, size) if set(drawn) != set(kept)]
+    random = np.random.default_rng(seed)
+    sets: dict[Parts, None] = {}
+    while len(sets) < draws:
+        indices = np.sort(random.choice(len(parts), size, replace=False))
+        drawn = tuple(parts[index] for index in indices)
+        if set(drawn) != set(kept):
+            sets[drawn] = None
+    return list(sets)
 
 
 ORDERS = ("gradient", "ablate")
@@ -402,20 +407,20 @@ def smallest_circuit(
     """Find the fewest heads and MLPs that decide minimal pairs nearly as well as the whole model.
 
     A set reaches the target if its accuracy is at least `chance + keep * (accuracy of the model - chance)`
-    on the pairs that it is chosen on; a tie counts half under every protocol. Of sets of one size, the one
-    with the greater mean of `sigmoid(margin)`, the probability of the good sentence of the two, wins.
+    on the pairs that it is chosen on; a tie counts half under every protocol. Among sets of the same size,
+    the search prefers the greatest mean of `sigmoid(margin)`, the probability of the good sentence.
 
     Args:
         model: a run, a `HookedTransformer` with its tokenizer, or a run's name; causal or masked.
         pairs: a `PairSet`, or what `open_pairs` takes: a hub name, a folder, None for the embedded pairs.
-        paradigm: one, or several taken as one; None for all.
+        paradigm: one paradigm, or several that are pooled; None for all.
         keep: fraction of the accuracy above chance.
         chance: accuracy of guessing; 0 keeps a fraction of the accuracy itself.
-        how: what replaces the other components, `mean`, `zero` or `resample`; see `ablated`.
-        reference: text that means and donors come from; see `workbench.interp.ablation.replacements`.
+        how: ablation of the other components: `mean`, `zero` or `resample`; see `ablated`.
+        reference: text from which means and donors are taken; see `workbench.interp.ablation.replacements`.
         order: `ablate` measures every component in every step; `gradient` only those with the most favourable
             gradients of gates. By default `gradient`, and `ablate` with `resample`.
-        limit: only the first so many pairs of each paradigm; None for all.
+        limit: maximum number of pairs per paradigm; None for all.
         held_out: fraction of each paradigm's pairs that the circuit is checked on.
         protocol: how sentences are scored.
         pll: for masked models.
@@ -453,7 +458,7 @@ def smallest_circuit(
         result = SmallestCircuit(
             kept=kept,
             target=target,
-            steps=tuple(_step(direction, one, select, held) for direction, one in steps),
+            steps=tuple(_step(direction, parts, select, held) for direction, parts in steps),
             chosen_on=_half(select, kept, 0, seed),
             held_out=_half(held, kept, random_sets, seed),
             parts=parts,
@@ -478,8 +483,8 @@ def _search(on: Measured, target: float, screen: int) -> tuple[list[tuple[str, P
     path = [on.parts]
     while path[-1]:
         path.append(_best(on, path[-1], screen, removed=True))
-    kept = min((one for one in path if _reaches(on, one, target)), key=len)
-    steps = [("backward", one) for one in path]
+    kept = min((parts for parts in path if _reaches(on, parts, target)), key=len)
+    steps = [("backward", parts) for parts in path]
     grown: Parts = ()
     while kept and len(grown) < len(kept) and not _reaches(on, grown, target):
         grown = _best(on, grown, screen, removed=False)
@@ -495,18 +500,18 @@ def _rank(on: Measured, kept: Parts) -> tuple[int, float]:
 
 
 def _best(on: Measured, kept: Parts, screen: int, *, removed: bool) -> Parts:
-    """Return the set with one component less, or more, that has the highest preference."""
-    open_ = [part for part in on.parts if (part in kept) == removed]
-    if len(open_) > screen:
+    """Return the set with the highest preference after removing or adding one component."""
+    candidates = [part for part in on.parts if (part in kept) == removed]
+    if len(candidates) > screen:
         slopes = on.slopes(kept)
-        open_ = sorted(open_, key=lambda part: slopes[part] if removed else -slopes[part])[:screen]
-    sets = [_without(kept, part) if removed else (*kept, part) for part in open_]
+        candidates = sorted(candidates, key=lambda part: slopes[part] if removed else -slopes[part])[:screen]
+    sets = [_without(kept, part) if removed else (*kept, part) for part in candidates]
     return max(sets, key=on.preference)
 
 
 def _cleaned(on: Measured, kept: Parts, target: float) -> Parts:
-    """Remove the components that the set does not need; return the others, the most needed first."""
-    while smaller := [one for part in kept if _reaches(on, one := _without(kept, part), target)]:
+    """Remove components while the target is reached; return the others, the most needed first."""
+    while smaller := [rest for part in kept if _reaches(on, rest := _without(kept, part), target)]:
         kept = max(smaller, key=on.preference)
     return tuple(sorted(kept, key=lambda part: on.preference(_without(kept, part))))
 
@@ -519,22 +524,21 @@ def _reaches(on: Measured, kept: Parts, target: float) -> bool:
     return on.accuracy(kept) >= target - 1e-12  # the target is a rounded number
 
 
-def _step(direction: str, kept: Parts, *halves: Measured) -> Step:
-    one, other = halves
-    margins = float(one.margins(kept).mean()), float(other.margins(kept).mean())
-    return Step(direction, kept, (one.accuracy(kept), other.accuracy(kept)), margins)
+def _step(direction: str, kept: Parts, chosen_on: Measured, held_out: Measured) -> Step:
+    accuracy = chosen_on.accuracy(kept), held_out.accuracy(kept)
+    margins = float(chosen_on.margins(kept).mean()), float(held_out.margins(kept).mean())
+    return Step(direction, kept, accuracy, margins)
 
 
 def _half(on: Measured, kept: Parts, draws: int, seed: int) -> Half:
     others = tuple(part for part in on.parts if part not in kept)
     sets: dict[str, Parts] = {"whole": on.parts, "circuit": kept, "complement": others, "nothing": ()}
-    pairs = len(on.pairs)
+    without = [on.margins(_without(kept, part)) for part in kept]
+    random = [on.margins(drawn) for drawn in drawn_sets(on.parts, kept, draws, seed)]
     return Half(
         sets={name: on.margins(parts) for name, parts in sets.items()},
-        without=np.array([on.margins(_without(kept, part)) for part in kept]).reshape(-1, pairs),
-        random=np.array([on.margins(one) for one in drawn_sets(on.parts, kept, draws, seed)]).reshape(
-            -1, pairs
-        ),
+        without=np.array(without).reshape(-1, len(on.pairs)),
+        random=np.array(random).reshape(-1, len(on.pairs)),
     )
 
 
@@ -544,10 +548,10 @@ def _target(on: Measured, keep: float, chance: float, paradigms: Sequence[str]) 
     floor = max(chance, CHANCE)
     low, high = wilson(before, count)
     if low <= floor:
-        name = paradigms[0] if len(paradigms) == 1 else f"{len(paradigms)} paradigms"
         raise InputError(
-            f"there is nothing to keep: the model decides {before:.1%} of {count} pairs of {name} correctly, "
-            f"not clearly above {floor:.0%} (interval {low:.1%} to {high:.1%}); choose another paradigm."
+            f"There is no accuracy above chance to keep: the model decides {before:.1%} of {count} pairs of "
+            f"{_describe(paradigms)} correctly, not clearly above {floor:.0%} (interval {low:.1%} to "
+            f"{high:.1%}); choose another paradigm."
         )
     return chance + keep * (before - chance)
 

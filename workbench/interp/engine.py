@@ -1,4 +1,4 @@
-"""Re-run a model with edited activations without computing again what the edits cannot change.
+"""Re-run a model with edited activations, recomputing only the activations that the edits can change.
 
 `CachedRun` serves patching, path patching, attribution patching, ablation, component matrices and neurons.
 
@@ -39,13 +39,13 @@ from workbench.model.mask import AttentionMask, LayerCache
 from workbench.model.transformer import HookedTransformer
 
 TOKENS_PER_BATCH = {"cpu": 8192}
-"""Tokens that go through a block at once; more do not make a CPU faster. A GPU takes 32 times as many."""
+"""Tokens per call of a block; larger batches are not faster on a CPU. A GPU uses 32 times as many."""
 LOGITS_AT_ONCE = 2048
-"""Positions unembedded at once, where a metric reads whole rows."""
+"""Positions unembedded at once by metrics that read whole rows."""
 
 
 def tokens_per_batch(device: torch.device) -> int:
-    """Return how many tokens a batch should have on a device."""
+    """Return the number of tokens per batch on a device."""
     return TOKENS_PER_BATCH.get(device.type, 32 * 8192)
 
 
@@ -55,7 +55,7 @@ class Edit(NamedTuple):
     hook: str
     """Hook point of a site: `blocks.2.attn.hook_z` (see `workbench.interp.components.SITES`)."""
     value: float | Tensor | Callable[[Tensor], Tensor]
-    """What replaces the activation: a constant; a tensor of the shape of the activation in the cached run,
+    """The replacement: a constant; a tensor of the shape of the activation in the cached run,
     [pair pos ...], or of the edited unit in it; or a function from [token ...] to the same shape."""
     pos: int | None = None
     """The position (of patterns: the query); all if None."""
@@ -94,7 +94,7 @@ class Sweep(NamedTuple):
 
 
 class CachedRun:
-    """A run of a model whose residual streams, keys and values are kept, so that edited runs start from it.
+    """A run of a model with cached residual streams, keys and values, from which edited runs start.
 
     Patch two heads separately, then together, and read the metric of each pair of prompts:
 
@@ -111,9 +111,9 @@ class CachedRun:
 
     Args:
         model: in eval mode.
-        tokens: one row a pair, padded on the right.
+        tokens: one row per pair, padded on the right.
         attention_mask: 1 at tokens; needed by masked models whose rows differ in length.
-        keep: further hook points whose activations are kept.
+        keep: additional hook points to cache.
         positions: of each token in its text, if not 0, 1, 2, ...
         mask: True where a query may attend to a key; replaces the causal or full pattern. In a causal model
             no query may see a key of a later index.
@@ -137,15 +137,15 @@ class CachedRun:
         with replaced(model, {name: lambda x, name=name: kept.update({name: x}) for name in names}):
             model.stream(tokens, attention_mask=attention_mask, positions=positions, mask=mask)
         self.kept = {name: kept[name] for name in keep}
-        """The further activations, by hook point."""
+        """Activations of the hook points in `keep`."""
         layers = range(model.config.n_layers)
         last = "hook_normalized_resid_post" if model.config.norm_place == "post" else "hook_resid_post"
         streams = [f"blocks.{layer}.hook_resid_pre" for layer in layers] + [f"blocks.{layers[-1]}.{last}"]
         self.streams = [kept[name] for name in streams]
-        """What each block reads, [pair pos d_model], and what the last one leaves."""
+        """The input of each block, [pair pos d_model], and the output of the last."""
         weighted = model.config.residual == "weighted"
         self.written = [self.streams[0]] if weighted else []
-        """What the embedding and each block wrote, where the model weighs them."""
+        """The outputs of the embedding and of each block, if the model weights them."""
         for layer in layers if weighted else ():
             outputs = [f"blocks.{layer}.hook_{part}_out" for part in ("attn", "mlp")]
             parts = [kept[name] for name in outputs if name in kept]
@@ -153,7 +153,7 @@ class CachedRun:
         rotated = "rot_k" if model.config.positions == "rotary" else "k"
         attending = [layer for layer in layers if model.blocks[layer].attn is not None]
         self.keys = {layer: kept[f"blocks.{layer}.attn.hook_{rotated}"] for layer in attending}
-        """Of each block that attends, [pair pos kv_head d_head]; rotated, where positions are rotary."""
+        """Keys of each block with attention, [pair pos kv_head d_head], after any rotary embedding."""
         self.values = {layer: kept[f"blocks.{layer}.attn.hook_v"] for layer in attending}
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
@@ -188,9 +188,9 @@ class CachedRun:
 
         Args:
             variants: the edits of each run.
-            metric: what is measured. Variants that cannot reach the position it reads are not run.
+            metric: the metric. Variants that cannot change the position that it reads are not run.
             on_progress: called after each batch.
-            unpatched: the metric of this run, in float64, if the caller has it already.
+            unpatched: the metric of this run, in float64; computed if None.
         """
         if isinstance(variants, Sweep):
             table = _Table.of_sweep(variants)
@@ -200,7 +200,7 @@ class CachedRun:
             unpatched = metric.of_stream(self.model, self.streams[-1]).double()
         values = unpatched.repeat(len(table.first), 1)
         reaching = table.reaching(self, metric)
-        # Neighbours in position share what attention need not compute.
+        # Variants with similar start positions share the queries that attention can skip.
         order = reaching[np.lexsort((table.first[reaching], table.start[reaching]))]
         done = len(values) - len(order)
         for batch in self._batches(table, order):
@@ -211,7 +211,7 @@ class CachedRun:
         return values
 
     def _batches(self, table: "_Table", order: np.ndarray) -> Iterator[np.ndarray]:
-        """Split variants into batches whose tokens fit."""
+        """Yield batches of variants, each with at most `tokens_per_batch` tokens or one variant."""
         pairs, length = self.tokens.shape
         budget = tokens_per_batch(self.tokens.device)
         starts = table.start[order] if self.causal else np.zeros(len(order), dtype=int)
@@ -229,12 +229,12 @@ class CachedRun:
         pair: Int[Tensor, " row"] | None = None,
         tokens: Int[Tensor, "1 token"] | None = None,
     ) -> AttentionMask:
-        """Return the attention mask of queries at some places of some pairs.
+        """Return the attention mask for queries at the given places of the given pairs.
 
         Args:
             places: index of each query in its row.
-            pair: of each row; None for every pair's own.
-            tokens: positions of the tokens, where they are not laid out as the queries are.
+            pair: pair of each row; None if row i is pair i.
+            tokens: positions of the tokens, if their layout differs from that of the queries.
         """
         length = self.tokens.shape[1]
         keys = (
@@ -252,12 +252,12 @@ class CachedRun:
         elif self.causal and not whole:
             index = torch.arange(length, device=places.device)
             mask = index <= places[:, None, :, None]
-        seen = AttentionMask(
+        attention = AttentionMask(
             queries if tokens is None else tokens, keys, mask, self.causal, self.in_order, queries
         )
         if self.model.position_bias is not None:
-            seen.bias = self.model.position_bias(seen.distance, self.streams[0])
-        return seen
+            attention.bias = self.model.position_bias(attention.distance, self.streams[0])
+        return attention
 
     def frozen(
         self,
@@ -266,21 +266,21 @@ class CachedRun:
         stop: int | None = None,
         through_mlps: bool = False,
     ) -> Iterator[tuple[tuple[int, str], Float[Tensor, "row pos d_model"]]]:
-        """Yield what each reader of the residual stream is given while one sender at a time writes what it
-        wrote in the donor's run and everything else is frozen as in this run.
+        """Yield the input of each reader of the residual stream with one sender's output at a time taken from
+        the donor's run and all other heads and MLPs frozen as in this run.
 
-        Only norms are computed again, so the change stays at its position and costs little compared with a
-        forward pass. Both runs must keep `frozen_hooks`.
+        Only norms are recomputed, so the change stays at its position and is cheap compared with a forward
+        pass. Both runs must keep `frozen_hooks`.
 
         Args:
             donor: another run.
             senders: the embedding, heads or MLPs; None changes nothing.
             stop: only positions before this one; all if None.
-            through_mlps: MLPs compute with what they are given, as in Wang et al. 2022; else they are frozen.
+            through_mlps: recompute the MLPs, as in Wang et al. 2022; else they are frozen.
 
         Yields:
-            (layer, "attn"), (layer, "mlp") and at last (n_layers, "logits"), each with the stream that is
-            read there, rows [sender x pair], the pair fastest, from the earliest sender's block on.
+            (layer, "attn"), (layer, "mlp") and finally (n_layers, "logits"), each with the input stream, rows
+            [sender x pair] with the pair varying fastest, from the earliest sender's block on.
         """
         model, count, pairs = self.model, len(senders), len(self.tokens)
         rows_of: dict[int, list[tuple[slice, Component]]] = {}
@@ -311,11 +311,11 @@ class CachedRun:
             if block.mlp is not None:
                 yield (layer, "mlp"), x
                 frozen = self.kept[f"{name}.hook_mlp_out"][:, :stop]
-                fed = mlp_output(block, x) if through_mlps else frozen.repeat(count, 1, 1)
+                out = mlp_output(block, x) if through_mlps else frozen.repeat(count, 1, 1)
                 for rows, sender in changed:
                     if sender.kind == "mlp":
-                        fed[rows] = donor.kept[f"{name}.hook_mlp_out"][:, :stop]
-                parts.append(fed)
+                        out[rows] = donor.kept[f"{name}.hook_mlp_out"][:, :stop]
+                parts.append(out)
             total = parts[0] if len(parts) == 1 else parts[0] + parts[1]
             x = x + (parts[1] if block.kind == "am" else total)
             if block.mix is not None:
@@ -338,13 +338,13 @@ class CachedRun:
 
 
 def cached_hooks(model: HookedTransformer) -> list[str]:
-    """Return the hook points of what a `CachedRun` always keeps."""
+    """Return the hook points that every `CachedRun` caches."""
     config = model.config
-    wanted = ["hook_resid_pre", "attn.hook_v"]
-    wanted.append("attn.hook_rot_k" if config.positions == "rotary" else "attn.hook_k")
+    points = ["hook_resid_pre", "attn.hook_v"]
+    points.append("attn.hook_rot_k" if config.positions == "rotary" else "attn.hook_k")
     if config.residual == "weighted":
-        wanted += ["hook_attn_out", "hook_mlp_out"]
-    names = [f"blocks.{layer}.{name}" for layer in range(config.n_layers) for name in wanted]
+        points += ["hook_attn_out", "hook_mlp_out"]
+    names = [f"blocks.{layer}.{name}" for layer in range(config.n_layers) for name in points]
     last = "hook_normalized_resid_post" if config.norm_place == "post" else "hook_resid_post"
     return [name for name in (*names, f"blocks.{config.n_layers - 1}.{last}") if name in model.hook_dict]
 
@@ -359,7 +359,7 @@ def frozen_hooks(model: HookedTransformer) -> list[str]:
 
 
 def mlp_output(block: Any, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor, "row pos d_model"]:
-    """Return what the block's MLP writes when it reads `x`."""
+    """Return the output of the block's MLP for the input `x`."""
     return block.mlp(x if block.post_norm else normed(block.ln2, x))
 
 
@@ -367,7 +367,7 @@ def mlp_output(block: Any, x: Float[Tensor, "row pos d_model"]) -> Float[Tensor,
 def replaced(
     model: HookedTransformer, edits: Mapping[str, Callable[[Tensor], Tensor | None]]
 ) -> Iterator[None]:
-    """Call functions at hook points, in this thread only; what they return replaces the activation.
+    """Call functions at hook points, in this thread only; their return values replace the activations.
 
     The model's own hooks stay as they are: `model.hooks` would remove those of other threads.
     """
@@ -387,7 +387,7 @@ class Gradients(NamedTuple):
     """Activations and the gradients of a sum of values there."""
 
     value: Tensor
-    """What was summed."""
+    """The differentiated value, before the sum."""
     activations: dict[str, Tensor]
     """By hook point."""
     gradients: dict[str, Tensor]
@@ -402,13 +402,13 @@ def activation_gradients(
     embedded: Float[Tensor, "row pos d_model"] | None = None,
     **inputs: Any,
 ) -> Gradients:
-    """Return the gradients of a value at hook points of one forward pass.
+    """Return the gradients of a value with respect to hook points, from one forward and backward pass.
 
     Args:
         model: in eval mode.
         names: hook points; `embedding_hook` for the embeddings.
-        value: of the residual stream behind the last block; its sum is differentiated. Rows do not see each
-            other, so gradients are each row's own.
+        value: function of the residual stream behind the last block; its sum is differentiated. Rows are
+            independent, so each row has its own gradient.
         tokens: ids.
         embedded: embeddings to run with instead of those of the tokens.
         inputs: further arguments of `HookedTransformer.stream`.
@@ -424,12 +424,12 @@ def activation_gradients(
 
     functions = {name: lambda x, name=name: keep(x, name) for name in dict.fromkeys((entry, *names))}
     with torch.enable_grad(), replaced(model, functions):
-        found = value(model.stream(tokens, **inputs))
+        values = value(model.stream(tokens, **inputs))
         points = [kept[name] for name in names]
-        slopes = torch.autograd.grad(found.sum(), points, allow_unused=True)
+        slopes = torch.autograd.grad(values.sum(), points, allow_unused=True)
     gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(points, slopes, strict=True)]
     activations = {name: kept[name].detach() for name in names}
-    return Gradients(found.detach(), activations, dict(zip(names, gradients, strict=True)))
+    return Gradients(values.detach(), activations, dict(zip(names, gradients, strict=True)))
 
 
 def embedding_hook(model: HookedTransformer) -> str:
@@ -520,7 +520,7 @@ class _Table:
         """Return the table of a sweep."""
         site, (layer, pos, unit) = sweep.site, sweep.cells
         layers, index = np.unique(layer, return_inverse=True)
-        hooks = [site.hook_name(one) for one in layers.tolist()]
+        hooks = [site.hook_name(layer) for layer in layers.tolist()]
         count = np.arange(len(layer))
         kind = np.where(pos < 0, cls.ALONE, cls.ALONE_AT)
         kind = np.full_like(kind, cls.JOINS) if site.spreads else kind
@@ -541,17 +541,17 @@ class _Table:
         return _Table(self.hooks, self.values, columns, first, start, kind, place, order)
 
     def reaching(self, run: CachedRun, metric: Metric) -> np.ndarray:
-        """Return the variants that the metric can see."""
-        seen = np.zeros(len(self.first), dtype=bool)
-        seen[self.columns[0]] = True
+        """Return the variants that can change the metric."""
+        reaching = np.zeros(len(self.first), dtype=bool)
+        reaching[self.columns[0]] = True
         if metric.reads is not None:
             reads = metric.reads.cpu().numpy()
             if run.causal:
-                seen &= self.start <= reads.max()
+                reaching &= self.start <= reads.max()
             # Behind the attention of the last block only the positions that are read matter.
             last = (self.first == run.model.config.n_layers - 1) & (self.kind == self.ALONE_AT)
-            seen &= ~last | np.isin(self.place, reads)
-        return np.flatnonzero(seen)
+            reaching &= ~last | np.isin(self.place, reads)
+        return np.flatnonzero(reaching)
 
     def groups(self, layer: int, variants: range) -> list[_Group]:
         """Return the edits of some variants in one block; variants are counted from the first of them."""
@@ -561,19 +561,20 @@ class _Table:
             return []
         variant, hook, value, pos, unit, turn = self.columns[:, here]
         key = ((turn * len(self.hooks) + hook) * len(self.values) + value) * 4 + (pos < 0) * 2 + (unit < 0)
-        found = []
-        for one in key[:1] if (key == key[0]).all() else np.unique(key):
-            of = np.flatnonzero(key == one)
-            found.append(
+        groups = []
+        for each in key[:1] if (key == key[0]).all() else np.unique(key):
+            edits = np.flatnonzero(key == each)
+            first = edits[0]
+            groups.append(
                 _Group(
-                    self.hooks[hook[of[0]]],
-                    self.values[value[of[0]]],
-                    variant[of] - variants.start,
-                    None if pos[of[0]] < 0 else pos[of],
-                    None if unit[of[0]] < 0 else unit[of],
+                    self.hooks[hook[first]],
+                    self.values[value[first]],
+                    variant[edits] - variants.start,
+                    None if pos[first] < 0 else pos[edits],
+                    None if unit[first] < 0 else unit[edits],
                 )
             )
-        return found
+        return groups
 
 
 class RowTokens:
@@ -631,7 +632,7 @@ class FixedCache(LayerCache):
     """
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is there."""
+        """Return the cached keys and values."""
         return self.keys, self.values
 
 
@@ -711,12 +712,12 @@ class _Layout(NamedTuple):
 
 
 class _Replay:
-    """One batch of variants on its way through the blocks.
+    """One batch of variants, run block by block.
 
     Args:
-        run: where they start from.
+        run: the cached run that they start from.
         table: the variants, in the order in which they join.
-        reads: the position of each pair that is wanted; all if None.
+        reads: the position of each pair to return; all if None.
     """
 
     def __init__(self, run: CachedRun, table: _Table, reads: Int[Tensor, " pair"] | None) -> None:
@@ -838,9 +839,9 @@ class _Replay:
             assert self.reads is not None
             reads = self.reads[tokens.pair]
             spot = reads - first
-            mine = new[torch.arange(len(new), device=device), spot.clamp(0, count - 1)]
+            computed = new[torch.arange(len(new), device=device), spot.clamp(0, count - 1)]
             touched = ((spot >= 0) & (spot < count))[:, None]
-            new = torch.where(touched, mine, run.streams[-1][tokens.pair, reads])[:, None]
+            new = torch.where(touched, computed, run.streams[-1][tokens.pair, reads])[:, None]
             self.x = torch.cat([self.x, new]) if variants.start else new
             return
         spot = tokens.pos - first[tokens.row]
@@ -913,15 +914,15 @@ class _Replay:
             reached = self.tokens.stop > self.tokens.start
             return torch.where(reached, value, unpatched[pair]).view(-1, self.pairs)
         step = max(1, LOGITS_AT_ONCE // self.cached.tokens.numel()) * self.pairs
-        found = []
+        values = []
         for first in range(0, len(pair), step):
             last = min(first + step, len(pair))
-            found.append(metric(model, model.final(self.whole(first, last)), pair[first:last]).double())
-        return torch.cat(found).view(-1, self.pairs)
+            values.append(metric(model, model.final(self.whole(first, last)), pair[first:last]).double())
+        return torch.cat(values).view(-1, self.pairs)
 
 
 def _at_reads(x: Tensor, cached: Tensor, tokens: RowTokens, reads: Tensor) -> Float[Tensor, "row 1 d_model"]:
-    """Return each row's read token of a list [1 token d_model]; the cached run's where the row has it not."""
+    """Return each row's read token of a list [1 token d_model]; the cached run's if the row lacks it."""
     reached = (tokens.stop > tokens.start)[:, None]
     index = (tokens.first + reads - tokens.start).clamp(0, max(x.shape[1] - 1, 0))
     return torch.where(reached, x[0, index], cached[tokens.pair, reads])[:, None]

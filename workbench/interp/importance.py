@@ -1,4 +1,4 @@
-"""How many heads a model can lose: iterative pruning by importance (Michel et al. 2019, arXiv:1905.10650)."""
+"""Head importance and iterative pruning of heads by importance (Michel et al. 2019, arXiv:1905.10650)."""
 
 import math
 from collections.abc import Sequence
@@ -74,7 +74,7 @@ class Importance(Result):
         """Return Spearman's correlation with the increase of the loss when each component is ablated alone.
 
         Args:
-            truth: of `leave_one_out`; components that it lacks are left out, as are MLPs if normalised.
+            truth: result of `leave_one_out`; components that it lacks are ignored, as are MLPs if normalised.
             normalised: compare the normalised importance.
         """
         effects = dict(zip(truth.names, truth.loss_change, strict=True))
@@ -125,9 +125,7 @@ def head_importance(model: ModelLike, text: Any = None, *, mlps: bool = False, s
         InputError: the model has no heads, or nothing in the text is predicted.
     """
     run, network, _ = open_model(model)
-    parts = list_components(network.config, heads=True, mlps=mlps)
-    if not parts:
-        raise InputError(f"this model has no heads: its layout is {''.join(network.config.blocks)}.")
+    parts = _require_heads(list_components(network.config, heads=True, mlps=mlps), network)
     batches = text_batches(model, text, seed)
     refuse_unscored(batches)
     with ready(network) as network:
@@ -136,11 +134,17 @@ def head_importance(model: ModelLike, text: Any = None, *, mlps: bool = False, s
     return Importance(parts, gradient, name, step)
 
 
+def _require_heads(parts: tuple[Component, ...], model: "HookedTransformer") -> tuple[Component, ...]:
+    if not parts:
+        raise InputError(f"This model has no heads: its layout is {''.join(model.config.blocks)}.")
+    return parts
+
+
 def _gradients(
     model: "HookedTransformer", parts: tuple[Component, ...], batch: TextBatch
 ) -> Float[np.ndarray, "example part"]:
-    """Run one backward pass: rows are independent, so the gradient of the summed loss by a gate of one row is
-    that row's own."""
+    """Return each row's gradients from one backward pass: rows are independent, so the gradient of the summed
+    loss with respect to a row's gate depends on that row only."""
     names = list(dict.fromkeys(part.hook_name for part in parts))
     rows, heads = len(batch.tokens), model.config.n_heads
     gates = {
@@ -192,25 +196,24 @@ class PruningCurve(Result):
         loss, accuracy, pruned (the step's heads, for the order by importance), run, step."""
         import pandas as pd
 
-        rows = []
-        for index in range(-1, len(self.random_loss)):
-            by_importance = index < 0
-            loss = self.loss if by_importance else self.random_loss[index]
-            random_accuracy = None if self.random_accuracy is None else self.random_accuracy[index]
-            accuracy = self.accuracy if by_importance else random_accuracy
-            for step, share in enumerate(self.share):
-                rows.append(
-                    {
-                        "order": "importance" if by_importance else f"random {index}",
-                        "share": share,
-                        "loss": loss[step],
-                        "accuracy": np.nan if accuracy is None else accuracy[step],
-                        "pruned": ", ".join(part.label for part in self.pruned[step])
-                        if by_importance
-                        else "",
-                    }
-                )
-        return pd.DataFrame(rows).assign(run=self.run, step=self.step)
+        pruned = [", ".join(part.label for part in parts) for parts in self.pruned]
+        rows = [("importance", self.loss, self.accuracy, pruned)]
+        for index, loss in enumerate(self.random_loss):
+            accuracy = None if self.random_accuracy is None else self.random_accuracy[index]
+            rows.append((f"random {index}", loss, accuracy, [""] * len(loss)))
+        frames = [
+            pd.DataFrame(
+                {
+                    "order": order,
+                    "share": self.share,
+                    "loss": loss,
+                    "accuracy": np.nan if accuracy is None else accuracy,
+                    "pruned": names,
+                }
+            )
+            for order, loss, accuracy, names in rows
+        ]
+        return pd.concat(frames, ignore_index=True).assign(run=self.run, step=self.step)
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the loss against the fraction of heads pruned, by importance and in random orders, and return
@@ -237,19 +240,19 @@ def prune_heads(
     seed: int = 0,
     progress: bool | OnProgress | None = None,
 ) -> PruningCurve:
-    """Prune heads step by step, those of least importance first, until none is left (Michel et al. 2019).
+    """Prune all heads step by step, the least important first (Michel et al. 2019).
 
     Args:
         model: a run, a `HookedTransformer` or a run's name.
-        text: what the loss is measured on; see `workbench.interp.texts.text_batches`.
-        importance_text: what the importance is measured on; by default `text`, which biases the curve a
-            little in its favour.
-        share: fraction of all heads that each step prunes; at least one head.
+        text: text that the loss is measured on; see `workbench.interp.texts.text_batches`.
+        importance_text: text that the importance is measured on; by default `text`, which slightly biases the
+            curve in favour of pruning by importance.
+        share: fraction of all heads pruned in each step; at least one head.
         normalise: rank by importance normalised in each layer, as in the paper.
         recompute: measure the importance again before each step, in the pruned model.
         pairs: minimal pairs, as `blimp` takes them.
         score_pairs: measure accuracy too.
-        limit: only the first so many pairs of each paradigm.
+        limit: maximum number of pairs per paradigm.
         protocol: how sentences are scored.
         orders: random orders to compare with.
         seed: of the random orders, and of the tokens hidden from a masked model.
@@ -263,9 +266,7 @@ def prune_heads(
             f"share is {share}; give the fraction of heads to prune in a step, above 0 and up to 1."
         )
     run, network, tokenizer = open_model(model)
-    heads = list_components(network.config, mlps=False)
-    if not heads:
-        raise InputError(f"this model has no heads: its layout is {''.join(network.config.blocks)}.")
+    heads = _require_heads(list_components(network.config, mlps=False), network)
     batches = text_batches(model, text, seed)
     refuse_unscored(batches)
     importance_batches = batches if importance_text is None else text_batches(model, importance_text, seed)
@@ -286,11 +287,11 @@ def prune_heads(
         on_progress(done / total, f"{done:,} of {total:,} models")
         return loss, accuracy
 
-    def least_important(left: Sequence[Component], gone: Sequence[Component]) -> list[Component]:
-        with ablated(network, gone):
+    def by_importance(remaining: Sequence[Component], ablated_heads: Sequence[Component]) -> list[Component]:
+        with ablated(network, ablated_heads):
             importance = head_importance(network, importance_batches, seed=seed)
         scores = importance.normalised if normalise else importance.raw
-        return sorted(left, key=dict(zip(importance.parts, scores, strict=True)).__getitem__)
+        return sorted(remaining, key=dict(zip(importance.parts, scores, strict=True)).__getitem__)
 
     with (
         ready(network) as network,
@@ -298,29 +299,29 @@ def prune_heads(
         progress_bar(progress, "Pruning") as on_progress,
     ):
         start = measure([])
-        curve, gone = [start], []
+        curve, removed = [start], []
         pruned: list[tuple[Component, ...]] = [()]
-        queue: list[Component] = list(heads)
-        while queue:
-            if recompute or not gone:
-                queue = least_important(queue, gone)
-            taken, queue = queue[:size], queue[size:]
-            gone += taken
-            pruned.append(tuple(taken))
-            curve.append(measure(gone))
+        remaining = list(heads)
+        while remaining:
+            if recompute or not removed:
+                remaining = by_importance(remaining, removed)
+            pruned.append(tuple(remaining[:size]))
+            removed += remaining[:size]
+            remaining = remaining[size:]
+            curve.append(measure(removed))
         randoms = []
         for order in range(orders):
             shuffled = np.random.default_rng([seed, order]).permutation(len(heads))
-            picked = [heads[index] for index in shuffled]
-            randoms.append([start, *(measure(picked[: size * (at + 1)]) for at in range(steps))])
-    line = np.array(curve)
-    others = np.array(randoms).reshape(orders, steps + 1, 2)
+            drawn = [heads[index] for index in shuffled]
+            randoms.append([start, *(measure(drawn[: size * step]) for step in range(1, steps + 1))])
+    ranked = np.array(curve)
+    random = np.array(randoms).reshape(orders, steps + 1, 2)
     return PruningCurve(
         share=np.minimum(np.arange(steps + 1) * size, len(heads)) / len(heads),
-        loss=line[:, 0],
-        random_loss=others[:, :, 0],
-        accuracy=line[:, 1] if score_pairs else None,
-        random_accuracy=others[:, :, 1] if score_pairs else None,
+        loss=ranked[:, 0],
+        random_loss=random[:, :, 0],
+        accuracy=ranked[:, 1] if score_pairs else None,
+        random_accuracy=random[:, :, 1] if score_pairs else None,
         pruned=tuple(pruned),
         run=None if run is None else run.name,
         step=None if run is None else run.step,

@@ -55,7 +55,7 @@ class ComponentFamily(Result):
         import pandas as pd
 
         if by not in ("paradigm", "phenomenon"):
-            raise InputError(f"components are grouped by paradigm or phenomenon, not by {by!r}.")
+            raise InputError(f"Unknown grouping {by!r}; choose paradigm or phenomenon.")
         frames = []
         for name, matrix in zip(self.runs, self.matrices, strict=True):
             frame = matrix.to_frame().query("method == @self.method and kind in ('head', 'mlp')")
@@ -72,7 +72,7 @@ class ComponentFamily(Result):
             frame["rank"] = groups.cumcount() + 1
             frame["cumulative"] = frame.groupby(by, sort=False).share.cumsum()
             depth = frame.layer.astype(float) / max(matrix.n_layers - 1, 1)
-            frames.append(frame.drop(columns="size").assign(depth=depth).assign(run=name))
+            frames.append(frame.drop(columns="size").assign(depth=depth, run=name))
         whole = pd.concat(frames, ignore_index=True)
         return whole.reindex(columns=["run", *(name for name in whole if name != "run")])
 
@@ -95,16 +95,16 @@ class ComponentFamily(Result):
         paradigms: run, kind, from, to, share.
 
         Args:
-            bins: of the depth; by default as many as the deepest model has blocks, 4 at most.
+            bins: number of bins; by default the number of blocks of the deepest model, at most 4.
 
         Raises:
-            InputError: no bins.
+            InputError: fewer than 1 bin.
         """
         import pandas as pd
 
         bins = min(MAX_BINS, max(matrix.n_layers for matrix in self.matrices)) if bins is None else bins
         if bins < 1:
-            raise InputError(f"depth needs at least 1 bin; found {bins}.")
+            raise InputError(f"bins is {bins}; give at least 1.")
         frame = self.to_frame()
         frame["bin"] = np.minimum((frame.depth * bins).astype(int), bins - 1)
         sums = frame.groupby(["run", "paradigm", "kind", "bin"]).share.sum()
@@ -141,20 +141,20 @@ def component_family(
     Args:
         runs: opened runs of any shape, or paths of runs, all causal or all masked if patching is asked for.
         pairs: see `component_matrix`.
-        method: the compared one of `options["methods"]`, by default ablation.
-        folder: matrices are saved there and read again; see `saved_matrix`.
+        method: method to compare, one of `options["methods"]`; by default ablation.
+        folder: folder to cache the matrices in; see `saved_matrix`.
         progress: True shows a bar, None after two seconds; or a callback.
         options: of `component_matrix`.
 
     Raises:
         InputError: fewer than two runs, two of one name, or as `component_matrix`.
-        RunError: a path of no run.
+        RunError: a path without a run.
     """
     opened = [load(run) if isinstance(run, str | Path) else run for run in runs]
     names = [run.name for run in opened]
     if len(opened) < 2 or len(set(names)) < len(names):
         raise InputError(
-            f"a family is two or more runs of different names; found {', '.join(names) or 'none'}."
+            f"A family needs at least two runs with different names; got {', '.join(names) or 'none'}."
         )
     method = _method(method, options.get("methods"))
     return ComponentFamily(_measure(opened, len(opened), pairs, folder, progress, options), method)
@@ -176,7 +176,7 @@ class ComponentHistory(Result):
 
     @property
     def paradigms(self) -> tuple[str, ...]:
-        """Of every matrix."""
+        """Names of the paradigms, the same in every matrix."""
         return self.matrices[0].paradigms
 
     @property
@@ -232,8 +232,8 @@ class ComponentHistory(Result):
 
         Args:
             ax: as many axes as paradigms; a new figure if not set.
-            paradigms: which; by default the twelve with the highest accuracy at the end.
-            top: lines in a panel.
+            paradigms: paradigms to draw; by default the twelve with the highest final accuracy.
+            top: number of lines per panel.
 
         Raises:
             InputError: no such paradigm.
@@ -257,11 +257,11 @@ def component_history(
     """Measure the component matrices of a run at its checkpoints.
 
     Args:
-        run: an opened run; its own checkpoint does not matter.
+        run: an opened run, at any checkpoint.
         pairs: see `component_matrix`.
         checkpoints: `all`, or steps.
-        method: the compared one of `options["methods"]`, by default ablation.
-        folder: matrices are saved there and read again; see `saved_matrix`.
+        method: method to compare, one of `options["methods"]`; by default ablation.
+        folder: folder to cache the matrices in; see `saved_matrix`.
         progress: True shows a bar, None after two seconds; or a callback.
         options: of `component_matrix`.
 
@@ -280,7 +280,7 @@ def _method(method: str | None, methods: str | Sequence[str] | None) -> str:
     measured = split_names(methods or DEFAULT)
     method = method or ("ablate" if "ablate" in measured else str(measured[0]))
     if method not in measured:
-        raise InputError(f"method {method!r} is not measured; measured are {', '.join(measured)}.")
+        raise InputError(f"Method {method!r} was not measured; choose from {', '.join(measured)}.")
     return method
 
 
@@ -312,7 +312,7 @@ def history_steps(run: "Run", checkpoints: str | Sequence[int] = "all") -> list[
     """
     available = run.checkpoints
     if isinstance(checkpoints, str) and checkpoints != "all":
-        raise InputError(f"checkpoints are 'all' or steps; found {checkpoints!r}.")
+        raise InputError(f"checkpoints is {checkpoints!r}; give 'all' or steps.")
     steps = list(available) if isinstance(checkpoints, str) else sorted(set(checkpoints))
     for step in steps:
         if step not in available:
@@ -321,6 +321,6 @@ def history_steps(run: "Run", checkpoints: str | Sequence[int] = "all") -> list[
             )
     if len(steps) < 2:
         raise InputError(
-            f"a history needs at least two checkpoints; {len(steps)} of {run.path} was selected."
+            f"A history needs at least two checkpoints; {len(steps)} of {run.path} was selected."
         )
     return steps

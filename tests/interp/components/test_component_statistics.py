@@ -149,7 +149,7 @@ def test_a_family_counts_the_components_that_carry_half():
     assert depths["one", "head", 0.0] == pytest.approx(0.8, abs=0.01)
     assert depths["two", "head", 0.5] == pytest.approx(1 / 3, abs=0.01)
     assert depths.groupby("run").sum().to_numpy() == pytest.approx([1, 1])
-    with pytest.raises(InputError, match="not by 'layer'"):
+    with pytest.raises(InputError, match="Unknown grouping 'layer'"):
         family.to_frame("layer")
 
 
@@ -157,7 +157,7 @@ def test_a_family_needs_two_names():
     class Fake:
         name = "one"
 
-    with pytest.raises(InputError, match="two or more runs of different names; found one, one"):
+    with pytest.raises(InputError, match="at least two runs with different names; got one, one"):
         component_family([Fake(), Fake()])
 
 
@@ -186,7 +186,7 @@ def test_checkpoints_that_are_not_there_are_refused():
         history_steps(Fake(), [0, 9])
     with pytest.raises(InputError, match="at least two checkpoints; 1 of runs/one was selected"):
         history_steps(Fake(), [8])
-    with pytest.raises(InputError, match="'all' or steps; found 'last'"):
+    with pytest.raises(InputError, match="checkpoints is 'last'; give 'all' or steps"):
         history_steps(Fake(), "last")
 
 

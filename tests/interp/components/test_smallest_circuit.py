@@ -91,7 +91,8 @@ def test_it_is_found_in_a_masked_model():
 @pytest.mark.parametrize("seed", range(3))
 def test_in_an_untrained_model_there_is_nothing_to_keep(seed):
     with pytest.raises(
-        InputError, match=r"there is nothing to keep: the model decides .* of verb correctly, not clearly"
+        InputError,
+        match=r"no accuracy above chance to keep: the model decides .* of verb correctly, not clearly",
     ):
         found_in(untrained(seed))
 
