@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 import torch
 
+import workbench as wb
 from workbench.errors import DataError
+from workbench.interp.summary import Summary, SummaryOptions, make_summary
 from workbench.result import Result
 
 
@@ -77,3 +79,27 @@ def test_a_damaged_folder_says_so(example, tmp_path):
     (folder / "arrays.npz").write_bytes(b"PK")
     with pytest.raises(DataError):
         Result.read(folder)
+
+
+def test_the_summary_of_a_run_is_read_back_whole(tmp_path):
+    """A summary holds other results, which are saved inside its folder; a lone method is one name."""
+    run = wb.load("zoo/tiny-1h")
+    summary = make_summary(run, SummaryOptions(limit=2, methods="direct", stories=2), progress=False)
+    assert summary.components.methods == ("direct",)
+    again = Result.read(summary.save(tmp_path / "summary"))
+    assert type(again) is Summary
+    assert repr(again) == repr(summary)
+    for name, table in summary.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], table)
+
+
+@pytest.mark.parametrize(
+    ("measured", "missing"), [("loss", "pairs"), ("pairs", "loss")], ids=["loss", "pairs"]
+)
+def test_a_lone_measure_is_one_name(measured, missing):
+    tokens = torch.arange(4, 12)[None]
+    found = wb.ablation_effect(
+        "zoo/tiny-1h", "L0H0", measure=measured, text=tokens, paradigms="anaphor_gender_agreement", limit=2
+    )
+    assert getattr(found, measured) is not None
+    assert getattr(found, missing) is None

@@ -1,11 +1,17 @@
 """Text in batches and generation, also where the tokenizer lacks special tokens; tokens as directions."""
 
+import numpy as np
 import pytest
 import torch
 from small_models import BASES, build
 
 from workbench.data.tokenizer import train_tokenizer
 from workbench.errors import InputError
+from workbench.interp.attribution import attribute_logits
+from workbench.interp.gradients import attribution_patch, edge_attribution
+from workbench.interp.patching import patch
+from workbench.interp.paths import path_patch
+from workbench.interp.prompts import align
 
 CAUSAL = [fields for fields in BASES.values() if fields.get("attention") != "bidirectional"]
 POSITIONS = [dict(positions=kind) for kind in ("sinusoidal", "alibi", "t5", "shaw", "none")]
@@ -60,6 +66,45 @@ def test_a_tokenizer_without_bos_prepends_none(attention):
             model.generate("")
 
 
+def test_prompts_are_patched_and_attributed_without_bos():
+    """The numbers are those of the same token ids; no BOS is prepended."""
+    model = text_model()
+    model.tokenizer.bos_token = None
+    texts = ("The cat sat", "The dog sat")
+    ids = [torch.tensor([model.tokenizer.encode(text, add_special_tokens=False)]) for text in texts]
+    alignment = align(model, *texts)
+    found = patch(model, *texts, right=".", wrong="A", site="resid_post", alignment=alignment)
+    assert found.tokens == tuple(alignment.corrupted[0])
+    answers = [model.to_single_token(text) for text in (".", "A")]
+    for value, row in ((found.other, ids[0]), (found.base, ids[1])):
+        logits = model(row)[0, -1, answers]
+        assert value[0] == pytest.approx(float((logits[0] - logits[1]).detach()), abs=1e-10)
+    direct = attribute_logits(model, texts[0], right=".", wrong="A")
+    assert direct.logits[0] == pytest.approx(found.other[0], abs=1e-10)
+
+
+def test_one_pair_takes_a_scalar_metric_as_transformer_lens_does():
+    model = text_model()
+    texts = ("The cat sat.", "The cat ran.")
+    answers = [model.to_single_token(text) for text in (".", "A")]
+
+    def scalar(logits):
+        return logits[0, -1, answers[0]] - logits[0, -1, answers[1]]
+
+    options = dict(alignment=align(model, *texts), site="resid_post")
+    by_answers = patch(model, *texts, right=".", wrong="A", **options)
+    np.testing.assert_allclose(
+        patch(model, *texts, metric=scalar, **options).per_pair, by_answers.per_pair, rtol=0, atol=1e-10
+    )
+    tokens = torch.randint(4, 61, (2, 1, 7), generator=torch.Generator().manual_seed(0))
+    for function in (attribution_patch, path_patch, edge_attribution):
+        one, other = (
+            function(model, *tokens, **metric)
+            for metric in (dict(metric=scalar), dict(right=answers[0], wrong=answers[1]))
+        )
+        np.testing.assert_allclose(one.per_pair, other.per_pair, rtol=0, atol=1e-10)
+
+
 @pytest.mark.parametrize("use_cache", [True, False])
 @pytest.mark.parametrize("fields", [*CAUSAL, *POSITIONS, dict(windows=(3,))], ids=str)
 def test_prompts_of_unequal_length_are_continued_as_each_alone(fields, use_cache):
@@ -103,7 +148,6 @@ def test_a_temperature_that_is_none_is_refused(temperature):
 
 def test_padded_prompts_of_a_masked_model_are_read_as_each_alone():
     """Analyses of several prompts pass the padding on; PAD here also ends texts."""
-    from workbench.interp.attribution import attribute_logits
     from workbench.interp.lens import answer_curve
 
     model = text_model(attention="bidirectional")

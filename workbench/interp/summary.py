@@ -22,6 +22,7 @@ from workbench.data.embedded.stories import stories
 from workbench.data.pairs import Pair, PairSet, find_pairs, open_pairs
 from workbench.errors import ConfigError, DataError, InputError, WorkbenchError
 from workbench.io import new_folder, read_hashed, read_json, write_json
+from workbench.result import Result
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
 from workbench.runs.zoo import is_shipped, places_of, results_folder
 
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from transformers import PreTrainedTokenizerFast
 
     from workbench.evals.blimp import BlimpResult
     from workbench.interp.attribution import PairAttribution, TextAttribution
     from workbench.interp.heads import HeadScores
     from workbench.interp.matrix import ComponentMatrix
     from workbench.model.transformer import HookedTransformer
+    from workbench.runs.run import Run
 
 
 EMBEDDED_REFERENCE = {"source": "embedded", "count": 100, "split": "train", "column": "text", "digest": None}
@@ -57,9 +60,9 @@ def save_summary(summary: Summary, place: Path, small: bool = False) -> Path:
 
     Args:
         summary: from `make_summary`.
-        place: the run's folder, or that of its results (`workbench.runs.shipped.results_folder`).
-        small: for a run that ships: numbers in few bits (`workbench.interp.summary.pack.BITS`), but for the
-            pairs to open on; and tokens of our own sentences only.
+        place: the run's folder, or that of its results (`workbench.runs.zoo.results_folder`).
+        small: for a run that ships: numbers in few bits (`BITS`) except those of the pairs to open on, and
+            tokens of the embedded pairs only.
 
     Returns:
         The folder.
@@ -69,8 +72,8 @@ def save_summary(summary: Summary, place: Path, small: bool = False) -> Path:
     tables = dict(summary.tables)
     if small and "opening" in tables:
         opening, tokens = tables["opening"], tables["opening_tokens"]
-        ours = opening.pairs[opening.source == "embedded"]
-        tables["opening_tokens"] = tokens.loc[tokens.pairs.isin(ours)]
+        embedded = opening.pairs[opening.source == "embedded"]
+        tables["opening_tokens"] = tokens.loc[tokens.pairs.isin(embedded)]
     files = {
         f"{name}.parquet": to_parquet(frame, small and not name.startswith("opening"))
         for name, frame in tables.items()
@@ -87,10 +90,10 @@ def save_summary(summary: Summary, place: Path, small: bool = False) -> Path:
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
     folder = summary_folder(place, summary.step)
-    with new_folder(folder) as made:
+    with new_folder(folder) as temporary:
         for name, data in files.items():
-            (made / name).write_bytes(data)
-        write_json(made / CARD, card)
+            (temporary / name).write_bytes(data)
+        write_json(temporary / CARD, card)
     return folder
 
 
@@ -137,13 +140,7 @@ def read_table(run: Path, step: int, name: str) -> pd.DataFrame | None:
             frame.attrs = {"limit": card["wish"].get("limit"), "reference": card.get("reference")}
             if frame.attrs["reference"] is None and is_shipped(run):
                 # Shipped summaries were made before references were recorded, with the embedded stories.
-                frame.attrs["reference"] = {
-                    "source": "embedded",
-                    "count": 100,
-                    "split": "train",
-                    "column": "text",
-                    "digest": None,
-                }
+                frame.attrs["reference"] = EMBEDDED_REFERENCE
             return frame
     return None
 
@@ -174,13 +171,15 @@ class Opening:
 
 
 def candidates(frame: pd.DataFrame, tokenizer: Any = None, count: int = 6) -> pd.DataFrame:
-    """Mistakes to open on: the clearest one of each paradigm that the model mostly gets right (else of all),
-    of sentences that differ in one token where there are any, else of equally many; clearest first.
+    """Return mistakes to open on: the clearest of each paradigm, clearest first.
+
+    Paradigms that the model mostly decides correctly are preferred, then pairs that differ in one token, then
+    pairs of equal length.
 
     Args:
         frame: as `BlimpResult.per_pair`, with sentences.
-        tokenizer: the model's; None: tokens are not looked at.
-        count: at most so many.
+        tokenizer: the model's; None skips the comparison of tokens.
+        count: at most this many.
     """
     accuracy = frame.groupby("paradigm").correct.transform("mean")
     even = frame.tokens_good == frame.tokens_bad
@@ -194,49 +193,52 @@ def candidates(frame: pd.DataFrame, tokenizer: Any = None, count: int = 6) -> pd
 
 def _single(frame: pd.DataFrame, among: pd.Series, tokenizer: Any) -> np.ndarray:
     """Return a mask of the clearest of these pairs that differ in one token only."""
-    found = np.zeros(len(frame), dtype=bool)
+    mask = np.zeros(len(frame), dtype=bool)
     rows = np.flatnonzero(among.to_numpy())
     if tokenizer is None or not len(rows):
-        return found
+        return mask
     rows = rows[np.argsort(frame.margin.to_numpy()[rows], kind="stable")][:LOOKED_AT]
     goods, bads = (frame[name].iloc[rows].tolist() for name in ("sentence_good", "sentence_bad"))
     for row, good, bad in zip(rows, tokenizer(goods)["input_ids"], tokenizer(bads)["input_ids"], strict=True):
-        found[row] = len(good) == len(bad) and sum(a != b for a, b in zip(good, bad, strict=True)) == 1
-    return found
+        mask[row] = len(good) == len(bad) and sum(a != b for a, b in zip(good, bad, strict=True)) == 1
+    return mask
 
 
 def opening_pair(
-    model: Any,
-    tokenizer: Any,
+    model: HookedTransformer,
+    tokenizer: PreTrainedTokenizerFast,
     frame: pd.DataFrame,
     protocol: str = "native",
     pll: str = "original",
     attribute: Callable[[str, str], PairAttribution] | None = None,
 ) -> Opening | None:
-    """Return the mistake, of the clearest ones of several paradigms, whose first differing token accounts for
-    most of the difference, so that components explain it; None without pairs.
+    """Return the mistake among `candidates` whose first differing token accounts for most of the difference.
+
+    Components explain the logit difference at that token. Returns None without pairs.
 
     Args:
-        model: a `HookedTransformer`.
-        tokenizer: its own.
+        model: the scored model.
+        tokenizer: of the model.
         frame: the model's decisions, as `BlimpResult.per_pair`, with sentences.
-        protocol: how they were scored.
+        protocol: how the pairs were scored.
         pll: for masked models.
         attribute: replaces `attribute_pair`, for a caller that caches results.
     """
-
     from workbench.interp.attribution import attribute_pair
 
     def own(good: str, bad: str) -> PairAttribution:
         return attribute_pair(model, good, bad, tokenizer=tokenizer, protocol=protocol, pll=pll)
 
-    found = []
+    openings = []
     for row in candidates(frame, tokenizer).to_dict("records"):
         pair = (attribute or own)(row["sentence_good"], row["sentence_bad"])
-        worst = max(pair.difference, pair.difference_at_place)
-        where = Opening(str(row["paradigm"]), int(row["pair_id"]), pair)
-        found.append((worst, where.paradigm, where.pair_id, where))
-    return min(found)[-1] if found else None
+        openings.append(Opening(str(row["paradigm"]), int(row["pair_id"]), pair))
+
+    def rank(opening: Opening) -> tuple[float, str, int]:
+        pair = opening.pair
+        return max(pair.difference, pair.difference_at_place), opening.paradigm, opening.pair_id
+
+    return min(openings, key=rank, default=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -252,8 +254,8 @@ class SetOpening:
     opening: Opening
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Summary(Result):
     """Head scores, component x paradigm matrix and the pairs to open on, of one checkpoint."""
 
     run: str
@@ -269,33 +271,33 @@ class Summary:
 
     @cached_property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """By name: `head_scores` (`HeadScores.to_frame`), `components` (`ComponentMatrix.to_frame` and the
-        set of pairs), and of the pairs to open on `opening` (one row for each set of pairs), `opening_parts`
-        (`PairAttribution.to_frame`) and `opening_tokens` (sentence, id, token, log_prob), these two with the
-        set's name; one that cannot be made is left out."""
+        """The tables that `save_summary` writes: `head_scores` (`HeadScores.to_frame`), `components`
+        (`ComponentMatrix.to_frame` and the set of pairs), and of the pairs to open on `opening` (one row for
+        each set of pairs), `opening_parts` (`PairAttribution.to_frame`) and `opening_tokens` (sentence, id,
+        token, log_prob), these two with the set's name. There are no `head_scores` without attention."""
         import pandas as pd
 
-        found: dict[str, pd.DataFrame] = {}
+        tables: dict[str, pd.DataFrame] = {}
         if self.heads is not None:
-            found["head_scores"] = self.heads.to_frame()
+            tables["head_scores"] = self.heads.to_frame()
         about = {"pairs": self.components.name, "protocol": self.components.protocol}
-        found["components"] = self.components.to_frame().drop(columns=["run", "step"]).assign(**about)
+        tables["components"] = self.components.to_frame().drop(columns=["run", "step"]).assign(**about)
         if self.openings:
-            found["opening"] = pd.DataFrame([_opening(one) for one in self.openings])
-            pairs = [(one.pairs, one.opening.pair) for one in self.openings]
-            found["opening_parts"] = pd.concat([pair.to_frame().assign(pairs=name) for name, pair in pairs])
+            tables["opening"] = pd.DataFrame([_opening(opening) for opening in self.openings])
+            pairs = [(opening.pairs, opening.opening.pair) for opening in self.openings]
+            tables["opening_parts"] = pd.concat([pair.to_frame().assign(pairs=name) for name, pair in pairs])
             sides = [
                 (name, side, of)
                 for name, pair in pairs
                 for side, of in (("good", pair.good), ("bad", pair.bad))
             ]
-            found["opening_tokens"] = pd.concat(
+            tables["opening_tokens"] = pd.concat(
                 [_tokens(of).assign(pairs=name, sentence=side) for name, side, of in sides]
             )
-        return found
+        return tables
 
     def to_frame(self) -> pd.DataFrame:
-        """The component x paradigm table, one row for each method, paradigm and component."""
+        """Return the component x paradigm table, one row for each method, paradigm and component."""
         return self.tables["components"]
 
     def plot(self, ax: Axes | None = None) -> Figure:
@@ -303,8 +305,8 @@ class Summary:
         return self.components.plot(ax)
 
 
-def _opening(one: SetOpening) -> dict[str, Any]:
-    row = {field.name: getattr(one, field.name) for field in dataclasses.fields(one)}
+def _opening(chosen: SetOpening) -> dict[str, Any]:
+    row = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
     pair = row.pop("opening").pair
     names = (
         "difference",
@@ -314,8 +316,8 @@ def _opening(one: SetOpening) -> dict[str, Any]:
         "place",
         "same_context",
     )
-    where = {"paradigm": one.opening.paradigm, "pair_id": one.opening.pair_id}
-    return row | where | {name: getattr(pair, name) for name in names}
+    key = {"paradigm": chosen.opening.paradigm, "pair_id": chosen.opening.pair_id}
+    return row | key | {name: getattr(pair, name) for name in names}
 
 
 def _tokens(text: TextAttribution) -> pd.DataFrame:
@@ -362,7 +364,7 @@ def from_parquet(data: io.BytesIO) -> pd.DataFrame | None:
 
     try:
         frame = pd.read_parquet(data)
-    except Exception:  # whatever a damaged file makes of pyarrow
+    except Exception:  # pyarrow raises many kinds of errors for damaged files
         return None
     for name in frame.columns:
         if frame[name].dtype == np.float16:
@@ -404,15 +406,17 @@ class SummaryOptions:
 
     limit: int = 50
     """Pairs of each paradigm for the component matrix; the pair to open on is chosen among all."""
-    methods: tuple[str, ...] = ("direct", "ablate")
-    """Of `workbench.interp.matrix.METHODS`."""
+    methods: str | tuple[str, ...] = ("direct", "ablate")
+    """One or several of `workbench.interp.matrix.METHODS`."""
     stories: int = 200
     """Embedded validation stories that heads are scored on."""
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from workbench.interp.components import split_names
         from workbench.interp.matrix import METHODS
 
+        object.__setattr__(self, "methods", tuple(split_names(self.methods)))
         for name, least in (("limit", 1), ("stories", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be {least} or more; found {getattr(self, name)}.")
@@ -433,7 +437,7 @@ class Material:
 
 
 def make_summary(
-    run: Any,
+    run: Run,
     options: SummaryOptions | None = None,
     material: Material | None = None,
     progress: bool | OnProgress | None = None,
@@ -480,18 +484,18 @@ def described_options(options: SummaryOptions, material: Material) -> dict[str, 
     return {
         **dataclasses.asdict(options), "methods": list(options.methods), "pairs": pairs.name,
         "fingerprint": pairs.fingerprint, "protocol": material.protocol, "pll": material.pll,
-        "sets": [f"{one.pairs} {one.fingerprint} {one.protocol.name}" for one in material.results],
+        "sets": [f"{each.pairs} {each.fingerprint} {each.protocol.name}" for each in material.results],
     }  # fmt: skip
 
 
-def find_material(run: Any, data: str | None = None) -> Material:
+def find_material(run: Run, data: str | None = None) -> Material:
     """Find the pairs that the run was scored on: BLiMP before other folders before the embedded pairs, the
     newest result of each set, and results of another checkpoint if this one was not scored.
 
     Args:
         run: an opened run.
-        data: a folder of pairs, or of such folders, for results that came without their sentences. Sets
-            whose sentences are not available are left out; without any set, the embedded pairs are used.
+        data: a folder of pairs, or of such folders, for results that were saved without their sentences.
+            Sets whose sentences are not available are skipped; without any set, the embedded pairs are used.
     """
     from workbench.evals.blimp import BlimpResult, has_sentences, with_sentences
 
@@ -500,8 +504,8 @@ def find_material(run: Any, data: str | None = None) -> Material:
     for file in result_files(run.path):
         try:
             result = BlimpResult.read(file)
-            here = result.step == run.step
-            if result.pairs in own or (result.pairs in known and not here):
+            of_step = result.step == run.step
+            if result.pairs in own or (result.pairs in known and not of_step):
                 continue
             if result.partial:
                 continue
@@ -513,7 +517,7 @@ def find_material(run: Any, data: str | None = None) -> Material:
         except WorkbenchError:
             continue  # a damaged result is skipped
         known.setdefault(result.pairs, result)
-        if here:
+        if of_step:
             own[result.pairs] = known[result.pairs] = result
     if not known:
         return Material(open_pairs(None), "native", "original", ())
@@ -530,11 +534,11 @@ def result_files(run: Path) -> list[Path]:
     """Return the saved results on minimal pairs, the newest first; for a shipped run, the user's own before
     those that came with it."""
     places = [results_folder(run), *([run] if is_shipped(run) else [])]
-    found = []
+    newest_first = []
     for place in places:
         files = (place / "blimp").glob("*.json")
-        found += sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
-    return found
+        newest_first += sorted(files, key=lambda file: (file.stat().st_mtime_ns, file.name), reverse=True)
+    return newest_first
 
 
 def pairs_of(result: BlimpResult) -> PairSet:
@@ -547,23 +551,23 @@ def pairs_of(result: BlimpResult) -> PairSet:
     return PairSet(result.pairs, result.source, paradigms)
 
 
-def _openings(run: Any, material: Material, matrix: ComponentMatrix) -> tuple[SetOpening, ...]:
+def _openings(run: Run, material: Material, matrix: ComponentMatrix) -> tuple[SetOpening, ...]:
     """Choose a pair for each saved result; without any, one of those that the matrix scored."""
-    of = [
-        ((one.pairs, one.source, one.fingerprint, one.protocol.name, one.pll), one.per_pair)
-        for one in material.results
+    sets = [
+        ((each.pairs, each.source, each.fingerprint, each.protocol.name, each.pll), each.per_pair)
+        for each in material.results
     ] or [
         (
             (matrix.name, material.pairs.source, material.pairs.fingerprint, matrix.protocol, matrix.pll),
             matrix.pairs,
         )
     ]
-    found = []
-    for about, frame in of:
+    openings = []
+    for about, frame in sets:
         opening = opening_pair(run.model, run.tokenizer, frame, about[3], about[4] or "original")
         if opening is not None:
-            found.append(SetOpening(*about, opening))
-    return tuple(found)
+            openings.append(SetOpening(*about, opening))
+    return tuple(openings)
 
 
 def _heads(model: HookedTransformer, options: SummaryOptions, on_progress: OnProgress) -> HeadScores | None:

@@ -1,4 +1,4 @@
-"""Text that a loss is measured on: rows of tokens, what is to be predicted in them, its nats row by row."""
+"""Text as batches of tokens and targets, its loss, its mean activations, and references for ablations."""
 
 import dataclasses
 import hashlib
@@ -19,17 +19,17 @@ from workbench.data.tokenizer import plain_encoder
 from workbench.errors import InputError, WorkbenchError
 from workbench.model.tl import pad_rows
 from workbench.model.transformer import HookedTransformer
-from workbench.runs.run import open_model
+from workbench.runs.run import ModelLike, open_model
 from workbench.stats import derive
 
 if TYPE_CHECKING:
-    from workbench.runs.run import ModelLike, Run
+    from transformers import PreTrainedTokenizerFast
 
-# The control that any finding about a trained model needs: the same shape before training.
+    from workbench.runs.run import Run
 
 
-def untrained_copy(model: Any) -> HookedTransformer:
-    """An untrained model of the same configuration, from another seed, on the same device."""
+def untrained_copy(model: HookedTransformer) -> HookedTransformer:
+    """Return an untrained model of the same configuration from another seed, to compare with."""
     other = derive(model.config.seed, "untrained copy")
     made = HookedTransformer(dataclasses.replace(model.config, seed=other), model.tokenizer)
     return made.to(model.device, model.dtype).eval()  # type: ignore[return-value]
@@ -39,7 +39,7 @@ IGNORED = -100
 TOKENS_PER_FORWARD = 4096
 LOGITS_AT_ONCE = 1024
 STORIES = 100
-"""Stories that a text has by default."""
+"""Default number of stories."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,34 +48,34 @@ class TextBatch:
 
     tokens: Int[Tensor, "row pos"]
     targets: Int[Tensor, "row pos"]
-    """What is scored at each position; -100 where nothing is."""
+    """The token to be predicted at each position; -100 for none."""
     segments: Int[Tensor, "row pos"] | None = None
     real: Bool[Tensor, "row pos"] | None = None
     """False at padding; None if there is none."""
 
-    def read(self, model: Any) -> Float[Tensor, "row pos d_readout"]:
-        """What the unembedding reads."""
+    def read(self, model: HookedTransformer) -> Float[Tensor, "row pos d_readout"]:
+        """Return the input of the unembedding."""
         return model.residual(self.tokens, attention_mask=self.real, segments=self.segments)
 
     @property
     def counts(self) -> Int[np.ndarray, " row"]:
-        """Scored tokens of each row."""
+        """Number of scored tokens of each row."""
         return (self.targets != IGNORED).sum(1).cpu().numpy()
 
 
 def text_batches(
-    model: Any, text: Any = None, seed: int = 0, split: str = "validation", stories: int | None = None
+    model: ModelLike, text: Any = None, seed: int = 0, split: str = "validation", stories: int | None = None
 ) -> list[TextBatch]:
-    """Text as batches, the same for the same seed.
+    """Return text as batches, the same for the same seed.
 
     Args:
         model: a run or a `HookedTransformer`.
         text: stories (each becomes `<bos> ... <eos>`, cut at the context), token ids [row pos], batches
-            as `workbench.data.batches` gives them, or None for the first stories of the run's own corpus,
-            or of the embedded one if there is no run.
-        seed: of the tokens that are hidden from a masked model; batches have theirs hidden already.
+            of `workbench.data.batches`, or None for the first stories of the run's own corpus, or of the
+            embedded one without a run.
+        seed: of the tokens that are masked for a masked model; those of batches already are.
         split: of that corpus, `validation` or `train`.
-        stories: how many of that corpus, by default `STORIES`.
+        stories: number of stories of that corpus; by default `STORIES`.
 
     Raises:
         InputError: no text, text without a tokenizer, ids outside the vocabulary or beyond the context.
@@ -87,76 +87,79 @@ def text_batches(
         text = [text]
     if isinstance(text, Tensor):
         tokens = text.reshape(-1, text.shape[-1])
-        found = [_with_targets(network, tokenizer, tokens, None, seed)]
+        batches = [_with_targets(network, tokenizer, tokens, None, seed)]
     else:
         items = iter(text)
         first = next(items, None)
         if first is None:
-            raise InputError("there is no text; give at least one story.")
+            raise InputError("the text is empty; give at least one story.")
         items = chain([first], items)
         if isinstance(first, str):
-            found = list(_stories(network, tokenizer, items, seed))
+            batches = list(_stories(network, tokenizer, items, seed))
         else:
-            found = [
+            batches = [
                 batch
                 if isinstance(batch, TextBatch)
                 else TextBatch(batch.tokens, batch.targets, batch.segments)
                 for batch in items
             ]
-    checked = [_checked(network, batch) for batch in found]
-    return list(chain.from_iterable(map(_split, checked)))
+    return [part for batch in batches for part in _split(_checked(network, batch))]
 
 
 def story_rows(
-    tokenizer: Any, stories: Iterable[str], n_ctx: int | None = None, *, end: bool = True
+    tokenizer: "PreTrainedTokenizerFast",
+    stories: Iterable[str],
+    n_ctx: int | None = None,
+    *,
+    end: bool = True,
 ) -> list[list[int]]:
-    """Token ids of each story between BOS and EOS, as far as the tokenizer has them.
+    """Return the token ids of each story between BOS and EOS, if the tokenizer has them.
 
-    A story that contains `<bos>` in so many letters gives ordinary tokens there.
+    The text `<bos>` in a story becomes ordinary tokens.
 
     Args:
-        tokenizer: a `PreTrainedTokenizerFast`.
+        tokenizer: of the model.
         stories: texts.
-        n_ctx: rows are cut to so many tokens.
-        end: with EOS.
+        n_ctx: greatest length of a row; the rest is cut off.
+        end: append EOS.
     """
     ends = (tokenizer.bos_token_id, tokenizer.eos_token_id if end else None)
-    before, after = ([] if one is None else [one] for one in ends)
-    found = plain_encoder(tokenizer).encode_batch_fast(list(stories), add_special_tokens=False)
-    return [(before + one.ids + after)[:n_ctx] for one in found]
+    before, after = ([] if token is None else [token] for token in ends)
+    encodings = plain_encoder(tokenizer).encode_batch_fast(list(stories), add_special_tokens=False)
+    return [(before + encoding.ids + after)[:n_ctx] for encoding in encodings]
 
 
-def row_nats(model: Any, batch: TextBatch) -> Float[Tensor, " row"]:
-    """Summed cross-entropy of each row's scored tokens, in nats, float64; has a gradient."""
-    wanted = batch.targets != IGNORED
-    rows, targets = wanted.nonzero()[:, 0], batch.targets[wanted]
-    x = batch.read(model)[wanted]
-    total = torch.zeros(len(wanted), dtype=torch.float64, device=x.device)
-    for part, labels, where in zip(*(t.split(LOGITS_AT_ONCE) for t in (x, targets, rows)), strict=True):
+def row_nats(model: HookedTransformer, batch: TextBatch) -> Float[Tensor, " row"]:
+    """Return the summed cross-entropy of each row's scored tokens, in nats, float64, with a gradient."""
+    scored = batch.targets != IGNORED
+    rows, targets = scored.nonzero()[:, 0], batch.targets[scored]
+    x = batch.read(model)[scored]
+    total = torch.zeros(len(scored), dtype=torch.float64, device=x.device)
+    for part, labels, index in zip(*(t.split(LOGITS_AT_ONCE) for t in (x, targets, rows)), strict=True):
         logits = model.unembed(part)
         losses = F.cross_entropy(logits, labels, reduction="none")
-        total = total.index_add(0, where, losses.double())
+        total = total.index_add(0, index, losses.double())
     return total
 
 
 @torch.no_grad()
 def mean_activations(
-    model: Any, names: Iterable[str], batches: Iterable[TextBatch]
+    model: HookedTransformer, names: Iterable[str], batches: Iterable[TextBatch]
 ) -> dict[str, Float[Tensor, "*unit"]]:
-    """The mean of activations [row pos *unit] over all real tokens of a text, batch by batch, in float64.
+    """Return the mean of activations [row pos *unit] over all tokens of a text except padding, in float64.
 
     Args:
-        model: a `HookedTransformer` in eval mode.
+        model: in eval mode.
         names: hook points.
         batches: the text.
     """
-    wanted, count = set(names), 0
+    hooks, count = set(names), 0
     sums: dict[str, Tensor] = {}
     for batch in batches:
         real = torch.ones_like(batch.tokens, dtype=torch.bool) if batch.real is None else batch.real
         kept: dict[str, Tensor] = {}
         with model.hooks(
-            fwd_hooks=[(n, lambda x, hook, kept=kept: kept.update({hook.name: x})) for n in wanted]
+            fwd_hooks=[(n, lambda x, hook, kept=kept: kept.update({hook.name: x})) for n in hooks]
         ):
             batch.read(model)
         for name, x in kept.items():
@@ -167,21 +170,21 @@ def mean_activations(
 
 
 def refuse_unscored(batches: Sequence[TextBatch]) -> None:
-    """Refuse text in which nothing is predicted.
+    """Refuse text without targets.
 
     Raises:
         InputError: no row has a target.
     """
     if not sum(int(batch.counts.sum()) for batch in batches):
         raise InputError(
-            "nothing in the text is to be predicted: give rows of two tokens or more; a masked model "
-            "needs a tokenizer with a mask token, or batches with targets."
+            "the text has no token to predict: give rows of two tokens or more; a masked model needs a "
+            "tokenizer with a mask token, or batches with targets."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """The text that a mean ablation averages over, or whose activations a resampling ablation puts in.
+    """The text that a mean ablation averages over, or whose activations a resampling ablation inserts.
 
     Effects with different references are different quantities; results record theirs.
     """
@@ -197,7 +200,7 @@ class Reference:
 
     @property
     def label(self) -> str:
-        """In words: `100 training stories of TinyStories`."""
+        """A description: `100 training stories of TinyStories`."""
         if self.source == GIVEN:
             return f"{self.count:,} rows of given text"
         kind = {"train": "training", "validation": "validation"}.get(self.split or "", "")
@@ -232,7 +235,7 @@ def default_reference(run: "Run | None" = None) -> Reference:
 
 
 def reference_batches(
-    model: "ModelLike", reference: Any = None, seed: int = 0
+    model: ModelLike, reference: Any = None, seed: int = 0
 ) -> tuple[Reference, list[TextBatch]]:
     """Return a reference and its text as batches.
 
@@ -273,7 +276,9 @@ def _corpus_stories(source: str, column: str, split: str, count: int) -> list[st
     return list(getattr(open_corpus(source, column=column), split)[:count])
 
 
-def _stories(model: Any, tokenizer: Any, stories: Iterable[str], seed: int) -> Iterator[TextBatch]:
+def _stories(
+    model: HookedTransformer, tokenizer: "PreTrainedTokenizerFast | None", stories: Iterable[str], seed: int
+) -> Iterator[TextBatch]:
     if tokenizer is None:
         raise InputError("the model has no tokenizer; give token ids [row pos], not text.")
     rows = story_rows(tokenizer, stories, model.config.n_ctx)
@@ -284,7 +289,13 @@ def _stories(model: Any, tokenizer: Any, stories: Iterable[str], seed: int) -> I
         yield _with_targets(model, tokenizer, tokens, mask, seed + first)
 
 
-def _with_targets(model: Any, tokenizer: Any, tokens: Tensor, real: Tensor | None, seed: int) -> TextBatch:
+def _with_targets(
+    model: HookedTransformer,
+    tokenizer: "PreTrainedTokenizerFast | None",
+    tokens: Tensor,
+    real: Tensor | None,
+    seed: int,
+) -> TextBatch:
     targets = torch.full_like(tokens, IGNORED)
     if model.config.objective == "clm":
         targets[:, :-1] = tokens[:, 1:]
@@ -304,7 +315,7 @@ def _with_targets(model: Any, tokenizer: Any, tokens: Tensor, real: Tensor | Non
     return TextBatch(tokens, targets, None, real)
 
 
-def _checked(model: Any, batch: TextBatch) -> TextBatch:
+def _checked(model: HookedTransformer, batch: TextBatch) -> TextBatch:
     if not batch.tokens.numel():
         raise InputError("the text has no tokens; give some text or ids.")
     low, high = (int(end) for end in batch.tokens.aminmax())

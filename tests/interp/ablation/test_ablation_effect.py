@@ -186,7 +186,7 @@ def test_tables_and_what_was_not_measured(model, pairs):
 
 def test_masked_models_need_something_hidden():
     model = build(attention="bidirectional")
-    with pytest.raises(InputError, match="nothing in the text is to be predicted"):
+    with pytest.raises(InputError, match="the text has no token to predict"):
         ablation_effect(model, "L0H0", text=torch.full((2, 8), 9), measure=("loss",))
 
 
