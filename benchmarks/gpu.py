@@ -41,11 +41,11 @@ class _Given:
 
 def ours(config: ModelConfig, compiled: bool = True, recorded: bool = True) -> Step:
     """The trainer's own update: bf16 weights, float32 masters in one row, checks before the update."""
-    from training.config import resolve
     from training.distributed import Alone
     from training.optimizers.adamw import AdamW
     from training.updater import Updater
     from workbench.model.transformer import HookedTransformer
+    from workbench.runs.config import resolve
 
     model = HookedTransformer(config).cuda()
     optimiser = AdamW(model.named_parameters(), dtype=torch.bfloat16)

@@ -20,8 +20,8 @@ import torch
 
 def material_of(source: str | None, shape: str, **train: Any) -> Any:
     """Settings, tokenizer and packed tokens, as `workbench train` makes them."""
-    from training.config import resolve
     from training.material import prepare
+    from workbench.runs.config import resolve
 
     assignments = [f"train.{name}={json.dumps(value)}" for name, value in train.items()]
     if source is not None:

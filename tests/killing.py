@@ -15,9 +15,9 @@ from typing import Any
 
 from small_runs import child_resume, child_train, children, small, trained_digests
 
-from training.config import RunSettings
 from workbench.io import is_locked
 from workbench.runs.checkpoint import checkpoint_steps
+from workbench.runs.config import RunSettings
 from workbench.runs.folder import METRICS, read_rows
 from workbench.runs.run import load
 

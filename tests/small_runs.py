@@ -5,7 +5,7 @@ import multiprocessing
 import os
 from pathlib import Path
 
-from training.config import RunSettings, resolve
+from workbench.runs.config import RunSettings, resolve
 
 SMALL = {
     "model": {"d_model": 16, "n_layers": 1, "n_heads": 2, "d_mlp": 32, "d_vocab": 300, "n_ctx": 16},

@@ -49,8 +49,8 @@ def train(
     """
     from training import session
     from training.callbacks import Hooks
-    from training.config import resolve
     from workbench.model.config import ModelConfig
+    from workbench.runs.config import resolve
     from workbench.runs.run import load
 
     values: dict[str, Any] = {"train": dict(settings)}

@@ -123,9 +123,9 @@ def settings_of(args: argparse.Namespace) -> Any:
     """The `RunSettings` that the arguments ask for.
 
     Raises:
-        ConfigError: see `training.config.resolve`.
+        ConfigError: see `workbench.runs.config.resolve`.
     """
-    from training.config import resolve
+    from workbench.runs.config import resolve
     from workbench.settings import assign, read_yaml
 
     values: dict[str, Any] = read_yaml(Path(args.config)) if args.config else {}

@@ -16,12 +16,11 @@ import torch
 import workbench
 from training.averaging import averaged
 from training.callbacks import NO_HOOKS, Hooks, TrainingState
-from training.config import RunSettings
 from training.distributed import Alone
 from training.evaluate import evaluate, sample
 from training.optimizers import make_optimizer
 from training.schedule import Budget, checkpoint_due
-from training.schedules import lr_share
+from training.schedules import Shape, lr_share
 from training.stopping import EarlyStopping
 from training.thinning import thin_out
 from training.tracking import Record
@@ -29,6 +28,7 @@ from training.updater import Updater
 from workbench.console import Progress, clock, short
 from workbench.errors import RunError
 from workbench.runs.checkpoint import checkpoint_steps, save_checkpoint
+from workbench.runs.config import RunSettings
 from workbench.stats import derive
 
 LEAK = 0.1
@@ -140,7 +140,7 @@ class Trainer:
         # The first update of a run limited by steps is number 1 of n, so that its rate is not 0.
         ahead = self.step + 1 if self.budget.steps is not None else self.step
         progress = self.budget.progress(ahead, self.seconds)
-        lr = chosen.lr * lr_share(progress, chosen.shape, chosen.schedule or "cosine", self._early.losses)
+        lr = chosen.lr * lr_share(progress, Shape.of(chosen), chosen.schedule or "cosine", self._early.losses)
         loss, norm = self.updater(self.step, lr)
         for what, value in (("loss", loss), ("gradient's norm", norm)):
             if not math.isfinite(value):

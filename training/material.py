@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from training.config import RunSettings
 from training.memo import remembered
 from workbench.console import Progress
 from workbench.errors import ConfigError, RunError
 from workbench.io import read_json
 from workbench.runs import folder
+from workbench.runs.config import RunSettings
 
 
 @dataclasses.dataclass(frozen=True)

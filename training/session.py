@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from training.callbacks import NO_HOOKS, Hooks
-from training.config import RunSettings, resolve
 from training.distributed import Alone, from_environment, join, shares
 from training.material import Material, batch_shape, prepare
 from training.memo import remembered
@@ -28,6 +27,7 @@ from workbench.runs import folder
 from workbench.runs import zoo as shipped
 from workbench.runs.card import write_card
 from workbench.runs.checkpoint import checkpoint_steps, read_model, read_optimizer, sweep_leftovers
+from workbench.runs.config import RunSettings, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ def train(settings: RunSettings, out: Path, quiet: bool = False, hooks: Hooks = 
     """Train a new run.
 
     Args:
-        settings: from `training.config.resolve`.
+        settings: from `workbench.runs.config.resolve`.
         out: the run folder to create.
         quiet: no progress line.
         hooks: callbacks and the loss of a caller in Python.

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from training.config import TrainSettings
 from training.schedule import checkpoint_due
 from workbench.errors import RunError
 from workbench.runs.checkpoint import (
@@ -12,6 +11,7 @@ from workbench.runs.checkpoint import (
     drop_optimizer,
     read_state,
 )
+from workbench.runs.config import TrainSettings
 
 
 def thin_out(run: Path, step: int, settings: TrainSettings, best: int | None = None) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from training.config import RunSettings, resolve
 from training.material import batch_shape, prepare
 from workbench.data.batches import Batch, Batches
 from workbench.errors import ConfigError
 from workbench.runs import folder
+from workbench.runs.config import RunSettings, resolve
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from training.callbacks import Loss
-from training.config import RunSettings
 from training.distributed import Alone, shares
 from training.evaluate import IGNORE
 from workbench.data.batches import Batch
 from workbench.errors import ConfigError
 from workbench.model.transformer import compiled_loss
+from workbench.runs.config import RunSettings
 from workbench.stats import derive
 
 

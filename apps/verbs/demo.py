@@ -61,8 +61,8 @@ def _train(path: Path, width: int, seconds: float) -> int:
     """Train the member, or go on with it, unless it is finished; returns an exit code."""
     import sys
 
-    from training.config import resolve
     from training.session import resume, train
+    from workbench.runs.config import resolve
     from workbench.runs.folder import CONFIG
     from workbench.runs.run import summarise
 

@@ -2,7 +2,10 @@
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workbench.runs.config import TrainSettings
 
 EXAMPLES = """\
 examples:
@@ -48,15 +51,15 @@ def run(args: argparse.Namespace) -> int:
         print(f"{clean(shown_name(path))} has no checkpoint yet. Go on with: workbench resume {path}")
         return 0
     opened = load(args.run)
-    shape, state, data = opened.checkpoint.config, opened.checkpoint.state, opened.config["data"]
+    shape, state = opened.checkpoint.config, opened.checkpoint.state
     rows = [row for row in folder.read_rows(path / folder.METRICS) if row.get("step", 0) <= opened.step]
     print(f"{clean(shown_name(path))} at step {opened.step:,}")
     _lines(
         {
             "model": figures(shape),
             **({"apart": apart} if (apart := "; ".join(peculiarities(shape))) else {}),
-            "data": data["source"] or "embedded stories",
-            "trained": _trained(state, opened.config["train"]),
+            "data": opened.config.data.source or "embedded stories",
+            "trained": _trained(state, opened.config.train),
             **_figures(rows),
             **_pairs(opened.blimp()),
         }
@@ -77,16 +80,16 @@ def _lines(values: Mapping[str, object]) -> None:
         print(f"  {name:<11} {clean(value)}")
 
 
-def _trained(state: Mapping[str, Any], train: Mapping[str, Any]) -> str:
+def _trained(state: Mapping[str, Any], train: "TrainSettings") -> str:
     from workbench.runs.card import duration
 
     if "imported_from" in state:
         return f"elsewhere; imported from {state['imported_from']}"
     spent = f"{state['tokens_seen']:,} tokens in {duration(state['seconds_trained'])}"
-    limits = [f"{train[name]:,} {name}" for name in ("steps", "tokens") if train.get(name)]
-    if train.get("minutes") is not None:
-        limits.append(duration(60.0 * train["minutes"]))
-    return ", ".join([spent, f"limit {limits[0] if limits else 'none'}", train["dtype"]])
+    limits = [f"{limit:,} {name}" for name in ("steps", "tokens") if (limit := getattr(train, name))]
+    if train.minutes is not None:
+        limits.append(duration(60.0 * train.minutes))
+    return ", ".join([spent, f"limit {limits[0] if limits else 'none'}", train.dtype])
 
 
 def _figures(rows: list[dict[str, Any]]) -> dict[str, str]:

@@ -88,7 +88,7 @@ def test_one_preset_whole(name, workbench):
 
 
 def test_what_it_prints_can_be_set_again(workbench):
-    from training.config import resolve
+    from workbench.runs.config import resolve
 
     for name in ("gpt-neo-9m", "elc-bert-small", "stories260k"):
         words = workbench("presets", name).out.split("set by the preset:")[1].split("train it")[0].split()

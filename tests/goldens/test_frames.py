@@ -533,7 +533,7 @@ def shipped(run) -> pd.DataFrame:
             "d_vocab": [len(run.tokenizer)],
             "blimp": [saved["overall"]["accuracy"]],
             "data": [sorted(run.data_card)],
-            "config": [sorted(run.config)],
+            "config": [sorted(run.config.to_dict())],
             "rows": [len(metrics)],
             "metrics": [sorted(metrics.columns)],
             "loss": [metrics[metrics.kind == "eval"].loss.iloc[-1]],

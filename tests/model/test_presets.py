@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from training.config import resolve
 from workbench.errors import ConfigError
 from workbench.model.config import PRESETS, SOURCES, merge, preset
 from workbench.model.transformer import HookedTransformer
+from workbench.runs.config import resolve
 
 PUBLISHED = {
     "gpt-neo-9m": 9_585_664,

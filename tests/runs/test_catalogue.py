@@ -8,11 +8,12 @@ import torch
 from small_runs import masked, small
 
 from training.session import train
-from workbench.errors import RunError
+from workbench.errors import ConfigError, RunError
 from workbench.io import locked, write_json
 from workbench.runs.card import card_text, write_card
 from workbench.runs.checkpoint import checkpoint_folder
-from workbench.runs.folder import DamagedCheckpoint, check_free, find_run
+from workbench.runs.config import RunSettings
+from workbench.runs.folder import DamagedCheckpoint, check_free, find_run, write_config
 from workbench.runs.run import latest_blimp, list_runs, load, summarise
 
 
@@ -39,7 +40,7 @@ def test_load(root, monkeypatch):
     run = load(root / "one")
     assert (run.name, run.step, run.checkpoints) == ("one", 12, [0, 1, 2, 4, 8, 12])
     assert (str(run), run.path) == (f"{root / 'one'}@12", root / "one")
-    assert run.config["train"]["steps"] == 12
+    assert run.config.train.steps == 12
     assert run.model.tokenizer is run.tokenizer
     assert run.data_card["train"]["stories"] == 60
     assert run.blimp() is None
@@ -211,7 +212,7 @@ def test_what_a_kill_left_beside_a_run_is_removed_when_it_is_made_again(tmp_path
     for name, age in {".run.old.tmp": 3600, ".run.young.tmp": 1, ".other.old.tmp": 3600}.items():
         (tmp_path / name).mkdir()
         os.utime(tmp_path / name, times=(1, __import__("time").time() - age))
-    create_run(tmp_path / "run", run.config, run.tokenizer, run.data_card)
+    create_run(tmp_path / "run", run.config.to_dict(), run.tokenizer, run.data_card)
     assert sorted(os.listdir(tmp_path)) == [".other.old.tmp", ".run.young.tmp", "run"]
 
 
@@ -225,3 +226,23 @@ def test_places_for_a_run(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     with pytest.raises(RunError, match="link exists and is not a run"):
         check_free(tmp_path / "link")
+
+
+def test_the_settings_of_a_run_are_typed(tmp_path, root):
+    """Missing sections have their defaults; an unknown field is named, but the model still loads."""
+    run = load(root / "one")
+    assert isinstance(run.config, RunSettings)
+    assert run.config.model == run.checkpoint.config
+    for content, expected in (
+        ({"model": run.config.to_dict()["model"]}, RunSettings(model=run.config.model)),
+        (run.config.to_dict() | {"train": {"steps": 3, "lr": 0.01}}, None),
+    ):
+        shutil.copytree(root / "one", tmp_path / "copy", dirs_exist_ok=True)
+        write_config(tmp_path / "copy", content)
+        again = load(tmp_path / "copy").config
+        assert (again == expected) if expected else (again.train.steps == 3 and again.train.lr == 0.01)
+    write_config(tmp_path / "copy", run.config.to_dict() | {"train": {"stepz": 3}})
+    other = load(tmp_path / "copy")
+    assert other.model.config == run.checkpoint.config
+    with pytest.raises(ConfigError, match=r"config.yaml: train.stepz is not a field. Did you mean 'steps'"):
+        other.config  # noqa: B018

@@ -12,9 +12,9 @@ from malformed import MALFORMED
 from small_runs import small
 
 from apps.cli import main
-from training.config import DEFAULT_MINUTES, read_settings, resolve
 from workbench.errors import ConfigError
 from workbench.model.config import PRESETS
+from workbench.runs.config import DEFAULT_MINUTES, read_settings, resolve
 
 
 @pytest.mark.figure

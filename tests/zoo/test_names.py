@@ -35,7 +35,7 @@ def test_a_run_by_its_name(family):
     assert run.name == "mid"
     assert run.path == family / "mid"
     assert run.model.dtype == torch.float32
-    assert run.config["model"]["n_heads"] == 2
+    assert run.config.model.n_heads == 2
     assert run.blimp()["source"] == "blimp"
     assert {"train", "eval", "blimp", "sample"} <= set(run.metrics.kind)
     early = wb.load(f"zoo/mid@{run.checkpoints[1]}")

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from training.config import RunSettings
 from training.schedule import LAST_DENSE_CHECKPOINT
 from training.sweep.plan import Member, Plan
+from workbench.runs.config import RunSettings
 
 PROBE_SECONDS = 20.0
 """Spent on probing in all; shapes that are left then are estimated from their FLOPs."""

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from training.config import RunSettings
 from training.sweep.launchers.options import LauncherOptions
 from workbench import settings
 from workbench.errors import ConfigError, nearest, shown
+from workbench.runs.config import RunSettings
 from workbench.settings import amount
 
 LIMITS = ("tokens", "minutes", "flops")

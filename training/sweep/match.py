@@ -5,9 +5,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from training.config import RunSettings
 from training.sweep.file import Match
 from workbench.errors import ConfigError
+from workbench.runs.config import RunSettings
 
 TOLERANCE = 0.01
 _LARGEST = 2**24

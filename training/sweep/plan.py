@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from training.config import RunSettings, resolve
 from training.memo import remembered
 from training.schedule import Budget
 from training.sweep import folder
@@ -19,6 +18,7 @@ from training.sweep.match import solve
 from workbench import settings as plain
 from workbench.errors import ConfigError, DataError, RunError, nearest
 from workbench.io import read_json, write_json, write_text
+from workbench.runs.config import RunSettings, resolve
 
 FORMAT = 1
 

@@ -4,10 +4,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from training.config import DataSettings, RunSettings
 from training.memo import remembered
 from training.sweep.plan import Member, Plan
 from workbench.data.cache import locked
+from workbench.runs.config import DataSettings, RunSettings
 
 
 def corpus_of(data: DataSettings) -> Any:

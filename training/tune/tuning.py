@@ -4,11 +4,11 @@ import dataclasses
 import math
 from typing import TYPE_CHECKING, Any
 
-from training.config import RunSettings
 from training.tune.largest_batch import LargestBatch
 from training.tune.noise_scale import NoiseScale
 from training.tune.range_test import RangeTest
 from workbench.errors import ConfigError
+from workbench.runs.config import RunSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ def tune(
     run's beginning, a lower bound later on.
 
     Args:
-        settings: from `training.config.resolve`.
+        settings: from `workbench.runs.config.resolve`.
         range_steps: updates of the range test.
         noise_steps: updates over which the noise is measured.
         low, high: rates of the range test.

@@ -5,12 +5,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from training.config import resolve
 from training.evaluate import Evaluation, evaluate
 from training.material import Material, prepare
 from workbench.errors import RunError
 from workbench.runs import folder
 from workbench.runs.checkpoint import checkpoint_folder, checkpoint_steps, read_model
+from workbench.runs.config import resolve
 
 SLACK = 1.05
 """How much higher a loss on a part of the split may be for its checkpoint to be measured on all."""

@@ -19,6 +19,7 @@ from workbench.data.tokenizer import plain_encoder
 from workbench.errors import InputError, WorkbenchError
 from workbench.model.tl import pad_rows
 from workbench.model.transformer import HookedTransformer
+from workbench.runs.folder import read_config
 from workbench.runs.run import ModelLike, open_model
 from workbench.stats import derive
 
@@ -266,7 +267,7 @@ def _corpus_of(run: "Run | None") -> tuple[str, str]:
     """Return source and column of the run's corpus; the embedded one if it has none of its own."""
     data = {}
     if run is not None and not {"imported_from", "ships"} & run.data_card.keys():
-        data = run.config.get("data", {})
+        data = read_config(run.path).get("data") or {}
     return data.get("source") or EMBEDDED, data.get("column") or "text"
 
 

@@ -1,3 +1,4 @@
+from .config import RunSettings as RunSettings
 from .foreign import copy_run as copy_run
 from .foreign import export as export
 from .foreign import import_run as import_run

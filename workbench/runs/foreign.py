@@ -114,7 +114,7 @@ def copy_run(name: str | os.PathLike[str], run: Path) -> Run:
     """
     source, run = load(name), Path(run)
     folder.check_free(run)
-    config, train = source.checkpoint.config, source.config.get("train", {})
+    config, train = source.checkpoint.config, folder.read_config(source.path).get("train") or {}
     kept = {key: train[key] for key in ("batch_size", "accumulate", "threads") if train.get(key)}
     rate = float(f"{train['lr'] / 10:.2g}") if train.get("lr") else FINE_TUNING_LR
     origin = {"imported_from": str(source), "family": "workbench"}

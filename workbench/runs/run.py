@@ -6,11 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from workbench.errors import InputError, RunError, WorkbenchError, shown
+from workbench.errors import ConfigError, InputError, RunError, WorkbenchError, shown
 from workbench.io import is_locked, read_json
 from workbench.model.config import ModelConfig
 from workbench.runs import folder, zoo
 from workbench.runs.checkpoint import Checkpoint, checkpoint_folder, checkpoint_steps, read_model, read_state
+from workbench.runs.config import RunSettings, build_settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,9 +54,16 @@ class Run:
         return zoo.results_folder(self.path)
 
     @cached_property
-    def config(self) -> dict[str, Any]:
-        """The settings in config.yaml."""
-        return folder.read_config(self.path)
+    def config(self) -> RunSettings:
+        """The settings in config.yaml; fields that it lacks have their defaults.
+
+        Raises:
+            ConfigError: a field that this version does not know.
+        """
+        try:
+            return build_settings(folder.read_config(self.path))
+        except ConfigError as error:
+            raise ConfigError(f"{self.path / folder.CONFIG}: {error}") from None
 
     @cached_property
     def data_card(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`RunSettings`: every choice of a training run, from a preset, a YAML file, flags and `--set a.b=c`."""
+"""Settings of a training run (config.yaml): from a preset, a YAML file, flags and `--set a.b=c`."""
 
 import dataclasses
 import math
@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from training.schedules.shape import Shape
 from workbench import settings
 from workbench.errors import ConfigError, shown
 from workbench.model.config import ModelConfig, merge
@@ -19,22 +18,61 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 _SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
+_INF = math.inf
+_RANGES: dict[str, tuple[float, float]] = {
+    "steps": (1, _INF),
+    "tokens": (1, _INF),
+    "minutes": (0, 525_600),
+    "batch_size": (1, 65_536),
+    "accumulate": (1, 65_536),
+    "lr": (0, 10),
+    "lr_end": (0, 1),
+    "warmup": (0, 1),
+    "cooldown": (0, 1),
+    "cycles": (1, 1000),
+    "cycle_growth": (0.1, 10),
+    "plateau_patience": (1, _INF),
+    "plateau_factor": (0, 1),
+    "weight_decay": (0, 100),
+    "momentum": (0, 0.99999),
+    "beta1": (0, 0.99999),
+    "beta2": (0, 0.99999),
+    "eps": (0, 1),
+    "average_decay": (0, 0.999999),
+    "average_window": (1, 16),
+    "average_every": (1, _INF),
+    "z_loss": (0, 1),
+    "clip": (0, _INF),
+    "threads": (1, 1024),
+    "seed": (0, 2**63 - 1),
+    "log_every": (1, _INF),
+    "eval_every": (1, _INF),
+    "eval_tokens": (1, _INF),
+    "final_eval_tokens": (1, _INF),
+    "patience": (1, _INF),
+    "checkpoint_every": (1, _INF),
+    "keep_optimizer": (0, _INF),
+    "sample_tokens": (0, 100_000),
+}
+"""Smallest and largest value of the numbers of `TrainSettings`."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """What is read."""
+    """The training data."""
 
     source: str | None = None
     """Hub name, folder in hub layout, .txt, .jsonl or .parquet; not set: the embedded stories."""
     column: str = "text"
     """The column that holds the stories."""
     limit: int | None = None
-    """Read at most so many stories of each split."""
+    """Largest number of stories of each split; not set: all."""
     n_stories: int = 20_000
-    """Training stories to write where the source is the embedded ones."""
+    """Number of training stories, if they are the embedded ones."""
     tokenizer: str | None = None
     """A tokenizer.json, or a run whose tokenizer to share; not set: one is trained on the corpus."""
     cross_story: bool = True
-    """Whether attention may reach back into an earlier story of the same window."""
+    """Let attention reach back into earlier stories of the same window."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "n_stories"):
@@ -45,7 +83,7 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How it is trained. At most one of `steps`, `tokens` and `minutes` limits the run.
+    """How the model is trained. At most one of `steps`, `tokens` and `minutes` limits the run.
 
     Raises:
         ConfigError: a value out of range, or two limits.
@@ -56,8 +94,8 @@ class TrainSettings:
     tokens: int | None = None
     """Tokens read, rounded up to a whole update."""
     minutes: float | None = None
-    """Minutes of updates: evaluation, checkpoints and set-up are not counted, so the budget buys the
-    same training however closely it is watched. The schedule ends when the time does."""
+    """Minutes of updates. Evaluation, checkpoints and set-up are not counted, so they do not
+    change the amount of training. The schedule ends with the time."""
     batch_size: int = 16
     """Windows of n_ctx tokens in one forward pass."""
     accumulate: int = 1
@@ -68,23 +106,23 @@ class TrainSettings:
     lr: float | None = None
     """Peak learning rate; not set: 3e-3 at width 128, falling as width ** -0.75."""
     schedule: Literal["cosine", "linear", "constant", "wsd", "restarts", "plateau"] | None = None
-    """How the learning rate falls after its warm-up; not set: cosine, or constant for
-    schedule_free. wsd is constant with a cool-down, restarts are several cosines, plateau lowers it when the
-    validation loss stands still."""
+    """How the learning rate decays after its warm-up; not set: cosine, or constant for schedule_free. wsd is
+    constant with a cool-down, restarts are several cosines, plateau lowers it when the validation loss stops
+    improving."""
     lr_end: float = 0.05
-    """Learning rate at the end, as a share of the peak; for plateau the lowest."""
+    """Final learning rate as a fraction of the peak; for plateau the lowest."""
     warmup: float = 0.03
-    """Share of the budget over which the learning rate rises to its peak."""
+    """Fraction of the budget over which the learning rate rises to its peak."""
     cooldown: float = 0.2
-    """wsd: share of the budget over which the learning rate falls."""
+    """wsd: fraction of the budget over which the learning rate falls."""
     cycles: int = 4
-    """restarts: how many times it falls."""
+    """restarts: number of cycles."""
     cycle_growth: float = 1.0
-    """restarts: how many times longer each cycle is than the one before."""
+    """restarts: length of each cycle relative to the one before."""
     plateau_patience: int = 4
-    """plateau: evaluations in a row without a better validation loss after which it is lowered."""
+    """plateau: consecutive evaluations without improvement after which the learning rate is lowered."""
     plateau_factor: float = 0.5
-    """plateau: what it is then multiplied by."""
+    """plateau: factor by which it is lowered."""
     weight_decay: float = 0.1
     """On matrices only (Loshchilov & Hutter 2019)."""
     momentum: float = 0.95
@@ -93,30 +131,29 @@ class TrainSettings:
     beta2: float = 0.95
     eps: float = 1e-8
     average: Literal["none", "ema", "lawa"] = "none"
-    """Average of the weights along the way, which evaluations use and checkpoints hold: a moving average, or
-    the mean of the latest snapshots."""
+    """Average of the weights during training, which evaluations use and checkpoints hold: an exponential
+    moving average, or the mean of the latest snapshots."""
     average_decay: float = 0.999
-    """ema: 0.999 looks back over about 1,000 updates."""
+    """ema: 0.999 averages over about 1,000 updates."""
     average_window: int = 5
     """lawa: snapshots in the mean; each takes as much memory as the model."""
     average_every: int = 100
     """lawa: updates between two snapshots."""
     label_smoothing: float = 0.0
-    """Share of each target's probability that is spread over all tokens (Szegedy et al. 2016). The training
-    loss in metrics.jsonl is what is minimised, this and z_loss included; evaluations are plain
-    cross-entropy."""
+    """Fraction of each target's probability that is spread over all tokens (Szegedy et al. 2016). The
+    training loss in metrics.jsonl includes this and z_loss; evaluations are plain cross-entropy."""
     z_loss: float = 0.0
     """Weight of log^2 of the softmax's denominator in the training loss (PaLM: 1e-4)."""
     clip: float = 1.0
-    """Largest norm of the whole gradient; 0 switches clipping off."""
+    """Largest norm of the whole gradient; 0 disables clipping."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the weights in the forward and backward pass; master weights are always float32."""
     compile: bool = False
     """Run the loss through torch.compile."""
     device: str = "auto"
-    """Where it computes: auto (a GPU where there is one), cpu, cuda, or cuda:1."""
+    """auto (a GPU if there is one), cpu, cuda, or cuda:1."""
     threads: int | None = None
-    """CPU threads; not set: torch's own choice. A run repeats to the bit on the same number."""
+    """CPU threads; not set: torch's choice. Results are bitwise reproducible for the same number."""
     seed: int = 0
     """Seed of the order of the data, of masking, dropout and samples."""
     log_every: int = 10
@@ -124,16 +161,16 @@ class TrainSettings:
     eval_every: int = 250
     """Steps between evaluations; the end is always evaluated."""
     eval_tokens: int = 50_000
-    """Tokens of the validation split that an evaluation on the way reads, always the same ones."""
+    """Tokens of the validation split that evaluations during training read, always the same."""
     final_eval_tokens: int | None = None
     """The same at the end; not set: the whole split."""
     patience: int | None = None
-    """Evaluations in a row without a better validation loss after which the run ends; not set: it runs to
-    its limit. The checkpoint of the best evaluation is kept: `run@best`."""
+    """Consecutive evaluations without improvement after which the run ends; not set: it runs to its limit.
+    The checkpoint of the best evaluation is kept: `run@best`."""
     checkpoint_every: int = 1000
-    """Steps between checkpoints, beside those at 0, 1, 2, 4, ... 512 (Biderman et al. 2023, Pythia)."""
+    """Steps between checkpoints, in addition to 0, 1, 2, 4, ... 512 (Biderman et al. 2023, Pythia)."""
     keep_optimizer: int = 2
-    """How many of the last checkpoints keep the optimiser's state; 0: all."""
+    """Number of last checkpoints that keep the optimiser's state; 0: all."""
     sample_prompt: str = "Once upon a time"
     sample_tokens: int = 64
     """Length of the generated sample at each evaluation; 0: none."""
@@ -187,35 +224,23 @@ class TrainSettings:
                 f"{self.plateau_patience} lowers the learning rate; make the first larger than the second."
             )
 
-    @property
-    def shape(self) -> Shape:
-        """The parameters of the schedule."""
-        return Shape(
-            warmup=self.warmup,
-            end=self.lr_end,
-            **{
-                name: getattr(self, name)
-                for name in ("cooldown", "cycles", "cycle_growth", "plateau_patience", "plateau_factor")
-            },
-        )
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrackSettings:
-    """Where else the numbers go, beside metrics.jsonl."""
+    """Tracking with wandb, in addition to metrics.jsonl."""
 
     wandb: bool | None = None
     """Not set: only with WANDB_API_KEY in the environment. True without a key: offline."""
     project: str = "interp-workbench"
-    """wandb's project: one for a study, so that its sweeps stand beside each other."""
+    """wandb's project."""
     group: str | None = None
-    """Runs that belong together; not set: the sweep's name for a member of a sweep, else none."""
+    """wandb's group; not set: the sweep's name for a member of a sweep, else none."""
     name: str | None = None
-    """What the run is called there; not set: its folder's name."""
+    """wandb's name of the run; not set: its folder's name."""
     job_type: str = "train"
-    """A second way to group."""
+    """wandb's job type."""
     tags: tuple[str, ...] = ()
-    """Words to filter by."""
+    """wandb's tags."""
 
     def __post_init__(self) -> None:
         for name, value in (("project", self.project), ("group", self.group), ("name", self.name)):
@@ -228,7 +253,7 @@ class TrackSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings:
-    """One training run, whole: what config.yaml holds."""
+    """All settings of a training run; the content of config.yaml."""
 
     # A lambda, because the open default of n_layers makes the class itself no factory to a type checker.
     model: ModelConfig = dataclasses.field(default_factory=lambda: ModelConfig())
@@ -237,7 +262,7 @@ class RunSettings:
     track: TrackSettings = dataclasses.field(default_factory=TrackSettings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, ready for config.yaml."""
+        """Return plain values, ready for config.yaml."""
         return settings.to_dict(self)
 
     @property
@@ -249,7 +274,7 @@ class RunSettings:
 def resolve(
     values: Mapping[str, Any] | None = None, preset: str | None = None, assignments: Sequence[str] = ()
 ) -> RunSettings:
-    """Put a run's settings together: preset, under file, under assignments; open choices are made.
+    """Combine a run's settings (assignments override the file, the file the preset) and fill in defaults.
 
     Args:
         values: sections `model`, `data`, `train`, `track`, and optionally `preset`.
@@ -270,7 +295,7 @@ def resolve(
     train = merged.get("train")
     if isinstance(train, Mapping) and isinstance(train.get("tokens"), str):
         merged["train"] = {**train, "tokens": int(amount(train["tokens"], "train.tokens"))}
-    made = settings.build(RunSettings, _tidy(RunSettings, merged, ""))
+    made = build_settings(merged)
     train = made.train
     if train.steps is None and train.tokens is None and train.minutes is None:
         train = dataclasses.replace(train, minutes=DEFAULT_MINUTES)
@@ -283,7 +308,7 @@ def resolve(
 
 
 def read_settings(file: Path, preset: str | None = None, assignments: Sequence[str] = ()) -> RunSettings:
-    """`resolve` of a YAML file; messages begin with the file's name.
+    """Read a YAML file and `resolve` it; messages begin with the file's name.
 
     Raises:
         ConfigError: as `resolve`, or the file is no readable YAML mapping.
@@ -295,8 +320,17 @@ def read_settings(file: Path, preset: str | None = None, assignments: Sequence[s
         raise ConfigError(f"{file}: {error}") from None
 
 
+def build_settings(values: Mapping[str, Any]) -> RunSettings:
+    """Validate the content of a config.yaml; missing fields get their defaults.
+
+    Raises:
+        ConfigError: see `resolve`.
+    """
+    return settings.build(RunSettings, _tidy(RunSettings, values, ""))
+
+
 def _tidy(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Numbers that YAML 1.1 reads as text (`1e6`) as numbers; yes/no where a number belongs refused."""
+    """Convert numbers that YAML 1.1 reads as text (`1e6`); refuse yes/no where a number belongs."""
     kinds = typing.get_type_hints(cls)
     result = {}
     for key, value in values.items():
@@ -313,41 +347,3 @@ def _tidy(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
                 value = float(value)
         result[key] = value
     return result
-
-
-_INF = math.inf
-_RANGES: dict[str, tuple[float, float]] = {
-    "steps": (1, _INF),
-    "tokens": (1, _INF),
-    "minutes": (0, 525_600),
-    "batch_size": (1, 65_536),
-    "accumulate": (1, 65_536),
-    "lr": (0, 10),
-    "lr_end": (0, 1),
-    "warmup": (0, 1),
-    "cooldown": (0, 1),
-    "cycles": (1, 1000),
-    "cycle_growth": (0.1, 10),
-    "plateau_patience": (1, _INF),
-    "plateau_factor": (0, 1),
-    "weight_decay": (0, 100),
-    "momentum": (0, 0.99999),
-    "beta1": (0, 0.99999),
-    "beta2": (0, 0.99999),
-    "eps": (0, 1),
-    "average_decay": (0, 0.999999),
-    "average_window": (1, 16),
-    "average_every": (1, _INF),
-    "z_loss": (0, 1),
-    "clip": (0, _INF),
-    "threads": (1, 1024),
-    "seed": (0, 2**63 - 1),
-    "log_every": (1, _INF),
-    "eval_every": (1, _INF),
-    "eval_tokens": (1, _INF),
-    "final_eval_tokens": (1, _INF),
-    "patience": (1, _INF),
-    "checkpoint_every": (1, _INF),
-    "keep_optimizer": (0, _INF),
-    "sample_tokens": (0, 100_000),
-}
