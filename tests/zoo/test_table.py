@@ -83,7 +83,7 @@ def test_the_seed_interval_is_students():
 
 def test_seeds_of_the_middle_one(family):
     assert seeds_of_middle() == ["mid", "mid-s1"]
-    mid, other = (load(f"zoo/{name}").config for name in ("mid", "two-heads"))
+    mid, other = (load(f"zoo/{name}").config.to_dict() for name in ("mid", "two-heads"))
     assert changes(other, mid) == {"n_heads": 1}
     assert changes(mid, mid) == {}
 

@@ -304,7 +304,7 @@ def test_ways_and_references_that_do_not_do(causal):
         (dict(how="mean", reference=torch.full((1, 5), 10**6)), "token ids run from"),
         (dict(how="mean", reference=torch.ones(1, 99, dtype=torch.int64)), "99 tokens, the context is 24"),
         (dict(how="mean", reference=["Some text."]), "no tokenizer"),
-        (dict(how="mean", reference=[]), "there is no text"),
+        (dict(how="mean", reference=[]), "the text is empty"),
         (dict(how="resample", reference=REFERENCE[:1]), "only one sequence to resample from"),
         (dict(how="mean", reference=replacement(causal, "L0H0", "mean", REFERENCE)), "no values for L1H1"),
     ]:
