@@ -1,4 +1,4 @@
-"""What commands and long-running functions show on a terminal: progress, tables, errors, saved outputs."""
+"""Terminal output of commands and long-running functions: progress, tables, errors, saved outputs."""
 
 import contextlib
 import errno
@@ -105,13 +105,13 @@ class Progress:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError, UnicodeEncodeError):
-            self._quiet = True  # the terminal is gone; training goes on
+            self._quiet = True  # the terminal is closed; training continues
 
 
 OnProgress = Callable[[float, str], None]
 """Called periodically with the completed fraction (0 to 1) and a short message."""
 _DELAY = 2.0
-"""Seconds after which a bar appears when nobody asked for one."""
+"""Seconds after which a bar appears by default."""
 
 
 def ignore_progress(fraction: float, message: str = "") -> None:

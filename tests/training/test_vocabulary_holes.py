@@ -6,7 +6,10 @@ import pytest
 from tokenizers import Tokenizer
 
 import training
+from workbench.data.corpus import open_corpus
 from workbench.data.embedded.stories import stories
+from workbench.data.packing import pack
+from workbench.data.report import corpus_report
 from workbench.data.tokenizer import load_tokenizer, train_tokenizer, vocabulary_size
 from workbench.errors import ConfigError
 from workbench.runs.run import load
@@ -29,6 +32,8 @@ def test_the_model_has_a_row_for_the_largest_id(tokenizer_file, tmp_path):
     tokenizer = load_tokenizer(tokenizer_file)
     assert (len(tokenizer), vocabulary_size(tokenizer)) == (300, 301)
     data = {"n_stories": 200, "tokenizer": str(tokenizer_file)}
+    corpus = open_corpus(None, n_stories=50)
+    assert corpus_report(corpus, tokenizer, pack(corpus, tokenizer, 32)).d_vocab == 301
     run = training.train({**SHAPE, "d_vocab": 400}, data, out=tmp_path / "run", steps=2, quiet=True, **FAST)
     assert run.model.config.d_vocab == 301
     assert load(tmp_path / "run").model.to_tokens("The cat").max() < 301

@@ -72,7 +72,7 @@ class Batch:
             of a masked one (mlm); -100 where nothing is scored.
         segments: index of the story within the row that each position belongs to, int64 `[batch pos]`; None
             if attention may cross stories.
-        target_bytes: UTF-8 bytes of text that each target stands for, int64 `[batch pos]`; -100 where the
+        target_bytes: UTF-8 bytes of text of each target, int64 `[batch pos]`; -100 where the
             target is BOS, EOS or not scored. None outside evaluation, for mlm, or if unknown.
     """
 

@@ -72,7 +72,7 @@ class Corpus:
         validation: the validation stories.
         column: name of the column in the source.
         held_out: origin of the validation stories: a split's name in the source, or `"seeded share"`.
-        blank: number of stories left out because they are empty or only white space.
+        blank: number of skipped stories, empty or only white space.
     """
 
     name: str

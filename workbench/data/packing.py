@@ -49,9 +49,9 @@ class PackedSplit:
         offsets: where each story starts, and where the last ends: int64 `[stories + 1]`.
         n_bytes: UTF-8 bytes of the stories' text.
         d_vocab: size of the tokenizer's vocabulary.
-        special_ids: ids that stand for no text, ascending.
+        special_ids: ids without text (BOS, EOS, ...), ascending.
         bos_id, eos_id, pad_id, mask_id: the last two are None if the tokenizer has no such token.
-        token_bytes: UTF-8 bytes that each id stands for, int64 `[d_vocab]`; None unless the tokenizer is
+        token_bytes: UTF-8 bytes of each id, int64 `[d_vocab]`; None unless the tokenizer is
             byte-level.
         stream_bytes: UTF-8 bytes of text at each token of the stream, uint32 `[tokens]`, where ids alone do
             not tell them; None if `token_bytes` does, and for the training split.
@@ -82,7 +82,7 @@ class PackedSplit:
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes of text per token that stands for text (BOS and EOS do not)."""
+        """UTF-8 bytes of text per token with text (BOS and EOS have none)."""
         return self.n_bytes / max(1, self.n_tokens - 2 * self.n_stories)
 
     @cached_property
@@ -118,7 +118,7 @@ class PackedSplit:
         return out
 
     def text_bytes(self, starts: np.ndarray, tokens: np.ndarray) -> np.ndarray | None:
-        """Return the UTF-8 bytes of text that each token of some windows stands for.
+        """Return the UTF-8 bytes of text of each token of some windows.
 
         They add up to `n_bytes` over the stream. White space that the tokenizer drops counts with the next
         token, and a character split over several tokens with the first of them (with each by its bytes, if
@@ -426,7 +426,7 @@ def _build(
 
 
 def _story_bytes(encoding: "Encoding", story: str) -> np.ndarray:
-    """Return the UTF-8 bytes of text that each token of a story stands for, BOS and EOS included.
+    """Return the UTF-8 bytes of text of each token of a story, with BOS and EOS.
 
     A token reaches from where the token before it ends to its own end, so that the sizes add up to the story:
     white space between tokens counts with the next one, and of tokens that share a character (byte fallback)

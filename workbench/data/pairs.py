@@ -28,7 +28,7 @@ class PairSet:
 
     Attributes:
         name: "embedded", "blimp", or the name of the folder or file.
-        source: "embedded", "blimp" (every paradigm is one of BLiMP's 67; `describe_pairs` tells whether it
+        source: "embedded", "blimp" (every paradigm is one of BLiMP's 67; `describe_pairs` shows whether it
             is all of BLiMP), or "folder".
         paradigms: UID -> pairs, UIDs in alphabetical order.
     """
@@ -97,7 +97,7 @@ class PairSet:
 
 @dataclass(frozen=True)
 class PairSetInfo:
-    """What a set of pairs is, for results and tables."""
+    """Name, size and hash of a set of pairs, for results and tables."""
 
     name: str
     """`blimp` only for all of BLiMP; for a part of it the paradigm or `blimp (3 of 67 paradigms)`."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from workbench.data.corpus import Corpus
 from workbench.data.packing import PackedCorpus, PackedSplit
+from workbench.data.tokenizer import vocabulary_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +29,7 @@ class SplitReport:
         words: pieces between white space.
         tokens: BOS and EOS included.
         bytes: UTF-8 bytes of the text.
-        bytes_per_token: over the tokens that stand for text.
+        bytes_per_token: over the tokens with text.
         longest_story: tokens, BOS and EOS included.
         over_n_ctx: fraction of stories with more tokens than the context, 0 to 1.
         vocabulary_used: distinct tokens that occur.
@@ -99,7 +100,7 @@ def corpus_report(corpus: Corpus, tokenizer: "PreTrainedTokenizerFast", packed: 
         held_out=corpus.held_out,
         blank=corpus.blank,
         n_ctx=packed.n_ctx,
-        d_vocab=len(tokenizer),
+        d_vocab=vocabulary_size(tokenizer),
         train=train,
         validation=validation,
         overlap_exact=int(np.isin(exact, seen_exact).sum()),

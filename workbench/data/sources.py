@@ -378,7 +378,7 @@ def _text_of(line: str, column: str, where: str) -> str:
 def read_hub(source: str, column: str, cache: Path | None) -> "dict[str, ChunkedArray]":
     """Return the columns of `owner/name` or `owner/name:configuration`, at the newest revision.
 
-    One request with a short time limit tells whether the hub can be reached; if not, an earlier copy in the
+    One request with a short time limit checks whether the hub can be reached; if not, an earlier copy in the
     cache is opened, without the minute of retries that the libraries would make.
 
     Raises:

@@ -113,12 +113,16 @@ def corpus_tokenizer(
             return load_tokenizer(path)
 
 
-def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", path: Path) -> None:
-    """Write `tokenizer.json` in one step. The same tokenizer always gives the same bytes."""
+def tokenizer_text(tokenizer: "PreTrainedTokenizerFast") -> str:
+    """Return the content of `tokenizer.json`. The same tokenizer always gives the same text."""
     from tokenizers import Tokenizer
 
-    text = Tokenizer.from_str(json.dumps(_essence(tokenizer))).to_str(pretty=True)
-    write_text(Path(path), text + "\n")
+    return Tokenizer.from_str(json.dumps(_essence(tokenizer))).to_str(pretty=True) + "\n"
+
+
+def save_tokenizer(tokenizer: "PreTrainedTokenizerFast", path: Path) -> None:
+    """Write `tokenizer.json` in one step."""
+    write_text(Path(path), tokenizer_text(tokenizer))
 
 
 def load_tokenizer(path: Path, *, apply_config: bool = True) -> "PreTrainedTokenizerFast":
@@ -324,7 +328,7 @@ def token_texts(tokenizer: "PreTrainedTokenizerFast | None", ids: Sequence[int])
 
 
 def token_text(tokenizer: "PreTrainedTokenizerFast | None", token: int) -> str:
-    """Return the text of a token as it reads inside a text: with the space in front, if it stands for one.
+    """Return the text of a token as it appears inside a text, with its leading space.
 
     The bytes of an incomplete character show as `\ufffd`. Without a tokenizer the text is the id.
     """
@@ -358,7 +362,7 @@ def is_byte_level(tokenizer: "PreTrainedTokenizerFast") -> bool:
 
 
 def token_bytes(tokenizer: "PreTrainedTokenizerFast") -> np.ndarray:
-    """Return the UTF-8 bytes that each token of a byte-level tokenizer stands for.
+    """Return the UTF-8 bytes of each token of a byte-level tokenizer.
 
     The bytes of a text's tokens add up to the bytes of the text, exactly, even where a character is split
     over several tokens; see `is_byte_level`.

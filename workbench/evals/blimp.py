@@ -306,8 +306,7 @@ class BlimpResult(Result):
     def file_name(self) -> str:
         """Return `000512-native-blimp`; a masked model's has the pseudo-log-likelihood after the protocol.
 
-        Only all of BLiMP and all embedded pairs are known by their name alone; the fingerprint tells other
-        sets with one name apart.
+        All of BLiMP and all embedded pairs are identified by name, other sets by their fingerprint too.
         """
         step = "final" if self.step is None else f"{self.step:06d}"
         known = self.source in ("blimp", "embedded") and not self.partial

@@ -196,7 +196,7 @@ class Comparison(Result):
     how: dict[str, str] = dataclasses.field(default_factory=dict)
     """Row -> what its milliseconds measure."""
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Run -> why it was left out."""
+    """Run -> reason for its exclusion."""
     notes: tuple[str, ...] = ()
     """Caveats."""
 
@@ -238,7 +238,7 @@ class Comparison(Result):
 
     @property
     def axis(self) -> str:
-        """What rows are ordered by: the setting with a different number in each row, else `parameters`.
+        """The order of the rows: the setting with a different number in each row, else `parameters`.
 
         Of several such settings, because one follows from the other, the one that is set more often.
         """

@@ -49,7 +49,7 @@ DRAWS = 4
 
 
 class Replacement(NamedTuple):
-    """What replaces the output of each component."""
+    """The values that replace the output of each component."""
 
     how: str
     values: Mapping[Component, Float[Tensor, "..."]]
@@ -501,7 +501,7 @@ def ablation_effect(
         pairs: minimal pairs, as `blimp` takes them.
         measure: `loss`, `pairs` or both.
         paradigms: only these.
-        limit: only the first so many pairs of each paradigm.
+        limit: largest number of pairs of each paradigm.
         protocol: how sentences are scored.
         pll: for masked models.
         draws: donors that resampling averages over.

@@ -682,7 +682,7 @@ class RaggedBatch(LayerCache):
 
 
 class _Layout(NamedTuple):
-    """Where the tokens of rows are in an activation [outer inner ...]: those of row i at `outer[i]`, from
+    """The places of the tokens of rows in an activation [outer inner ...]: those of row i at `outer[i]`, from
     `first[i]` on, positions `start[i]` to before `stop[i]`. Rows are [variant x pair], the pair fastest."""
 
     outer: Int[Tensor, " row"]

@@ -3,7 +3,7 @@ composition between layers (Elhage et al. 2021, transformer-circuits.pub/2021/fr
 
 QK: the attention score of a query token and a key token. OV: the logit that a token raises when it is
 attended to. Norms are included with their gains and centring but without their denominators; biases and
-positions are left out; the activation in a masked model's head is replaced by the identity. No matrix of
+positions are ignored; the activation in a masked model's head is replaced by the identity. No matrix of
 d_vocab x d_vocab is ever formed.
 """
 

@@ -152,7 +152,7 @@ class HeadScores(Result):
             InputError: unknown score, with the nearest one, or one that was omitted, with the reason.
         """
         if name in self.omitted:
-            raise InputError(f"the score {name} was left out: {self.omitted[name]}.")
+            raise InputError(f"the score {name} was not measured: {self.omitted[name]}.")
         if name not in self.names:
             raise InputError(f"no score is called {name!r}. {nearest(name, self.names)}")
         return self.names.index(name)

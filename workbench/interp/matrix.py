@@ -81,7 +81,7 @@ class ComponentMatrix(Result):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Of the components."""
+        """Labels of the components."""
         return tuple(component.label for component in self.components)
 
     @cached_property
@@ -579,7 +579,7 @@ def component_matrix(
             computed in float32.
         pairs: as `blimp` takes them; None for the embedded pairs.
         paradigms: only these.
-        limit: only the first so many pairs of each.
+        limit: largest number of pairs of each paradigm.
         methods: some of `METHODS`; by default direct, ablate and patch, the last not for masked models, which
             read a sentence in as many copies as it has tokens.
         how: what replaces an ablated component's output: `mean` over the reference, `zero` or `resample`; see

@@ -252,7 +252,7 @@ class EncodedPairs:
 
     def groups(self, max_tokens: int) -> list[list[int]]:
         """Group pairs of about equal length, usable ones apart, at most `max_tokens` tokens in a group of
-        several. Pairs whose sentences have the same tokens are left out: their margin is always 0."""
+        several. Pairs whose sentences have the same tokens are skipped: their margin is always 0."""
         order = sorted(
             (index for index, row in enumerate(self.rows) if row.reason != SAME_TOKENS),
             key=lambda index: (self.rows[index].reason != USABLE, self.rows[index].tokens.shape[1]),

@@ -156,7 +156,7 @@ def labels(model: "HookedTransformer", tokens: Int[Tensor, "pair pos"]) -> list[
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:
-    """Which tokens of a pair's prompts correspond, where they differ in length; made by `align`."""
+    """The corresponding tokens of prompts that differ in length; made by `align`."""
 
     clean: tuple[tuple[str, ...], ...]
     corrupted: tuple[tuple[str, ...], ...]

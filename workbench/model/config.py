@@ -628,7 +628,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Source(NamedTuple):
-    """Where a preset comes from."""
+    """The source of a preset."""
 
     tokenizer: str
     """Kind of tokenizer it was published with."""

@@ -1,6 +1,6 @@
 """Layers of the transformer: norms, MLPs, positions, embeddings and the head of a masked model.
 
-Hook points are lazy: `has_hooks` tells whether a tensor off the fast path must be computed.
+Hook points are lazy: `has_hooks` is True if a tensor off the fast path must be computed.
 """
 
 import math

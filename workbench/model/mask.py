@@ -1,4 +1,4 @@
-"""Which keys each query may attend to, and the key-value cache of generation."""
+"""The keys that each query may attend to, and the key-value cache of generation."""
 
 import torch
 from jaxtyping import Bool, Float, Int

@@ -308,7 +308,7 @@ class TransformerLensModel(HookedRootModule):
     ) -> Int[Tensor, "batch pos"]:
         """Return token ids, padded on the right; each row starts with BOS unless `prepend_bos=False`.
 
-        A tokenizer without BOS prepends none. Padding cannot be told from the ids: pass the texts to
+        A tokenizer without BOS prepends none. Padding cannot be seen in the ids: pass the texts to
         `forward`, or the mask of `to_tokens_and_mask`, if a bidirectional model is to ignore it.
 
         Raises:

@@ -49,7 +49,7 @@ def layer_map(names: Sequence[str], values: Any) -> tuple[np.ndarray, list[str],
     """Arrange values of heads and MLPs by layer.
 
     Args:
-        names: labels of components; those that are neither head nor MLP are left out.
+        names: labels of components; those that are neither head nor MLP are ignored.
         values: [component].
 
     Returns:

@@ -27,7 +27,7 @@ MARK = "#e66100"
 def plot_head_score(
     frame: "pd.DataFrame", score: str, *, most: float | None = None, ax: "Axes | None" = None
 ) -> "Figure":
-    """Draw one score as layer x head; heads of the class that the score stands for are framed.
+    """Draw one score as layer x head; heads of the class of the score are framed.
 
     `frame` has layer, head, score, value, uniform, untrained, untrained_high and class; the colour scale ends
     at `most`, by default the frame's largest attention score.

@@ -175,7 +175,7 @@ def plot_estimates(
 
 
 def _strongest(values: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
-    """Return the rows that change the metric most, in their own order; rows without values are left out."""
+    """Return the rows that change the metric most, in their own order; rows without values are dropped."""
     present = np.flatnonzero(~np.isnan(values).all(1))
     if not len(present):
         return values[:MOST], names[:MOST]

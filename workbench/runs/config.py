@@ -83,7 +83,7 @@ class DataSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """How the model is trained. At most one of `steps`, `tokens` and `minutes` limits the run.
+    """Settings of the training. At most one of `steps`, `tokens` and `minutes` limits the run.
 
     Raises:
         ConfigError: a value out of range, or two limits.

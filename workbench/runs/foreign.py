@@ -12,13 +12,13 @@ from workbench.data.tokenizer import (
     SPECIAL_FILES,
     SPECIALS,
     load_tokenizer,
-    save_tokenizer,
     tokenizer_hash,
     tokenizer_json,
+    tokenizer_text,
     vocabulary_size,
 )
 from workbench.errors import DataError, RunError
-from workbench.io import new_folder, write_bytes, write_json
+from workbench.io import new_folder, write_bytes, write_json, write_text
 from workbench.model.config import ModelConfig
 from workbench.model.hf import FAMILIES, as_family, read_config
 from workbench.runs import folder
@@ -75,24 +75,11 @@ def import_run(source: Path, run: Path) -> Converted:
             "it is not this model's tokenizer."
         )
     model = HookedTransformer.from_folder(source, tokenizer)
+    files = {folder.TOKENIZER: tokenizer_json(file).encode()}
+    files |= {name: (source / name).read_bytes() for name in SPECIAL_FILES if (source / name).is_file()}
     origin = {"imported_from": str(source.absolute()), "family": family.title}
-    values = {
-        "model": config.to_dict(),
-        "data": {"source": f"{family.title} imported from {source}"},
-        "train": {"dtype": "float32", "lr": FINE_TUNING_LR},
-    }
-    try:
-        with new_folder(run, keep=_refuse_existing) as made:
-            write_bytes(made / folder.TOKENIZER, tokenizer_json(file).encode())
-            for name in SPECIAL_FILES:
-                if (source / name).is_file():
-                    write_bytes(made / name, (source / name).read_bytes())
-            write_json(made / folder.DATA_CARD, {"name": source.absolute().name, **origin})
-            folder.write_config(made, values)
-            _save(made, run, model, _state(tokenizer, origin))
-    except OSError as error:
-        raise RunError(f"the run {run} cannot be created: {error.strerror or error}.") from None
-    write_card(run)
+    data = f"{family.title} imported from {source}"
+    _create(run, model, tokenizer, files, source.absolute().name, data, origin)
     needed = ["bos_token", "eos_token"] + (["mask_token"] if config.objective == "mlm" else [])
     lacking = [role for role in needed if getattr(tokenizer, role) is None]
     notes = tuple(f"its tokenizer has no {role.removesuffix('_token').upper()} token" for role in lacking)
@@ -114,48 +101,67 @@ def copy_run(name: str | os.PathLike[str], run: Path) -> Run:
     """
     source, run = load(name), Path(run)
     folder.check_free(run)
-    config, train = source.checkpoint.config, folder.read_config(source.path).get("train") or {}
+    train = folder.read_config(source.path).get("train") or {}
     kept = {key: train[key] for key in ("batch_size", "accumulate", "threads") if train.get(key)}
     rate = float(f"{train['lr'] / 10:.2g}") if train.get("lr") else FINE_TUNING_LR
+    tokenizer_file = folder.tokenizer_file(source.path)
+    sources = (tokenizer_file, *(tokenizer_file.parent / name for name in SPECIAL_FILES))
+    files = {file.name: file.read_bytes() for file in sources if file.is_file()}
     origin = {"imported_from": str(source), "family": "workbench"}
-    values = {
-        "model": config.to_dict(),
-        "data": {"source": f"weights of {source}"},
-        "train": {"dtype": "float32", "lr": rate, **kept},
-    }
-    try:
-        with new_folder(run, keep=_refuse_existing) as made:
-            text = folder.tokenizer_file(source.path)
-            for file in (text, *(text.parent / special for special in SPECIAL_FILES)):
-                if file.is_file():
-                    write_bytes(made / file.name, file.read_bytes())
-            write_json(made / folder.DATA_CARD, {"name": source.name, **origin})
-            folder.write_config(made, values)
-            _save(made, run, source.model, _state(source.tokenizer, origin))
-    except OSError as error:
-        raise RunError(f"the run {run} cannot be created: {error.strerror or error}.") from None
-    write_card(run)
+    data = f"weights of {source}"
+    _create(run, source.model, source.tokenizer, files, source.name, data, origin, {"lr": rate, **kept})
     return load(run)
 
 
-def _save(made: Path, run: Path, model: "HookedTransformer", state: dict[str, Any]) -> None:
-    """Write the checkpoint; errors name the run instead of the temporary folder."""
-    try:
-        save_checkpoint(made, model, {}, state)
-    except RunError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise RunError(str(error).replace(str(made), str(run))) from None
+def _create(
+    run: Path,
+    model: "HookedTransformer",
+    tokenizer: "PreTrainedTokenizerFast",
+    files: dict[str, bytes],
+    name: str,
+    data: str,
+    origin: dict[str, str],
+    train: dict[str, Any] | None = None,
+) -> None:
+    """Create a run with the weights as checkpoint step 0, atomically.
 
-
-def _state(tokenizer: "PreTrainedTokenizerFast", origin: dict[str, str]) -> dict[str, Any]:
+    Args:
+        run: the folder.
+        model: its weights are stored in float32.
+        tokenizer: of the model.
+        files: the tokenizer's files, by name.
+        name: of the data card.
+        data: `data.source` of config.yaml.
+        origin: goes into the data card and the checkpoint's state.
+        train: `train` of config.yaml, over the defaults for fine-tuning.
+    """
     import torch
 
-    return {
+    state = {
         "step": 0, "tokens_seen": 0, "seconds_trained": 0.0, "seed": 0, "planned": True, "flags": [],
         "losses": [], "tokenizer": tokenizer_hash(tokenizer),
         "versions": {"workbench": workbench.__version__, "torch": torch.__version__}, **origin,
     }  # fmt: skip
+    config = {
+        "model": model.config.to_dict(),
+        "data": {"source": data},
+        "train": {"dtype": "float32", "lr": FINE_TUNING_LR, **(train or {})},
+    }
+    try:
+        with new_folder(run, keep=_refuse_existing) as temporary:
+            for file, content in files.items():
+                write_bytes(temporary / file, content)
+            write_json(temporary / folder.DATA_CARD, {"name": name, **origin})
+            folder.write_config(temporary, config)
+            try:
+                save_checkpoint(temporary, model, {}, state)
+            except RunError as error:
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise RunError(str(error).replace(str(temporary), str(run))) from None
+    except OSError as error:
+        raise RunError(f"the run {run} cannot be created: {error.strerror or error}.") from None
+    write_card(run)
 
 
 def save_run(
@@ -178,20 +184,8 @@ def save_run(
         raise RunError("the model has no tokenizer, which a run needs; pass tokenizer=...")
     folder.check_free(run)
     origin = {"imported_from": "Python", "family": "workbench"}
-    values = {
-        "model": model.config.to_dict(),
-        "data": {"source": "a model saved from Python"},
-        "train": {"dtype": "float32", "lr": FINE_TUNING_LR},
-    }
-    try:
-        with new_folder(run, keep=_refuse_existing) as made:
-            save_tokenizer(tokenizer, made / folder.TOKENIZER)
-            write_json(made / folder.DATA_CARD, {"name": "Python", **origin})
-            folder.write_config(made, values)
-            _save(made, run, model, _state(tokenizer, origin))
-    except OSError as error:
-        raise RunError(f"the run {run} cannot be created: {error.strerror or error}.") from None
-    write_card(run)
+    files = {folder.TOKENIZER: tokenizer_text(tokenizer).encode()}
+    _create(run, model, tokenizer, files, "Python", "a model saved from Python", origin)
     return load(run)
 
 
@@ -229,7 +223,7 @@ def export(model: ModelLike, target: str | os.PathLike[str], family: str = "auto
             save_file(whole, made / "model.safetensors", metadata={"format": "pt"})
             shutil.copymode(made / "config.json", made / "model.safetensors")  # safetensors: owner only
             if run is None:
-                save_tokenizer(tokenizer, made / folder.TOKENIZER)
+                write_text(made / folder.TOKENIZER, tokenizer_text(tokenizer))
             source = run.path if run else made
             _write_tokenizer(
                 source, tokenizer, config, run is not None and "imported_from" in run.data_card, made

@@ -50,7 +50,7 @@ class Run:
 
     @property
     def results_folder(self) -> Path:
-        """Where results about the run are written: its own folder, or the cache for a shipped run."""
+        """The folder for results about the run: its own folder, or the cache for a shipped run."""
         return zoo.results_folder(self.path)
 
     @cached_property
@@ -195,7 +195,7 @@ def as_model(model: ModelLike) -> "HookedTransformer":
 
 
 def list_runs(root: str | os.PathLike[str] = "runs") -> list[RunSummary]:
-    """Summarise each run directly under `root`, sorted by name; `status` tells a damaged one.
+    """Summarise each run directly under `root`, sorted by name; `status` shows damaged ones.
 
     Args:
         root: a folder of runs, or `zoo` for the shipped family.

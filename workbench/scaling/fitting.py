@@ -117,7 +117,7 @@ def _huber(size: Array, delta: float) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class Minima:
-    """Where a batch of fits ended."""
+    """The minima of a batch of fits."""
 
     theta: Array
     """[fits parameters]"""

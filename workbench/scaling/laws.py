@@ -296,7 +296,7 @@ class ParametricFit(Result):
 
         Returns:
             what (`size` or `tokens`), left_out, E, A, B, alpha, beta, a, and error, the root mean square of
-            the relative error on the points that were left out.
+            the relative error on the held-out points.
         """
         import pandas as pd
 

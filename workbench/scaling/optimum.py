@@ -363,7 +363,7 @@ def _parabola(
         )
     limits = fieller(beta, variance * fit.spread, freedom)
     if limits is None:
-        return "the loss is too flat or too noisy over N to tell a minimum"
+        return "the loss is too flat or too noisy over N to locate a minimum"
     low, high = (float(np.exp(limit + centre)) for limit in limits)
     order = np.argsort(n)
     # D falls as 1/N at one budget: a line in the logarithms, also outside the data.

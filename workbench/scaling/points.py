@@ -65,7 +65,7 @@ class ScalingPoints(Result):
     curves: bool = False
     """True if a run gives many points, which are not independent: bootstraps then draw whole runs."""
     notes: tuple[str, ...] = ()
-    """What was left out, and caveats."""
+    """Excluded runs, and caveats."""
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -316,7 +316,7 @@ def points_of_summaries(
         why = "; ".join(f"{len(names)} {reason}" for reason, names in left_out.items()) or "there are none"
         raise RunError(f"{root} has no run that can be fitted ({why}).")
     _refuse_mixed(rows, root, measure)
-    notes = [f"left out as {reason}: {_listed(names)}" for reason, names in left_out.items()]
+    notes = [f"excluded as {reason}: {_listed(names)}" for reason, names in left_out.items()]
     if len({row["data"] for row in rows}) > 1:
         notes.append("the runs were not all trained on the same stories: their validation losses may differ")
     if along and any(not row["steady"] for row in rows):

@@ -103,7 +103,7 @@ def _members(table: Any) -> str:
 
 
 def _comparison(table: Any, seeds: list[str]) -> list[str]:
-    """Ours beside the published ones, over the same 17 groups, and why they are not the same measurement."""
+    """Compare with the published scores over the same 17 groups; say why the measurements differ."""
     compared = {name: made_facts(name).get("comparison") for name in family_facts()["members"]}
     objectives = {row.run.partition("/")[2]: row.objective for row in table.itertuples()}
     said = []

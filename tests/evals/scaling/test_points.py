@@ -85,8 +85,8 @@ def test_unfinished_and_damaged_runs_are_left_out_by_name(pair):
     next((pair / "broken").rglob("state.json")).write_text("{")
     points = points_of_runs(pair)
     assert set(points.frame["run"]) == {"w8", "w16"}
-    assert "left out as damaged: broken" in points.notes
-    assert "left out as unfinished: half" in points.notes
+    assert "excluded as damaged: broken" in points.notes
+    assert "excluded as unfinished: half" in points.notes
 
 
 def test_masked_and_causal_runs_are_not_mixed(pair):

@@ -343,7 +343,7 @@ def test_masked_models_tell_directions_apart_and_have_no_induction():
     assert found.offsets.tolist() == list(range(-8, 9))
     np.testing.assert_allclose(found.profile.value[found.offsets == -1][0], found.of("next"), rtol=1e-12)
     np.testing.assert_allclose(found.profile.value[found.offsets == 1][0], found.of("previous"), rtol=1e-12)
-    with pytest.raises(InputError, match="induction was left out: it predicts the next token"):
+    with pytest.raises(InputError, match="induction was not measured: it predicts the next token"):
         found.of("induction")
     with pytest.raises(InputError, match="induction cannot be taken: it predicts the next token"):
         head_scores(model, texts(), scores=["induction"])

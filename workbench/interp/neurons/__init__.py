@@ -1,1 +1,1 @@
-"""What single neurons fire on, write and do."""
+"""Single neurons: what activates them, what they write, and their effects."""

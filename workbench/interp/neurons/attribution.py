@@ -457,7 +457,7 @@ def integrated_gradients(
 
 
 def conductance(comparison: Comparison) -> Scores:
-    """Score neurons by the metric's gradient times their change, summed while the input goes on a straight
+    """Score neurons by the metric's gradient times their change, summed while the input moves on a straight
     line from `start` to the run's own (Dhamdhere et al. 2018, arXiv:1805.12233; trapezoidal rule).
 
     The points of the path are the cubes of equal steps: near a zero input a norm changes within a thousandth

@@ -306,7 +306,7 @@ def _label(labels: NeuronLabels, layer: int, unit: int) -> Label:
     return Label(labels.features[labels.feature[at]], bool(labels.passed[at]), *numbers)
 
 
-# Views of a card. Text of a corpus is untrusted until it has gone through `visible` and `escape`.
+# Views of a card. Text of a corpus is untrusted until `visible` and `escape` have processed it.
 
 
 _STYLE = """

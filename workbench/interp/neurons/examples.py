@@ -351,9 +351,9 @@ def counted_positions(
 
 
 def structural_ids(tokenizer: "PreTrainedTokenizerFast") -> list[int]:
-    """Return the ids of special tokens that stand for no text (BOS, EOS, padding, mask, ...).
+    """Return the ids of special tokens without text (BOS, EOS, padding, mask, ...).
 
-    The unknown token is not one of them: it stands for a character of the text.
+    The unknown token is not one of them: it replaces a character of the text.
     """
     roles = ("bos", "eos", "pad", "mask", "cls", "sep")
     structural = [getattr(tokenizer, f"{role}_token_id", None) for role in roles]
@@ -417,7 +417,7 @@ class _Collector:
     ) -> None:
         """Read the counted `positions` of a batch whose rows have these `numbers`.
 
-        Rows without counted positions, and rows after the last of `positions`, are left out.
+        Rows without counted positions, and rows after the last of `positions`, are skipped.
         """
         kept = [index for index, places in enumerate(positions) if len(places)]
         if not kept:

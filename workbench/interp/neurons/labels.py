@@ -411,7 +411,7 @@ def token_features(
         n_ctx: context length; rows of BOS and the story are cut to it.
         words: number of most frequent words that are features.
         following: include features of the next word and punctuation mark.
-        least: features that fewer tokens have, or lack, are left out.
+        least: features that fewer tokens have, or lack, are excluded.
     """
     encoded = plain_encoder(tokenizer).encode_batch(list(stories), add_special_tokens=False)
     room = None if n_ctx is None else n_ctx - (tokenizer.bos_token_id is not None)

@@ -125,7 +125,7 @@ def promoted_tokens(
 ) -> NeuronTokens:
     """Return the tokens whose logits a neuron raises and lowers most.
 
-    The denominators of norms are left out. In a post-norm model the gains of all norms after the neuron are
+    The denominators of norms are ignored. In a post-norm model the gains of all norms after the neuron are
     applied; a masked model's head is applied with the slope that its activation has where the normed stream
     is zero, and a weighted residual stream with its learned weights. With several hidden layers (mlp_depth)
     the neurons are those of the last one.
@@ -204,7 +204,7 @@ def input_tokens(
     """Return the tokens whose embeddings raise and lower a neuron's `hook_pre` most.
 
     Only the direct path counts, `(W_E * gain) @ W_in`, centred as above. What attention and earlier MLPs make
-    of a token is left out, so the result is most telling in the first blocks. In a gated MLP `W_gate` takes
+    of a token is ignored, so the result is most reliable in the first blocks. In a gated MLP `W_gate` takes
     the place of `W_in`, because it decides whether the neuron is active.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a family of Hugging Face models can hold, and the names of its settings and tensors.
+"""Features that each family of Hugging Face models supports, and the names of its settings and tensors.
 
 A family is a table (`Family`): which of our fields may have any value and which only one, what each of its
 settings means, and which of its tensors hold which of ours. All conversion code reads that table, so another
