@@ -396,3 +396,19 @@ def test_a_missing_mask_token_is_told(workbench, tmp_path):
     said = workbench("import", made, tmp_path / "run")
     assert said.code == 0, said.err
     assert "Note: its tokenizer has no MASK token." in said.out
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_an_imported_tokenizer_keeps_its_settings(lower, workbench, tmp_path):
+    """Settings of tokenizer_config.json that AutoTokenizer applies are in the run's own tokenizer.json."""
+    folder = make_folder(tmp_path / "bert", "bert", NUMBER["bert"])
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"do_lower_case": lower}))
+    assert workbench("import", folder, tmp_path / "run").code == 0
+    theirs, ours = transformers.AutoTokenizer.from_pretrained(folder), wb.load(tmp_path / "run").tokenizer
+    for text in ("The CAT sat.", "the cat sat."):
+        assert ours.encode(text, add_special_tokens=False) == theirs.encode(text, add_special_tokens=False)
+    same = ours.encode("THE CAT", add_special_tokens=False) == ours.encode(
+        "the cat", add_special_tokens=False
+    )
+    assert same == lower

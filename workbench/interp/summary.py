@@ -170,7 +170,9 @@ class Opening:
     pair: PairAttribution = dataclasses.field(repr=False, compare=False)
 
 
-def candidates(frame: pd.DataFrame, tokenizer: Any = None, count: int = 6) -> pd.DataFrame:
+def candidates(
+    frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast | None = None, count: int = 6
+) -> pd.DataFrame:
     """Return mistakes to open on: the clearest of each paradigm, clearest first.
 
     Paradigms that the model mostly decides correctly are preferred, then pairs that differ in one token, then
@@ -191,7 +193,7 @@ def candidates(frame: pd.DataFrame, tokenizer: Any = None, count: int = 6) -> pd
     return clearest.sort_values(["margin", "paradigm"], kind="stable").head(count)
 
 
-def _single(frame: pd.DataFrame, among: pd.Series, tokenizer: Any) -> np.ndarray:
+def _single(frame: pd.DataFrame, among: pd.Series, tokenizer: PreTrainedTokenizerFast | None) -> np.ndarray:
     """Return a mask of the clearest of these pairs that differ in one token only."""
     mask = np.zeros(len(frame), dtype=bool)
     rows = np.flatnonzero(among.to_numpy())

@@ -27,6 +27,9 @@ from workbench.model.config import ModelConfig
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
+    from transformers import PreTrainedTokenizerFast
+
+    from workbench.model.transformer import HookedTransformer
 
 MANIFEST = "MANIFEST.json"
 WEIGHTS = "model.safetensors"
@@ -85,7 +88,7 @@ def weights_of(checkpoint: Path) -> str:
 
 def save_checkpoint(
     run: Path,
-    model: Any,
+    model: "HookedTransformer",
     optimizer_tensors: "Mapping[str, Tensor]",
     state: Mapping[str, Any],
     weights: "Mapping[str, Tensor] | None" = None,
@@ -184,16 +187,15 @@ def read_state(path: Path) -> dict[str, Any]:
     return _config_and_state(Path(path), _manifest(Path(path)))[1]
 
 
-def read_model(path: Path, tokenizer: Any = None, dtype: "dtype | None" = None) -> Any:
+def read_model(
+    path: Path, tokenizer: "PreTrainedTokenizerFast | None" = None, dtype: "dtype | None" = None
+) -> "HookedTransformer":
     """Return the checkpoint's model, in eval mode, with requires_grad on.
 
     Args:
         path: the checkpoint's folder.
         tokenizer: given to the model.
         dtype: `torch.float32` if not set.
-
-    Returns:
-        A `HookedTransformer`.
 
     Raises:
         RunError: as `verify_checkpoint`; also weights that do not fit config.json, or hold NaN or infinity.

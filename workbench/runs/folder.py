@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import RunError, WorkbenchError, nearest
 from workbench.io import disk_reason, fsync_file, fsync_folder, read_plain, write_json, write_text
@@ -22,6 +22,9 @@ from workbench.runs.checkpoint import (
     verify_checkpoint,
 )
 from workbench.settings import read_yaml
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 CONFIG = "config.yaml"
 TOKENIZER = "tokenizer.json"
@@ -63,7 +66,9 @@ def check_free(path: Path) -> None:
         raise RunError(f"{parent} is not writable, so no run can be created at {path}; choose another place.")
 
 
-def create_run(path: Path, config: Mapping[str, Any], tokenizer: Any, data_card: Mapping[str, Any]) -> None:
+def create_run(
+    path: Path, config: Mapping[str, Any], tokenizer: "PreTrainedTokenizerFast", data_card: Mapping[str, Any]
+) -> None:
     """Create the run folder with config.yaml, tokenizer.json and data.json, atomically.
 
     Raises:
