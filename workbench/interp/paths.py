@@ -260,7 +260,7 @@ def receiver_output(
     model: HookedTransformer, receiver: Component, x: Float[Tensor, "row pos d_model"]
 ) -> Float[Tensor, "row pos d"]:
     """Return the output of a receiver that reads `x`: a head's q, k or v, the MLP's output, or `x` itself."""
-    if receiver.kind == "logits":
+    if receiver.layer is None:
         return x
     block: Any = model.blocks[receiver.layer]
     if receiver.kind == "mlp":

@@ -104,17 +104,18 @@ def hidden_positions(model: "HookedTransformer", tokens: Int[Tensor, "pair pos"]
     Raises:
         InputError: a tokenizer without a mask token, or a row that has not exactly one.
     """
-    hidden = getattr(model.tokenizer, "mask_token_id", None)
-    if hidden is None:
+    tokenizer = model.tokenizer
+    if tokenizer is None or tokenizer.mask_token_id is None:
         raise InputError("a masked model is read at a mask token; its tokenizer has none: give position=.")
-    counts = (tokens == hidden).sum(1)
+    hidden = tokens.eq(torch.tensor(tokenizer.mask_token_id, device=tokens.device))
+    counts = hidden.sum(1)
     if bool((counts != 1).any()):
         worst = int((counts != 1).int().argmax())
         raise InputError(
             f"prompt {worst} has {int(counts[worst])} mask tokens; a masked model is read at exactly one: "
-            f"put one {model.tokenizer.mask_token} into each prompt."
+            f"put one {tokenizer.mask_token} into each prompt."
         )
-    return (tokens == hidden).int().argmax(1)
+    return hidden.int().argmax(1)
 
 
 def read_positions(

@@ -124,7 +124,7 @@ def story_rows(
         n_ctx: greatest length of a row; the rest is cut off.
         end: append EOS.
     """
-    ends = (tokenizer.bos_token_id, tokenizer.eos_token_id if end else None)
+    ends: tuple[Any, Any] = (tokenizer.bos_token_id, tokenizer.eos_token_id if end else None)
     before, after = ([] if token is None else [token] for token in ends)
     encodings = plain_encoder(tokenizer).encode_batch_fast(list(stories), add_special_tokens=False)
     return [(before + encoding.ids + after)[:n_ctx] for encoding in encodings]
@@ -284,8 +284,9 @@ def _stories(
         raise InputError("the model has no tokenizer; give token ids [row pos], not text.")
     rows = story_rows(tokenizer, stories, model.config.n_ctx)
     size = max(1, TOKENS_PER_FORWARD // max(map(len, rows)))
+    pad: Any = tokenizer.pad_token_id
     for first in range(0, len(rows), size):
-        tokens, real = pad_rows(rows[first : first + size], tokenizer.pad_token_id)
+        tokens, real = pad_rows(rows[first : first + size], pad)
         mask = None if bool(real.all()) else real
         yield _with_targets(model, tokenizer, tokens, mask, seed + first)
 
@@ -298,15 +299,16 @@ def _with_targets(
     seed: int,
 ) -> TextBatch:
     targets = torch.full_like(tokens, IGNORED)
+    mask_id: Any = None if tokenizer is None else tokenizer.mask_token_id
     if model.config.objective == "clm":
         targets[:, :-1] = tokens[:, 1:]
         if real is not None:
             targets[:, :-1][~real[:, 1:]] = IGNORED
-    elif tokenizer is not None and tokenizer.mask_token_id is not None:
+    elif tokenizer is not None and mask_id is not None:
         shown, chosen = mask_tokens(
             tokens.cpu().numpy(),
             np.random.default_rng(seed),
-            mask_id=tokenizer.mask_token_id,
+            mask_id=mask_id,
             d_vocab=model.config.d_vocab,
             special_ids=tuple(tokenizer.all_special_ids),
         )
