@@ -202,7 +202,7 @@ def test_shapes_are_checked_and_half_precision_is_computed_in_single(causal):
     [
         (dict(right="likes the"), "tokens, not one"),
         (dict(right=" likes", wrong=" likes"), "the same token"),
-        (dict(right=9999), "no token of a vocabulary"),
+        (dict(right=9999), "is not in the vocabulary"),
         (dict(right=[5, 6]), "2 right answers were given for 1 pairs"),
         (dict(right=5, position=40), "position 40 is outside prompt 0"),
         (dict(right=5, position=-30), "position -30 is outside prompt 0"),

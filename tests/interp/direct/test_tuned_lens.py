@@ -163,7 +163,7 @@ def test_a_damaged_lens_is_refused(model, lens, tmp_path, damage):
     [
         (dict(tokens=0), "tokens >= 1 and lr > 0; found 0"),
         (dict(lr=float("nan")), "found 200000 and nan"),
-        (dict(text=[]), "there is no text"),
+        (dict(text=[]), "the text is empty"),
         (dict(text=torch.zeros(3, 1, dtype=torch.long)), "the text has no token to predict"),
     ],
     ids=["tokens", "lr", "empty", "unscored"],
