@@ -18,7 +18,7 @@ from workbench.io import read_json
 from workbench.model.config import ModelConfig
 from workbench.result import Result
 from workbench.runs import folder
-from workbench.runs.run import RunSummary, is_whole, load, summarise
+from workbench.runs.run import Run, RunSummary, is_whole, load, summarise
 from workbench.stats import CONFIDENCE, student_reach
 
 if TYPE_CHECKING:
@@ -69,37 +69,37 @@ _LEADING = {
 
 
 def compare(
-    root: str | os.PathLike[str],
+    runs: str | os.PathLike[str] | Sequence[Run | str | os.PathLike[str]],
     *,
     speed: bool = True,
     seconds: float = 1.0,
     progress: bool | OnProgress | None = None,
 ) -> "Comparison":
-    """Compare the runs of a folder, such as a sweep's.
+    """Compare runs at their last checkpoints, such as those of a sweep.
 
     Runs whose settings differ only in seeds are one row. Where several sets of minimal pairs were scored, the
     one that most runs have is taken, of two the larger.
 
     Args:
-        root: the folder that holds the runs.
+        runs: the folder that holds the runs, or a list of runs or their names.
         speed: also time inference, once for each row.
         seconds: approximate time for each.
         progress: see `workbench.console.progress_bar`.
 
     Raises:
-        RunError: no such folder, or none of its runs has been evaluated.
+        RunError: no such folder or run, or none that has been evaluated.
     """
     import pandas as pd
 
-    runs, left_out = _open_runs(Path(root))
+    opened, left_out = _open_runs(runs)
     groups: dict[str, list[_RunData]] = {}
-    for run in runs:
+    for run in opened:
         groups.setdefault(run.identity, []).append(run)
     names = _names(groups)
     for key, members in groups.items():
         for run in members:
             run.row = names[key]
-    chosen = _common_pairs(runs)
+    chosen = _common_pairs(opened)
     timed: dict[str, Inference] = {}
     if speed:
         from workbench.evals.efficiency import inference
@@ -111,21 +111,21 @@ def compare(
                 timed[row] = inference(load(members[0].path), seconds)
     unsupported = [found.why_not for found in timed.values() if found.why_not]
     frame = pd.DataFrame(
-        [run.figures(chosen, timed.get(run.row)) for run in runs],
+        [run.figures(chosen, timed.get(run.row)) for run in opened],
         columns=["run", "row", "seed", "status", "step", *FIGURES],
     )
-    pairs = [entry for run in runs for entry in run.phenomena(chosen)]
-    curves = [entry for run in runs for entry in run.curve()]
+    pairs = [entry for run in opened for entry in run.phenomena(chosen)]
+    curves = [entry for run in opened for entry in run.curve()]
     return Comparison(
-        root=os.fspath(root),
+        root=os.fspath(runs) if isinstance(runs, str | os.PathLike) else ", ".join(map(str, frame.run)),
         runs=frame,
         pairs=pd.DataFrame(pairs, columns=["run", "row", "phenomenon", "accuracy", "n"]),
         curves=pd.DataFrame(curves, columns=["run", "row", "tokens", "loss"]),
         differs=_differs(groups, names),
-        pairs_name=_pairs_name(runs, chosen),
+        pairs_name=_pairs_name(opened, chosen),
         how={row: found.how for row, found in timed.items()},
         left_out=left_out,
-        notes=tuple(dict.fromkeys([*unsupported, *_notes(runs, chosen)])),
+        notes=tuple(dict.fromkeys([*unsupported, *_notes(opened, chosen)])),
     )
 
 
@@ -349,11 +349,19 @@ class _RunData:
             return None
 
 
-def _open_runs(root: Path) -> tuple[list[_RunData], dict[str, str]]:
-    if not root.is_dir():
-        raise RunError(f"There is no folder {root}; `workbench sweep width --out {root}` makes one.")
+def _open_runs(
+    runs: str | os.PathLike[str] | Sequence[Run | str | os.PathLike[str]],
+) -> tuple[list[_RunData], dict[str, str]]:
+    if isinstance(runs, str | os.PathLike):
+        place, root = str(runs), Path(runs)
+        if not root.is_dir():
+            raise RunError(f"There is no folder {root}; `workbench sweep width --out {root}` makes one.")
+        paths = folder.run_folders(root)
+    else:
+        place = "the list"
+        paths = [run.path if isinstance(run, Run) else folder.find_run(run)[0] for run in runs]
     opened, left_out = [], {}
-    for path in folder.run_folders(root):
+    for path in paths:
         summary = summarise(path)
         if summary.step is None:
             left_out[summary.name] = summary.status
@@ -369,7 +377,7 @@ def _open_runs(root: Path) -> tuple[list[_RunData], dict[str, str]]:
             opened.append(run)
     if not opened:
         found = "; ".join(f"{name}: {why}" for name, why in list(left_out.items())[:3])
-        raise RunError(f"{root} holds no run that has been evaluated{f' ({found})' if found else ''}.")
+        raise RunError(f"{place} holds no run that has been evaluated{f' ({found})' if found else ''}.")
     return opened, left_out
 
 

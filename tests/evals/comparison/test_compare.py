@@ -4,6 +4,7 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from small_runs import masked, small
@@ -62,6 +63,15 @@ def test_runs_that_differ_by_their_seed_are_one_row(family, unchecked):
     assert [found.place(name) for name in ("d_model-8", "d_model-16")] == [8, 16]
     assert found.left_out == {"broken": "empty"}
     assert repr(found).endswith("4 runs, 2 rows)")
+
+
+def test_runs_are_compared_by_a_list(family, unchecked):
+    names = ["d_model-8_seed-0", "d_model-16_seed-1"]
+    found = compare([load(family / names[0]), family / names[1]], speed=False)
+    whole = compare(family, speed=False).runs.set_index("run").loc[names]
+    np.testing.assert_array_equal(found.runs.set_index("run").loc[names].loss, whole.loss)
+    with pytest.raises(RunError, match="nothing"):
+        compare([family / "nothing"])
 
 
 def test_blimp_by_phenomenon_is_what_the_runs_saved(family, unchecked):
