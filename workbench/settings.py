@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import typing
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +13,7 @@ from workbench.errors import ConfigError, nearest, shown
 from workbench.io import read_plain
 
 T = TypeVar("T")
+_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
@@ -30,15 +32,67 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'the configuration'} must be a mapping of fields, not {shown(values)}.")
-    _check_keys(cls, values, where)
     try:
-        return _adapter(cls).validate_python(dict(values))
+        return _adapter(cls).validate_python(_prepared(cls, values, where))
     except ValidationError as error:
-        first = error.errors()[0]
-        parts = ([where] if where else []) + [str(part) for part in first["loc"]]
-        found = first.get("input")
-        rule = first["msg"].rstrip(".")
-        raise ConfigError(f"{'.'.join(parts)}: {rule}; found {shown(found, 80)!r}.") from None
+        raise ConfigError(_message(error, where)) from None
+
+
+def check(settings: Any, where: str) -> None:
+    """Validate the fields of a dataclass that was made in Python, in its `__post_init__`, and convert them.
+
+    Raises:
+        ConfigError: as `build`.
+    """
+    from pydantic import ValidationError
+
+    given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    try:
+        values = _fields_adapter(type(settings)).validate_python(given)
+    except ValidationError as error:
+        raise ConfigError(_message(error, where)) from None
+    for name, value in values.items():
+        object.__setattr__(settings, name, value)  # the dataclass is frozen
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The allowed range of a finite number, as part of a field's type: `Annotated[int, Range(1, 64)]`."""
+
+    low: float | int
+    high: float | int = math.inf
+    above: bool = False
+    """Exclude `low` itself."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Check the range after pydantic has checked the type."""
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def _check(self, value: float | int) -> float | int:
+        from pydantic_core import PydanticCustomError
+
+        if not (math.isfinite(value) and self.low <= value <= self.high):
+            rule = f"from {self.low:g} to {self.high:g}"
+            rule = f"at least {self.low:g}" if math.isinf(self.high) else rule
+        elif self.above and value == self.low:
+            rule = f"above {self.low:g}"
+        else:
+            return value
+        raise PydanticCustomError("range", "must be {rule}", {"rule": rule, "value": value})
+
+
+def _message(error: Any, where: str) -> str:
+    """Return the first of pydantic's errors in one line."""
+    first = error.errors()[0]
+    path = ".".join([*([where] if where else []), *map(str, first["loc"])])
+    if first["type"] == "range":
+        return f"{path} {first['msg']}; found {first['ctx']['value']!r}."
+    return f"{path}: {first['msg'].rstrip('.')}; found {shown(first.get('input'), 80)!r}."
+
+
+# str -> number is allowed in both, because YAML 1.1 reads 1e-3 as text.
 
 
 @lru_cache(maxsize=64)
@@ -46,20 +100,42 @@ def _adapter(cls: Any) -> Any:
     """Return the pydantic validator of a dataclass; cached, because a sweep builds thousands of settings."""
     from pydantic import ConfigDict, TypeAdapter
 
-    # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
     cls.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     return TypeAdapter(cls)
 
 
-def _check_keys(cls: Any, values: Mapping[str, Any], where: str) -> None:
-    fields = {field.name: field for field in dataclasses.fields(cls)}
+@lru_cache(maxsize=64)
+def _fields_adapter(cls: Any) -> Any:
+    """Return a validator of a dataclass's fields as a dictionary, which makes no instance."""
+    from pydantic import ConfigDict, TypeAdapter
+    from typing_extensions import TypedDict
+
+    fields: Any = TypedDict(cls.__name__, typing.get_type_hints(cls, include_extras=True))  # type: ignore[operator]
+    fields.__pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+    return TypeAdapter(fields)
+
+
+def _prepared(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check all keys, convert numbers that YAML 1.1 reads as text (`1e6`), refuse yes and no for numbers."""
+    kinds = {field.name: None for field in dataclasses.fields(cls)} | typing.get_type_hints(cls)
+    prepared = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else str(key)
-        if key not in fields:
-            raise ConfigError(f"{path} is not a field. {nearest(key, fields)}")
-        kind = fields[key].type
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, Mapping):
-            _check_keys(kind, value, path)
+        if key not in kinds:
+            raise ConfigError(f"{path} is not a field. {nearest(key, kinds)}")
+        kind = kinds[key]
+        parts = {kind, *typing.get_args(kind)}
+        if dataclasses.is_dataclass(kind) and not isinstance(value, kind):  # type: ignore[arg-type]
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{path} must be a mapping of fields; found {str(value)[:80]!r}.")
+            value = _prepared(kind, value, path)
+        elif {int, float} & parts and bool not in parts:
+            if isinstance(value, bool):
+                raise ConfigError(f"{path} must be a number; found {value!r}.")
+            if isinstance(value, str) and _SCIENTIFIC.fullmatch(value.strip()):
+                value = float(value)
+        prepared[key] = value
+    return prepared
 
 
 def to_dict(value: Any) -> dict[str, Any]:

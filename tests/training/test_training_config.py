@@ -14,7 +14,7 @@ from small_runs import small
 from apps.cli import main
 from workbench.errors import ConfigError
 from workbench.model.config import PRESETS
-from workbench.runs.config import DEFAULT_MINUTES, read_settings, resolve
+from workbench.runs.config import DEFAULT_MINUTES, TrainSettings, read_settings, resolve
 
 
 @pytest.mark.figure
@@ -154,3 +154,18 @@ def test_tokens_may_be_written_as_people_write_them():
         ConfigError, match=r"train\.tokens must be a number above 0, such as 50M or 1e15; found 'lots'"
     ):
         resolve({"train": {"tokens": "lots"}})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (dict(lr=-1), r"train\.lr must be from 0 to 10; found -1\.0"),
+        (dict(batch_size=2.5), r"train\.batch_size: .* integer.*; found 2\.5"),
+        (dict(optimizer="adam"), r"train\.optimizer: .*'adamw'.*; found 'adam'"),
+        (dict(steps=1, tokens=5), r"train\.steps and train\.tokens are both set"),
+    ],
+    ids=str,
+)
+def test_settings_made_in_python_are_checked_alike(values, message, unchecked):
+    with pytest.raises(ConfigError, match=message):
+        TrainSettings(**values)

@@ -1,60 +1,18 @@
 """Settings of a training run (config.yaml): from a preset, a YAML file, flags and `--set a.b=c`."""
 
 import dataclasses
-import math
 import re
-import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from workbench import settings
 from workbench.errors import ConfigError, shown
 from workbench.model.config import ModelConfig, merge
-from workbench.settings import amount
+from workbench.settings import Range, amount
 
 DEFAULT_MINUTES = 10.0
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
-_SCIENTIFIC = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-
-
-_INF = math.inf
-_RANGES: dict[str, tuple[float, float]] = {
-    "steps": (1, _INF),
-    "tokens": (1, _INF),
-    "minutes": (0, 525_600),
-    "batch_size": (1, 65_536),
-    "accumulate": (1, 65_536),
-    "lr": (0, 10),
-    "lr_end": (0, 1),
-    "warmup": (0, 1),
-    "cooldown": (0, 1),
-    "cycles": (1, 1000),
-    "cycle_growth": (0.1, 10),
-    "plateau_patience": (1, _INF),
-    "plateau_factor": (0, 1),
-    "weight_decay": (0, 100),
-    "momentum": (0, 0.99999),
-    "beta1": (0, 0.99999),
-    "beta2": (0, 0.99999),
-    "eps": (0, 1),
-    "average_decay": (0, 0.999999),
-    "average_window": (1, 16),
-    "average_every": (1, _INF),
-    "z_loss": (0, 1),
-    "clip": (0, _INF),
-    "threads": (1, 1024),
-    "seed": (0, 2**63 - 1),
-    "log_every": (1, _INF),
-    "eval_every": (1, _INF),
-    "eval_tokens": (1, _INF),
-    "final_eval_tokens": (1, _INF),
-    "patience": (1, _INF),
-    "checkpoint_every": (1, _INF),
-    "keep_optimizer": (0, _INF),
-    "sample_tokens": (0, 100_000),
-}
-"""Smallest and largest value of the numbers of `TrainSettings`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,9 +23,9 @@ class DataSettings:
     """Hub name, folder in hub layout, .txt, .jsonl or .parquet; not set: the embedded stories."""
     column: str = "text"
     """The column that holds the stories."""
-    limit: int | None = None
+    limit: Annotated[int, Range(1)] | None = None
     """Largest number of stories of each split; not set: all."""
-    n_stories: int = 20_000
+    n_stories: Annotated[int, Range(1)] = 20_000
     """Number of training stories, if they are the embedded ones."""
     tokenizer: str | None = None
     """A tokenizer.json, or a run whose tokenizer to share; not set: one is trained on the corpus."""
@@ -75,10 +33,7 @@ class DataSettings:
     """Let attention reach back into earlier stories of the same window."""
 
     def __post_init__(self) -> None:
-        for name in ("limit", "n_stories"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"data.{name} must be at least 1; found {value!r}.")
+        settings.check(self, "data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,62 +44,62 @@ class TrainSettings:
         ConfigError: a value out of range, or two limits.
     """
 
-    steps: int | None = None
+    steps: Annotated[int, Range(1)] | None = None
     """Updates."""
-    tokens: int | None = None
+    tokens: Annotated[int, Range(1)] | None = None
     """Tokens read, rounded up to a whole update."""
-    minutes: float | None = None
+    minutes: Annotated[float, Range(0, 525_600, above=True)] | None = None
     """Minutes of updates. Evaluation, checkpoints and set-up are not counted, so they do not
     change the amount of training. The schedule ends with the time."""
-    batch_size: int = 16
+    batch_size: Annotated[int, Range(1, 65_536)] = 16
     """Windows of n_ctx tokens in one forward pass."""
-    accumulate: int = 1
+    accumulate: Annotated[int, Range(1, 65_536)] = 1
     """Forward passes whose gradients make one update."""
     optimizer: Literal["adamw", "schedule_free", "muon", "adamw8bit"] = "adamw"
     """schedule_free averages the weights instead of lowering the learning rate; muon orthogonalises the
     updates of the matrices inside the blocks; adamw8bit keeps its moments in bytes (needs bitsandbytes)."""
-    lr: float | None = None
+    lr: Annotated[float, Range(0, 10, above=True)] | None = None
     """Peak learning rate; not set: 3e-3 at width 128, falling as width ** -0.75."""
     schedule: Literal["cosine", "linear", "constant", "wsd", "restarts", "plateau"] | None = None
     """How the learning rate decays after its warm-up; not set: cosine, or constant for schedule_free. wsd is
     constant with a cool-down, restarts are several cosines, plateau lowers it when the validation loss stops
     improving."""
-    lr_end: float = 0.05
+    lr_end: Annotated[float, Range(0, 1)] = 0.05
     """Final learning rate as a fraction of the peak; for plateau the lowest."""
-    warmup: float = 0.03
+    warmup: Annotated[float, Range(0, 1)] = 0.03
     """Fraction of the budget over which the learning rate rises to its peak."""
-    cooldown: float = 0.2
+    cooldown: Annotated[float, Range(0, 1)] = 0.2
     """wsd: fraction of the budget over which the learning rate falls."""
-    cycles: int = 4
+    cycles: Annotated[int, Range(1, 1000)] = 4
     """restarts: number of cycles."""
-    cycle_growth: float = 1.0
+    cycle_growth: Annotated[float, Range(0.1, 10)] = 1.0
     """restarts: length of each cycle relative to the one before."""
-    plateau_patience: int = 4
+    plateau_patience: Annotated[int, Range(1)] = 4
     """plateau: consecutive evaluations without improvement after which the learning rate is lowered."""
-    plateau_factor: float = 0.5
+    plateau_factor: Annotated[float, Range(0, 1)] = 0.5
     """plateau: factor by which it is lowered."""
-    weight_decay: float = 0.1
+    weight_decay: Annotated[float, Range(0, 100)] = 0.1
     """On matrices only (Loshchilov & Hutter 2019)."""
-    momentum: float = 0.95
+    momentum: Annotated[float, Range(0, 0.99999)] = 0.95
     """muon: decay rate of the average of the gradients."""
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-8
+    beta1: Annotated[float, Range(0, 0.99999)] = 0.9
+    beta2: Annotated[float, Range(0, 0.99999)] = 0.95
+    eps: Annotated[float, Range(0, 1, above=True)] = 1e-8
     average: Literal["none", "ema", "lawa"] = "none"
     """Average of the weights during training, which evaluations use and checkpoints hold: an exponential
     moving average, or the mean of the latest snapshots."""
-    average_decay: float = 0.999
+    average_decay: Annotated[float, Range(0, 0.999999)] = 0.999
     """ema: 0.999 averages over about 1,000 updates."""
-    average_window: int = 5
+    average_window: Annotated[int, Range(1, 16)] = 5
     """lawa: snapshots in the mean; each takes as much memory as the model."""
-    average_every: int = 100
+    average_every: Annotated[int, Range(1)] = 100
     """lawa: updates between two snapshots."""
     label_smoothing: float = 0.0
     """Fraction of each target's probability that is spread over all tokens (Szegedy et al. 2016). The
     training loss in metrics.jsonl includes this and z_loss; evaluations are plain cross-entropy."""
-    z_loss: float = 0.0
+    z_loss: Annotated[float, Range(0, 1)] = 0.0
     """Weight of log^2 of the softmax's denominator in the training loss (PaLM: 1e-4)."""
-    clip: float = 1.0
+    clip: Annotated[float, Range(0)] = 1.0
     """Largest norm of the whole gradient; 0 disables clipping."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the weights in the forward and backward pass; master weights are always float32."""
@@ -152,39 +107,31 @@ class TrainSettings:
     """Run the loss through torch.compile."""
     device: str = "auto"
     """auto (a GPU if there is one), cpu, cuda, or cuda:1."""
-    threads: int | None = None
+    threads: Annotated[int, Range(1, 1024)] | None = None
     """CPU threads; not set: torch's choice. Results are bitwise reproducible for the same number."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Seed of the order of the data, of masking, dropout and samples."""
-    log_every: int = 10
+    log_every: Annotated[int, Range(1)] = 10
     """Steps between rows of metrics.jsonl."""
-    eval_every: int = 250
+    eval_every: Annotated[int, Range(1)] = 250
     """Steps between evaluations; the end is always evaluated."""
-    eval_tokens: int = 50_000
+    eval_tokens: Annotated[int, Range(1)] = 50_000
     """Tokens of the validation split that evaluations during training read, always the same."""
-    final_eval_tokens: int | None = None
+    final_eval_tokens: Annotated[int, Range(1)] | None = None
     """The same at the end; not set: the whole split."""
-    patience: int | None = None
+    patience: Annotated[int, Range(1)] | None = None
     """Consecutive evaluations without improvement after which the run ends; not set: it runs to its limit.
     The checkpoint of the best evaluation is kept: `run@best`."""
-    checkpoint_every: int = 1000
+    checkpoint_every: Annotated[int, Range(1)] = 1000
     """Steps between checkpoints, in addition to 0, 1, 2, 4, ... 512 (Biderman et al. 2023, Pythia)."""
-    keep_optimizer: int = 2
+    keep_optimizer: Annotated[int, Range(0)] = 2
     """Number of last checkpoints that keep the optimiser's state; 0: all."""
     sample_prompt: str = "Once upon a time"
-    sample_tokens: int = 64
+    sample_tokens: Annotated[int, Range(0, 100_000)] = 64
     """Length of the generated sample at each evaluation; 0: none."""
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and low <= value <= high):
-                rule = f"at least {low:g}" if math.isinf(high) else f"from {low:g} to {high:g}"
-                raise ConfigError(f"train.{name} must be {rule}; found {value!r}.")
-        for name in ("lr", "minutes", "eps"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"train.{name} must be above 0; found {value!r}.")
+        settings.check(self, "train")
         if not _DEVICE.fullmatch(self.device):
             raise ConfigError(
                 f"train.device must be auto, cpu, cuda or one GPU such as cuda:1; found {self.device!r}."
@@ -243,6 +190,7 @@ class TrackSettings:
     """wandb's tags."""
 
     def __post_init__(self) -> None:
+        settings.check(self, "track")
         for name, value in (("project", self.project), ("group", self.group), ("name", self.name)):
             if value is not None and not 0 < len(value.strip()) <= 128:
                 raise ConfigError(f"track.{name} must have 1 to 128 letters; found {shown(value)!r}.")
@@ -326,24 +274,4 @@ def build_settings(values: Mapping[str, Any]) -> RunSettings:
     Raises:
         ConfigError: see `resolve`.
     """
-    return settings.build(RunSettings, _tidy(RunSettings, values, ""))
-
-
-def _tidy(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Convert numbers that YAML 1.1 reads as text (`1e6`); refuse yes/no where a number belongs."""
-    kinds = typing.get_type_hints(cls)
-    result = {}
-    for key, value in values.items():
-        kind = kinds.get(key)
-        path = f"{where}.{key}" if where else str(key)
-        if dataclasses.is_dataclass(kind):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{path} must be a mapping of fields; found {str(value)[:80]!r}.")
-            value = _tidy(kind, value, path)
-        elif kind is not None and {int, float} & {kind, *typing.get_args(kind)}:
-            if isinstance(value, bool):
-                raise ConfigError(f"{path} must be a number; found {value!r}.")
-            if isinstance(value, str) and _SCIENTIFIC.fullmatch(value.strip()):
-                value = float(value)
-        result[key] = value
-    return result
+    return settings.build(RunSettings, values)
