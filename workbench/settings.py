@@ -39,7 +39,9 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 
 def check(settings: Any, where: str) -> None:
-    """Validate the fields of a dataclass that was made in Python, in its `__post_init__`, and convert them.
+    """Validate the fields of a dataclass that was made in Python, in its `__post_init__`.
+
+    Types are not converted, except lists to tuples and whole numbers to floats.
 
     Raises:
         ConfigError: as `build`.
@@ -47,8 +49,9 @@ def check(settings: Any, where: str) -> None:
     from pydantic import ValidationError
 
     given = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
     try:
-        values = _fields_adapter(type(settings)).validate_python(given)
+        values = _fields_adapter(type(settings)).validate_python(given, strict=True)
     except ValidationError as error:
         raise ConfigError(_message(error, where)) from None
     for name, value in values.items():
@@ -63,6 +66,8 @@ class Range:
     high: float | int = math.inf
     above: bool = False
     """Exclude `low` itself."""
+    below: bool = False
+    """Exclude `high` itself."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Check the range after pydantic has checked the type."""
@@ -73,14 +78,18 @@ class Range:
     def _check(self, value: float | int) -> float | int:
         from pydantic_core import PydanticCustomError
 
-        if not (math.isfinite(value) and self.low <= value <= self.high):
-            rule = f"from {self.low:g} to {self.high:g}"
-            rule = f"at least {self.low:g}" if math.isinf(self.high) else rule
-        elif self.above and value == self.low:
-            rule = f"above {self.low:g}"
-        else:
+        inside = self.low <= value <= self.high and value != math.inf  # False for NaN
+        if inside and not (self.above and value == self.low) and not (self.below and value == self.high):
             return value
-        raise PydanticCustomError("range", "must be {rule}", {"rule": rule, "value": value})
+        if inside and self.above and value == self.low:
+            rule = f"above {self.low:g}"
+        elif math.isinf(self.high):
+            rule = f"at least {self.low:g}"
+        elif self.below:
+            rule = f"at least {self.low:g} and below {self.high:g}"
+        else:
+            rule = f"from {self.low:g} to {self.high:g}"
+        raise PydanticCustomError("range", "must be {rule}", {"rule": rule, "value": shown(value)})
 
 
 def _message(error: Any, where: str) -> str:
@@ -88,7 +97,7 @@ def _message(error: Any, where: str) -> str:
     first = error.errors()[0]
     path = ".".join([*([where] if where else []), *map(str, first["loc"])])
     if first["type"] == "range":
-        return f"{path} {first['msg']}; found {first['ctx']['value']!r}."
+        return f"{path} {first['msg']}; found {first['ctx']['value']}."
     return f"{path}: {first['msg'].rstrip('.')}; found {shown(first.get('input'), 80)!r}."
 
 
@@ -106,11 +115,18 @@ def _adapter(cls: Any) -> Any:
 
 @lru_cache(maxsize=64)
 def _fields_adapter(cls: Any) -> Any:
-    """Return a validator of a dataclass's fields as a dictionary, which makes no instance."""
+    """Return a validator of a dataclass's fields as a dictionary, which makes no instance.
+
+    A field may be None if that is its default, also where `__post_init__` then replaces it.
+    """
     from pydantic import ConfigDict, TypeAdapter
     from typing_extensions import TypedDict
 
-    fields: Any = TypedDict(cls.__name__, typing.get_type_hints(cls, include_extras=True))  # type: ignore[operator]
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        if field.default is None:
+            hints[field.name] = hints[field.name] | None
+    fields: Any = TypedDict(cls.__name__, hints)  # type: ignore[operator]
     fields.__pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
     return TypeAdapter(fields)
 

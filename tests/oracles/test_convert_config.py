@@ -162,7 +162,7 @@ REFUSED_SETTINGS = [
     ("gpt2", {"add_cross_attention": True}, "add_cross_attention = True: attention to another model's output"),
     ("gpt2", {"activation_function": "quick_gelu"}, "activation_function = 'quick_gelu' is not a supported activation"),
     ("gpt2", {"n_embd": "wide"}, "model.d_model"),
-    ("gpt2", {"n_layer": -1}, "model.n_layers must be a whole number of at least 1; found -1"),
+    ("gpt2", {"n_layer": -1}, "model.n_layers must be from 1 to 1e+15; found -1"),
     ("gpt2", {"quantization_config": {"bits": 4}}, "quantization_config = {'bits': 4}: the weights are quantised"),
     ("gpt_neo", {"attention_types": [[["global"], 3]], "num_layers": 2}, "attention_types names 3 layers and num_layers is 2"),
     ("gpt_neo", {"attention_types": [[["global", "sparse"], 1]], "num_layers": 2}, "attention_types names ['global', 'sparse']"),

@@ -160,7 +160,7 @@ def test_tokens_may_be_written_as_people_write_them():
     ("values", "message"),
     [
         (dict(lr=-1), r"train\.lr must be from 0 to 10; found -1\.0"),
-        (dict(batch_size=2.5), r"train\.batch_size: .* integer.*; found 2\.5"),
+        (dict(batch_size=2.5), r"train\.batch_size: .* integer.*; found '2\.5'"),
         (dict(optimizer="adam"), r"train\.optimizer: .*'adamw'.*; found 'adam'"),
         (dict(steps=1, tokens=5), r"train\.steps and train\.tokens are both set"),
     ],

@@ -5,10 +5,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple
 
 from workbench import settings
 from workbench.errors import ConfigError, nearest, shown
+from workbench.settings import Range
 
 Positions = Literal["learned", "sinusoidal", "rotary", "alibi", "t5", "shaw", "none"]
 Norm = Literal["LayerNorm", "RMSNorm", "none"]
@@ -18,6 +19,11 @@ AttentionKind = Literal["causal", "bidirectional"]
 Sharing = Literal["none", "all", "attention", "mlp"]
 Residual = Literal["plain", "weighted"]
 Objective = Literal["clm", "mlm"]
+MAX_SIZE = 10**15
+"""Upper limit of all sizes; a model that large is refused for its memory anyway."""
+Size = Annotated[int, Range(1, MAX_SIZE)]
+Count = Annotated[int, Range(0, MAX_SIZE)]
+Positive = Annotated[float, Range(0, MAX_SIZE, above=True)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,34 +35,34 @@ class ModelConfig:
     """
 
     # Width and shape
-    d_model: int = 128
+    d_model: Size = 128
     """Width of the residual stream."""
-    n_layers: int = None  # type: ignore[assignment]
+    n_layers: Size = None  # type: ignore[assignment]
     """Number of blocks; default: that of `layout`, or 4."""
     layout: str | None = None
     """Order of attention (`a`) and MLP (`m`); default: `"am" * n_layers`. See `parse_layout`."""
-    n_heads: int = 4
-    n_key_value_heads: int | None = None
+    n_heads: Size = 4
+    n_key_value_heads: Size | None = None
     """Number of key and value heads, each shared by an equal group of query heads (Ainslie et al. 2023,
     arXiv:2305.13245); default: `n_heads`."""
-    d_head: int | None = None
+    d_head: Size | None = None
     """Query and key width of one head; default: `d_model / n_heads`."""
-    d_value: int | None = None
+    d_value: Size | None = None
     """Value width of one head; default: `d_head`."""
-    d_mlp: int | None = None
+    d_mlp: Size | None = None
     """Hidden width of the MLP; default: `4 * d_model`."""
-    mlp_depth: int = 1
+    mlp_depth: Size = 1
     """Number of hidden layers of width `d_mlp` in one MLP."""
-    d_vocab: int = 4000
-    n_ctx: int = 256
+    d_vocab: Size = 4000
+    n_ctx: Size = 256
     """Maximum sequence length in tokens, BOS included."""
 
     # Attention
     attention: AttentionKind = "causal"
-    windows: tuple[int, ...] = ()
+    windows: tuple[Count, ...] = ()
     """Sliding window of each attention module in tokens, the query itself included (in both directions if
     bidirectional); 0 for none. Repeated over the modules: GPT-Neo's alternating layers are `[0, 256]`."""
-    attention_scale: float | None = None
+    attention_scale: Positive | None = None
     """Divisor of the attention scores; default: `sqrt(d_head)`. GPT-Neo has 1.0."""
     qkv_bias: bool = True
     out_bias: bool = True
@@ -66,15 +72,15 @@ class ModelConfig:
     """`learned` or `sinusoidal` vectors (Vaswani et al. 2017), `rotary` (Su et al. 2021), `alibi` (Press et
     al. 2022, arXiv:2108.12409), `t5` buckets shared by all layers (Raffel et al. 2020), `shaw` (Shaw et al.
     2018, arXiv:1803.02155, with relative keys and values), or `none` (Haviv et al. 2022)."""
-    position_offset: int = 0
+    position_offset: Count = 0
     """Number of unused learned vectors before that of the first position: 2 in RoBERTa."""
-    rotary_base: float = 10000.0
+    rotary_base: Positive = 10000.0
     """Base of the rotary wavelengths."""
     rotary_adjacent: bool = False
     """Rotate pairs of adjacent dimensions (GPT-J) instead of those half a head apart (Llama, GPT-NeoX)."""
-    relative_buckets: int = 32
+    relative_buckets: Size = 32
     """Number of `t5` distance buckets."""
-    relative_distance: int | None = None
+    relative_distance: Size | None = None
     """Distance beyond which all distances are treated alike; default: 128 for `t5`, 16 for `shaw`."""
 
     # Norms
@@ -84,7 +90,7 @@ class ModelConfig:
     """`pre`: normalise the input of each module; `post`: normalise the stream after each module (BERT);
     `normformer`: as `pre`, plus norms after attention and after the activation and a gain for each head
     (Shleifer et al. 2021)."""
-    eps: float = 1e-5
+    eps: Positive = 1e-5
 
     # Feed-forward
     activation: Activation = "gelu"
@@ -97,9 +103,9 @@ class ModelConfig:
     # Embeddings and readout
     tied: bool = True
     """Use the transposed embedding as the unembedding (Press & Wolf 2017)."""
-    d_embed: int | None = None
+    d_embed: Size | None = None
     """Width of a factorised embedding (Lan et al. 2020, ALBERT); default: `d_model`, not factorised."""
-    token_types: int = 0
+    token_types: Count = 0
     """Number of token-type vectors (Devlin et al. 2019, BERT); every token has type 0."""
     embed_norm: bool = False
     """Normalise the sum of the embeddings (BERT)."""
@@ -116,66 +122,29 @@ class ModelConfig:
     residual: Residual = "plain"
     """`weighted`: the input of each block is a learned mean of the outputs of the embedding and all earlier
     blocks (Charpentier & Samuel 2023, arXiv:2311.02265, ELC-BERT)."""
-    dropout: float = 0.0
+    dropout: Annotated[float, Range(0, 1, below=True)] = 0.0
     """Dropout probability of the embedding, the attention output and the MLP output."""
 
     # Initial weights
-    init_std: float = 0.02
+    init_std: Positive = 0.02
     depth_scaled_init: bool = True
     """Divide the projections into the residual stream by sqrt(2 n_layers) (Radford et al. 2019)."""
-    seed: int = 0
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     """Seed of the initial weights."""
 
     def __post_init__(self) -> None:
-        self._check_values()
+        settings.check(self, "model")
+        if self.d_vocab < 5:
+            raise ConfigError(f"model.d_vocab must hold the 4 special tokens and more; found {self.d_vocab}.")
         self._set_defaults()
         self._check_consistency()
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
-    def _check_values(self) -> None:
-        """Check each field by itself."""
-        for name, (least, most) in _INTEGERS.items():
-            value = getattr(self, name)
-            if value is None and name in _OPTIONAL:
-                continue
-            if type(value) is not int or not least <= value <= most:
-                rule = f"must be a whole number of at least {least}"
-                rule += f" and at most {most:,}" if type(value) is int and value > most else ""
-                raise ConfigError(f"model.{name} {rule}; found {shown(value)}.")
-        for name, options in _CHOICES.items():
-            value = getattr(self, name)
-            if value not in options and not (name == "objective" and value is None):
-                raise ConfigError(f"model.{name} must be one of {', '.join(options)}; found {shown(value)}.")
-        for name in _BOOLEANS:
-            if type(getattr(self, name)) is not bool:
-                raise ConfigError(f"model.{name} must be true or false; found {shown(getattr(self, name))}.")
-        for name in ("eps", "init_std", "rotary_base", "attention_scale"):
-            value = getattr(self, name)
-            if name == "attention_scale" and value is None:
-                continue
-            if not (_is_finite(value) and value > 0):
-                raise ConfigError(f"model.{name} must be a number above 0; found {shown(value)}.")
-            self._set(name, float(value))
-        if not _is_finite(self.dropout) or not 0.0 <= self.dropout < 1.0:
-            raise ConfigError(f"model.dropout must lie in [0, 1); found {shown(self.dropout)}.")
-        if not isinstance(self.windows, tuple | list) or any(
-            type(window) is not int or not 0 <= window <= MAX_SIZE for window in self.windows
-        ):
-            raise ConfigError(
-                "model.windows must be a list of whole numbers, one for each attention module, 0 for no "
-                f"window; found {shown(self.windows)}."
-            )
-        self._set("windows", tuple(self.windows))
-        if self.d_vocab < 5:
-            raise ConfigError(f"model.d_vocab must hold the 4 special tokens and more; found {self.d_vocab}.")
-
     def _set_defaults(self) -> None:
         """Set the fields whose default depends on other fields."""
         if self.layout is not None:
-            if not isinstance(self.layout, str):
-                raise ConfigError(f"model.layout must be a text such as amam; found {shown(self.layout)}.")
             count = len(parse_layout(self.layout))
             if self.n_layers is not None and self.n_layers != count:
                 raise ConfigError(
@@ -359,38 +328,6 @@ class ModelConfig:
             ConfigError: unknown key, wrong type, or a value that `ModelConfig` refuses.
         """
         return settings.build(cls, values, "model")
-
-
-MAX_SIZE = 10**15
-"""Upper limit of all sizes; a model that large is refused for its memory anyway."""
-
-_INTEGERS = dict.fromkeys(
-    ("d_model", "n_layers", "n_heads", "n_key_value_heads", "d_head", "d_value", "d_mlp", "mlp_depth",
-     "d_vocab", "n_ctx", "relative_buckets", "relative_distance", "d_embed"), (1, MAX_SIZE),
-) | {"position_offset": (0, MAX_SIZE), "token_types": (0, MAX_SIZE), "seed": (0, 2**63 - 1)}  # fmt: skip
-"""Integer fields and the smallest and largest value of each."""
-
-_OPTIONAL = {"n_layers", "n_key_value_heads", "d_head", "d_value", "d_mlp", "relative_distance", "d_embed"}
-
-_BOOLEANS = (
-    "qkv_bias", "out_bias", "rotary_adjacent", "gated", "mlp_bias", "tied", "embed_norm", "mlm_head",
-    "unembed_bias", "depth_scaled_init",
-)  # fmt: skip
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "positions": get_args(Positions),
-    "norm": get_args(Norm),
-    "norm_place": get_args(NormPlace),
-    "activation": get_args(Activation),
-    "attention": get_args(AttentionKind),
-    "sharing": get_args(Sharing),
-    "residual": get_args(Residual),
-    "objective": get_args(Objective),
-}
-
-
-def _is_finite(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < MAX_SIZE
 
 
 # The layout language: a string of `a` (attention) and `m` (MLP), with parentheses for parallel modules.

@@ -94,7 +94,7 @@ class TrainSettings:
     """lawa: snapshots in the mean; each takes as much memory as the model."""
     average_every: Annotated[int, Range(1)] = 100
     """lawa: updates between two snapshots."""
-    label_smoothing: float = 0.0
+    label_smoothing: Annotated[float, Range(0, 1, below=True)] = 0.0
     """Fraction of each target's probability that is spread over all tokens (Szegedy et al. 2016). The
     training loss in metrics.jsonl includes this and z_loss; evaluations are plain cross-entropy."""
     z_loss: Annotated[float, Range(0, 1)] = 0.0
@@ -139,8 +139,6 @@ class TrainSettings:
         limits = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(limits) > 1:
             raise ConfigError(f"train.{' and train.'.join(limits)} are both set; a run has one limit.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ConfigError(f"train.label_smoothing must lie in [0, 1); found {self.label_smoothing!r}.")
         if self.optimizer == "schedule_free" and self.schedule not in (None, "constant"):
             raise ConfigError(
                 f"train.schedule = {self.schedule} lowers the learning rate, which train.optimizer = "
