@@ -61,7 +61,10 @@ def test_a_tokenizer_without_bos_prepends_none(attention):
     assert model.bos() == []
     torch.testing.assert_close(model("The cat sat."), model(torch.tensor([ids])), rtol=0, atol=0)
     if attention == "causal":
-        assert model.generate("The cat", 3, seed=0).startswith("The cat")
+        prompt = torch.tensor([model.tokenizer.encode("The cat", add_special_tokens=False)])
+        text = model.generate("The cat", 3, seed=0)
+        assert text == model.tokenizer.decode(model.generate(prompt, 3, seed=0)[0])
+        assert text.startswith("The cat")
         with pytest.raises(InputError, match="the prompt has no tokens"):
             model.generate("")
 
