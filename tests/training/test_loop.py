@@ -288,9 +288,9 @@ def test_the_training_loss_is_what_is_minimised_and_the_validation_loss_is_plain
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("train.label_smoothing=1.0", r"train\.label_smoothing must lie in \[0, 1\); found 1\.0"),
-        ("train.label_smoothing=-0.1", r"must lie in \[0, 1\); found -0\.1"),
-        ("train.label_smoothing=.nan", r"must lie in \[0, 1\); found nan"),
+        ("train.label_smoothing=1.0", r"train\.label_smoothing must be at least 0 and below 1; found 1\.0"),
+        ("train.label_smoothing=-0.1", r"must be at least 0 and below 1; found -0\.1"),
+        ("train.label_smoothing=.nan", r"must be at least 0 and below 1; found nan"),
         ("train.z_loss=-1", r"train\.z_loss must be from 0 to 1; found -1"),
     ],
 )

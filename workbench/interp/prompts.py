@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 PromptInput: TypeAlias = str | Sequence[str] | Tensor
 """A prompt, prompts, or token ids [pair pos]."""
-Answers: TypeAlias = str | int | Sequence[str | int]
-"""A text of one token or an id, for all pairs or one for each."""
+Answers: TypeAlias = str | int | Sequence[str | int] | Tensor
+"""A text of one token or an id, for all pairs; or one for each pair, also as ids [pair]."""
 
 
 class Prompts(NamedTuple):
