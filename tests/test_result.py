@@ -10,6 +10,8 @@ import torch
 
 import workbench as wb
 from workbench.errors import DataError
+from workbench.interp.heads import name_ids
+from workbench.interp.neurons.protagonist import find_mentions
 from workbench.interp.summary import Summary, SummaryOptions, make_summary
 from workbench.result import Result
 
@@ -103,3 +105,12 @@ def test_a_lone_measure_is_one_name(measured, missing):
     )
     assert getattr(found, measured) is not None
     assert getattr(found, missing) is None
+
+
+def test_a_lone_name_of_a_person_is_one_name():
+    run = wb.load("zoo/tiny-1h")
+    assert name_ids(run.tokenizer, "Lily") == name_ids(run.tokenizer, ["Lily"]) != []
+    texts = ["Lily saw a cat. Lily ran.", "Tom saw Lily."]
+    lone, listed = (find_mentions(run.tokenizer, texts, names, 64) for names in ("Lily", ["Lily"]))
+    assert lone[1] == listed[1] == ("Lily",)
+    assert len(lone[0]) == len(listed[0]) > 0

@@ -20,7 +20,7 @@ from workbench.console import OnProgress, progress_bar
 from workbench.data.tokenizer import token_text, vocabulary_size
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import ready
-from workbench.interp.components import find_site, layers_with
+from workbench.interp.components import find_site, layers_with, split_names
 from workbench.interp.head_circuits import copying_scores
 from workbench.interp.texts import IGNORED, TextBatch, row_nats, story_rows, untrained_copy
 from workbench.result import Result
@@ -405,7 +405,7 @@ def copy_loss(
 
 
 def story_head_scores(
-    model: ModelLike, stories: Sequence[str], *, names: Sequence[str] | None = None, **options: Any
+    model: ModelLike, stories: Sequence[str], *, names: str | Sequence[str] | None = None, **options: Any
 ) -> HeadScores:
     """Score every head on stories, with the punctuation, names and token counts found in them.
 
@@ -755,9 +755,9 @@ def find_names(texts: Sequence[str]) -> list[str]:
     return [word for word, count in inside.most_common() if count > 1 and word.lower() not in lower]
 
 
-def name_ids(tokenizer: "PreTrainedTokenizerFast", names: Sequence[str]) -> list[int]:
+def name_ids(tokenizer: "PreTrainedTokenizerFast", names: str | Sequence[str]) -> list[int]:
     """Return the tokens that are a whole name, with or without a space before it."""
-    forms = [form for name in names for form in (name, f" {name}")]
+    forms = [form for name in split_names(names) for form in (name, f" {name}")]
     encoded = [tokenizer.encode(form, add_special_tokens=False) for form in forms]
     return sorted({ids[0] for ids in encoded if len(ids) == 1})
 

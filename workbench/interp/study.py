@@ -20,7 +20,7 @@ from workbench.errors import InputError
 from workbench.evals.blimp import BlimpResult, blimp, decide
 from workbench.evals.scoring import ready
 from workbench.interp.ablation import AblationResult, ablation_effect
-from workbench.interp.components import SITES, Component, layers_with, list_components
+from workbench.interp.components import SITES, Component, layers_with, list_components, split_names
 from workbench.interp.head_kinds import HeadKinds, head_kinds
 from workbench.interp.heads import OTHER, HeadScores, find_names, name_ids, story_head_scores
 from workbench.interp.lens import LensLoss, lens_loss
@@ -294,7 +294,7 @@ def study(
     stories: Sequence[str] | None = None,
     *,
     pairs: Any = None,
-    names: Sequence[str] | None = None,
+    names: str | Sequence[str] | None = None,
     limit: int | None = None,
     quick: bool = False,
     prompt: str = "Once upon a time",
@@ -326,7 +326,7 @@ def study(
         raise InputError(f"A study needs four stories or more; found {len(texts)}.")
     limit = limit or (QUICK_PAIRS if quick else PAIRS)
     config, omitted = network.config, {}
-    people = list(names or find_names(texts))
+    people = split_names(names or find_names(texts))
 
     with progress_bar(progress, "Study") as on_progress, ready(network) as network:
         stages = _Stages(on_progress)

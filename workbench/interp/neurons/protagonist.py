@@ -16,7 +16,7 @@ from workbench.console import OnProgress, progress_bar
 from workbench.data.tokenizer import plain_encoder
 from workbench.errors import InputError
 from workbench.evals.scoring import ready
-from workbench.interp.components import SITES, layers_with
+from workbench.interp.components import SITES, layers_with, split_names
 from workbench.interp.neurons.ranks import aucs, ranked
 from workbench.interp.texts import untrained_copy
 from workbench.result import Result
@@ -95,7 +95,7 @@ class ProtagonistSearch(Result):
 def find_protagonist_neuron(
     model: ModelLike,
     stories: Sequence[str],
-    names: Sequence[str],
+    names: str | Sequence[str],
     *,
     seed: int = 0,
     progress: bool | OnProgress | None = None,
@@ -155,7 +155,7 @@ def find_protagonist_neuron(
 
 
 def find_mentions(
-    tokenizer: "PreTrainedTokenizerFast", stories: Sequence[str], names: Sequence[str], n_ctx: int
+    tokenizer: "PreTrainedTokenizerFast", stories: Sequence[str], names: str | Sequence[str], n_ctx: int
 ) -> tuple[list[Mentions], tuple[str, ...]]:
     """Find the protagonist of each story, its most frequent name (the earliest of equals), and its mentions.
 
@@ -171,7 +171,7 @@ def find_mentions(
     Returns:
         The mentions of each story, and the protagonists, the most frequent first.
     """
-    people, encoder = set(names), plain_encoder(tokenizer)
+    people, encoder = set(split_names(names)), plain_encoder(tokenizer)
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     mentions, protagonists = [], Counter()
     encodings = encoder.encode_batch(list(stories), add_special_tokens=False)
