@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from workbench.console import OnProgress, ignore_progress
@@ -618,7 +618,7 @@ class RowTokens:
         """True if all rows have the same positions, from 0 on."""
         return not bool(self.start.any()) and bool((self.stop == self.stop[0]).all())
 
-    def of(self, x: Float[Tensor, "pair pos *rest"]) -> Float[Tensor, "1 token *rest"]:
+    def of(self, x: Shaped[Tensor, "pair pos *rest"]) -> Shaped[Tensor, "1 token *rest"]:
         """Return the values of each pair at these tokens."""
         return x[self.pair[self.row], self.pos][None]
 
