@@ -418,3 +418,17 @@ def test_an_imported_tokenizer_keeps_its_settings(family, settings, workbench, t
     theirs, ours = transformers.AutoTokenizer.from_pretrained(folder), wb.load(tmp_path / "run").tokenizer
     for text in ("The CAT sat.", "the café sat."):
         assert ours.encode(text, add_special_tokens=False) == theirs.encode(text, add_special_tokens=False)
+
+
+def test_an_unreadable_file_is_one_line_and_leaves_nothing(workbench, gpt2, tmp_path, monkeypatch):
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path.name == "tokenizer_config.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(RunError, match="cannot be created: Permission denied"):
+        foreign.import_run(gpt2, tmp_path / "run")
+    assert [path.name for path in tmp_path.iterdir()] == ["gpt2"]

@@ -12,13 +12,14 @@ from workbench.data.tokenizer import (
     SPECIAL_FILES,
     SPECIALS,
     load_tokenizer,
+    save_tokenizer,
     tokenizer_hash,
     tokenizer_json,
     tokenizer_text,
     vocabulary_size,
 )
 from workbench.errors import DataError, RunError
-from workbench.io import new_folder, write_bytes, write_json, write_text
+from workbench.io import new_folder, write_bytes, write_json
 from workbench.model.config import ModelConfig
 from workbench.model.hf import FAMILIES, as_family, read_config
 from workbench.runs import folder
@@ -75,8 +76,8 @@ def import_run(source: Path, run: Path) -> Converted:
             "it is not this model's tokenizer."
         )
     model = HookedTransformer.from_folder(source, tokenizer)
-    files = {folder.TOKENIZER: tokenizer_json(file).encode()}
-    files |= {name: (source / name).read_bytes() for name in SPECIAL_FILES if (source / name).is_file()}
+    files: dict[str, bytes | Path] = {folder.TOKENIZER: tokenizer_json(file).encode()}
+    files |= {name: source / name for name in SPECIAL_FILES if (source / name).is_file()}
     origin = {"imported_from": str(source.absolute()), "family": family.title}
     data = f"{family.title} imported from {source}"
     _create(run, model, tokenizer, files, source.absolute().name, data, origin)
@@ -106,7 +107,7 @@ def copy_run(name: str | os.PathLike[str], run: Path) -> Run:
     rate = float(f"{train['lr'] / 10:.2g}") if train.get("lr") else FINE_TUNING_LR
     tokenizer_file = folder.tokenizer_file(source.path)
     sources = (tokenizer_file, *(tokenizer_file.parent / name for name in SPECIAL_FILES))
-    files = {file.name: file.read_bytes() for file in sources if file.is_file()}
+    files: dict[str, bytes | Path] = {file.name: file for file in sources if file.is_file()}
     origin = {"imported_from": str(source), "family": "workbench"}
     data = f"weights of {source}"
     _create(run, source.model, source.tokenizer, files, source.name, data, origin, {"lr": rate, **kept})
@@ -117,7 +118,7 @@ def _create(
     run: Path,
     model: "HookedTransformer",
     tokenizer: "PreTrainedTokenizerFast",
-    files: dict[str, bytes],
+    files: dict[str, bytes | Path],
     name: str,
     data: str,
     origin: dict[str, str],
@@ -129,7 +130,7 @@ def _create(
         run: the folder.
         model: its weights are stored in float32.
         tokenizer: of the model.
-        files: the tokenizer's files, by name.
+        files: the tokenizer's files, by name: contents, or a file to copy.
         name: of the data card.
         data: `data.source` of config.yaml.
         origin: goes into the data card and the checkpoint's state.
@@ -150,7 +151,7 @@ def _create(
     try:
         with new_folder(run, keep=_refuse_existing) as temporary:
             for file, content in files.items():
-                write_bytes(temporary / file, content)
+                write_bytes(temporary / file, content.read_bytes() if isinstance(content, Path) else content)
             write_json(temporary / folder.DATA_CARD, {"name": name, **origin})
             folder.write_config(temporary, config)
             try:
@@ -184,7 +185,7 @@ def save_run(
         raise RunError("the model has no tokenizer, which a run needs; pass tokenizer=...")
     folder.check_free(run)
     origin = {"imported_from": "Python", "family": "workbench"}
-    files = {folder.TOKENIZER: tokenizer_text(tokenizer).encode()}
+    files: dict[str, bytes | Path] = {folder.TOKENIZER: tokenizer_text(tokenizer).encode()}
     _create(run, model, tokenizer, files, "Python", "a model saved from Python", origin)
     return load(run)
 
@@ -223,7 +224,7 @@ def export(model: ModelLike, target: str | os.PathLike[str], family: str = "auto
             save_file(whole, made / "model.safetensors", metadata={"format": "pt"})
             shutil.copymode(made / "config.json", made / "model.safetensors")  # safetensors: owner only
             if run is None:
-                write_text(made / folder.TOKENIZER, tokenizer_text(tokenizer))
+                save_tokenizer(tokenizer, made / folder.TOKENIZER)
             source = run.path if run else made
             _write_tokenizer(
                 source, tokenizer, config, run is not None and "imported_from" in run.data_card, made
