@@ -78,11 +78,10 @@ class Range:
     def _check(self, value: float | int) -> float | int:
         from pydantic_core import PydanticCustomError
 
-        inside = self.low <= value <= self.high and value != math.inf  # False for NaN
-        if inside and not (self.above and value == self.low) and not (self.below and value == self.high):
-            return value
-        if inside and self.above and value == self.low:
+        if self.above and value == self.low:
             rule = f"above {self.low:g}"
+        elif self.low <= value <= self.high and value != (self.high if self.below else math.inf):
+            return value
         elif math.isinf(self.high):
             rule = f"at least {self.low:g}"
         elif self.below:
@@ -101,14 +100,12 @@ def _message(error: Any, where: str) -> str:
     return f"{path}: {first['msg'].rstrip('.')}; found {shown(first.get('input'), 80)!r}."
 
 
-# str -> number is allowed in both, because YAML 1.1 reads 1e-3 as text.
-
-
 @lru_cache(maxsize=64)
 def _adapter(cls: Any) -> Any:
     """Return the pydantic validator of a dataclass; cached, because a sweep builds thousands of settings."""
     from pydantic import ConfigDict, TypeAdapter
 
+    # str -> number is allowed, because YAML 1.1 reads 1e-3 as text.
     cls.__pydantic_config__ = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
     return TypeAdapter(cls)
 
@@ -133,7 +130,8 @@ def _fields_adapter(cls: Any) -> Any:
 
 def _prepared(cls: Any, values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Check all keys, convert numbers that YAML 1.1 reads as text (`1e6`), refuse yes and no for numbers."""
-    kinds = {field.name: None for field in dataclasses.fields(cls)} | typing.get_type_hints(cls)
+    hints = typing.get_type_hints(cls)
+    kinds = {field.name: hints[field.name] for field in dataclasses.fields(cls)}
     prepared = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else str(key)

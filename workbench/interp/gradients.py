@@ -175,7 +175,7 @@ def _of_cells(estimates: dict[int, Tensor], cells: Cells) -> Float[np.ndarray, "
     for layer in set(cells.layer.tolist()):
         rows = np.flatnonzero(cells.layer == layer)
         pos, unit = np.maximum(cells.pos[rows], 0), np.maximum(cells.unit[rows], 0)
-        values[rows] = estimates[layer].detach().double().cpu().numpy()[:, pos, unit].T
+        values[rows] = estimates[layer].double().cpu().numpy()[:, pos, unit].T
     return values
 
 

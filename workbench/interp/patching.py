@@ -261,6 +261,7 @@ def refuse_split(metric: Metric, values: str, groups: int) -> None:
 
 
 Values = Literal["other", "zero", "mean", "resample"]
+NO_EFFECT = "no patch changes the metric: do the prompts differ at or before the position that it reads?"
 
 
 @torch.no_grad()
@@ -370,10 +371,7 @@ def patch(
             )
         per_pair, own, other = (np.concatenate(part, -1) for part in zip(*parts, strict=True))
     if not (per_pair != own).any():
-        warnings.warn(
-            "no patch changes the metric: do the prompts differ at or before the position that it reads?",
-            stacklevel=3,
-        )
+        warnings.warn(NO_EFFECT, stacklevel=3)
     tokens = labels(network, pairs.edited.tokens)
     result = sweep_result(chosen, cells, metrics[0], per_pair, own, other, tokens, direction, values)
     return dataclasses.replace(result, reference=text)
@@ -421,7 +419,7 @@ def end_values(
 ) -> tuple[Float[np.ndarray, " pair"], Float[np.ndarray, " pair"]]:
     """Return the metric of the edited run without an edit, and of the donor's run."""
     base_value, other = (
-        metric.of_stream(run.model, run.streams[-1]).double().detach().cpu().numpy()
+        metric.of_stream(run.model, run.streams[-1]).double().cpu().numpy()
         for metric, run in ((pairs.metric, base), (pairs.donor_metric, donor))
     )
     return base_value, other

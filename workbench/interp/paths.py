@@ -23,7 +23,7 @@ from workbench.evals.scoring import ready
 from workbench.interp.components import Component, find_components, list_components, split_names
 from workbench.interp.engine import CachedRun, Edit, frozen_hooks, mlp_output, tokens_per_batch
 from workbench.interp.metrics import Direction, Metric, MetricInput, PromptPairs
-from workbench.interp.patching import end_values
+from workbench.interp.patching import NO_EFFECT, end_values
 from workbench.interp.prompts import Answers, PromptInput, labels
 from workbench.model.config import ModelConfig
 from workbench.model.layers import normed
@@ -333,10 +333,7 @@ def path_patch(
             base, donor, froms, groups, path, metric, ends[0], by_position, through_mlps, on_progress
         )
     if not np.nan_to_num(per_pair - ends[0]).any():
-        warnings.warn(
-            "no patch changes the metric: do the prompts differ at or before the position that it reads?",
-            stacklevel=3,
-        )
+        warnings.warn(NO_EFFECT, stacklevel=3)
     return PathPatchResult(
         senders=froms,
         receivers=tuple(" + ".join(one.label for one in group) for group in groups),
