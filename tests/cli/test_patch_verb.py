@@ -4,8 +4,12 @@ import json
 
 import pandas as pd
 import pytest
+import torch
 from exported_runs import write_run
 from scored_models import small_model
+
+from workbench import load
+from workbench.data.tokenizer import load_tokenizer
 
 PROMPTS = ["--clean", "The girl was", "--corrupted", "The boy was", "--right", " on", "--wrong", " the"]
 
@@ -46,6 +50,31 @@ def test_prompts_of_unequal_length_with_an_alignment(run, workbench):
     again = workbench("patch", run, *words, "--edges")
     assert again.code == 2
     assert "--align is for patches of activations" in again.err
+
+
+def test_a_tokenizer_without_bos(workbench, tmp_path):
+    """Nothing is prepended: the metric on both prompts is that of the bare token ids."""
+    model = small_model()
+    renamed = model.tokenizer.backend_tokenizer.to_str().replace('"<bos>"', '"<unused>"')
+    (tmp_path / "tokenizer.json").write_text(renamed)
+    model.tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    run = write_run(tmp_path / "run", model)
+    opened = load(run)
+    assert opened.model.bos() == []
+    values = []
+    for text in (PROMPTS[3], PROMPTS[1]):
+        ids = opened.tokenizer.encode(text, add_special_tokens=False)
+        logits = opened.model(torch.tensor([ids])).detach()[0, -1]
+        right, wrong = (opened.model.to_single_token(token) for token in (PROMPTS[5], PROMPTS[7]))
+        values.append(float(logits[right] - logits[wrong]))
+    said = workbench("patch", run, *PROMPTS, "--out", tmp_path / "out")
+    assert said.code == 0, said.err
+    settings = json.loads((tmp_path / "out/patches.json").read_text())
+    assert [settings["patched"], settings["other"]] == pytest.approx(values, abs=1e-5)
+    said = workbench("attribute", run, "--prompt", PROMPTS[1], *PROMPTS[4:])
+    assert said.code == 0, said.err
+    total = next(line for line in said.out.splitlines() if line.startswith("the model "))
+    assert float(total.split()[2]) == pytest.approx(values[1], abs=2e-3)
 
 
 @pytest.mark.parametrize(
