@@ -1,52 +1,57 @@
-"""The `workbench` command: one module of apps/verbs per verb, imported only when it is used."""
+"""The `workbench` command: a module of apps/commands is imported only when one of its commands is used."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from keyword import iskeyword
-from typing import NoReturn
 
 from training.terminal import guarded
 from workbench import __version__
 from workbench.errors import ConfigError, nearest
 
-VERBS: dict[str, dict[str, str]] = {
+COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "train": {
-        "train": "train a model on stories",
-        "resume": "go on with a run, to its end or for longer",
-        "tune": "find a learning rate and a batch size before a training",
-        "sweep": "train a family of models from one file; go on with it, look at its state",
-        "data": "look at a corpus: stories, tokens, bytes per token, overlap",
-        "presets": "the named shapes and their sizes",
+        "train": ("training", "train a model on stories"),
+        "resume": ("training", "continue a run to its end, or for longer"),
+        "tune": ("training", "find a learning rate and a batch size before training"),
+        "sweep": ("sweep", "train a family of models from one file; continue it, show its state"),
+        "data": ("training", "describe a corpus: stories, tokens, bytes per token, overlap of the splits"),
+        "presets": ("presets", "list the named shapes and their sizes"),
     },
-    "look": {
-        "list": "all runs of a folder as a table",
-        "show": "one run: settings, figures, checkpoints, loss curve",
-        "compare": "the runs of a folder: tables, plots, speed, intervals over seeds",
-        "generate": "let a model write",
-        "blimp": "score a model on minimal pairs",
-        "patch": "put activations of one prompt into another: what moves the answer",
-        "attribute": "what embedding, heads, MLPs and neurons add to a pair or a text; lenses",
-        "heads": "what attention heads look at, beside uniform attention and an untrained copy",
-        "neurons": "what neurons fire on, write and do; a card for one",
-        "probe": "what each layer knows of a task, beside its controls; families and checkpoints",
-        "ablate": "the model without heads, MLPs or neurons: loss, pairs, importance, pruning",
-        "scaling": "scaling laws of a family: loss and BLiMP over size, the best size for a budget",
-        "circuit": "which components decide a paradigm: over pairs, models and checkpoints; the smallest set",
-        "explain": "work out beforehand what the explorer shows first: heads, components, a pair",
-        "study": "the TinyStories paper's interpretability study of a run, as one HTML page",
-        "app": "open the explorer in the browser",
+    "analyse": {
+        "list": ("runs", "list the runs of a folder"),
+        "show": ("runs", "describe one run: settings, figures, checkpoints, loss curve"),
+        "compare": ("runs", "compare the runs of a folder: tables, plots, speed, intervals over seeds"),
+        "generate": ("runs", "generate text"),
+        "blimp": ("runs", "score a model on minimal pairs"),
+        "patch": ("patching", "activation patching: exchange activations between two prompts"),
+        "patch-gradient": ("patching", "attribution patching: the same from one gradient, with a check"),
+        "patch-paths": ("patching", "path patching: exchange what one component sends to another"),
+        "patch-edges": ("patching", "edge attribution patching (EAP, EAP-IG) over all paths"),
+        "attribute": (
+            "components",
+            "direct contributions to a pair, a prompt or a text; logit and tuned lens",
+        ),
+        "heads": ("components", "what attention heads attend to, compared with an untrained copy"),
+        "neurons": ("neurons", "what neurons fire on, write and do; a card of one neuron"),
+        "probe": ("probing", "probes of a task in every layer, with controls; families and checkpoints"),
+        "ablate": ("components", "ablate heads, MLPs or neurons: loss, pairs, importance, pruning"),
+        "scaling": ("scaling", "scaling laws of a family, and the best size for a budget"),
+        "circuit": ("components", "components that decide a paradigm, over models and checkpoints"),
+        "explain": ("runs", "compute what the explorer shows first: head scores, components, a pair"),
+        "study": ("runs", "the TinyStories paper's interpretability study of a run, as one HTML page"),
+        "app": ("runs", "open the explorer in the browser"),
     },
     "exchange": {
-        "copy": "make a run of your own that begins with another's weights",
-        "import": "make a run of a Hugging Face model",
-        "export": "write a run as a Hugging Face model",
+        "copy": ("runs", "start a run from the weights of another"),
+        "import": ("runs", "make a run of a Hugging Face model"),
+        "export": ("runs", "write a run as a Hugging Face model"),
     },
     "begin": {
-        "demo": "train a family of three tiny models, score and compare them, open the explorer",
+        "demo": ("demo", "train three tiny models, score and compare them, open the explorer"),
     },
 }
+"""The commands by group: the module of apps/commands that defines each, and its line in the overview."""
 
 EXAMPLES = """\
 examples:
@@ -58,28 +63,9 @@ examples:
   workbench blimp runs/tiny --data ../shared/data/blimp
   workbench export runs/tiny models/tiny
 
-`workbench VERB --help` explains a verb.
+`workbench COMMAND --help` explains a command.
 `runs/tiny@512` is the checkpoint of step 512, `runs/tiny` the last.
 `zoo/tiny-4h` is a model that ships; `workbench list zoo` shows them all."""
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, with the nearest option for an unknown one."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}. See `{self.prog} --help`.")
-
-    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse, but an unknown option is answered with the nearest one."""
-        found, unknown = self.parse_known_args(args, namespace)
-        if unknown:
-            options = [
-                option for action in self._actions for option in action.option_strings if len(option) > 2
-            ]
-            word = unknown[0].partition("=")[0]
-            hint = nearest(word, options) if word.startswith("-") else f"See `{self.prog} --help`."
-            raise ConfigError(f"{self.prog}: there is no argument {word!r} here. {hint}")
-        return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    known = {verb for group in VERBS.values() for verb in group}
+    modules = {name: module for group in COMMANDS.values() for name, (module, _) in group.items()}
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
     if not words or words[0] in ("-h", "--help"):
@@ -98,27 +84,24 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("-V", "--version"):
         print(f"workbench {__version__}")
         return 0
-    verb, rest = words[0], words[1:]
-    if verb not in known:
-        raise ConfigError(f"there is no verb {verb!r}. {nearest(verb, sorted(known))}")
-    # A module cannot be called import; it is import_.
-    module = import_module(f"apps.verbs.{verb}{'_' if iskeyword(verb) else ''}")
-    parser = Parser(
-        prog=f"workbench {verb}",
-        description=" ".join((module.__doc__ or "").split("\n\n")[0].split()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    module.add_arguments(parser)
-    return module.run(parser.parse_args(rest))
+    name, rest = words[0], words[1:]
+    if name not in modules:
+        raise ConfigError(f"there is no command {name!r}. {nearest(name, sorted(modules))}")
+    from workbench.command import run_command
+
+    module = import_module(f"apps.commands.{modules[name]}")
+    attribute = name.replace("-", "_")
+    function = getattr(module, attribute + "_" * (iskeyword(attribute) or attribute == "list"))
+    return run_command(function, f"workbench {name}", rest)
 
 
 def overview() -> str:
-    """The text of `workbench --help`."""
-    lines = ["usage: workbench VERB [options]", "", "Train small language models and take them apart.", ""]
-    for group, verbs in VERBS.items():
+    """Return the text of `workbench --help`."""
+    lines = ["usage: workbench COMMAND [options]", ""]
+    lines += ["Train small language models and take them apart.", ""]
+    for group, commands in COMMANDS.items():
         lines.append(f"{group}:")
-        lines += [f"  {verb:<10} {what}" for verb, what in verbs.items()]
+        lines += [f"  {name:<14} {line}" for name, (_, line) in commands.items()]
         lines.append("")
     return "\n".join([*lines, EXAMPLES])
 

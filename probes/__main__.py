@@ -1,32 +1,31 @@
 """`python -m probes TASK RUN [RUN...]`: `workbench probe` for cluster scripts."""
 
-import argparse
 import sys
 from collections.abc import Sequence
+from typing import Annotated, Any
+
+from typer import Argument
 
 from probes import command
+from workbench.command import run_command, with_options_of
 from workbench.console import guarded
+
+
+@with_options_of(command.probe)
+def probe(
+    task: Annotated[str, Argument(metavar="TASK", help="a task (below), a .jsonl file, or module:function")],
+    **options: Any,
+) -> None:
+    command.probe(task=task, **options)
+
+
+probe.__doc__ = command.help_text("python -m probes pos")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Probe as the arguments say; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m probes",
-        description="Probe runs for what their layers know of a task, beside all controls.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-        epilog=command.epilog(
-            "python -m probes pos runs/tiny",
-            "python -m probes subject_number runs/tiny runs/wide runs/deep",
-            "python -m probes pos runs/tiny@all",
-            "python -m probes labels.jsonl runs/tiny",
-        ),
-    )
-    parser.add_argument("task", metavar="TASK", help="a task (below), a .jsonl file, or module:function")
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="runs, run@step, run@all, or folders of runs")
-    command.add_arguments(parser)
-    args = parser.parse_args(arguments)
-    return guarded(lambda: command.run(args))
+    words = sys.argv[1:] if arguments is None else arguments
+    return guarded(lambda: run_command(probe, "python -m probes", words))
 
 
 if __name__ == "__main__":

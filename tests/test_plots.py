@@ -20,9 +20,11 @@ import workbench as wb
 from training.tune.noise_scale import noise_scale
 from training.tune.range_test import judge
 from training.tune.tuning import Tuning
+from workbench.console import show
 from workbench.interp.head_circuits import ov_circuit, top_pairs
 from workbench.interp.head_kinds import head_kinds
 from workbench.interp.lens import lens_loss
+from workbench.interp.neurons.survey import neuron_survey
 from workbench.result import Result
 from workbench.scaling.study import check_predictions, scaling_study
 
@@ -31,6 +33,7 @@ import test_frames as goldens
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 matplotlib = pytest.importorskip("matplotlib")
+pytest.importorskip("matplotlib.pyplot")
 
 
 def predictions() -> Any:
@@ -80,6 +83,7 @@ CASES = {
     "head_kinds": lambda run: head_kinds(run.model, goldens.rows(run)),
     "top_pairs": lambda run: top_pairs(ov_circuit(run.model, (1, 0)), 8, tokenizer=run.tokenizer),
     "lens_loss": lambda run: lens_loss(run.model, goldens.text(2)),
+    "neuron_survey": lambda run: neuron_survey(run, tokens=600, held_out=goldens.text(24), needed=2),
     "check_predictions": lambda run: predictions(),
     "compare": lambda run: comparison(),
     "scaling": lambda run: study(),
@@ -99,6 +103,17 @@ def one_backend():
 
 
 drawn: set[str] = set()
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case not in ("range_test", "noise_scale", "tune")]
+)
+def test_a_summary_is_short_and_says_something(case, capsys):
+    result = CASES[case](goldens.opened("tiny-1h"))
+    show(result.summary(rows=3))
+    lines = capsys.readouterr().out.splitlines()
+    assert 1 < len(lines) < 80
+    assert max(map(len, lines)) < 600
 
 
 @pytest.mark.parametrize("case", CASES)

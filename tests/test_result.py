@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import workbench as wb
+from workbench.console import show
 from workbench.errors import DataError
 from workbench.interp.heads import name_ids
 from workbench.interp.neurons.protagonist import find_mentions
@@ -54,9 +55,12 @@ def test_an_array_of_texts_keeps_its_shape(example, tmp_path):
     np.testing.assert_array_equal(again.effect, names)
 
 
-def test_repr_and_summary_are_short(example):
+def test_repr_and_summary_are_short(example, capsys):
     assert repr(example) == "Example(2 rows: name, effect)"
-    assert example.summary().row_count == 2
+    show(example.summary(rows=1))
+    assert capsys.readouterr().out.splitlines() == [
+        "Example", "", "name  effect", "───── ──────", "L0H1     0.5", "1 of 2 rows; to_frame() has all",
+    ]  # fmt: skip
     assert "<table" in example._repr_html_()
 
 

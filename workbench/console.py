@@ -13,10 +13,15 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.errors import ConfigError, WorkbenchError, shown
 from workbench.io import FULL_DISK, write_bytes
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.table import Table
+    from rich.text import Text
 
 _BAR = 20
 
@@ -172,35 +177,79 @@ _LEVELS = "▁▂▃▄▅▆▇█"
 
 def clean(text: object) -> str:
     """Return text on one line without control characters, so that no name can control the terminal."""
-    line = " ".join(str(text).split())
-    return "".join(character for character in line if unicodedata.category(character)[0] != "C")
+    return _printable(" ".join(str(text).split()))
+
+
+def _printable(text: str) -> str:
+    return "".join(one for one in text if one == "\n" or unicodedata.category(one)[0] != "C")
+
+
+def make_table(
+    header: Sequence[object], rows: Sequence[Sequence[object]], left: int = 1, title: str | None = None
+) -> "Table":
+    """Return a rich table with the first `left` columns left-aligned and the others right-aligned.
+
+    Cells may be rich `Text`; everything else is shown as cleaned text, never as markup.
+    """
+    from rich.box import Box
+    from rich.table import Table
+
+    box = Box("    \n    \n ─  \n    \n    \n    \n    \n    \n")  # a rule under the header, nothing else
+    table = Table(
+        box=box, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left",
+        title_style="", header_style="",
+    )  # fmt: skip
+    for index, name in enumerate(header):
+        justify = "left" if index < left else "right"
+        table.add_column(_cell(name), justify=justify, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(value: object) -> "Text":
+    from rich.text import Text
+
+    return value if isinstance(value, Text) else Text(clean(value))
+
+
+def stack(*parts: "RenderableType | None") -> "Group":
+    """Join sentences and tables to be printed under each other; None is left out, "" is an empty line."""
+    from rich.console import Group
+    from rich.text import Text
+
+    return Group(
+        *(Text(_printable(part)) if isinstance(part, str) else part for part in parts if part is not None)
+    )
+
+
+def show(*parts: "RenderableType | None") -> None:
+    """Print sentences and tables; tables fit the terminal's width, and are never cut in a pipe or a file."""
+    from rich.console import Console
+
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    Console(file=sys.stdout, width=width, highlight=False).print(stack(*parts))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], left: int = 1) -> None:
-    """Print columns under their headings, the first `left` left-aligned and the others right-aligned.
-
-    Lines are cut at the terminal's width, and nowhere else.
-    """
-    cells = [[clean(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
-    limit = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-
-    def line(row: Sequence[str]) -> str:
-        parts = [
-            cell.ljust(width) if index < left else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        return "  ".join(parts).rstrip()[:limit]
-
-    print(line(header))
-    print("  ".join("─" * width for width in widths)[:limit])
-    for row in cells:
-        print(line(row))
+    """Print the table of `make_table`."""
+    show(make_table(header, rows, left))
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """Format a number with `digits` decimals; None as a dash."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def bar(fraction: float, width: int = 24) -> str:
+    """Draw a fraction as a bar from 0 to 1, with a stroke at one half.
+
+    >>> bar(0.75, 8)
+    '████│█  '
+    """
+    full, rest = divmod(round(fraction * width * 8), 8)
+    cells = ("█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")).ljust(width)[:width]
+    return cells[: width // 2] + "│" + cells[width // 2 + 1 :]
 
 
 def sparkline(values: Sequence[float], width: int = 60) -> str:

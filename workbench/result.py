@@ -13,12 +13,13 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from workbench.console import make_table, stack
 from workbench.errors import DataError, shown
 from workbench.io import new_folder, read_json, read_plain, write_bytes, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
+    from rich.console import RenderableType
 
 RESULT_FILE = "result.json"
 ARRAYS_FILE = "arrays.npz"
@@ -45,20 +46,19 @@ class Result:
         """Draw the result and return the figure."""
         raise NotImplementedError(f"{type(self).__name__} has no plot; use to_frame()")
 
-    def summary(self) -> "Table":
-        """Return the first rows of `to_frame` as a rich table, ready to print."""
-        from rich.table import Table
+    def summary(self, rows: int = SUMMARY_ROWS) -> "RenderableType":
+        """Return what is most worth knowing as sentences and tables, for `workbench.console.show` or rich.
 
+        Args:
+            rows: rows of each table.
+        """
         frame = self.to_frame()
-        table = Table(title=type(self).__name__, title_justify="left")
-        for column in frame.columns:
-            numeric = frame[column].dtype.kind in "iuf"
-            table.add_column(str(column), justify="right" if numeric else "left")
-        for row in frame.head(self.SUMMARY_ROWS).itertuples(index=False):
-            table.add_row(*(_cell(value) for value in row))
-        if len(frame) > self.SUMMARY_ROWS:
-            table.caption = f"{self.SUMMARY_ROWS} of {len(frame):,} rows; to_frame() has all"
-        return table
+        table = make_table(
+            list(map(str, frame.columns)),
+            [list(map(_cell, row)) for row in frame.head(rows).to_numpy(object)],
+        )
+        more = f"{rows} of {len(frame):,} rows; to_frame() has all" if len(frame) > rows else None
+        return stack(f"{type(self).__name__}", "", table, more)
 
     def __repr__(self) -> str:
         try:

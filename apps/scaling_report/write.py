@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apps.study_report.style import STYLE
-from apps.verbs.scaling_tables import TITLES, figure, span
 from workbench.console import records, save_picture, save_table
 from workbench.html_page import document, html
 from workbench.io import write_json, write_text
+from workbench.scaling.fitting import figure, span
+from workbench.scaling.study import TITLES
 
 if TYPE_CHECKING:
     from workbench.scaling.study import ScalingStudy

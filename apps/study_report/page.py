@@ -3,6 +3,8 @@ its own for the attention picture. It is written from study.json's values alone.
 
 import base64
 import hashlib
+import re
+from html import unescape
 from typing import Any
 
 from apps.look.markup import script_json
@@ -65,6 +67,12 @@ def _head(found: Entry, name: str) -> str:
         f"<header><h1>What is inside {html(name)}</h1><p>{about}{quick}</p>"
         f'<div class="short"><ul>{sentences}</ul></div></header>'
     )
+
+
+def findings(found: Entry) -> list[str]:
+    """The sentences at the head of the page, as plain text."""
+    lines = (re.sub(r' <small class="ci">(.*?)</small>', r" (\1)", sentence) for sentence in short(found))
+    return [unescape(re.sub(r"<[^>]+>", "", line)) for line in lines]
 
 
 def short(found: Entry) -> list[str]:

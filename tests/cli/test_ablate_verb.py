@@ -1,13 +1,14 @@
 """`workbench ablate` prints what ablations do, and writes the same numbers."""
 
-import argparse
 import json
 
 import pandas as pd
 import pytest
 
-from apps.verbs import ablate
+from apps.commands.components import ablate
+from workbench.command import run_command
 from workbench.errors import InputError
+from workbench.result import Result
 
 
 @pytest.fixture
@@ -15,10 +16,8 @@ def call(monkeypatch, capsys):
     """The verb by itself: `call(run, "L0H0")` -> what it printed."""
 
     def with_words(*words):
-        parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter)
-        ablate.add_arguments(parser)
         capsys.readouterr()
-        assert ablate.run(parser.parse_args([str(word) for word in (*words, "--quiet")])) == 0
+        assert run_command(ablate, "workbench ablate", [str(word) for word in (*words, "--quiet")]) == 0
         return capsys.readouterr().out
 
     return with_words
@@ -45,17 +44,18 @@ def few_pairs(tmp_path):
 def test_every_part_alone_with_importance_and_pruning(call, runs, tmp_path, small_text, few_pairs):
     options = ["--data", small_text, "--pairs", few_pairs, "--limit", 4, "--by-paradigm"]
     out = call(runs / "one", *options, "--importance", "--prune", "--out", tmp_path / "found")
-    for words in ("L0H0", "L0H1", "L0 MLP", "Spearman", "whole model: loss", "random order", "100 %"):
+    for words in ("L0H0", "L0H1", "L0 MLP", "Spearman", "whole model: loss", "random order", "100%"):
         assert words in out
-    saved = json.loads((tmp_path / "found" / "ablation.json").read_text())
+    settings = json.loads((tmp_path / "found" / "settings.json").read_text())
+    assert (settings["how"], settings["limit"]) == ("zero", 4)
     effects = pd.read_parquet(tmp_path / "found" / "effects.parquet")
-    assert [row["component"] for row in saved["effects"]] == ["L0H0", "L0H1", "L0 MLP"]
-    assert saved["paradigms"][0]["n"] == 4
-    assert saved["effects"][0]["loss_change"] == effects.loss_change[0]
+    assert list(effects.component) == ["L0H0", "L0H1", "L0 MLP"]
+    assert pd.read_parquet(tmp_path / "found" / "paradigms.parquet").n[0] == 4
+    pd.testing.assert_frame_equal(Result.read(tmp_path / "found" / "effects").to_frame(), effects)
     assert f"{effects.loss_change[0]:+.4f}" in out
     assert {file.name for file in (tmp_path / "found").iterdir()} == {
-        "ablation.json", "effects.parquet", "effects.png", "paradigms.parquet",
-        "importance.parquet", "importance.png", "pruning.parquet", "pruning.png",
+        "settings.json", "effects", "effects.parquet", "effects.png", "paradigms.parquet",
+        "importance", "importance.parquet", "importance.png", "pruning", "pruning.parquet", "pruning.png",
     }  # fmt: skip
 
 

@@ -43,7 +43,7 @@ def test_the_parts_sum_to_the_model(run, workbench, words, extra):
     parts = said.out.split("──\n")[1].splitlines()[:4]
     assert all(part.split()[0] != "sum" for part in parts)
     if extra and words != PROMPT[:4]:
-        assert "the model ended here" in said.out
+        assert "after each layer" in said.out
         assert "L0 mid" in said.out
 
 
@@ -64,12 +64,10 @@ def test_files(run, workbench, tmp_path):
     assert said.code == 0, said.err
     frame = pd.read_parquet(tmp_path / "out/attribution.parquet")
     assert frame.contribution.sum() == pytest.approx(_last(said.out, "the model")[0], abs=2e-3)
-    about = json.loads((tmp_path / "out/attribution.json").read_text())
-    assert about["frozen"] == "the norms' scales"
-    assert about["prompt"] == "The girl was"
-    assert len(about["attribution"]) == len(frame)
-    assert len(about["logit_lens"]) == 5
-    for name in ("attribution.png", "lens.png"):
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert settings["prompt"] == "The girl was"
+    assert len(pd.read_parquet(tmp_path / "out/logit_lens.parquet")) == 5
+    for name in ("attribution.png", "logit_lens.png"):
         assert (tmp_path / "out" / name).stat().st_size > 5000
 
 
@@ -95,7 +93,7 @@ def test_a_masked_run(workbench, tmp_path):
         ),
         (PROMPT[:2], "--prompt needs --right"),
         ([*PROMPT[:3], " no such token"], "tokens, not one"),
-        ([*PAIR, "--top", "0"], "--top and --tokens must be 1 or more"),
+        ([*PAIR, "--top", "0"], "'--top': Input should be greater"),
         ([*PAIR, "--protocol", "zz"], "zz"),
         (["--good", "The girl.", "--bad", "The girl."], "the two sentences are equal"),
         (["--text", ""], "is empty"),

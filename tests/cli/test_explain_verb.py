@@ -30,7 +30,7 @@ def test_it_writes_the_tables_and_skips_what_is_up_to_date(workbench, root):
     said = workbench("explain", root / "plain", "--all", *LITTLE)
     assert (said.code, said.err) == (0, "")
     assert "plain@0: 4 heads on 2 stories, 8 components on 26 pairs of 26 embedded paradigms" in said.out
-    assert "2 of 2 checkpoints were worked out" in said.out
+    assert "2 of 2 checkpoints were computed" in said.out
     folder = root / "plain" / "explain" / "step-000008"
     card = json.loads((folder / "summary.json").read_text())
     assert card["files"] == {file.name: sha256(file) for file in folder.glob("*.parquet")}
@@ -86,7 +86,7 @@ def test_models_without_heads_and_masked_ones(workbench, root):
     ("words", "answer"),
     [
         (("--limit", 0), "limit must be 1 or more; found 0"),
-        (("--methods", "dirct"), "'dirct' is none. Did you mean 'direct'?"),
+        (("--methods", "dirct"), "Unknown method 'dirct'. Did you mean 'direct'?"),
         (("--methods", ","), "methods: "),
         (("--stories", 1), "stories must be 2 or more; found 1"),
     ],

@@ -6,9 +6,9 @@ import page_runs
 import pandas as pd
 import pytest
 
-from apps import cli
 from workbench.interp.heads import find_names, name_ids, punctuation_ids
 from workbench.interp.texts import story_rows, text_batches
+from workbench.result import Result
 
 
 @pytest.fixture(scope="module")
@@ -22,27 +22,26 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture
-def heads(workbench, monkeypatch):
-    monkeypatch.setitem(cli.VERBS["look"], "heads", "what attention heads look at")
+def heads(workbench):
     return lambda *words: workbench("heads", *words, "--quiet")
 
 
 def test_the_table(heads, root):
     code, out, err = heads(root / "plain", "--stories", 8)
     assert (code, err) == (0, "")
-    assert "plain@8 on 8 embedded stories (" in out
+    assert "plain@8 on 8 embedded stories" in out
     assert out.count("\nL") == 8
-    for word in ("prev", "sink", "punct", "name", "ind-u", "copying", "uniform", "untrained, most"):
+    for word in ("prev", "sink", "punct", "name", "ind-u", "copying", "uniform", "untrained, max"):
         assert word in out
-    assert "next left out: a causal model cannot see the next token." in out
+    assert "next not measured: a causal model cannot see the next token." in out
 
 
 def test_a_masked_model_with_one_attention_block(heads, root):
     out = heads(root / "masked", "--stories", 8).out
-    assert [line[:5] for line in out.splitlines() if line.startswith("L")] == [
-        f"L1 H{head}" for head in range(4)
+    assert [line.split()[0] for line in out.splitlines() if line.startswith("L")] == [
+        f"L1H{head}" for head in range(4)
     ]
-    assert "induction left out: it predicts the next token" in out
+    assert "induction not measured: it predicts the next token" in out
     assert " next " in out
 
 
@@ -51,13 +50,12 @@ def test_files(heads, root, tmp_path):
     out = tmp_path / "out"
     assert heads(root / "plain", "--stories", 8, "--out", out).code == 0
     frame = pd.read_parquet(out / "scores.parquet")
-    written = json.loads((out / "heads.json").read_text())
-    assert set(frame.score) == {*written["names"], "copying"}
-    assert len(written["heads"]) == len(frame)
-    assert written["axes"] == ["score", "layer", "head"]
-    assert [len(row) for row in written["classes"]] == [4, 4]
-    assert set(pd.read_parquet(out / "offsets.parquet").offset) == set(range(9))
-    assert (out / "heads.png").read_bytes().startswith(b"\x89PNG")
+    again = Result.read(out / "scores")
+    assert set(frame.score) == {*again.names, "copying"}
+    assert again.classes.shape == (2, 4)
+    assert json.loads((out / "settings.json").read_text())["stories"] == 8
+    assert set(pd.read_parquet(out / "distances.parquet").offset) == set(range(9))
+    assert (out / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_circuits_composition_and_a_card(heads, root, tmp_path):
@@ -71,7 +69,7 @@ def test_circuits_composition_and_a_card(heads, root, tmp_path):
     assert len(pairs) == 8 * 2 * 10
     assert len(mixed) == 3 * 4 * 4
     assert (out / "composition.png").read_bytes().startswith(b"\x89PNG")
-    assert set(json.loads((out / "heads.json").read_text())["copies"]) == {"uniform", "unigram"}
+    assert set(Result.read(out / "scores").copies) == {"uniform", "unigram"}
     card = heads(root / "plain", "--stories", 8, "--head", "L1H2").out
     assert "\nL1H2: other\n" in card
     for word in ("previous", "attention by distance", "OV (attended → raised)", "is read by"):
@@ -102,7 +100,9 @@ def test_stories_of_ones_own_and_names(heads, root, tmp_path):
 
 
 def test_mistakes(heads, root):
-    assert "--stories must be 2 or more" in heads(root / "plain", "--stories", 1).err
+    assert (
+        "'--stories': Input should be greater than or equal to 2" in heads(root / "plain", "--stories", 1).err
+    )
     code, _, err = heads(root / "none", "--stories", 4)
     assert code == 2
     assert "its layout is mm" in err

@@ -1,10 +1,10 @@
 """`workbench neurons` prints tables or a card, and writes what it found."""
 
-import json
-
 import page_runs
 import pandas as pd
 import pytest
+
+from workbench.result import Result
 
 FAST = ("--tokens", "3000", "--stories", "24", "--quiet")
 
@@ -40,9 +40,9 @@ def test_three_tables_and_their_files(neurons, root, tmp_path):
     assert {"label", "auc", "precision", "estimate", "active", "q90"} <= set(frame)
     passages = pd.read_parquet(tmp_path / "out" / "passages.parquet")
     assert passages.groupby("component").size().max() == 10
-    saved = json.loads((tmp_path / "out" / "neurons.json").read_text())
-    assert len(saved["neurons"]) == 40
-    assert saved["axes"] == ["layer", "neuron"]
+    again = Result.read(tmp_path / "out" / "neurons")
+    pd.testing.assert_frame_equal(again.to_frame(), frame)
+    assert again.axes == ("layer", "neuron")
     for name in ("neurons.png", "labels.png"):
         assert (tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG")
 
@@ -64,12 +64,11 @@ def test_a_card_and_its_page(neurons, root, tmp_path):
     assert said.out.startswith("L1N7 of ")
     assert "top passages" in said.out
     assert "\x1b" not in said.out
-    saved = json.loads((tmp_path / "card" / "card.json").read_text())
-    assert saved["neuron"] == 7
-    assert set(saved["loss_change"]) == {"mean", "low", "high"}
+    saved = Result.read(tmp_path / "card" / "card")
+    assert (saved.layer, saved.neuron) == (1, 7)
     page = (tmp_path / "card" / "card.html").read_text()
     assert page.startswith("<!doctype html>")
-    assert len(pd.read_parquet(tmp_path / "card" / "passages.parquet")) > 20
+    assert len(pd.read_parquet(tmp_path / "card" / "card.parquet")) > 20
     assert (tmp_path / "card" / "card.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -84,7 +83,7 @@ def test_stories_of_ones_own(neurons, root, tmp_path):
     few.write_text("<|endoftext|>".join(stories(3, seed=8)))
     said = neurons(root / "plain", "--data", few)
     assert said.code == 2
-    assert "1 validation stories; labels and losses need two" in said.err
+    assert "1 validation stories; intervals need at least 2" in said.err
 
 
 @pytest.mark.parametrize(
@@ -93,7 +92,7 @@ def test_stories_of_ones_own(neurons, root, tmp_path):
         (("plain", "--neuron", "L0N99"), "L0N99 is out of range; block 0 has L0N0 to L0N19"),
         (("plain", "--neuron", "L0H1"), "A card is of one neuron"),
         (("plain", "--layer", "6"), "Block 6 has no neurons; blocks with neurons: 0, 1"),
-        (("plain", "--top", "0"), "--top must be 1 or more; found 0"),
+        (("plain", "--top", "0"), "'--top': Input should be greater than or equal to 1"),
         (("none",), "This model has no neuron: its layout is aa"),
         (("nothing",), "nothing"),
     ],

@@ -1,4 +1,4 @@
-"""`workbench patch`: the table, the files, and what it refuses."""
+"""`workbench patch`, `patch-gradient`, `patch-paths`, `patch-edges`: tables, files, and what they refuse."""
 
 import json
 
@@ -10,6 +10,8 @@ from scored_models import small_model
 
 from workbench import load
 from workbench.data.tokenizer import load_tokenizer
+from workbench.interp.patching import PatchResult
+from workbench.result import Result
 
 PROMPTS = ["--clean", "The girl was", "--corrupted", "The boy was", "--right", " on", "--wrong", " the"]
 
@@ -23,9 +25,10 @@ def test_help_teaches(workbench):
     assert "denoise" in workbench("patch", "--help").out
 
 
-@pytest.mark.parametrize("extra", [[], ["--site", "z"], ["--site", "z", "--whole"], ["--gradient"]], ids=str)
-def test_a_table(run, workbench, extra):
-    said = workbench("patch", run, *PROMPTS, *extra, "--top", "3")
+@pytest.mark.parametrize("extra", [[], ["--site", "z"], ["--site", "z", "--whole"]], ids=str)
+@pytest.mark.parametrize("command", ["patch", "patch-gradient"])
+def test_a_table(run, workbench, command, extra):
+    said = workbench(command, run, *PROMPTS, *extra, "--top", "3")
     assert said.code == 0, said.err
     assert "logit difference" in said.out
     assert len(said.out.split("──\n")[-1].strip().splitlines()) == 3
@@ -36,9 +39,13 @@ def test_files(run, workbench, tmp_path):
     assert said.code == 0, said.err
     frame = pd.read_parquet(tmp_path / "out/patches.parquet")
     assert {"layer", "pos", "head", "effect", "recovered"} <= set(frame.columns)
-    settings = json.loads((tmp_path / "out/patches.json").read_text())
+    settings = json.loads((tmp_path / "out/settings.json").read_text())
+    assert settings["command"] == "workbench patch"
     assert settings["site"] == "z"
     assert settings["clean"] == "The girl was"
+    again = Result.read(tmp_path / "out/patches")
+    assert isinstance(again, PatchResult)
+    pd.testing.assert_frame_equal(again.to_frame(), frame)
     assert (tmp_path / "out/patches.png").stat().st_size > 5000
 
 
@@ -47,9 +54,7 @@ def test_prompts_of_unequal_length_with_an_alignment(run, workbench):
     said = workbench("patch", run, *words)
     assert said.code == 0, said.err
     assert "10 patches of resid_pre" in said.out, said.out  # two layers, <bos> and four words
-    again = workbench("patch", run, *words, "--edges")
-    assert again.code == 2
-    assert "--align is for patches of activations" in again.err
+    assert workbench("patch", run, *words[:-1], "--match", "2:2").code == 0
 
 
 def test_a_tokenizer_without_bos(workbench, tmp_path):
@@ -69,8 +74,8 @@ def test_a_tokenizer_without_bos(workbench, tmp_path):
         values.append(float(logits[right] - logits[wrong]))
     said = workbench("patch", run, *PROMPTS, "--out", tmp_path / "out")
     assert said.code == 0, said.err
-    settings = json.loads((tmp_path / "out/patches.json").read_text())
-    assert [settings["patched"], settings["other"]] == pytest.approx(values, abs=1e-5)
+    found = Result.read(tmp_path / "out/patches")
+    assert [found.base[0], found.other[0]] == pytest.approx(values, abs=1e-5)
     said = workbench("attribute", run, "--prompt", PROMPTS[1], *PROMPTS[4:])
     assert said.code == 0, said.err
     total = next(line for line in said.out.splitlines() if line.startswith("the model "))
@@ -80,57 +85,62 @@ def test_a_tokenizer_without_bos(workbench, tmp_path):
 @pytest.mark.parametrize(
     ("extra", "columns"),
     [
-        (["--path", "logits"], "from to effect recovered"),
+        (["patch-paths"], "from to effect recovered"),
         (
-            ["--path", "L1H0,L1 MLP", "--from", "embed,heads", "--by-position"],
+            ["patch-paths", "--to", "L1H0,L1 MLP", "--from", "embed,heads", "--by-position"],
             "from position to effect recovered",
         ),
-        (["--path", "L1H0.q,L1H1.k", "--together", "--through-mlps"], "from to effect recovered"),
-        (["--edges", "--steps", "2"], "from to score"),
+        (
+            ["patch-paths", "--to", "L1H0.q,L1H1.k", "--together", "--through-mlps"],
+            "from to effect recovered",
+        ),
+        (["patch-edges", "--steps", "2"], "from to score"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_paths_and_edges(run, workbench, tmp_path, extra, columns):
-    said = workbench("patch", run, *PROMPTS, *extra, "--top", "3", "--out", tmp_path / "out")
+    said = workbench(extra[0], run, *PROMPTS, *extra[1:], "--top", "3", "--out", tmp_path / "out")
     assert said.code == 0, said.err
     head, rest = said.out.split("\n\n", 1)
     assert "logit difference" in head
     assert " ".join(rest.splitlines()[0].split()) == columns
     assert len(rest.split("──\n")[-1].split("\n\n")[0].splitlines()) == 3
-    name = "edges" if "--edges" in extra else "paths"
+    name = extra[0].removeprefix("patch-")
     frame = pd.read_parquet(tmp_path / f"out/{name}.parquet")
     assert {"sender", "receiver"} <= set(frame.columns)
-    about = json.loads((tmp_path / f"out/{name}.json").read_text())
-    assert about["axes"][:2] == ["receiver", "sender"]
+    assert Result.read(tmp_path / f"out/{name}").axes[:2] == ("receiver", "sender")
     assert (tmp_path / f"out/{name}.png").stat().st_size > 5000
 
 
 @pytest.mark.parametrize(
     ("extra", "first"),
     [
-        (["--site", "z", "--cells", "7"], "z: 7 of 32 cells"),
-        (["--whole", "--steps", "2"], "resid_pre: 2 cells"),
-        (["--edges"], "edges: "),
-        (["--path", "logits"], "edges: 11 cells"),
+        (["patch-gradient", "--site", "z", "--cells", "7"], "z: 7 of 32 cells"),
+        (["patch-gradient", "--whole", "--steps", "2", "--check"], "resid_pre: 2 cells"),
+        (["patch-edges", "--check"], "edges: "),
+        (["patch-edges", "--check", "--to", "logits"], "edges: 11 cells"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_check(run, workbench, tmp_path, extra, first):
-    said = workbench("patch", run, *PROMPTS, *extra, "--check", "--out", tmp_path / "out")
+    said = workbench(extra[0], run, *PROMPTS, *extra[1:], "--out", tmp_path / "out")
     assert said.code == 0, said.err
     assert said.out.startswith(first)
     assert "Pearson" in said.out
     frame = pd.read_parquet(tmp_path / "out/check.parquet")
     steps = "2 steps" if "--steps" in extra else "5 steps"
     assert {"exact", "gradient", steps} <= set(frame.columns)
-    assert set(json.loads((tmp_path / "out/check.json").read_text())["slope"]) == {"gradient", steps}
+    check = Result.read(tmp_path / "out/check")
+    assert check.estimators == ("gradient", steps)
+    assert ("–" if check.slope[1] != check.slope[1] else f"{check.slope[1]:.3f}") in said.out
     assert (tmp_path / "out/check.png").stat().st_size > 5000
 
 
-@pytest.mark.parametrize("extra", [[], ["--path", "logits"], ["--edges"], ["--check"]], ids=str)
-def test_prompts_that_are_the_same(run, workbench, extra):
-    same = ["--clean", "The girl was", "--corrupted", "The girl was", *PROMPTS[4:], *extra]
-    assert "No patch changes anything" in workbench("patch", run, *same).out
+@pytest.mark.parametrize("command", ["patch", "patch-paths", "patch-edges", "patch-gradient --check"])
+def test_prompts_that_are_the_same(run, workbench, command):
+    same = ["--clean", "The girl was", "--corrupted", "The girl was", *PROMPTS[4:]]
+    name, *extra = command.split()
+    assert "No patch changes the metric" in workbench(name, run, *same, *extra).out
 
 
 @pytest.mark.parametrize(
@@ -146,8 +156,9 @@ def test_hostile_prompts_go_through(run, workbench, tmp_path, text):
         "--out",
         tmp_path / "out",
     ]
-    for extra in (["--site", "z"], ["--path", "L1H0", "--by-position"], ["--check", "--steps", "1"]):
-        said = workbench("patch", run, *words, *extra)
+    for command in ("patch --site z", "patch-paths --to L1H0 --by-position", "patch-gradient --cells 9"):
+        name, *extra = command.split()
+        said = workbench(name, run, *words, *extra)
         assert said.code == 0, said.err
         assert "\x1b" not in said.out
         assert "\u202e" not in said.out
@@ -156,32 +167,24 @@ def test_hostile_prompts_go_through(run, workbench, tmp_path, text):
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        ([*PROMPTS, "--site", "zz"], "Unknown activation 'zz'"),
-        ([*PROMPTS[:3], "The boy was on the mat", *PROMPTS[4:]], "choose prompts of equal length"),
-        ([*PROMPTS[:5], " no such token", *PROMPTS[6:]], "tokens, not one"),
-        ([*PROMPTS, "--top", "0"], "--top must be at least 1"),
-        ([*PROMPTS, "--gradient", "--values", "zero"], "--gradient goes with --values other"),
-        ([*PROMPTS, "--check", "--values", "mean"], "--check goes with --values other"),
-        ([*PROMPTS, "--path", "L9H0.q"], "the model has blocks L0 to L1"),
-        ([*PROMPTS, "--path", "logits", "--edges"], "--path is exact and --edges an estimate"),
-        ([*PROMPTS, "--path", "logits", "--site", "z"], "--site, --whole and --values are of activations"),
-        ([*PROMPTS, "--path", "logits", "--gradient"], "the estimate of paths is --edges"),
-        ([*PROMPTS, "--path", "logits", "--from", "heads", "--check"], "go with --path, without --check"),
-        ([*PROMPTS, "--from", "heads"], "go with --path"),
-        ([*PROMPTS, "--steps", "3"], "--steps goes with --gradient, --edges or --check"),
-        ([*PROMPTS, "--gradient", "--steps", "-1"], "steps must be 0"),
-        ([*PROMPTS, "--edges", "--steps", "9" * 30], "up to 1,000"),
-        ([*PROMPTS, "--cells", "3"], "--cells goes with --check"),
-        ([*PROMPTS, "--check", "--edges", "--cells", "3"], "--cells is of activations"),
-        ([*PROMPTS, "--check", "--gradient"], "leave out --gradient"),
-        (["--clean", "girl " * 3000, *PROMPTS[2:]], "shorten it"),
-        (["--clean", "The \udcff", *PROMPTS[2:]], "give text in UTF-8"),
-        ([*PROMPTS[:5], "\udcff", *PROMPTS[6:]], "give text in UTF-8"),
+        (["patch", *PROMPTS, "--site", "zz"], "Unknown activation 'zz'"),
+        (["patch", *PROMPTS[:3], "The boy was on the mat", *PROMPTS[4:]], "choose prompts of equal length"),
+        (["patch", *PROMPTS[:5], " no such token", *PROMPTS[6:]], "tokens, not one"),
+        (["patch", *PROMPTS, "--top", "0"], "'--top': Input should be greater than or equal to 1"),
+        (["patch", *PROMPTS, "--steps", "3"], "There is no option --steps."),
+        (["patch", *PROMPTS, "--match", "a:b"], "two positions are needed"),
+        (["patch", *PROMPTS[2:]], "Missing option '--clean'"),
+        (["patch-paths", *PROMPTS, "--to", "L9H0.q"], "the model has blocks L0 to L1"),
+        (["patch-gradient", *PROMPTS, "--steps", "-1"], "steps must be 0"),
+        (["patch-edges", *PROMPTS, "--steps", "9" * 30], "up to 1,000"),
+        (["patch", "--clean", "girl " * 3000, *PROMPTS[2:]], "shorten it"),
+        (["patch", "--clean", "The \udcff", *PROMPTS[2:]], "give text in UTF-8"),
+        (["patch", *PROMPTS[:5], "\udcff", *PROMPTS[6:]], "give text in UTF-8"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_refusals(run, workbench, words, error):
-    said = workbench("patch", run, *words)
+    said = workbench(words[0], run, *words[1:])
     assert said.code == 2
     assert error in said.err
     assert said.err.count("\n") == 1

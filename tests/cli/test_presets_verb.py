@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from apps.verbs.presets import brief
+from apps.commands.presets import brief
 from workbench.model.config import PRESETS, SOURCES, count_parameters, preset
 
 
@@ -14,9 +14,9 @@ def table(out):
     """Header and rows of a printed table, cut at the rule's gaps."""
     lines = out.splitlines()
     ends, place = [], 0
-    for part in lines[1].split("  "):
+    for part in lines[1].split(" "):
         ends.append((place, place + len(part)))
-        place += len(part) + 2
+        place += len(part) + 1
 
     def cells(line):
         return [line[start:end].strip() for start, end in ends]
@@ -109,7 +109,7 @@ def test_mistakes(workbench):
     said = workbench("presets", "gtp2")
     assert (said.code, said.out) == (2, "")
     assert said.err == "Error: no preset is called 'gtp2'. Did you mean 'gpt2'?\n"
-    assert "not allowed with" in workbench("presets", "--json", "--exact").err
+    assert "give one of them" in workbench("presets", "--json", "--exact").err
 
 
 @pytest.mark.parametrize(

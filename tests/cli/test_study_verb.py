@@ -171,9 +171,10 @@ def test_the_short_version_is_printed(workbench, root, tmp_path):
 def test_mistakes(workbench, root, tmp_path):
     file = tmp_path / "file"
     file.write_text("x")
-    assert "is a file; name a folder" in workbench("study", root / "plain", "--out", file).err
+    assert "is a file, not a folder" in workbench("study", root / "plain", "--out", file).err
     assert (
-        "--limit must be 2 or more" in workbench("study", root / "plain", "--out", tmp_path, "--limit", 1).err
+        "'--limit': Input should be greater than or equal to 2"
+        in workbench("study", root / "plain", "--out", tmp_path, "--limit", 1).err
     )
     few = tmp_path / "few.jsonl"
     few.write_text('{"text": "Tom ran."}\n' * 40)

@@ -64,7 +64,7 @@ def test_it_plans_once_goes_on_and_notices_another_file(file, workbench, launche
     assert len(launched) == 3
     said = workbench("sweep", "s", "--set", "model.d_mlp=3")
     assert said.code == 2
-    assert "whose plan stands" in said.err
+    assert "with a fixed plan" in said.err
 
 
 def test_exit_codes_tell_failures_and_signals(file, workbench, monkeypatch, unchecked):
@@ -79,8 +79,8 @@ def test_exit_codes_tell_failures_and_signals(file, workbench, monkeypatch, unch
     assert "1 failed; each has its log in s/logs. Try again: workbench sweep s" in said.out
     said = workbench("sweep", "s", "--quiet")
     assert said.code == 143
-    assert "Saved. Go on with: workbench sweep s" in said.err
-    assert "1 are in the hands of another process: d_mlp-16" in workbench("sweep", "s", "--quiet").out
+    assert "Saved. Continue with: workbench sweep s" in said.err
+    assert "1 are being trained by another process: d_mlp-16" in workbench("sweep", "s", "--quiet").out
 
 
 def test_status_of_a_sweep_that_has_not_begun(file, workbench, launched, unchecked):
@@ -134,8 +134,8 @@ def test_shipped_sweeps_are_listed(workbench, unchecked):
 
 
 def test_a_terminal_is_asked_before_it_starts(file, workbench, launched, monkeypatch, unchecked):
-    monkeypatch.setattr("apps.verbs.sweep.sys.stdin.isatty", lambda: True, raising=False)
-    monkeypatch.setattr("apps.verbs.sweep.sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("apps.commands.sweep.sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("apps.commands.sweep.sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda prompt: "n")
     said = workbench("sweep", file, "--out", "s", "--quiet")
     assert said.out.endswith("Nothing was started.\n")

@@ -1,11 +1,11 @@
 """The counts of a corpus against counts made by hand, and the table of `workbench data`."""
 
-import argparse
 import json
 
 import pytest
 
-from apps.verbs import data as verb
+from apps.commands.training import data
+from workbench.command import run_command
 from workbench.data.corpus import Corpus
 from workbench.data.packing import pack
 from workbench.data.report import corpus_report
@@ -23,9 +23,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "100")
 
     def call(*words):
-        parser = argparse.ArgumentParser()
-        verb.add_arguments(parser)
-        assert verb.run(parser.parse_args([str(word) for word in words])) == 0
+        assert run_command(data, "workbench data", [str(word) for word in words]) == 0
         return capsys.readouterr().out
 
     return call
@@ -73,8 +71,8 @@ def test_the_verb_prints_the_counts(tmp_path, run):
     for words in (
         "119",
         "bytes per token",
-        "0 exact, 0 but for case and punctuation",
-        "a seeded share",
+        "0 exact, 0 up to case and punctuation",
+        "a seeded sample",
         "5 files verified",
     ):
         assert words in out
@@ -87,7 +85,7 @@ def test_the_verb_prints_the_counts(tmp_path, run):
 def test_the_verb_says_when_a_corpus_supports_fewer_tokens(tmp_path, run):
     (tmp_path / "tales.txt").write_text("a cat<|endoftext|>a dog<|endoftext|>")
     out = run("--data", tmp_path / "tales.txt", "--vocab", 5000)
-    assert "tokens only, of 5,000 asked for" in out
+    assert "; 5,000 were requested" in out
 
 
 def test_the_verb_shows_overlap(tmp_path, run):
@@ -97,7 +95,7 @@ def test_the_verb_shows_overlap(tmp_path, run):
             "".join(json.dumps({"text": s}) + "\n" for s in stories)
         )
     out = run("--data", tmp_path / "tales", "--vocab", 260)
-    assert "0 exact, 1 but for case and punctuation" in out
+    assert "0 exact, 1 up to case and punctuation" in out
     assert "validation is the source's split validation" in out
 
 

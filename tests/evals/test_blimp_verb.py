@@ -6,8 +6,8 @@ import pytest
 from small_runs import masked, small
 
 from apps.cli import main
-from apps.verbs.blimp import bar
 from training.session import train
+from workbench.console import bar
 from workbench.evals.blimp import BlimpResult
 from workbench.runs.run import list_runs, load
 

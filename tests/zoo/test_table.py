@@ -44,7 +44,7 @@ def test_the_table(family):
 def test_the_verb(family, workbench):
     code, out, _ = workbench("list", "zoo")
     assert code == 0
-    for words in ("zoo/mid-s1", "seed 1", "the middle one", "4 models", "are those of the manifest"):
+    for words in ("zoo/mid-s1", "seed 1", "the middle one", "4 models", "match the manifest"):
         assert words in out
     assert max(map(len, out.splitlines()[:6])) < 170
     losses = [line.split()[0] for line in workbench("list", "zoo", "--sort", "loss")[1].splitlines()[2:6]]

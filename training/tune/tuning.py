@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from training.tune.largest_batch import LargestBatch
 from training.tune.noise_scale import NoiseScale
 from training.tune.range_test import RangeTest
+from workbench.console import stack
 from workbench.errors import ConfigError
 from workbench.runs.config import RunSettings
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 PARTS = 8
 """Into how many the noise scale divides each batch."""
@@ -63,6 +65,27 @@ class Tuning:
             "settings": self.settings.to_dict(),
         }
         return _finite(made)
+
+    def summary(self) -> "RenderableType":
+        """Return both measurements and the settings that follow."""
+        test, noise, batch = self.range_test, self.noise, self.batch
+        end = f"diverges at {test.diverged:.1e}" if test.diverged else "never diverges"
+        if math.isfinite(noise.value):
+            scale = f"{noise.value:,.0f} windows (95 % interval {noise.low:,.0f} to {noise.high:,.0f}), "
+            scale += f"{noise.value * self.settings.model.n_ctx:,.0f} tokens"
+        else:
+            scale = "the gradient is lost in the noise; try more --noise-steps, or a larger batch"
+        rows = [
+            ("Learning rate", f"{len(test.rates)} steps from {test.rates[0]:.0e}: steepest fall at "
+             f"{test.steepest:.1e}, lowest loss at {test.knee:.1e}, {end}"),
+            ("Noise scale", scale),
+            ("Fits", f"{batch.windows:,} windows of {self.settings.model.n_ctx} tokens in a pass: "
+             f"{batch.bytes_fixed / 1e6:,.0f} MB and {batch.bytes_per_window / 1e6:,.2f} MB per window, "
+             f"{batch.bytes_free / 1e9:,.1f} GB free ({'tried' if batch.measured else 'predicted'})"),
+            ("", ""),
+            ("Set", " ".join(f"--set {one}" for one in self.assignments)),
+        ]  # fmt: skip
+        return stack(*(f"{name:<15}{text}".rstrip() for name, text in rows))
 
     def to_frame(self) -> Any:
         """The range test's steps; the noise scale's are in `noise.to_frame()`."""

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from workbench.console import clean, make_table, stack
 from workbench.data.corpus import Corpus
 from workbench.data.packing import PackedCorpus, PackedSplit
 from workbench.data.tokenizer import vocabulary_size
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import RenderableType
     from transformers import PreTrainedTokenizerFast
 
 _NOT_WORD = re.compile(r"[\W_]+")
@@ -70,6 +72,36 @@ class CorpusReport:
     validation: SplitReport
     overlap_exact: int
     overlap_near: int
+
+    def summary(self) -> "RenderableType":
+        """Return the counts as a table, with what is known of the validation split."""
+        labels = {
+            "stories": "{:,}", "words": "{:,}", "tokens": "{:,}", "bytes": "{:,}",
+            "bytes_per_token": "{:.3f}",
+            "longest_story": "{:,}", "over_n_ctx": "{:.1%}", "vocabulary_used": "{:,}", "repeats": "{:,}",
+        }  # fmt: skip
+        names = {
+            "bytes_per_token": "bytes per token", "longest_story": "longest story, tokens",
+            "over_n_ctx": f"stories over {self.n_ctx} tokens", 
+            "vocabulary_used": "tokens of the vocabulary used",
+            "repeats": "repeated stories",
+        }  # fmt: skip
+        rows = [
+            [
+                names.get(name, name),
+                *(form.format(getattr(split, name)) for split in (self.train, self.validation)),
+            ]
+            for name, form in labels.items()
+        ]
+        held = "a seeded sample" if self.held_out == "seeded share" else f"the source's split {self.held_out}"
+        return stack(
+            f"{clean(self.name)} · vocabulary {self.d_vocab:,} · context {self.n_ctx}\n",
+            make_table(["", "train", "validation"], rows),
+            f"\nvalidation stories also in training: {self.overlap_exact:,} exact, {self.overlap_near:,} "
+            "up to case and punctuation",
+            f"validation is {clean(held)}",
+            f"blank stories left out: {self.blank:,}" if self.blank else None,
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """Return a row for each count and a column for each split."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex
 import numpy as np
 from jaxtyping import Float
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, bar, make_table, progress_bar, stack
 from workbench.errors import DataError, InputError
 from workbench.evals.protocols import PROTOCOLS, Protocol, causal_rows, find_protocol
 from workbench.io import read_json, write_bytes, write_json, write_text
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from transformers import PreTrainedTokenizerFast
 
     from workbench.data.pairs import Pair, PairSet
@@ -266,6 +267,46 @@ class BlimpResult(Result):
         frame = self.paradigms.reset_index()
         return frame.assign(
             run=self.run, step=self.step, protocol=self.protocol.name, pll=self.pll, pairs=self.pairs
+        )
+
+    def summary(self, rows: int | None = None, by: str = "phenomenon") -> "RenderableType":
+        """Return the accuracy of each phenomenon with its interval and a bar, and the means.
+
+        Args:
+            rows: rows to show; all if not set.
+            by: `phenomenon` or `paradigm`.
+        """
+        from rich.text import Text
+
+        def line(name: str, part: Accuracy) -> list[object]:
+            style = "green" if part.low > 0.5 else "red" if part.high < 0.5 else "yellow"
+            return [
+                name, f"{part.n:,}", f"{part.ties:,}" if part.ties else "–", f"{100 * part.accuracy:.1f}",
+                f"{100 * part.low:.1f} – {100 * part.high:.1f}",
+                Text(bar(part.accuracy), style=style, justify="left"),
+            ]  # fmt: skip
+
+        frame, overall = (self.phenomena if by == "phenomenon" else self.paradigms), self.overall
+        columns = frame[["accuracy", "low", "high", "n", "ties"]].head(len(frame) if rows is None else rows)
+        cells = [line(str(row[0]), Accuracy(*row[1:])) for row in columns.itertuples()]
+        count = len(self.paradigms)
+        cells += [
+            [], line(f"mean over {count} paradigm{'s' * (count != 1)}", overall.paradigms),
+            line(f"mean over {len(self.phenomena)} phenomena", overall.phenomena),
+            line("all pairs", overall.micro),
+        ]  # fmt: skip
+        tie = {0.0: "wrong", 0.5: "half right", 1.0: "right"}[self.protocol.tie]
+        speed = len(self.per_pair) / self.seconds if self.seconds else 0.0
+        scale = Text("0 %" + "chance".center(16) + "100 %", justify="left")
+        return stack(
+            f"{self.title}\n",
+            make_table([by, "pairs", "ties", "right, %", "95 % interval", scale], cells),
+            f"\n{self.protocol.origin}; a tie counts {tie}; {len(self.per_pair):,} pairs "
+            f"in {self.seconds:.1f} s ({speed:,.0f} pairs/s)",
+            "The intervals are over other pairs; another seed moves a small model's BLiMP by about a point.",
+            "These pairs are the workbench's own, in the vocabulary of its stories; they are not BLiMP."
+            if self.source == "embedded"
+            else None,
         )
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, clean, make_table, progress_bar, short, stack
 from workbench.errors import DataError, RunError, WorkbenchError
 from workbench.io import read_json
 from workbench.model.config import ModelConfig
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from workbench.evals.efficiency import Inference
 
@@ -178,6 +179,29 @@ def student_share(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, low if math.isnan(low) else max(0.0, low), high if math.isnan(high) else min(1.0, high)
 
 
+def loss_dots(rows: "pd.DataFrame", width: int = 48) -> "list[RenderableType]":
+    """Draw losses as dots with intervals over seeds, on an axis that covers them and nothing else.
+
+    Args:
+        rows: loss, loss_low, loss_high by row; rows without a loss are left out.
+        width: characters of the axis.
+    """
+    rows = rows.loc[rows.loss.notna()]
+    if len(rows) < 2:
+        return []
+    values = rows[["loss_low", "loss", "loss_high"]].apply(lambda column: column.fillna(rows.loss))
+    low, high = float(values.min().min()), float(values.max().max())
+    places = ((width - 1) * (values - low) / ((high - low) or 1.0)).round().astype(int).to_numpy()
+    from rich.text import Text
+
+    cells: list[list[object]] = []
+    for name, (left, middle, right), loss in zip(rows.index, places, rows.loss, strict=True):
+        line = " " * left + "─" * (right - left + 1)
+        cells.append([name, Text((line[:middle] + "●" + line[middle + 1 :]).ljust(width)), f"{loss:.3f}"])
+    cells.append(["", Text(f"{low:.3f}".ljust(width - 8) + f"{high:.3f}".rjust(8)), ""])
+    return ["", make_table(["loss, nats per token", "", ""], cells, 2)]
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Result):
     """Figures of the runs of a folder."""
@@ -264,6 +288,68 @@ class Comparison(Result):
 
         settings = pd.DataFrame.from_dict(self.differs, orient="index")
         return self.rows.join(settings).reset_index()
+
+    def summary(self, rows: int | None = None, by: str = "row") -> "RenderableType":
+        """Return the figures of each row, the losses as dots with intervals, and what the intervals mean.
+
+        Args:
+            rows: rows to show; all if not set.
+            by: `row`, or `phenomenon` for the accuracy by phenomenon.
+        """
+        order = sorted(self.rows.index, key=self.place)[:rows]
+        parts: list[RenderableType] = []
+        if by == "phenomenon":
+            wide = self.phenomena.pivot(index="phenomenon", columns="row", values="accuracy")
+            names = [row for row in order if row in wide]
+            cells = [
+                [name, *("–" if value != value else f"{100 * value:.1f}" for value in wide.loc[name, names])]
+                for name in wide.index
+            ]
+            parts.append(make_table(["phenomenon", *names], cells))
+        else:
+            header = [
+                "row",
+                "seeds",
+                "parameters",
+                "tokens",
+                "minutes",
+                "loss",
+                "bits/byte",
+                "pairs, %",
+                "MB",
+            ]
+            header += ["int8 MB", "ms", "int8 ms"]
+            parts += [
+                make_table(header, [self._cells(row) for row in order]),
+                *loss_dots(self.rows.loc[order]),
+            ]
+        notes = [f"pairs: {self.pairs_name}; % right, chance is 50"] if self.pairs_name else []
+        if self.rows.n.max() > 1:
+            notes.append("[ , ]: Student's 95 % interval over seeds")
+        notes += [f"ms: {how}; batch 1, one thread" for how in dict.fromkeys(self.how.values())]
+        notes += [f"note: {note}" for note in self.notes]
+        notes += [f"left out: {clean(name)}: {clean(reason)}" for name, reason in self.left_out.items()]
+        return stack(*parts, "", *notes)
+
+    def _cells(self, row: str) -> list[object]:
+        line = self.rows.loc[row]
+
+        def value(name: str, digits: int, scale: float = 1.0) -> str:
+            return "–" if line[name] != line[name] else f"{line[name] * scale:.{digits}f}"
+
+        def spread(name: str, digits: int, scale: float = 1.0) -> str:
+            low, high = line[f"{name}_low"] * scale, line[f"{name}_high"] * scale
+            text = value(name, digits, scale)
+            return text if low != low else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+        minutes = line.minutes
+        return [
+            row, int(line.n), "–" if line.parameters != line.parameters else f"{int(line.parameters):,}",
+            "–" if line.tokens != line.tokens else short(line.tokens),
+            "–" if minutes != minutes else f"{minutes:.1f}" if minutes >= 1 else f"{minutes:.2g}",
+            spread("loss", 3), spread("bits_per_byte", 3), spread("blimp", 1, 100), value("bytes", 2, 1e-6),
+            value("bytes_int8", 2, 1e-6), value("ms", 3), value("ms_int8", 3),
+        ]  # fmt: skip
 
     def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw loss, minimal pairs and milliseconds of every row and return the figure."""

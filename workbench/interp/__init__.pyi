@@ -27,6 +27,7 @@ from .neurons.card import neuron_card as neuron_card
 from .neurons.examples import neuron_examples as neuron_examples
 from .neurons.knowledge import knowledge_neurons as knowledge_neurons
 from .neurons.labels import label_neurons as label_neurons
+from .neurons.survey import neuron_survey as neuron_survey
 from .neurons.tokens import promoted_tokens as promoted_tokens
 from .patching import patch as patch
 from .paths import path_patch as path_patch

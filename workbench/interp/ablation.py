@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.errors import InputError, nearest
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import ready
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from workbench.model.config import ModelConfig
     from workbench.model.transformer import HookedTransformer
@@ -344,6 +345,10 @@ class PairTable:
         return np.mean([correct[:, mask].mean(-1) for mask in groups], 0)
 
 
+def _interval(low: float, high: float, digits: int) -> str:
+    return "–" if low != low else f"[{low:+.{digits}f}, {high:+.{digits}f}]"
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class AblationResult(Result):
     """Effects of ablating sets of components, each set a cell."""
@@ -445,6 +450,62 @@ class AblationResult(Result):
                     }
                 )
         return pd.DataFrame(rows)
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return a row for each ablation, the most harmful first.
+
+        Args:
+            rows: rows to show; all if not set.
+        """
+        order = "accuracy_change" if self.loss is None else "loss_change"
+        frame = self.to_frame().sort_values(order, ascending=self.loss is None, kind="stable")
+        header, cells, whole = ["ablated"], [], []
+        if self.loss is not None:
+            header += ["loss", "change", "95 % interval"]
+            whole.append(f"loss {self.loss.base.sum() / self.loss.tokens.sum():.3f} nats per token")
+        if self.pairs is not None:
+            header += ["accuracy", "change", "95 % interval", "lost", "gained", "p"]
+            accuracy = self.pairs.pairs.groupby("paradigm").correct.mean().mean()
+            whole.append(f"{accuracy:.1%} of the {self.pairs.name} pairs right (mean over paradigms)")
+        for row in frame.head(len(frame) if rows is None else rows).to_dict("records"):
+            line = [row["component"] if row["parts"] <= 8 else f"{row['parts']} components"]
+            if self.loss is not None:
+                line += [f"{row['loss']:.3f}", f"{row['loss_change']:+.4f}"]
+                line.append(_interval(row["loss_low"], row["loss_high"], 4))
+            if self.pairs is not None:
+                line += [f"{row['accuracy']:.1%}", f"{100 * row['accuracy_change']:+.1f}"]
+                line.append(_interval(100 * row["accuracy_low"], 100 * row["accuracy_high"], 1))
+                line += [str(row["lost"]), str(row["gained"]), f"{row['p']:.3f}"]
+            cells.append(line)
+        return stack(
+            f"{self.how} ablation\n", make_table(header, cells), f"\nwhole model: {', '.join(whole)}"
+        )
+
+    def paradigm_summary(self, rows: int | None = None) -> "RenderableType":
+        """Return a row for each ablation and paradigm whose accuracy changes, the greatest loss first."""
+        frame = self.paradigms().query("change != 0").sort_values(by="change", kind="stable")
+        if frame.empty:
+            return stack("The accuracy of no paradigm changes.")
+        cells = [
+            [
+                row["component"], row["paradigm"], row["n"], f"{row['before']:.1%}",
+                f"{100 * row['change']:+.1f}", _interval(100 * row["low"], 100 * row["high"], 1),
+                row["lost"], row["gained"], f"{row['p']:.3f}",
+            ]
+            for row in frame.head(len(frame) if rows is None else rows).to_dict("records")
+        ]  # fmt: skip
+        header = [
+            "ablated",
+            "paradigm",
+            "pairs",
+            "accuracy",
+            "change",
+            "95 % interval",
+            "lost",
+            "gained",
+            "p",
+        ]
+        return make_table(header, cells, 2)
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the change of the loss (of the accuracy, if only pairs were scored) with intervals and return

@@ -7,7 +7,7 @@ log-probabilities of two sentences. See `workbench.interp.contributions` for bot
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.console import clean, make_table, stack
 from workbench.data.tokenizer import token_text, token_texts
 from workbench.errors import InputError
 from workbench.evals.protocols import Protocol, find_protocol
@@ -34,10 +35,36 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.layers import LayerMix
     from workbench.model.transformer import HookedTransformer
+
+
+def _parts(
+    components: Sequence[Component], sums: Mapping[str, tuple[Any, float, float]], rows: int
+) -> "RenderableType":
+    """Return a table of the largest contributions by the first sum, the rest in one row, and the totals.
+
+    Args:
+        sums: heading -> contributions, the uniform guess that they are added to, and the model's total.
+    """
+    order = np.argsort(-np.abs(next(iter(sums.values()))[0]), kind="stable")
+    table = [
+        [components[i].label, *(f"{values[i]:+.3f}" for values, _, _ in sums.values())] for i in order[:rows]
+    ]
+    if len(order) > rows:
+        rest = [f"{math.fsum(values[order[rows:]]):+.3f}" for values, _, _ in sums.values()]
+        table.append([f"{len(order) - rows:,} others", *rest])
+    if any(uniform for _, uniform, _ in sums.values()):
+        table.append(["uniform guess", *(f"{uniform:+.3f}" for _, uniform, _ in sums.values())])
+    table.append(["sum", *(f"{uniform + math.fsum(values):+.3f}" for values, uniform, _ in sums.values())])
+    table.append(["the model", *(f"{total:+.3f}" for _, _, total in sums.values())])
+    return stack(
+        make_table(["component", *sums], table),
+        "\nDirect contributions; the norms' scales are frozen at their values in this run.",
+    )
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,6 +120,14 @@ class TextAttribution(Result):
             }
         )
         return frame.assign(nats=self.contributions.ravel())
+
+    def summary(self, rows: int = 15) -> "RenderableType":
+        """Return the components with the largest contributions to the text, and their sum."""
+        count, whole = len(self.ids), self.contributions.sum(0)
+        title = f"{self.log_prob:.3f} nats, {self.log_prob / count:.3f} per token; {count} tokens\n"
+        return stack(
+            title, _parts(self.components, {"nats": (whole, count * self.uniform, self.log_prob)}, rows)
+        )
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the contributions as component x token and return the figure."""
@@ -205,6 +240,24 @@ class PairAttribution(Result):
         frame = pd.DataFrame(_columns(self.components))
         return frame.assign(at_place=self.at_place, whole=self.whole)
 
+    def summary(self, rows: int = 15) -> "RenderableType":
+        """Return both sentences, and the components with the largest contributions at the shown position."""
+        sides = [
+            f"  {name:4}  {side.log_prob:9.3f}  {clean(side.text)}"
+            for name, side in (("good", self.good), ("bad", self.bad))
+        ]
+        sums = {
+            "position": (self.at_place, self.uniform_at_place, self.difference_at_place),
+            "whole sentences": (self.whole, self.uniform_whole, self.difference),
+        }
+        return stack(
+            f"log-probability difference {self.difference:+.3f} nats\n",
+            *sides,
+            f"\nposition: {self.token_good!r} / {self.token_bad!r}, where the sentences first differ; "
+            f"there the difference is {self.difference_at_place:+.3f}\n",
+            _parts(self.components, sums, rows),
+        )
+
     def plot(self, ax: "Axes | None" = None, whole: bool = False) -> "Figure":
         """Draw the contributions as layer x component and return the figure.
 
@@ -285,6 +338,15 @@ class LogitAttribution(Result):
         frame = pd.concat([components] * len(self.prompts), ignore_index=True)
         frame.insert(0, "prompt", np.repeat(np.arange(len(self.prompts)), count))
         return frame.assign(contribution=self.contributions.ravel())
+
+    def summary(self, rows: int = 15) -> "RenderableType":
+        """Return the components with the largest contributions, averaged over prompts, and their sum."""
+        answer = repr(self.right[0]) + ("" if self.wrong is None else f" − {self.wrong[0]!r}")
+        where = repr(self.prompts[0]) if len(self.prompts) == 1 else f"{len(self.prompts)} prompts (mean)"
+        title = f"{self.quantity} {answer} after {where}\n"
+        return stack(
+            title, _parts(self.components, {"logit": (self.mean, 0.0, float(self.logits.mean()))}, rows)
+        )
 
     def plot(self, ax: "Axes | None" = None, count: int = 20) -> "Figure":
         """Draw the largest mean contributions, with intervals over prompts, and return the figure.

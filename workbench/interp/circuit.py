@@ -21,7 +21,7 @@ from jaxtyping import Float
 from scipy.special import expit
 from torch import Tensor
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, progress_bar, stack
 from workbench.data.pairs import Pair, PairSet, open_pairs
 from workbench.errors import InputError, nearest
 from workbench.evals.blimp import CHANCE
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from workbench.model.transformer import HookedTransformer
 
@@ -256,6 +257,10 @@ class SmallestCircuit(Result):
         if not self.kept:
             lines.append("No head and no MLP is needed: the embedding decides these pairs.")
         return "\n".join(lines)
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the text of `to_text`; `rows` has no effect."""
+        return stack(self.to_text())
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the accuracy against the number of components, on both halves of the pairs, and return the

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.errors import InputError, shown
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, Site, find_site_layers, layers_with
@@ -29,7 +29,7 @@ from workbench.interp.engine import (
     frozen_hooks,
     tokens_per_batch,
 )
-from workbench.interp.metrics import Direction, Metric, MetricInput, PromptPairs
+from workbench.interp.metrics import NO_EFFECT, Direction, Metric, MetricInput, PromptPairs, effect_summary
 from workbench.interp.patching import PatchResult, changed_cells, end_values, plan, sweep_result
 from workbench.interp.paths import (
     find_receivers,
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from workbench.model.transformer import HookedTransformer
 
@@ -225,6 +226,15 @@ class EdgeAttribution(Result):
         order = np.argsort(-frame["score"].abs().to_numpy(), kind="stable")[:count]
         return frame.iloc[order].reset_index(drop=True)
 
+    def summary(self, rows: int = 15) -> "RenderableType":
+        """Return the edges with the largest scores."""
+        frame = self.top(rows)
+        how = f"mean of {self.steps} gradients" if self.steps else "plain gradient"
+        cells = [[row["sender"], row["receiver"], f"{row['score']:+.3f}"] for row in frame.to_dict("records")]
+        what = f"{len(self.to_frame()):,} edges, {how}, the {len(cells)} largest:"
+        changed = bool(frame["score"].to_numpy().any())
+        return effect_summary(self, what, ["from", "to", "score"], cells, 2, changed)
+
     def plot(self, ax: "Axes | None" = None, count: int = 25) -> "Figure":
         """Draw the strongest edges as a graph, the embedding below and the logits above, and return the
         figure.
@@ -393,6 +403,28 @@ class AttributionCheck(Result):
         order = np.argsort(-error.abs().to_numpy(), kind="stable")[:count]
         frame.insert(0, "cell", list(self.names))
         return frame.assign(error=error).iloc[order].reset_index(drop=True)
+
+    def summary(self, rows: int = 15) -> "RenderableType":
+        """Return how each estimate agrees with the exact effects, and the cells where they differ most."""
+        sample = "" if len(self.exact) == self.total else f" of {self.total:,}"
+        figures = zip(self.estimators, self.pearson, self.spearman, self.slope, strict=True)
+        agreement = [
+            [name, *("–" if value != value else f"{value:.3f}" for value in values)]
+            for name, *values in figures
+        ]
+        names = ["exact", *self.estimators, "error"]
+        cells = [
+            [row["cell"], *(f"{row[name]:+.3f}" for name in names)]
+            for row in self.worst(rows).to_dict("records")
+        ]
+        return stack(
+            f"{self.what}: {len(self.exact):,}{sample} cells, exact and estimated change of the "
+            f"{self.metric}:\n",
+            make_table(["estimate", "Pearson", "Spearman", "slope"], agreement),
+            f"\nwhere the exact effect and {self.estimators[-1]} disagree most:\n",
+            make_table(["cell", *names], cells),
+            None if self.exact.any() else f"\n{NO_EFFECT}",
+        )
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw estimates against exact effects with the diagonal, and return the figure."""

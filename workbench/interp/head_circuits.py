@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens import FactoredMatrix
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.data.tokenizer import token_text
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, find_head, find_site, layers_with
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -291,6 +292,31 @@ class Composition(Result):
         )
         order = (frame.value - frame.random).sort_values(ascending=False, kind="stable").index
         return frame.loc[order].reset_index(drop=True)
+
+    def summary(self, rows: int = 12) -> "RenderableType":
+        """Return the strongest compositions, compared with random heads."""
+        frame = self.to_frame()
+        chance = ", ".join(
+            f"{kind} {mean:.3f} (97.5 %: {high:.3f})"
+            for kind, mean, high in zip(COMPOSITIONS, self.random, self.random_high, strict=True)
+        )
+        title = f"composition of earlier and later heads; random heads of the same widths: {chance}\n"
+        if frame.empty:
+            return stack(title, "No head has an earlier one: the model has one layer with attention.")
+        cells = [
+            [
+                f"L{row['earlier_layer']}H{row['earlier_head']} → L{row['later_layer']}H{row['later_head']}",
+                row["kind"], f"{row['value']:.3f}", f"{row['random']:.3f}",
+                "yes" if row["value"] > row["random_high"] else "no",
+            ]
+            for row in frame.head(rows).to_dict("records")
+        ]  # fmt: skip
+        above = int((frame.value > frame.random_high).sum())
+        return stack(
+            title,
+            make_table(["heads", "kind", "value", "random", "above chance"], cells, 2),
+            f"\n{above} of {len(frame)} exceed 97.5 % of random heads.",
+        )
 
     def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw Q-, K- and V-composition of earlier with later heads above random; return the figure."""

@@ -16,12 +16,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.data.tokenizer import token_text, vocabulary_size
 from workbench.errors import InputError, nearest
 from workbench.evals.scoring import ready
-from workbench.interp.components import find_site, layers_with, split_names
-from workbench.interp.head_circuits import copying_scores
+from workbench.interp.components import Component, find_site, layers_with, split_names
+from workbench.interp.head_circuits import Composition, copying_scores
 from workbench.interp.texts import IGNORED, TextBatch, row_nats, story_rows, untrained_copy
 from workbench.result import Result
 from workbench.runs.run import ModelLike, as_model
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -44,6 +45,17 @@ REPLICATES = 500
 CELLS = 2**24
 """Maximum number of entries of a batch's patterns and targets."""
 Unigram = Float[np.ndarray, " d_vocab"] | Int[np.ndarray, " d_vocab"]
+
+
+SHORT = {
+    "same_word": "same", "punctuation": "punct", "duplicate": "dup", "duplicate_unigram": "dup-u",
+    "induction": "ind", "induction_unigram": "ind-u", "previous": "prev",
+}  # fmt: skip
+"""Column headings that leave room for all scores."""
+
+
+def _score(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -229,6 +241,40 @@ class HeadScores(Result):
             values = getattr(scores, field)
             columns[field] = values.ravel() if values.ndim == 3 else values.repeat(heads)
         return pd.DataFrame(columns)
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return a row for each head, with scores above the baseline in bold, and the baselines.
+
+        Args:
+            rows: heads to show; all if not set.
+        """
+        from rich.text import Text
+
+        table: list[list[object]] = []
+        for at, layer in enumerate(self.layers):
+            for head, kind in enumerate(self.classes[at]):
+                values = zip(self.scores.value[:, at, head], self.excess[:, at, head], strict=True)
+                cells = [Text(_score(value), style="bold" if above > 0 else "dim") for value, above in values]
+                name = Text(kind, style="dim" if kind == OTHER else "green")
+                table.append([f"L{layer}H{head}", name, *cells, f"{self.copying[at, head]:+.2f}"])
+        table = [*table[:rows], []]
+        scores = self.scores
+        for label, values, copying in (
+            ("uniform", scores.uniform, ""),
+            ("untrained, mean", scores.untrained.mean(-1), f"{self.copying_untrained.mean():+.2f}"),
+            ("untrained, max", scores.untrained_high.max(-1), f"{self.copying_untrained.max():+.2f}"),
+        ):
+            table.append([label, "", *map(_score, values.max(-1)), copying])
+        notes = [
+            f"second - first copy, {kind} tokens: {copy.change.mean:+.2f} nats per token "
+            f"[{copy.change.low:+.2f}, {copy.change.high:+.2f}]; untrained {copy.untrained.mean:+.2f}"
+            for kind, copy in self.copies.items()
+        ]
+        notes += [f"{name} not measured: {reason}." for name, reason in self.omitted.items()]
+        header = ["head", "class", *(SHORT.get(name, name) for name in self.names), "copying"]
+        return stack(
+            f"{self.sequences:,} sequences, {self.tokens:,} tokens\n", make_table(header, table, 2), *notes
+        )
 
     def plot(self, score: str | None = None, ax: "Axes | None" = None) -> "Figure":
         """Draw one score as layer x head, or all of them on one page, and return the figure.
@@ -765,3 +811,77 @@ def name_ids(tokenizer: "PreTrainedTokenizerFast", names: str | Sequence[str]) -
 def unigram_counts(rows: Sequence[Sequence[int]], d_vocab: int) -> Int[np.ndarray, " d_vocab"]:
     """Return the count of each token."""
     return np.bincount(np.concatenate([np.asarray(row, np.int64) for row in rows]), minlength=d_vocab)
+
+
+def circuits_summary(scores: HeadScores, pairs: "pd.DataFrame") -> "RenderableType":
+    """Return a row for each head: class, copying score and the top token pairs of its two circuits.
+
+    Args:
+        scores: of the same model.
+        pairs: see `circuit_pairs`.
+    """
+    rows = []
+    place: Any  # pandas types the keys as one hashable
+    for place, part in pairs.groupby(["layer", "head"]):
+        layer, head = place
+        at = list(scores.layers).index(layer)
+        tokens = [_pair_list(part[part.circuit == name], 3) for name in ("OV", "QK")]
+        rows.append(
+            [f"L{layer}H{head}", scores.classes[at, head], f"{scores.copying[at, head]:+.2f}", *tokens]
+        )
+    return stack(
+        "circuits through the vocabulary (OV: attended → raised; QK: query → key)\n",
+        make_table(["head", "class", "copying", "OV", "QK"], rows, 5),
+    )
+
+
+def head_card(
+    scores: HeadScores, head: Component, pairs: "pd.DataFrame", mixed: Composition
+) -> "RenderableType":
+    """Return everything that is known of one head: scores, distances, circuits and composition.
+
+    Args:
+        scores: of the model's heads.
+        head: one of them, see `find_head`.
+        pairs: see `circuit_pairs`; those of other heads are ignored.
+        mixed: see `composition`.
+    """
+    layer, unit = head.place
+    at = list(scores.layers).index(layer)
+    measured = scores.scores
+    rows = [
+        [
+            name, f"{measured.value[index, at, unit]:.2f}",
+            f"[{measured.low[index, at, unit]:.2f}, {measured.high[index, at, unit]:.2f}]",
+            f"{measured.uniform[index, at]:.2f}", f"{scores.baseline[index, at, unit]:.2f}",
+            f"{scores.excess[index, at, unit]:.2f}",
+        ]
+        for index, name in enumerate(scores.names)
+    ]  # fmt: skip
+    profile = zip(scores.offsets, scores.profile.value[:, at, unit], strict=True)
+    own = pairs[(pairs["layer"] == layer) & (pairs["head"] == unit)]
+    frame: Any = mixed.to_frame()
+    reads = []
+    for words, side, other in (("reads", "later", "earlier"), ("is read by", "earlier", "later")):
+        this = (frame[f"{side}_layer"] == layer) & (frame[f"{side}_head"] == unit)
+        partners = ", ".join(
+            f"L{row[f'{other}_layer']}H{row[f'{other}_head']} ({row['kind']} {row['value']:.2f}, "
+            f"random {row['random']:.2f})"
+            for row in frame[this & (frame.value > frame.random_high)].head(4).to_dict("records")
+        )
+        reads.append(f"{words}  {partners or 'nothing above chance'}")
+    copying = scores.copying[at, unit]
+    return stack(
+        f"L{layer}H{unit}: {scores.classes[at, unit]}\n",
+        make_table(["score", "value", "95 % interval", "uniform", "baseline", "excess"], rows),
+        "\nattention by distance  " + "  ".join(f"{distance}: {value:.2f}" for distance, value in profile),
+        f"copying  {copying:+.2f}, untrained up to {scores.copying_untrained.max():+.2f}\n",
+        f"OV (attended → raised)  {_pair_list(own[own.circuit == 'OV'], 10)}",
+        f"QK (query → key)  {_pair_list(own[own.circuit == 'QK'], 10)}",
+        *reads,
+    )
+
+
+def _pair_list(pairs: Any, count: int) -> str:
+    tokens = pairs.head(count)[["row_token", "column_token"]].itertuples(index=False)
+    return ", ".join(f"{row!r}→{column!r}" for row, column in tokens)

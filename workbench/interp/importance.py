@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.errors import InputError
 from workbench.evals.blimp import blimp
 from workbench.evals.scoring import ready
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from workbench.model.transformer import HookedTransformer
 
@@ -104,6 +105,21 @@ class Importance(Result):
                 "normalised": self.normalised,
             }
         ).assign(run=self.run, step=self.step)
+
+    def summary(self, rows: int = 12) -> "RenderableType":
+        """Return the most important components."""
+        frame = self.to_frame().sort_values("importance", ascending=False, kind="stable")
+        cells = [
+            [
+                row["part"], f"{row['importance']:.4f}", f"{row['error']:.4f}",
+                "–" if row["normalised"] != row["normalised"] else f"{row['normalised']:.3f}",
+            ]
+            for row in frame.head(rows).to_dict("records")
+        ]  # fmt: skip
+        title = f"importance, mean |dL / d gate| over {len(self.gradient):,} rows of text, nats\n"
+        return stack(
+            title, make_table(["component", "importance", "std. error", "normalised in layer"], cells)
+        )
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the importance as layer x (heads, MLP) and return the figure."""
@@ -214,6 +230,16 @@ class PruningCurve(Result):
             for order, loss, accuracy, names in rows
         ]
         return pd.concat(frames, ignore_index=True).assign(run=self.run, step=self.step)
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the loss after each step of pruning, compared with random orders."""
+        steps = zip(self.share, self.loss, self.random_loss.mean(0), self.pruned, strict=True)
+        cells = [
+            [f"{share:.0%}", f"{loss:.3f}", f"{random:.3f}", ", ".join(part.label for part in parts)]
+            for share, loss, random, parts in steps
+        ]
+        header = ["heads pruned", "loss", "random order", "in this step"]
+        return make_table(header, cells if rows is None else cells[:rows])
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the loss against the fraction of heads pruned, by importance and in random orders, and return

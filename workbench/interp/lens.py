@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.data.tokenizer import token_text
 from workbench.errors import DataError, InputError
 from workbench.evals.protocols import find_protocol
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from transformers import PreTrainedTokenizerFast
 
     from workbench.model.config import ModelConfig
@@ -92,6 +93,24 @@ class LensReading(Result):
                 "top": self.top_tokens.ravel(),
                 **{name: getattr(self, name).ravel() for name in STATISTICS[1:]},
             }
+        )
+
+    def summary(self, rows: int = 8) -> "RenderableType":
+        """Return the means of each point, and the most likely tokens at the last `rows` positions."""
+        means = zip(np.nanmean(self.target_log_prob, 1), self.kl.mean(1), self.entropy.mean(1), strict=True)
+        cells = [
+            [point, *(f"{value:.3f}" for value in values)]
+            for point, values in zip(self.points, means, strict=True)
+        ]
+        tokens = [
+            [point, *map(repr, found[-rows:])]
+            for point, found in zip(self.points, self.top_tokens, strict=True)
+        ]
+        return stack(
+            f"{self.lens}: the prediction after each layer, nats per token\n",
+            make_table(["layer", "log p(target)", "KL to the end", "entropy"], cells),
+            "\nmost likely token:\n",
+            make_table(["after", *map(repr, self.tokens[-rows:])], tokens, rows + 1),
         )
 
     def plot(self, ax: "Axes | None" = None, value: str = "top_prob") -> "Figure":
@@ -202,6 +221,16 @@ class LensCurve(Result):
                 "high": [change.high for change in changes],
                 "accuracy": self.accuracy,
             }
+        )
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the mean log-probabilities after each layer; `rows` limits the layers."""
+        points = zip(self.points, self.good.mean(0), self.bad.mean(0), strict=True)
+        cells = [[point, f"{good:.3f}", f"{bad:.3f}", f"{good - bad:+.3f}"] for point, good, bad in points]
+        decided = f"; decided from {self.decided[0]} on" if len(self.good) == 1 else ""
+        return stack(
+            f"{self.lens}: log-probability after each layer, nats{decided}\n",
+            make_table(["layer", *self.names, "difference"], cells if rows is None else cells[:rows]),
         )
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":

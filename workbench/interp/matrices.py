@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.data.pairs import PairSet
 from workbench.errors import InputError
 from workbench.interp.components import split_names
-from workbench.interp.matrix import DEFAULT, ComponentMatrix, saved_matrix
+from workbench.interp.matrix import DEFAULT, ComponentMatrix, _with_interval, saved_matrix
 from workbench.result import Result
 from workbench.runs.run import load
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from workbench.runs.run import Run
 
@@ -116,6 +117,29 @@ class ComponentFamily(Result):
         table.insert(2, "from", table.bin / bins)
         table.insert(3, "to", (table.pop("bin") + 1) / bins)
         return table
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return how many components carry each run's effects, and their depth.
+
+        Args:
+            rows: runs to show; all if not set.
+        """
+        counts, depths = self.counts(), self.depths()
+        names = [name for name in counts if name not in ("run", "paradigm")]
+        starts = sorted(depths["from"].unique())
+        cells = []
+        for run in self.runs[:rows]:
+            means = counts.query("run == @run")[names].mean().tolist()
+            of_run = depths.query("run == @run")
+            heads = float(of_run.query("kind == 'head'").share.sum())
+            by_depth = [f"{share:.0%}" for share in of_run.groupby("from").share.sum().tolist()]
+            cells.append([run, *(f"{value:.1f}" for value in means), f"{heads:.0%}", *by_depth])
+        spans = [f"depth {low:.2g}–{high:.2g}" for low, high in zip(starts, [*starts[1:], 1.0], strict=True)]
+        return stack(
+            f"family, {self.method}: heads and MLPs that carry 50 and 90 % of all effects, "
+            "mean over paradigms",
+            make_table(["run", *map(str, names), "in heads", *spans], cells),
+        )
 
     def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw the ranked cumulative fraction of effects, and the fraction by depth and kind, each run a
@@ -220,6 +244,24 @@ class ComponentHistory(Result):
         kept = ["paradigm", "phenomenon", "component", "kind", "layer", "step", "accuracy"]
         kept += ["effect", "low", "high", "share", "final_accuracy"]
         return whole.loc[order, kept].sort_values(by="paradigm", kind="stable", ignore_index=True)
+
+    def summary(self, rows: int = 3) -> "RenderableType":
+        """Return when the strongest components of each paradigm became important.
+
+        Args:
+            rows: components of each paradigm.
+        """
+        frame = self.takeovers().groupby("paradigm", sort=False).head(rows)
+        cells = [
+            [
+                row["paradigm"].removeprefix("embedded_"), row["component"], row["step"],
+                f"{row['accuracy']:.0%}", _with_interval(row), f"{row['share']:.0%}",
+            ]
+            for row in frame.to_dict("records")
+        ]  # fmt: skip
+        header = ["paradigm", "component", "step", "accuracy then", "nats at the end", "share at the end"]
+        title = f"takeovers, {self.method}: the first checkpoint from which on the interval excludes 0"
+        return stack(title, make_table(header, cells, 2) if cells else "none")
 
     def plot(
         self,

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.data.pairs import Pair, PairSet, open_pairs
 from workbench.errors import DataError, InputError, nearest
 from workbench.evals.blimp import blimp
@@ -33,12 +33,20 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from workbench.model.config import ModelConfig
     from workbench.model.transformer import HookedTransformer
     from workbench.runs.run import Run
 
 TABLE, CARD = "component_pairs.parquet", "components.json"
+
+
+def _with_interval(row: Any) -> str:
+    if row["effect"] != row["effect"]:
+        return "–"
+    value = f"{row['effect']:+.2f}"
+    return value if row["low"] != row["low"] else f"{value} [{row['low']:+.2f}, {row['high']:+.2f}]"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -225,6 +233,104 @@ class ComponentMatrix(Result):
         import pandas as pd
 
         return pd.crosstab(self.pairs.paradigm, self.pairs.usable).reindex(index=list(self.paradigms))
+
+    def summary(self, rows: int = 15) -> "RenderableType":
+        """Return a table of the strongest components for each of up to three paradigms, or a line each."""
+        if len(self.paradigms) > 3:
+            return stack(f"{self.title}\n", self._overview())
+        parts = [part for paradigm in self.paradigms for part in ("", *self._of_paradigm(paradigm, rows))]
+        return stack(self.title, *parts)
+
+    def _overview(self) -> "RenderableType":
+        counts = self.pairs.paradigm.value_counts().to_dict()
+        significant = self.to_frame().query("kind in ('head', 'mlp') and q < 0.05")
+        significant = significant.assign(size=significant.effect.abs()).sort_values(by="size")
+        strongest = {(row["method"], row["paradigm"]): row for row in significant.to_dict("records")}
+        header, cells = ["strongest in each paradigm", "pairs", "right"], []
+        for method in self.methods:
+            header += [method, "nats [95 % interval]"]
+        for paradigm in self.paradigms:
+            line = [paradigm.removeprefix("embedded_"), counts[paradigm], f"{self.accuracy[paradigm]:.0%}"]
+            for method in self.methods:
+                best = strongest.get((method, paradigm))
+                line += ["–", "–"] if best is None else [best["component"], _with_interval(best)]
+            cells.append(line)
+        return stack(
+            make_table(header, cells),
+            "\nPositive nats favour the grammatical sentence. A dash: no head or MLP differs from 0 "
+            "(q < 0.05, corrected over all cells of the method), or too few pairs can be patched. "
+            "Selecting a paradigm shows all its components.",
+        )
+
+    def _of_paradigm(self, paradigm: str, rows: int) -> list["RenderableType"]:
+        tables = {method: self.of(paradigm, method).set_index("component") for method in self.methods}
+        first = tables["ablate" if "ablate" in tables else self.methods[0]].index
+        order = dict.fromkeys([*first, *(name for table in tables.values() for name in table.index)])
+        pairs = self.pairs.query("paradigm == @paradigm")
+        usable = int((pairs.usable == "usable").sum())
+        patched = bool({"patch", "noise", "denoise"} & set(self.methods))
+        title = f"{paradigm}: {len(pairs)} pairs, {pairs.correct.mean():.1%} right"
+        title += f", {usable} can be patched" if patched else ""
+        if usable < len(pairs) and patched:
+            reasons = pairs.query("usable != 'usable'").usable.value_counts()
+            title += "\n  the others: " + ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        header, cells = ["component", *(f"{method}, nats" for method in tables)], []
+        header += ["lost", "gained"] if "ablate" in tables else []
+        for name in list(order)[:rows]:
+            line = [_with_interval(t.loc[name]) if name in t.index else "–" for t in tables.values()]
+            if "ablate" in tables:
+                ablated = tables["ablate"]
+                known = name in ablated.index
+                line += [str(int(ablated.loc[name, key])) if known else "–" for key in ("lost", "gained")]
+            cells.append([name, *line])
+        return [title, make_table(header, cells)]
+
+    def pair_summary(self, component: str, method: str | None = None, rows: int = 15) -> "RenderableType":
+        """Return the pairs in which a component favours the grammatical sentence most, and least."""
+        method = self._method(method)
+        frame = self.explained(component, method=method)
+        parts: list[RenderableType] = []
+        for verb, pairs in (
+            ("favours", frame.query("effect > 0").head(rows)),
+            ("disfavours", frame.query("effect < 0").sort_values(by="effect").head(rows)),
+        ):
+            cells = [
+                [
+                    row["sentence_good"], row["sentence_bad"], f"{row['effect']:+.2f}",
+                    f"{row['margin']:+.2f}", "yes" if row["decides"] else "",
+                ]
+                for row in pairs.to_dict("records")
+            ]  # fmt: skip
+            parts.append(f"\n{component} {verb} the grammatical sentence most ({method}):")
+            parts.append(make_table(["grammatical", "not", "nats", "margin", "decides"], cells, 2))
+        return stack(*parts)
+
+    def failing_summary(self, method: str | None = None, rows: int = 15) -> "RenderableType":
+        """Return where a component's effect differs between pairs that pass and pairs that fail."""
+        method = self._method(method)
+        frame = self.failing(method).query("low > 0 or high < 0")
+        frame = frame.loc[frame.difference.abs().sort_values(ascending=False, kind="stable").index]
+        cells = [
+            [
+                row["paradigm"], row["component"], row["n_right"], row["n_wrong"], f"{row['right']:+.2f}",
+                f"{row['wrong']:+.2f}",
+                f"{row['difference']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]",
+            ]
+            for row in frame.head(rows).to_dict("records")
+        ]  # fmt: skip
+        header = [
+            "paradigm",
+            "component",
+            "passing",
+            "failing",
+            "nats if passing",
+            "if failing",
+            "difference",
+        ]
+        title = (
+            f"passing and failing pairs, mean {method} effect, where the difference's interval excludes 0:"
+        )
+        return stack(title, make_table(header, cells, 2) if cells else "nowhere")
 
     def plot(self, ax: "Axes | None" = None, method: str | None = None) -> "Figure":
         """Draw components x paradigms as a heat map and return the figure.

@@ -5,13 +5,14 @@ none, because it is linear in what the unembedding reads.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Literal, TypeAlias, get_args
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from workbench.console import make_table, stack
 from workbench.errors import InputError, nearest
 from workbench.interp.prompts import (
     Alignment,
@@ -23,6 +24,33 @@ from workbench.interp.prompts import (
     prompt_pair,
 )
 from workbench.model.transformer import HookedTransformer
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import RenderableType
+
+
+NO_EFFECT = "No patch changes the metric: do the prompts differ at or before the position that it reads?"
+
+
+def effect_summary(
+    result: Any, what: str, header: Sequence[str], rows: Sequence[Sequence[object]], left: int, changed: bool
+) -> "RenderableType":
+    """Return the summary of a patching result: the metric of both runs, then the strongest effects."""
+    patched, other = result.base.mean(), result.other.mean()
+    runs = f"{result.metric}: {patched:+.3f} in the patched prompt, {other:+.3f} in the other; {what}\n"
+    return stack(runs, make_table(header, rows, left), None if changed else f"\n{NO_EFFECT}")
+
+
+def strongest(frame: "pd.DataFrame", column: str, count: int) -> list[dict[str, Any]]:
+    """Return the `count` rows with the largest absolute value of a column, the largest first."""
+    order = frame[column].abs().argsort(kind="stable")[::-1][:count]
+    return frame.iloc[order].to_dict("records")  # type: ignore[return-value]
+
+
+def percent(value: float) -> str:
+    """Return a fraction as `+12%`; NaN as a dash."""
+    return "–" if value != value else f"{value:+.0%}"
 
 
 class Metric:

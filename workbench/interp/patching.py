@@ -20,7 +20,17 @@ from workbench.errors import InputError
 from workbench.evals.scoring import ready
 from workbench.interp.components import Site, find_site_layers, layers_with, units
 from workbench.interp.engine import CachedRun, Cells, Sweep, cached_hooks
-from workbench.interp.metrics import Direction, Function, Metric, MetricInput, PromptPairs
+from workbench.interp.metrics import (
+    NO_EFFECT,
+    Direction,
+    Function,
+    Metric,
+    MetricInput,
+    PromptPairs,
+    effect_summary,
+    percent,
+    strongest,
+)
 from workbench.interp.prompts import Alignment, Answers, PromptInput, Prompts, labels
 from workbench.interp.texts import Reference, mean_activations, reference_batches
 from workbench.model.tl import activation_bytes, activation_bytes_bound, format_bytes, free_memory
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
     from workbench.model.config import ModelConfig
     from workbench.model.transformer import HookedTransformer
@@ -106,6 +117,22 @@ class PatchResult(Result):
             recovered=self.recovered.ravel(),
             error=change.std(1, ddof=1) / count**0.5 if count > 1 else np.nan,
         )
+
+    def summary(self, rows: int = 15) -> "RenderableType":
+        """Return the patches with the largest effects."""
+        cells = []
+        for row in strongest(self.to_frame(), "effect", rows):
+            place = [f"L{row['layer']}"]
+            if self.positions is not None:
+                place.append(f"{row['pos']} {self.tokens[row['pos']]!r}")
+            if self.unit is not None:
+                place.append(str(row[self.unit]))
+            cells.append([*place, f"{row['effect']:+.3f}", percent(row["recovered"])])
+        header = ["layer", *([] if self.positions is None else ["position"])]
+        header += [] if self.unit is None else [self.unit.replace("_", "/")]
+        what = f"{len(self.layers):,} patches of {self.site}, the {len(cells)} largest:"
+        changed = bool(self.effect.any())
+        return effect_summary(self, what, [*header, "effect", "recovered"], cells, 2, changed)
 
     def plot(self, ax: "Axes | None" = None, recovered: bool = False) -> "Figure":
         """Draw the effects as a heat map and return the figure.
@@ -261,7 +288,6 @@ def refuse_split(metric: Metric, values: str, groups: int) -> None:
 
 
 Values = Literal["other", "zero", "mean", "resample"]
-NO_EFFECT = "no patch changes the metric: do the prompts differ at or before the position that it reads?"
 
 
 @torch.no_grad()

@@ -22,8 +22,17 @@ from workbench.errors import InputError, nearest, shown
 from workbench.evals.scoring import ready
 from workbench.interp.components import Component, find_components, list_components, split_names
 from workbench.interp.engine import CachedRun, Edit, frozen_hooks, mlp_output, tokens_per_batch
-from workbench.interp.metrics import Direction, Metric, MetricInput, PromptPairs
-from workbench.interp.patching import NO_EFFECT, end_values
+from workbench.interp.metrics import (
+    NO_EFFECT,
+    Direction,
+    Metric,
+    MetricInput,
+    PromptPairs,
+    effect_summary,
+    percent,
+    strongest,
+)
+from workbench.interp.patching import end_values
 from workbench.interp.prompts import Answers, PromptInput, labels
 from workbench.model.config import ModelConfig
 from workbench.model.layers import normed
@@ -35,6 +44,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -97,6 +107,21 @@ class PathPatchResult(Result):
             recovered=self.recovered[paths],
             error=change.std(-1, ddof=1) / count**0.5 if count > 1 else np.nan,
         )
+
+    def summary(self, rows: int = 15) -> "RenderableType":
+        """Return the paths with the largest effects."""
+        frame = self.to_frame()
+        cells = []
+        for row in strongest(frame, "effect", rows):
+            place = [row["sender"]]
+            if self.tokens is not None:
+                place.append(f"{row['pos']} {self.tokens[row['pos']]!r}")
+            cells.append([*place, row["receiver"], f"{row['effect']:+.3f}", percent(row["recovered"])])
+        through = ", through the MLPs between" if self.through_mlps else ""
+        header = ["from", *([] if self.tokens is None else ["position"]), "to", "effect", "recovered"]
+        what = f"{len(frame):,} paths{through}, the {len(cells)} largest:"
+        changed = bool(frame["effect"].to_numpy().any())
+        return effect_summary(self, what, header, cells, len(header) - 2, changed)
 
     def plot(self, ax: "Axes | None" = None, recovered: bool = False) -> "Figure":
         """Draw the effects as a heat map and return the figure.

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from workbench.console import OnProgress, progress_bar
+from workbench.console import OnProgress, progress_bar, stack
 from workbench.data.embedded.stories import stories
 from workbench.data.pairs import Pair, PairSet, find_pairs, open_pairs
-from workbench.errors import ConfigError, DataError, InputError, WorkbenchError
+from workbench.errors import ConfigError, DataError, InputError, WorkbenchError, nearest
 from workbench.io import new_folder, read_hashed, read_json, write_json
 from workbench.result import Result
 from workbench.runs.checkpoint import checkpoint_folder, weights_of
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
     from transformers import PreTrainedTokenizerFast
 
     from workbench.evals.blimp import BlimpResult
@@ -302,6 +303,20 @@ class Summary(Result):
         """Return the component x paradigm table, one row for each method, paradigm and component."""
         return self.tables["components"]
 
+    def summary(self, rows: int = 15) -> RenderableType:
+        """Return what was measured, in a sentence; `rows` has no effect."""
+        matrix, heads = self.components, self.heads
+        of = "embedded paradigms" if matrix.name == "embedded" else f"paradigms of {matrix.name}"
+        parts = [
+            "no attention heads"
+            if heads is None
+            else f"{heads.copying.size} heads on {heads.sequences:,} stories",
+            f"{len(matrix.components)} components on {len(matrix.pairs):,} pairs of "
+            f"{len(matrix.paradigms)} {of}",
+            *(f"opens on {one.opening.paradigm} pair {one.opening.pair_id}" for one in self.openings[:1]),
+        ]
+        return stack(", ".join(parts))
+
     def plot(self, ax: Axes | None = None) -> Figure:
         """Draw the component x paradigm matrix and return the figure."""
         return self.components.plot(ax)
@@ -422,8 +437,11 @@ class SummaryOptions:
         for name, least in (("limit", 1), ("stories", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be {least} or more; found {getattr(self, name)}.")
-        if not self.methods or set(self.methods) - set(METHODS):
-            raise ConfigError(f"methods: {self.methods}; choose from {', '.join(METHODS)}.")
+        for method in self.methods:
+            if method not in METHODS:
+                raise ConfigError(f"Unknown method {method!r}. {nearest(method, METHODS)}")
+        if not self.methods:
+            raise ConfigError(f"methods: none given; choose from {', '.join(METHODS)}.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -478,6 +496,35 @@ def make_summary(
     described = described_options(options, material)
     weights = weights_of(run.checkpoint.path)
     return Summary(run.name, run.step, weights, described, heads, matrix, openings)
+
+
+def update_summary(
+    run: Run,
+    options: SummaryOptions | None = None,
+    *,
+    data: str | None = None,
+    again: bool = False,
+    progress: bool | OnProgress | None = None,
+) -> Summary | None:
+    """Make and save the summary of a checkpoint, unless one of the same weights, pairs and options is there.
+
+    Args:
+        run: an opened run; the summary of a shipped run goes to the cache.
+        options: defaults if None.
+        data: see `find_material`.
+        again: make it even if it is up to date.
+        progress: True shows a bar, None after two seconds; or a callback.
+
+    Returns:
+        The new summary; None if there was nothing to do.
+    """
+    options, material = options or SummaryOptions(), find_material(run, data)
+    if not again and is_up_to_date(run.path, run.step, described_options(options, material)):
+        return None
+    with progress_bar(progress, str(run)) as on_progress:
+        summary = make_summary(run, options, material, on_progress)
+    save_summary(summary, run.results_folder)
+    return summary
 
 
 def described_options(options: SummaryOptions, material: Material) -> dict[str, Any]:

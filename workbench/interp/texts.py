@@ -16,7 +16,7 @@ from workbench.data.batches import mask_tokens
 from workbench.data.corpus import EMBEDDED, open_corpus
 from workbench.data.embedded.stories import stories as embedded_stories
 from workbench.data.tokenizer import plain_encoder
-from workbench.errors import InputError, WorkbenchError
+from workbench.errors import DataError, InputError, WorkbenchError
 from workbench.model.tl import pad_rows
 from workbench.model.transformer import HookedTransformer
 from workbench.runs.folder import read_config
@@ -261,6 +261,21 @@ def own_stories(run: "Run | None", split: str, count: int) -> list[str]:
     """Return the first stories of what the run was trained on; embedded ones for a run that was imported or
     ships with the package."""
     return _corpus_stories(*_corpus_of(run), split, count)
+
+
+def held_out_stories(source: str | None, count: int) -> tuple[list[str], str]:
+    """Return the first validation stories of a corpus (embedded stories if None), and what to call them.
+
+    Raises:
+        DataError: the corpus cannot be opened, or has fewer than two validation stories.
+    """
+    if source is None:
+        return embedded_stories(count, split="validation"), "embedded stories"
+    corpus = open_corpus(source)
+    texts = list(corpus.validation[:count])
+    if len(texts) < 2:
+        raise DataError(f"{source} has {len(texts)} validation stories; intervals need at least 2.")
+    return texts, f"stories of {corpus.name}"
 
 
 def _corpus_of(run: "Run | None") -> tuple[str, str]:

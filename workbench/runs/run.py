@@ -194,6 +194,22 @@ def as_model(model: ModelLike) -> "HookedTransformer":
     return open_model(model).model
 
 
+def load_family(root: str | os.PathLike[str], run: Run) -> list[Run]:
+    """Open the runs of a folder that have a checkpoint, after one that is open already.
+
+    Raises:
+        RunError: no such folder, or it holds no other run.
+    """
+    place = folder.runs_root(root)
+    if not place.is_dir():
+        raise RunError(f"There is no folder {root} of runs.")
+    paths = [path for path in folder.run_folders(place) if checkpoint_steps(path)]
+    others = [load(path) for path in paths if path.absolute() != run.path.absolute()]
+    if not others:
+        raise RunError(f"{root} holds no other run to compare with {run.name}.")
+    return [run, *others]
+
+
 def list_runs(root: str | os.PathLike[str] = "runs") -> list[RunSummary]:
     """Summarise each run directly under `root`, sorted by name; `status` shows damaged ones.
 

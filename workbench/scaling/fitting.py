@@ -13,16 +13,18 @@ Used by every law of `workbench.scaling`.
 # which alone never goes uphill for a linear model; the damping of each row adapts as in Levenberg-Marquardt.
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from workbench.console import make_table
 from workbench.stats import CONFIDENCE, Estimate
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.table import Table
 
 Array: TypeAlias = NDArray[np.float64]
 Numbers: TypeAlias = float | int | Sequence[Any] | ArrayLike
@@ -32,6 +34,24 @@ DELTA = 1e-3
 CHUNK = 250_000
 """Fits x points worked on at once, so that the arrays stay in the processor's cache."""
 LONGEST_STEP = 2.0
+
+
+def figure(value: float) -> str:
+    """Format a number in four digits: plain where that is short, else with an exponent."""
+    if not np.isfinite(value):
+        return "–"
+    return f"{value:.4g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.3g}"
+
+
+def span(low: float, high: float) -> str:
+    """Format an interval."""
+    return "–" if not np.isfinite([low, high]).any() else f"{figure(low)} – {figure(high)}"
+
+
+def constants_table(constants: Mapping[str, Estimate]) -> "Table":
+    """Return a table of constants with their 95 % intervals."""
+    rows = [[name, figure(one.value), span(one.low, one.high)] for name, one in constants.items()]
+    return make_table(["constant", "value", "95 % interval"], rows)
 
 
 @dataclasses.dataclass(frozen=True)

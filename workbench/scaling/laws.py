@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from workbench.console import make_table, stack
 from workbench.errors import DataError, InputError, shown
 from workbench.io import read_json
 from workbench.result import Result
@@ -21,11 +22,14 @@ from workbench.scaling.fitting import (
     Numbers,
     PowerTerms,
     bootstrap,
+    constants_table,
+    figure,
     frame_of,
     interval,
     minimise,
     prediction_interval,
     r_squared,
+    span,
 )
 from workbench.scaling.points import ScalingPoints, read_frame
 from workbench.stats import Estimate, student_reach
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 Variable = Literal["n", "d"]
 Kind = Literal["linear", "logistic"]
@@ -140,6 +145,15 @@ class PowerLaw(Result):
     def to_frame(self) -> "pd.DataFrame":
         """Return the constants: constant, value, low, high."""
         return frame_of("constant", self.constants)
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the constants with intervals and the quality of the fit; `rows` has no effect."""
+        held = "" if np.isnan(self.held_out) else f"; held-out error {100 * self.held_out:.2g} %"
+        return stack(
+            constants_table(self.constants),
+            f"{len(self.points)} points, R² {self.r2:.4f}{held}",
+            *(f"note: {note}" for note in self.notes),
+        )
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
         """Draw the loss over N or D with the law and its interval, and return the figure."""
@@ -324,6 +338,29 @@ class ParametricFit(Result):
         """Return the constants and the exponents of the frontier: constant, value, low, high."""
         return frame_of("constant", self.constants | {"a": self.frontier.a, "b": self.frontier.b})
 
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the constants with intervals, the fit, and what leaving out a size or a number of tokens
+        changes; `rows` has no effect."""
+        parts: list[RenderableType] = [
+            constants_table(self.constants | {"a": self.frontier.a, "b": self.frontier.b}),
+            f"{len(self.points)} points, R² {self.r2:.4f}; {self.starts:,} starts, {self.agreeing:,} ended "
+            f"at the minimum; {len(self.draws):,} bootstraps; best N ∝ C^a, best D ∝ C^b",
+        ]
+        if self.vague:
+            parts.append(
+                "note: these points hardly determine the constants (an exponent is known to no better than a "
+                "factor of 3); train more sizes and token counts, further apart, or more seeds"
+            )
+        part: Any
+        for kind, part in self.left_out().groupby("what", sort=False):
+            name = "size" if kind == "size" else "number of tokens"
+            ranges = ", ".join(
+                f"{one} {span(part[one].min(), part[one].max())}" for one in ("alpha", "beta", "a")
+            )
+            error = 100 * np.sqrt((part["error"] ** 2).mean())
+            parts.append(f"without one {name}: {ranges}; error on those left out {error:.2g} %")
+        return stack(*parts)
+
     def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw the loss over N by tokens with the law, and its contours with the best size, and return the
         figure.
@@ -451,6 +488,24 @@ class GrammarScaling(Result):
     def phenomena(self) -> list[str]:
         """The fitted phenomena, the mean last."""
         return list(self.curves)
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the gain in accuracy of each phenomenon for ten times the size."""
+        cells = [
+            [
+                row["phenomenon"], row["runs"], f"{100 * row['lowest']:.1f}", f"{100 * row['highest']:.1f}",
+                f"{100 * row['gain']:+.1f}", f"{100 * row['low']:+.1f} – {100 * row['high']:+.1f}",
+                "yes" if row["clear"] else "",
+            ]
+            for row in self.to_frame().to_dict("records")
+        ]  # fmt: skip
+        header = ["phenomenon", "runs", "lowest", "highest", "gain", "95 % interval", "clear"]
+        seeds = "" if self.over == "seeds" else "; another seed moves a small model by about a point besides"
+        return stack(
+            make_table(header, cells if rows is None else cells[:rows]),
+            f"gain: points of accuracy for ten times the size ({self.kind}); chance is 50; bootstrap over "
+            f"{self.over}{seeds}",
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """Return phenomenon, runs, lowest and highest accuracy, gain, low, high (of the gain), clear."""
@@ -593,6 +648,16 @@ class CriticalBatch(Result):
 
         return pd.DataFrame(
             {"loss": self.loss, "noise_scale": self.noise_scale, "fitted": self.at(self.loss)}
+        )
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the constants of the law; `rows` has no effect."""
+        last = float(self.loss.min())
+        return stack(
+            "Critical batch B = B* / L^(1/a_B)  (McCandlish et al. 2018)",
+            constants_table({"B* (tokens)": self.scale, "a_B": self.exponent}),
+            f"at the smallest loss measured, {figure(last)}: about {float(self.at(last)):,.0f} tokens "
+            "per batch",
         )
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":

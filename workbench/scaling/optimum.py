@@ -1,25 +1,34 @@
 """The compute-optimal size: from training curves, from IsoFLOP sweeps, and for a budget of FLOPs or hours."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workbench.console import make_table, stack
 from workbench.errors import InputError
 from workbench.result import Result
-from workbench.scaling.fitting import Array, Frontier, frontier_of, interval, line
+from workbench.scaling.fitting import (
+    Array,
+    Frontier,
+    constants_table,
+    figure,
+    frontier_of,
+    interval,
+    line,
+    span,
+)
 from workbench.scaling.laws import ROUNDING, ParametricFit
 from workbench.scaling.points import ScalingPoints, Speed
 from workbench.stats import CONFIDENCE, Estimate, student_reach
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 PLACES = 1500
 """Amounts of compute, log-spaced, at which training curves are compared (Hoffmann et al. 2022, section
@@ -66,6 +75,14 @@ class Envelope(Result):
         import pandas as pd
 
         return pd.DataFrame({"flops": self.flops, "n": self.n, "tokens": self.d, "loss": self.loss})
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the exponents of the best size and tokens; `rows` has no effect."""
+        return stack(
+            constants_table({"a": self.frontier.a, "b": self.frontier.b}),
+            f"{len(np.unique(self.n))} sizes are best at some compute from {figure(self.flops.min())} to "
+            f"{figure(self.flops.max())} FLOPs; intervals by leaving one size out",
+        )
 
     def plot(self, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw the curves over compute with their envelope, and the best size over compute, and return the
@@ -209,6 +226,28 @@ class IsoFlop(Result):
     def asymmetric(self) -> bool:
         """True if the cubic term is clearly not 0."""
         return bool(abs(self.asymmetry) > 3)
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the best size for each budget, and the exponents if they could be fitted."""
+        cells = [
+            [
+                figure(row["flops"]), row["points"], figure(row["n"]), span(row["n_low"], row["n_high"]),
+                figure(row["tokens"]), figure(row["loss"]),
+            ]
+            for row in self.to_frame().to_dict("records")
+        ]  # fmt: skip
+        frontier, header = self.frontier, ["FLOPs", "points", "best N", "95 % interval", "tokens", "loss"]
+        return stack(
+            make_table(header, cells if rows is None else cells[:rows]),
+            None if frontier is None else "",
+            None if frontier is None else constants_table({"a": frontier.a, "b": frontier.b}),
+            "note: over so wide a range of N the loss is no parabola (a cubic term has "
+            f"t = {self.asymmetry:.1f}), which biases the vertices; train sizes nearer to them, or use the "
+            "parametric law"
+            if self.asymmetric
+            else None,
+            *(f"left out: {reason}" for reason in self.refused),
+        )
 
     def to_frame(self) -> "pd.DataFrame":
         """Return one row per budget: flops, points, n, n_low, n_high, tokens, tokens_low, tokens_high,
@@ -434,6 +473,23 @@ class Optimum(Result):
         row = {"budget": self.budget, "unit": self.unit}
         row |= _columns("n", self.n) | _columns("tokens", self.d) | _columns("loss", self.loss)
         return pd.DataFrame([row | {"six_nd": self.flops, "extrapolated": self.extrapolated}])
+
+
+def optima_summary(optima: Sequence[Optimum]) -> "RenderableType":
+    """Return a row for each budget: size, tokens, and the loss to expect of one run."""
+    beyond = [one.extrapolated for one in optima if one.extrapolated]
+    header = ["budget", "N", "95 % interval", "D", "D/N", "loss", "of one run", *(["data"] if beyond else [])]
+    rows = [
+        [
+            f"{figure(one.budget)} {one.unit}", figure(one.n.value), span(one.n.low, one.n.high),
+            figure(one.d.value), f"{one.d.value / one.n.value:.3g}", figure(one.loss.value),
+            span(one.loss.low, one.loss.high),
+            *(["beyond" if one.extrapolated else ""] if beyond else []),
+        ]
+        for one in optima
+    ]  # fmt: skip
+    notes = (f"beyond the data: {reason}" for reason in dict.fromkeys(beyond))
+    return stack("Best size for a budget", make_table(header, rows), *notes)
 
 
 def best_for_flops(

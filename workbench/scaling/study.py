@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from workbench.console import OnProgress, progress_bar
+import numpy as np
+
+from workbench.console import OnProgress, make_table, progress_bar, stack
 from workbench.errors import DataError, InputError, RunError, WorkbenchError, nearest, shown
 from workbench.io import read_json, write_json
 from workbench.model.config import ModelConfig
 from workbench.result import Result
 from workbench.runs.folder import run_folders
+from workbench.scaling.fitting import figure
 from workbench.scaling.laws import (
     BOOTSTRAPS,
     GrammarScaling,
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from rich.console import RenderableType
 
 Method = Literal["power-n", "power-d", "parametric", "isoflop", "envelope", "blimp"]
 METHODS: tuple[Method, ...] = ("power-n", "power-d", "parametric", "isoflop", "envelope", "blimp")
@@ -51,6 +55,17 @@ ALIKE = 0.02
 """A run counts as the predicted one if its tokens differ by at most this fraction."""
 FREE = ("seed",)
 """Fields of the model that may differ between a prediction and the run."""
+
+
+TITLES = {
+    "power-n": "L(N) = (N_c / N)^alpha_N  (Kaplan et al. 2020)",
+    "power-d": "L(D) = (D_c / D)^alpha_D  (Kaplan et al. 2020)",
+    "parametric": "L(N, D) = E + A/N^alpha + B/D^beta  (Hoffmann et al. 2022, approach 3)",
+    "isoflop": "IsoFLOP parabolas  (Hoffmann et al. 2022, approach 2)",
+    "envelope": "Envelope of training curves  (Hoffmann et al. 2022, approach 1)",
+    "blimp": "BLiMP over log N",
+}
+"""Method -> heading."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -84,6 +99,25 @@ class ScalingStudy(Result):
             for name, estimate in _constants(fit).items()
         ]
         return pd.DataFrame(rows, columns=["method", "constant", "value", "low", "high"])
+
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return the points, every law with its intervals, and what could not be fitted."""
+        points = self.points
+        exact = points.exact / points.c
+        parts: list[RenderableType] = [
+            f"{points.source}: {len(points)} {'evaluations of runs' if points.curves else 'models'} of "
+            f"{len(points.sizes)} sizes; N {figure(points.n.min())} to {figure(points.n.max())} "
+            f"({points.count} parameters), D {figure(points.d.min())} to {figure(points.d.max())} tokens, "
+            f"loss in {points.unit}"
+        ]
+        if np.isfinite(exact).any():
+            parts.append(f"exact FLOPs are {np.nanmin(exact):.2f} to {np.nanmax(exact):.2f} x 6ND")
+        parts += [f"note: {note}" for note in points.notes]
+        for method, fit in self.fits.items():
+            parts += [f"\n{TITLES[method]}", fit.summary()]
+        if self.refused:
+            parts += ["\nnot fitted:", *(f"  {name:<11} {reason}" for name, reason in self.refused.items())]
+        return stack(*parts)
 
     def plot(self, method: str | None = None, ax: "Axes | Sequence[Axes] | None" = None) -> "Figure":
         """Draw one law and return the figure.
@@ -256,6 +290,27 @@ class Checked(Result):
         """Number of runs inside their interval."""
         return sum(map(bool, self.table["covered"]))
 
+    def summary(self, rows: int | None = None) -> "RenderableType":
+        """Return each prediction next to the measured loss, and the predictions without a run."""
+        cells = [
+            [
+                row["run"], figure(row["n"]), figure(row["tokens"]), f"{row['predicted']:.4f}",
+                f"{row['low']:.4f} – {row['high']:.4f}", f"{row['measured']:.4f}",
+                f"{100 * row['error']:+.2f} %", "yes" if row["covered"] else "NO",
+            ]
+            for row in self.table.to_dict("records")
+        ]  # fmt: skip
+        header = ["run", "N", "D", "predicted", "95 % interval", "measured", "error", "covered"]
+        parts: list[RenderableType] = []
+        if cells:
+            parts.append(make_table(header, cells if rows is None else cells[:rows]))
+            parts.append(f"{self.covered} of {len(cells)} runs lie inside their interval")
+        parts += [
+            f"not trained yet: {one.title}, {figure(one.tokens)} tokens (predicted {one.loss:.4f})"
+            for one in self.waiting
+        ]
+        return stack(*parts)
+
     def to_frame(self) -> "pd.DataFrame":
         """Return the table."""
         return self.table
@@ -265,6 +320,20 @@ class Checked(Result):
         from workbench.plots.scaling import plot_predictions
 
         return plot_predictions(self.table, ax)
+
+
+def predictions_summary(predictions: Sequence[Prediction], unit: str) -> "RenderableType":
+    """Return a row for each model that is not trained yet."""
+    rows = [
+        [
+            one.title, figure(one.n), figure(one.tokens), figure(one.six_nd), figure(one.exact_flops),
+            f"{one.loss:.4f}", f"{one.low:.4f} – {one.high:.4f}",
+        ]
+        for one in predictions
+    ]  # fmt: skip
+    header = ["model", "N", "D", "6ND", "exact FLOPs", "loss", "95 % interval"]
+    notes = (f"beyond the data: {one.beyond}" for one in predictions if one.beyond)
+    return stack(f"Predicted, {unit}", make_table(header, rows), *notes)
 
 
 def family_config(root: str | Path, changes: Mapping[str, Any]) -> ModelConfig:

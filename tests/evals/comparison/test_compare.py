@@ -2,7 +2,6 @@
 
 import json
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -122,11 +121,12 @@ def test_figures_show_what_there_is(family, unchecked):
 
 
 def test_close_losses_are_dots_on_an_axis_that_covers_the_intervals(capsys):
-    from apps.verbs.compare import _intervals
+    from workbench.console import show
+    from workbench.evals.comparison import loss_dots
 
     rows = {"a": (5.387, 5.3, 5.5), "second": (5.389, math.nan, math.nan), "other": (math.nan,) * 3}
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["loss", "loss_low", "loss_high"])
-    _intervals(SimpleNamespace(rows=table), ["second", "a", "other"])  # type: ignore[arg-type]
+    show(*loss_dots(table.loc[["second", "a", "other"]]))
     *_, second, first, axis = capsys.readouterr().out.splitlines()
     assert abs(second.index("●") - first.index("●")) <= 1
     assert first.count("─") == 47

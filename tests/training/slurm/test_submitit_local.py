@@ -63,7 +63,7 @@ def test_a_signal_saves_the_members_and_ends_the_call(tmp_path):
     call.send_signal(signal.SIGTERM)
     _, error = call.communicate(timeout=30)
     assert call.returncode == 128 + signal.SIGTERM
-    assert f"Go on with: workbench sweep {folder} --launcher submitit-local" in error
+    assert f"Continue with: workbench sweep {folder} --launcher submitit-local" in error
     (now,) = read_status(folder)
     assert now.state == "stopped"
     assert step_of(folder, "d_mlp-32") >= 32

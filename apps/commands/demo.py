@@ -1,64 +1,60 @@
-"""Train a family of three tiny models on embedded stories, score and compare them, open the explorer."""
+"""The demo: three tiny models, trained, scored and compared."""
 
-import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Option
 
 from workbench.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from workbench.evals.blimp import BlimpResult
 
-EXAMPLES = """\
-examples:
-  workbench demo                      about four minutes on two cores, then the explorer
-  workbench demo --no-serve           stop after the table
-  workbench demo --seconds 10         a quick look; the models learn less
-
-Called again, it goes on where it was stopped, and skips what is done."""
-
 WIDTHS = (32, 64, 128)
 STORIES = 20_000
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's arguments."""
-    parser.epilog = EXAMPLES
-    parser.add_argument("--out", default="runs/demo", metavar="FOLDER", help="where the runs go (runs/demo)")
-    parser.add_argument(
-        "--seconds", type=float, default=45.0, metavar="S", help="training time of each model"
-    )
-    parser.add_argument("--no-serve", action="store_true", help="do not open the explorer")
-    parser.add_argument("--port", type=int, default=8501, metavar="N", help="the explorer's port (8501)")
+def demo(
+    out: Annotated[str, Option(metavar="FOLDER", help="where the runs go")] = "runs/demo",
+    seconds: Annotated[float, Option(metavar="S", help="training time of each model")] = 45.0,
+    no_serve: Annotated[bool, Option("--no-serve", help="do not open the explorer")] = False,
+    port: Annotated[int, Option(metavar="N", help="the explorer's port")] = 8501,
+) -> int | None:
+    """Train three tiny models on embedded stories, score and compare them, open the explorer.
 
+    Called again, it continues where it was stopped, and skips what is done.
 
-def run(args: argparse.Namespace) -> int:
-    """Train, score, compare, serve; returns the exit code."""
-    if not 0 < args.seconds <= 3600:
-        raise ConfigError(f"--seconds must lie between 0 and 3600; found {args.seconds:g}.")
-    out = Path(args.out)
-    if out.exists() and not out.is_dir():
-        raise RunError(f"{out} is a file; choose another --out.")
+    \b
+    examples:
+      workbench demo                      about four minutes on two cores, then the explorer
+      workbench demo --no-serve           stop after the table
+      workbench demo --seconds 10         a quick look; the models learn less
+    """
+    if not 0 < seconds <= 3600:
+        raise ConfigError(f"--seconds must lie between 0 and 3600; found {seconds:g}.")
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out.")
     results = {}
     for number, width in enumerate(WIDTHS, start=1):
-        path = out / f"width-{width}"
+        path = folder / f"width-{width}"
         print(f"[{number}/{len(WIDTHS)}] a model of width {width}: {path}", flush=True)
-        code = _train(path, width, args.seconds)
+        code = _train(path, width, seconds)
         if code:
             return code
         results[path] = _score(path)
     _compare(results)
-    if args.no_serve:
-        print(f"\nOpen the explorer on them: workbench app --runs {out}")
-        return 0
-    from apps.verbs.app import serve
+    if no_serve:
+        print(f"\nOpen the explorer on them: workbench app --runs {folder}")
+        return None
+    from apps.commands.runs import serve
 
-    print(f"\nThe explorer: http://localhost:{args.port} (Ctrl-C ends it)", flush=True)
-    return serve(out, args.port)
+    print(f"\nThe explorer: http://localhost:{port} (Ctrl-C ends it)", flush=True)
+    return serve(folder, port)
 
 
 def _train(path: Path, width: int, seconds: float) -> int:
-    """Train the member, or go on with it, unless it is finished; returns an exit code."""
+    """Train a member, or continue it, unless it is finished; returns an exit code."""
     import sys
 
     from training.session import resume, train
@@ -83,13 +79,12 @@ def _train(path: Path, width: int, seconds: float) -> int:
         outcome = resume(path)
     if outcome.finished:
         return 0
-    print("Saved. Go on with: workbench demo", file=sys.stderr)
+    print("Saved. Continue with: workbench demo", file=sys.stderr)
     return 128 + (outcome.signal or 0)
 
 
 def _score(path: Path) -> "BlimpResult":
-    """The member's decisions on the embedded pairs; from its folder if they are there."""
-    from workbench.console import Progress
+    """Return the member's score on the embedded pairs, from its folder if it is there."""
     from workbench.data.pairs import open_pairs
     from workbench.errors import WorkbenchError
     from workbench.evals.blimp import BlimpResult, blimp
@@ -104,14 +99,7 @@ def _score(path: Path) -> "BlimpResult":
             continue
         if found.fingerprint == pairs.fingerprint:
             return found
-    line = Progress(path.name)
-
-    def draw(fraction: float, message: str) -> None:
-        if line.due():
-            line.update(fraction, message)
-
-    result = blimp(opened, pairs, progress=draw)
-    line.close()
+    result = blimp(opened, pairs)
     result.save(opened)
     write_card(path)
     return result

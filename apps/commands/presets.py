@@ -1,25 +1,11 @@
-"""The named shapes as a table, in the columns of tldr-transformers' big table; or one of them, whole.
+"""The command that lists the named shapes."""
 
-Any field of a preset can be overridden: `workbench train --preset NAME --set model.FIELD=VALUE`.
-"""
+from typing import TYPE_CHECKING, Annotated, Any
 
-import argparse
-from typing import TYPE_CHECKING, Any
+from typer import Argument, Option
 
 if TYPE_CHECKING:
     from workbench.model.config import ModelConfig
-
-EXAMPLES = """\
-examples:
-  workbench presets                        all of them
-  workbench presets roberta-9m             one of them: every field, its source, how to train it
-  workbench presets --exact                parameters to the last one, part by part
-  workbench presets gpt2 --json            for machines
-  workbench train --preset small --set model.d_model=192 --set model.d_mlp=768
-  workbench train --preset tiny --set model.layout=aaaammmm
-
-embed(ding) counts the vectors of tokens, positions and token types, other all else. FLOPs are of one training
-token, forward and backward, at full context. A wide terminal or a pipe gets more columns, in full."""
 
 LEGEND = """\
 decoder: causal attention, next token (clm); encoder: attention both ways, masked tokens (mlm). vocab: BPE,
@@ -32,32 +18,43 @@ _GATED = {"gelu": "GEGLU", "gelu_tanh": "GEGLU", "silu": "SwiGLU", "relu": "ReGL
 _SUFFIXES = {"gelu_tanh": " (tanh)", "solu_ln": " + LayerNorm"}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's arguments."""
-    parser.epilog = EXAMPLES
-    parser.add_argument("name", nargs="?", metavar="NAME", help="show this one, whole")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--exact", action="store_true", help="count parameters exactly, part by part")
-    form.add_argument("--json", action="store_true", help="print every field and figure as JSON")
+def presets(
+    name: Annotated[str | None, Argument(metavar="NAME", help="describe only this one")] = None,
+    exact: Annotated[bool, Option("--exact", help="count parameters exactly, part by part")] = False,
+    as_json: Annotated[bool, Option("--json", help="print every field and figure as JSON")] = False,
+) -> None:
+    """List the named shapes, in the columns of tldr-transformers' big table; or describe one of them.
 
+    Any field of a preset can be overridden: `workbench train --preset NAME --set model.FIELD=VALUE`.
+    embed(ding) counts the vectors of tokens, positions and token types, other everything else. FLOPs are of
+    one training token, forward and backward, at full context. A wide terminal or a pipe gets more columns.
 
-def run(args: argparse.Namespace) -> int:
-    """Print the table or the preset; returns the exit code."""
+    \b
+    examples:
+      workbench presets                        all of them
+      workbench presets roberta-9m             one of them: every field, its source, how to train it
+      workbench presets --exact                exact parameters, part by part
+      workbench presets gpt2 --json            for machines
+      workbench train --preset small --set model.d_model=192 --set model.d_mlp=768
+      workbench train --preset tiny --set model.layout=aaaammmm
+    """
+    from workbench.errors import ConfigError
     from workbench.model.config import PRESETS, preset
 
-    shapes = {name: preset(name) for name in ([args.name] if args.name else PRESETS)}
-    if args.json:
+    if exact and as_json:
+        raise ConfigError("--exact and --json choose the form of the output; give one of them.")
+    shapes = {each: preset(each) for each in ([name] if name else PRESETS)}
+    if as_json:
         import json
 
-        found = [_record(name, shape) for name, shape in shapes.items()]
-        print(json.dumps(found[0] if args.name else found, indent=2))
-    elif args.exact:
+        found = [_record(each, shape) for each, shape in shapes.items()]
+        print(json.dumps(found[0] if name else found, indent=2))
+    elif exact:
         _exact(shapes)
-    elif args.name:
-        _one(args.name, shapes[args.name])
+    elif name:
+        _one(name, shapes[name])
     else:
         _table(shapes)
-    return 0
 
 
 def _table(shapes: dict[str, "ModelConfig"]) -> None:

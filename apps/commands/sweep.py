@@ -1,123 +1,132 @@
 """Train a family of models from one sweep file: widths, heads, depths, seeds, under one budget."""
 
-import argparse
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from typer import Argument, Option
+
+from workbench.command import Quiet, count
 from workbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from training.sweep.plan import Member, Plan
 
-EXAMPLES = """\
-examples:
-  workbench sweep --list                              the sweeps that come with the workbench
-  workbench sweep width --dry-run                     one of them: its members, sizes, time and disk
-  workbench sweep width --set data.source=../shared/data/TinyStories --out runs/widths
-  workbench sweep my.yaml --out runs/mine --jobs 2    two members side by side
-  workbench sweep runs/widths                         go on, after Ctrl-C, a crash or a failed member
-  workbench sweep runs/widths --status                from another terminal, while it runs
-  workbench sweep width --launcher slurm --set launcher.partition=gpu-a100 --set launcher.gpus=1
-  workbench compare runs/widths                       afterwards: tables, plots, intervals over seeds
-
-a sweep file:
-  name: widths
-  preset: tiny                       a named shape; see `workbench presets`
-  base: {data: {n_stories: 20000}, train: {batch_size: 16}, model: {d_mlp: null}}
-  grid: {model.d_model: [32, 64], model.n_heads: [2, 4]}       every combination
-  paired: {model.n_layers: [2, 4], train.lr: [3e-3, 1e-3]}     first with first, second with second
-  list: [{name: deep, model.n_layers: 8}, {name: flat, model.layout: aamm}]
-  seeds: [0, 1, 2]                   sets model.seed and train.seed
-  budget: {tokens: 20M}              or minutes, or flops, for each member
-  match: {parameters: 1M, by: d_mlp} or flops (a token); by d_model, d_mlp or both, within 1 %
-  blimp: {data: ../shared/data/blimp, limit: 100}              score each member when it is trained
-  launcher: {kind: local, jobs: 1}   where it runs; on a Slurm cluster for example
-  launcher: {kind: slurm, partition: gpu-a100, account: my-account, time: 4:00:00, gpus: 1, cpus: 8,
-             memory: 16GB, constraint: ..., setup: [module load cuda]}    one array job for all members
-
-Members are named by what differs. What is done is skipped, one that fails does not stop the others, and two
-calls on one folder share the work."""
-
 _MOST_ROWS = 48
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the verb's arguments."""
-    from training.command import count
+def sweep(
+    sweep: Annotated[
+        str | None,
+        Argument(metavar="SWEEP", help="a sweep file, the name of a shipped one, or a sweep's folder"),
+    ] = None,
+    out: Annotated[
+        str | None, Option(metavar="FOLDER", help="the sweep's folder (default: runs/ and its name)")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="FIELD=VALUE",
+            help="change the file: data.source=..., budget.minutes=2, seeds=[0]",
+        ),
+    ] = None,
+    list_: Annotated[bool, Option("--list", help="list the sweeps that ship")] = False,
+    status: Annotated[bool, Option("--status", help="show the state of each member")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="show the plan and stop")] = False,
+    jobs: Annotated[
+        int | None, Option(parser=count, metavar="N", help="members at a time; the cores are divided")
+    ] = None,
+    launcher: Annotated[
+        Literal["local", "slurm", "submitit-local"] | None,
+        Option(
+            help="where members run: here, as a Slurm array job, or as such jobs here (default: the file's)"
+        ),
+    ] = None,
+    yes: Annotated[bool, Option("--yes", help="start without asking")] = False,
+    quiet: Quiet = False,
+) -> int | None:
+    """Train a family of models from one sweep file: widths, heads, depths, seeds, under one budget.
 
-    parser.epilog = EXAMPLES
-    parser.add_argument(
-        "sweep", nargs="?", help="a sweep file, the name of a shipped one, or the folder of a sweep"
-    )
-    parser.add_argument("--out", metavar="FOLDER", help="the sweep's folder (default: runs/ and its name)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="FIELD=VALUE",
-        help="change the file: data.source=..., budget.minutes=2, seeds=[0]",
-    )  # fmt: skip
-    parser.add_argument("--list", action="store_true", help="the sweeps that come with the workbench")
-    parser.add_argument("--status", action="store_true", help="what each member is doing")
-    parser.add_argument("--dry-run", action="store_true", help="show the plan and stop")
-    parser.add_argument("--jobs", type=count, metavar="N", help="members side by side; the cores are divided")
-    parser.add_argument(
-        "--launcher",
-        choices=("local", "slurm", "submitit-local"),
-        help="where members run: here, as an array job on Slurm, or as such jobs here (the file's own)",
-    )
-    parser.add_argument("--yes", action="store_true", help="start without asking")
-    parser.add_argument("--quiet", action="store_true", help="no progress line")
+    Members are named by what differs. Finished members are skipped, one that fails does not stop the others,
+    and two calls on one folder share the work.
 
+    \b
+    examples:
+      workbench sweep --list                              the sweeps that come with the workbench
+      workbench sweep width --dry-run                     one of them: its members, sizes, time and disk
+      workbench sweep width --set data.source=../shared/data/TinyStories --out runs/widths
+      workbench sweep my.yaml --out runs/mine --jobs 2    two members side by side
+      workbench sweep runs/widths                         go on, after Ctrl-C, a crash or a failed member
+      workbench sweep runs/widths --status                from another terminal, while it runs
+      workbench sweep width --launcher slurm --set launcher.partition=gpu-a100 --set launcher.gpus=1
+      workbench compare runs/widths                       afterwards: tables, plots, intervals over seeds
 
-def run(args: argparse.Namespace) -> int:
-    """Plan, show, run; returns the exit code: 1 if members failed."""
+    \b
+    a sweep file:
+      name: widths
+      preset: tiny                       a named shape; see `workbench presets`
+      base: {data: {n_stories: 20000}, train: {batch_size: 16}, model: {d_mlp: null}}
+      grid: {model.d_model: [32, 64], model.n_heads: [2, 4]}       every combination
+      paired: {model.n_layers: [2, 4], train.lr: [3e-3, 1e-3]}     first with first, second with second
+      list: [{name: deep, model.n_layers: 8}, {name: flat, model.layout: aamm}]
+      seeds: [0, 1, 2]                   sets model.seed and train.seed
+      budget: {tokens: 20M}              or minutes, or flops, for each member
+      match: {parameters: 1M, by: d_mlp} or flops (a token); by d_model, d_mlp or both, within 1 %
+      blimp: {data: ../shared/data/blimp, limit: 100}              score each member when it is trained
+      launcher: {kind: local, jobs: 1}   where it runs; on a Slurm cluster for example
+      launcher: {kind: slurm, partition: gpu-a100, account: my-account, time: 4:00:00, gpus: 1, cpus: 8,
+                 memory: 16GB, constraint: ..., setup: [module load cuda]}    one array job for all members
+    """
     from training.sweep import folder
     from training.sweep.plan import make_plan, read_plan
     from training.sweep.start import begin, check_free, find_file, go_on, settle
 
-    if args.list:
+    changes = assignments or []
+    if list_:
         return _list()
-    if args.sweep is None:
+    if sweep is None:
         raise ConfigError("workbench sweep: name a sweep file, a shipped sweep or a folder. See --list.")
-    if args.jobs is not None and args.jobs < 1:
-        raise ConfigError(f"--jobs must be at least 1; found {args.jobs}.")
-    given, more = Path(args.sweep), 0
-    if args.status or given.is_dir():
-        if args.status:
+    if jobs is not None and jobs < 1:
+        raise ConfigError(f"--jobs must be at least 1; found {jobs}.")
+    given, more = Path(sweep), 0
+    if status or given.is_dir():
+        if status:
             return _status(folder.find_sweep(given))
-        if args.out or not all(one.startswith("launcher.") for one in args.set):
+        if out or not all(one.startswith("launcher.") for one in changes):
             raise ConfigError(
-                f"{given} is the folder of a sweep, whose plan stands; --out and --set go with a sweep file "
-                "(but for --set launcher.FIELD=VALUE, which changes where the rest runs)."
+                f"{given} is the folder of a sweep with a fixed plan; --out and --set go with a sweep file "
+                "(except --set launcher.FIELD=VALUE, which changes where the rest runs)."
             )
-        out, plan, fresh = folder.find_sweep(given), read_plan(given), False
-        plan = dataclasses.replace(plan, launcher=plan.launcher.changed(args.set))
+        place, plan, fresh = folder.find_sweep(given), read_plan(given), False
+        plan = dataclasses.replace(plan, launcher=plan.launcher.changed(changes))
     else:
-        file = find_file(args.sweep)
-        out = Path(args.out) if args.out else Path("runs") / _name(file, args.set)
-        fresh = not folder.is_sweep(out)
+        file = find_file(sweep)
+        place = Path(out) if out else Path("runs") / _name(file, changes)
+        fresh = not folder.is_sweep(place)
         if fresh:
-            check_free(make_plan(file, args.set), out)
-            plan = _with_progress(lambda tick: settle(file, args.set, args.jobs, tick), args.quiet)
+            check_free(make_plan(file, changes), place)
+            plan = _with_progress(lambda tick: settle(file, changes, jobs, tick), quiet)
         else:
-            plan = go_on(file, args.set, out)
-            more = len(plan) - len(read_plan(out))
-    options = _options(plan, args)
-    print_plan(plan, out, options.jobs or (len(plan) if options.kind == "slurm" else 1))
+            plan = go_on(file, changes, place)
+            more = len(plan) - len(read_plan(place))
+    options = _options(plan, jobs, launcher)
+    print_plan(plan, place, options.jobs or (len(plan) if options.kind == "slurm" else 1))
     if more:
         print(f"{more} of them {'is' if more == 1 else 'are'} new to this sweep.")
-    if args.dry_run:
+    if dry_run:
         return 0
-    if (fresh or more) and not _agreed(args.yes):
+    if (fresh or more) and not _agreed(yes):
         print("Nothing was started.")
         return 0
     if fresh or more:
-        begin(plan, out)
-    return _launch(out, plan, options, args.quiet)
+        begin(plan, place)
+    return _launch(place, plan, options, quiet)
 
 
-def _options(plan: "Plan", args: argparse.Namespace) -> Any:
-    changes = {"jobs": args.jobs, "kind": args.launcher}
+def _options(plan: "Plan", jobs: int | None, launcher: str | None) -> Any:
+    changes = {"jobs": jobs, "kind": launcher}
     return dataclasses.replace(plan.launcher, **{k: v for k, v in changes.items() if v is not None})
 
 
@@ -149,25 +158,65 @@ def _agreed(yes: bool) -> bool:
 
 def _launch(out: Path, plan: "Plan", options: Any, quiet: bool) -> int:
     if options.kind != "local":
-        from apps.verbs import sweep_jobs
-
-        return sweep_jobs.launch(out, plan, options, quiet)
+        return (
+            _cluster(out, plan, options) if options.kind == "slurm" else _jobs_here(out, plan, options, quiet)
+        )
     from training.sweep.launchers.local import launch
 
     ended = launch(out, plan, options, quiet)
     if ended.signal is not None:
-        print(f"Saved. Go on with: workbench sweep {out}", file=sys.stderr)
+        print(f"Saved. Continue with: workbench sweep {out}", file=sys.stderr)
         return 128 + ended.signal
     print(f"{len(ended.done)} of {len(plan)} members are done.")
     if ended.elsewhere:
-        print(f"{len(ended.elsewhere)} are in the hands of another process: {', '.join(ended.elsewhere[:5])}")
+        print(
+            f"{len(ended.elsewhere)} are being trained by another process: {', '.join(ended.elsewhere[:5])}"
+        )
     if ended.waiting:
-        print(f"The disk is full: {len(ended.waiting)} were not begun. Free some space and go on.")
+        print(f"The disk is full: {len(ended.waiting)} were not begun. Free some space and continue.")
     if ended.failed:
         print(f"{len(ended.failed)} failed; each has its log in {out}/logs. Try again: workbench sweep {out}")
         return 1
     if len(ended.done) == len(plan):
         print(f"Compare them: workbench compare {out}")
+    return 0
+
+
+def _cluster(out: Path, plan: Any, options: Any) -> int:
+    from training.sweep.launchers.slurm import launch
+
+    made = launch(out, plan, options)
+    if made.submitted:
+        what = "array job" if len(made.submitted) > 1 else "job"
+        print(f"Submitted {len(made.submitted)} of {len(plan)} members as {what} {made.array}.")
+    for names, words in ((made.queued, "in the queue already, or running"), (made.done, "done already")):
+        if names:
+            print(f"{len(names)} {'is' if len(names) == 1 else 'are'} {words}.")
+    if len(made.done) == len(plan):
+        print(f"Compare them: workbench compare {out}")
+        return 0
+    print(f"Look at it: workbench sweep {out} --status")
+    if made.array:
+        print(f"Cancel it:  scancel {made.array}")
+    print(f"Submit again what failed or was cancelled: workbench sweep {out} --launcher slurm")
+    return 0
+
+
+def _jobs_here(out: Path, plan: Any, options: Any, quiet: bool) -> int:
+    from training.sweep.launchers.submitit_local import launch
+    from training.sweep.status import read_status
+
+    number = launch(out, plan, options, say=lambda text: None if quiet else print(text, flush=True))
+    if number is not None:
+        print(f"Saved. Continue with: workbench sweep {out} --launcher submitit-local", file=sys.stderr)
+        return 128 + number
+    found = read_status(out)
+    done = sum(one.state == "done" for one in found)
+    print(f"{done} of {len(found)} members are done.")
+    if done < len(found):
+        print(f"Logs are in {out}/logs. Try again: workbench sweep {out} --launcher submitit-local")
+        return 1
+    print(f"Compare them: workbench compare {out}")
     return 0
 
 
