@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -171,6 +172,17 @@ def emit(
         show("" if index else None, result.summary() if rows is None else result.summary(rows))
     if out is not None:
         save_results(results, out)
+
+
+@contextmanager
+def saving(out: str | None) -> "Iterator[dict[str, Result | pd.DataFrame]]":
+    """Collect results and tables by name, and save them at the end, also after Ctrl-C or an error."""
+    results: dict[str, Result | pd.DataFrame] = {}
+    try:
+        yield results
+    finally:
+        if out is not None and results:
+            save_results(results, out)
 
 
 def save_results(results: "Mapping[str, Result | pd.DataFrame]", out: str) -> None:

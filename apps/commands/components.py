@@ -22,6 +22,7 @@ from workbench.command import (
     emit,
     names,
     save_results,
+    saving,
 )
 
 if TYPE_CHECKING:
@@ -266,7 +267,6 @@ def ablate(
       workbench ablate runs/tiny heads --each --pairs ../shared/data/blimp --limit 50 --out ablated/
       workbench ablate runs/tiny --importance --prune
     """
-    import pandas as pd
 
     from workbench.console import clean, show
     from workbench.data.corpus import open_corpus
@@ -284,23 +284,22 @@ def ablate(
         text=text, pairs=pairs, measure=("loss",) if no_pairs else ("loss", "pairs"), seed=seed,
         paradigms=names(paradigms), limit=limit, progress=not quiet,
     )  # fmt: skip
-    results: dict[str, Result | pd.DataFrame] = {"effects": found}
-    print(f"{clean(opened)}, ", end="")
-    show(found.summary())
-    if found.pairs is not None:
-        results["paradigms"] = found.paradigms()
-        if by_paradigm:
-            show("", found.paradigm_summary())
-    if importance:
-        gates = results["importance"] = head_importance(opened, text, mlps=True, seed=seed)
-        rho = gates.agreement(found)
-        agreement = "–" if rho != rho else f"{rho:+.2f}"
-        show("", gates.summary(), f"\nimportance and change of the loss: Spearman {agreement}")
-    if prune:
-        curve = results["pruning"] = prune_heads(opened, text, seed=seed, progress=not quiet)
-        show("", curve.summary())
-    if out is not None:
-        save_results(results, out)
+    with saving(out) as results:
+        results["effects"] = found
+        print(f"{clean(opened)}, ", end="")
+        show(found.summary())
+        if found.pairs is not None:
+            results["paradigms"] = found.paradigms()
+            if by_paradigm:
+                show("", found.paradigm_summary())
+        if importance:
+            gates = results["importance"] = head_importance(opened, text, mlps=True, seed=seed)
+            rho = gates.agreement(found)
+            agreement = "–" if rho != rho else f"{rho:+.2f}"
+            show("", gates.summary(), f"\nimportance and change of the loss: Spearman {agreement}")
+        if prune:
+            curve = results["pruning"] = prune_heads(opened, text, seed=seed, progress=not quiet)
+            show("", curve.summary())
 
 
 def circuit(
@@ -356,7 +355,6 @@ def circuit(
       workbench circuit runs/tiny --family runs/ --limit 50
       workbench circuit runs/tiny --checkpoints all --method ablate --limit 50
     """
-    import pandas as pd
 
     from workbench.console import save_picture, show
     from workbench.data.pairs import open_pairs
@@ -381,36 +379,34 @@ def circuit(
     found = component_matrix(opened, minimal, methods=names(method), **options)
     main = "ablate" if "ablate" in found.methods else found.methods[0]
     kept = None if out is None else Path(out) / "matrices"
-    results: dict[str, Result | pd.DataFrame] = {"components": found}
-    show(found.summary(top))
-    if listed is not None:
-        show(found.pair_summary(listed, main, top))
-    if failing:
-        show("", found.failing_summary(main, top))
-    for name in chosen or () if smallest else ():
-        searched = smallest_circuit(
-            opened, minimal, name, keep=keep, limit=limit, how=how, protocol=protocol, seed=seed,
-            progress=progress,
-        )  # fmt: skip
-        show("", searched.summary())
-        results |= {f"smallest_{name}": searched, f"smallest_{name}_checks": searched.checks()}
-        results[f"smallest_{name}_curve"] = searched.curve()
-    if others:
-        compared = component_family(others, minimal, method=main, folder=kept, methods=[main], **options)
-        show("", compared.summary())
-        results |= {"family": compared, "family_counts": compared.counts()}
-        results["family_depths"] = compared.depths()
-    if steps is not None:
-        history = component_history(
-            opened, minimal, checkpoints=steps, method=main, folder=kept, methods=[main], **options
-        )
-        show("", history.summary())
-        results |= {"history": history, "takeovers": history.takeovers()}
-    if out is not None:
-        results |= {"phenomena": found.phenomena(main), "failing": found.failing(main)}
-        for name in found.methods:
-            save_picture(Path(out) / f"{name}.png", found.plot(method=name))
-        save_results(results, out)
+    with saving(out) as results:
+        results |= {"components": found, "phenomena": found.phenomena(main), "failing": found.failing(main)}
+        for name in found.methods if out is not None else ():
+            save_picture(Path(str(out)) / f"{name}.png", found.plot(method=name))
+        show(found.summary(top))
+        if listed is not None:
+            show(found.pair_summary(listed, main, top))
+        if failing:
+            show("", found.failing_summary(main, top))
+        for name in chosen or () if smallest else ():
+            searched = smallest_circuit(
+                opened, minimal, name, keep=keep, limit=limit, how=how, protocol=protocol, seed=seed,
+                progress=progress,
+            )  # fmt: skip
+            show("", searched.summary())
+            results |= {f"smallest_{name}": searched, f"smallest_{name}_checks": searched.checks()}
+            results[f"smallest_{name}_curve"] = searched.curve()
+        if others:
+            compared = component_family(others, minimal, method=main, folder=kept, methods=[main], **options)
+            show("", compared.summary())
+            results |= {"family": compared, "family_counts": compared.counts()}
+            results["family_depths"] = compared.depths()
+        if steps is not None:
+            history = component_history(
+                opened, minimal, checkpoints=steps, method=main, folder=kept, methods=[main], **options
+            )
+            show("", history.summary())
+            results |= {"history": history, "takeovers": history.takeovers()}
 
 
 def _steps(text: str) -> Any:

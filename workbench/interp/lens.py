@@ -224,13 +224,13 @@ class LensCurve(Result):
         )
 
     def summary(self, rows: int | None = None) -> "RenderableType":
-        """Return the mean log-probabilities after each layer; `rows` limits the layers."""
+        """Return the mean log-probabilities after each layer; `rows` has no effect."""
         points = zip(self.points, self.good.mean(0), self.bad.mean(0), strict=True)
         cells = [[point, f"{good:.3f}", f"{bad:.3f}", f"{good - bad:+.3f}"] for point, good, bad in points]
         decided = f"; decided from {self.decided[0]} on" if len(self.good) == 1 else ""
         return stack(
             f"{self.lens}: log-probability after each layer, nats{decided}\n",
-            make_table(["layer", *self.names, "difference"], cells if rows is None else cells[:rows]),
+            make_table(["layer", *self.names, "difference"], cells),
         )
 
     def plot(self, ax: "Axes | None" = None) -> "Figure":
