@@ -10,6 +10,7 @@ sys.path[:] = [str(HERE.parent), *(path for path in sys.path if path != str(HERE
 import streamlit as st  # noqa: E402
 
 st.set_page_config(page_title="Workbench explorer", page_icon="🔎", layout="wide")
+st.logo(HERE / "look" / "logo.svg", size="large")
 
 from apps.entry import page  # noqa: E402
 

@@ -25,10 +25,17 @@ class CancelledError(Exception):
     """The reader does not want it any more."""
 
 
+ABANDONED = 20.0
+"""Seconds without a look after which work for a page that was left is ended."""
+
+
 class Work:
     """One question that is being worked on, or its answer."""
 
-    def __init__(self, answer: Callable[[Tick], Any]) -> None:
+    def __init__(self, answer: Callable[[Tick], Any], attended: bool = False) -> None:
+        self.attended = attended
+        """True if it is for a page that looks all the time, and is ended when nobody looks any more."""
+        self.seen = time.monotonic()
         self.share = 0.0
         """Of the work, 0 to 1."""
         self.result: Any = None
@@ -43,6 +50,7 @@ class Work:
     @property
     def done(self) -> bool:
         """Whether there is an answer, or an error."""
+        self.seen = time.monotonic()
         return self._over.is_set()
 
     @property
@@ -61,7 +69,7 @@ class Work:
 
     def _tick(self, share: float) -> None:
         self.share = float(share)
-        if self._stopped:
+        if self._stopped or (self.attended and time.monotonic() - self.seen > ABANDONED):
             raise CancelledError
 
     def _run(self, answer: Callable[[Tick], Any]) -> None:
@@ -91,11 +99,13 @@ class Works:
                 self._known.move_to_end(key)
             return self._known.get(key)
 
-    def begin(self, key: Hashable, answer: Callable[[Tick], Any]) -> Work:
-        """Start working, unless somebody has. `answer` is given a function to tell the share done to."""
+    def begin(self, key: Hashable, answer: Callable[[Tick], Any], attended: bool = False) -> Work:
+        """Start working, unless somebody has. `answer` is given a function to tell the share done to;
+        `attended`: see `Work`."""
         with self._lock:
-            if key not in self._known:
-                self._known[key] = Work(answer)
+            known = self._known.get(key)
+            if known is None or (known.attended and isinstance(known.error, CancelledError)):
+                self._known[key] = Work(answer, attended)
                 while len(self._known) > self._most:
                     self._known.popitem(last=False)[1].cancel()
             self._known.move_to_end(key)

@@ -14,7 +14,7 @@ from apps.answers.explain import Reading, Subject
 from apps.answers.wanted import Wanted
 from workbench.data.tokenizer import token_texts
 from workbench.interp.components import Component, find_components, list_components
-from workbench.interp.heads import HeadScores
+from workbench.interp.heads import LEAST_EXCESS, OTHER, HeadScores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,9 +71,9 @@ SCORES = {
         "nats",
     ),
     "off": Score(
-        "Switched off on this pair",
-        "What the difference of the two sentences loses when the head's output is replaced by zeros: above 0 "
-        "it helps the first sentence.",
+        "Zero ablation on this pair",
+        "Effect on the difference of the two sentences when the head's output is replaced by zeros: above 0 "
+        "it favours the first sentence.",
         True,
         "nats",
     ),
@@ -185,9 +185,30 @@ def score_values(frame: "pd.DataFrame", name: str) -> dict[str, float]:
 
 
 def classes(frame: "pd.DataFrame") -> dict[str, str]:
-    """Head -> what it is called."""
-    first = frame.drop_duplicates(["layer", "head"])
-    return {f"L{row['layer']}H{row['head']}": str(row["class"]) for row in first.to_dict("records")}
+    """Head -> its classes, the clearest first, with commas; `other` if it has none."""
+    rows = frame.sort_values("excess", ascending=False, kind="stable").to_dict("records")
+    found: dict[str, dict[str, None]] = {f"L{row['layer']}H{row['head']}": {} for row in rows}
+    for row in rows:
+        if row["excess"] >= LEAST_EXCESS:
+            found[f"L{row['layer']}H{row['head']}"][str(row["score"]).removesuffix("_unigram")] = None
+    return {head: ", ".join(labels) or OTHER for head, labels in found.items()}
+
+
+def finding(frame: "pd.DataFrame") -> str:
+    """Whether there are previous-token and induction heads, in a sentence each; empty where neither was
+    measured."""
+    sentences = []
+    for score, name in (("previous", "previous-token"), ("induction", "induction")):
+        rows = frame[frame.score == score]
+        if rows.empty:
+            continue
+        best = rows.loc[rows["value"].idxmax()]
+        head, copy = f"L{best['layer']}H{best['head']}", f"{rows.untrained_high.max():.2f}"
+        count = int((rows.excess >= LEAST_EXCESS).sum())
+        size = f"best score {best['value']:.2f} ({head}), untrained copy up to {copy}"
+        number = f"{count} {name} head{'s' * (count != 1)}" if count else f"No {name} head"
+        sentences.append(f"{number}: {size}.")
+    return " ".join(sentences)
 
 
 def baselines(frame: "pd.DataFrame", positions: str) -> "pd.Series":

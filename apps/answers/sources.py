@@ -9,7 +9,7 @@ import streamlit as st
 from apps.answers.catalogue import Opened
 from apps.answers.libraries import libraries
 from apps.answers.pairs_at_hand import pairs_at_hand, place_of
-from workbench.data.pairs import Pair, PairSet, open_pairs, read_paradigm
+from workbench.data.pairs import Pair, PairSet, candidate_folders, open_pairs, read_paradigm
 from workbench.errors import WorkbenchError
 from workbench.evals.blimp import BlimpResult, has_sentences, one_paradigm, with_sentences
 from workbench.io import read_json
@@ -20,6 +20,8 @@ from workbench.runs.zoo import is_shipped, results_folder
 if TYPE_CHECKING:
     import pandas as pd
 
+LARGE, FEW_PAIRS = 20_000_000, 100
+"""Parameters of a model from which on a paradigm that was not scored is scored on its first pairs only."""
 NAMES = {"embedded": "Embedded pairs (not BLiMP)", "blimp": "BLiMP"}
 
 
@@ -58,6 +60,8 @@ class Source:
     """The newest result of any checkpoint; it has the sentences, unless it ships."""
     data: str | None = None
     """Where pairs are whose sentences did not come with a result."""
+    place: str | None = None
+    """The folder of a set that the run was not scored on."""
 
 
 def pairs_name(pairs: str, source: str) -> str:
@@ -114,17 +118,35 @@ def sources(results: list[Saved], step: int, data: str | None = None) -> list[So
         step: the opened checkpoint's.
         data: where pairs are whose sentences did not come with a result.
     """
-    keys = list(dict.fromkeys([*(saved.pairs for saved in results), "embedded"]))
+    places = _places(data)
+    keys = list(dict.fromkeys([*(saved.pairs for saved in results), "embedded", *places]))
     found = []
     for key in keys:
         mine = [saved for saved in results if saved.pairs == key]
         here = next((saved for saved in mine if saved.step == step), None)
         label = pairs_name(key, mine[0].source if mine else key)
-        source = Source(key, label, here, here or next(iter(mine), None), data)
+        place = None if mine else places.get(key)
+        source = Source(key, label, here, here or next(iter(mine), None), data, place)
         if key == "embedded" and not readable(source):
             source = Source(key, label, None, None, data)  # of an older edition of the pairs: scored now
         found.append(source)
     return found
+
+
+def _places(data: str | None) -> dict[str, str]:
+    """Name -> folder of the sets on this machine: BLiMP, and what the explorer was started with."""
+    found = {}
+    for name in ("blimp", *([] if data is None else [Path(data).name])):
+        for place in candidate_folders(name, data):
+            named = place.name == name or place.parent.name == "snapshots"
+            if named and (any(place.glob("*/*.parquet")) or any(place.glob("*.jsonl"))):
+                found.setdefault(name, str(place))
+    return found
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the pairs …")
+def _pairs_of(place: str) -> PairSet:
+    return open_pairs(place)
 
 
 def readable(source: Source) -> bool:
@@ -193,6 +215,8 @@ def embedded() -> PairSet:
 
 def pair_set(source: Source) -> PairSet:
     """The pairs themselves: the embedded ones, or those that the saved result lists."""
+    if source.place is not None:
+        return _pairs_of(source.place)
     if source.other is None or source.other.source == "embedded":
         return embedded()
     columns = ["sentence_good", "sentence_bad", "paradigm", "phenomenon", "pair_id"]
@@ -254,6 +278,7 @@ def _score(
             protocol,
             pll=pll,
             paradigms=[paradigm],
+            limit=FEW_PAIRS if _opened.model.config.n_params > LARGE else None,
             tokenizer=_opened.tokenizer,
             progress=False,
         )

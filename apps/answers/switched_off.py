@@ -1,5 +1,6 @@
 """What becomes of a pair, or of a token, when one head or MLP is switched off."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from apps.answers import ablate
+from apps.answers.background import Work, works
 from apps.answers.catalogue import Opened
 from apps.answers.explain import Subject, View
 from workbench.evals.scoring import ready
@@ -44,14 +46,51 @@ def switched_off(opened: Opened, subject: Subject, view: View, label: str, how: 
 
 
 def effects(opened: Opened, subject: Subject, view: View, how: str) -> np.ndarray:
-    """The effect of each component of the subject, in its order; NaN of those that cannot be switched off."""
-    found = [
-        switched_off(opened, subject, view, each.label, how).effect
-        if each.kind in ("head", "mlp")
-        else np.nan
+    """Return the effect of each component of the subject, in its order; NaN of those that cannot be
+    ablated."""
+    sides = _all_log_probs(opened, subject, how, lambda share: None)
+    return _effects(subject, view, sides)
+
+
+def begin_effects(opened: Opened, subject: Subject, how: str) -> Work:
+    """Start to ablate each component in the background, or find the work that is under way."""
+
+    def answer(tick: Callable[[float], None]) -> dict[str, tuple[np.ndarray, ...]]:
+        return _all_log_probs(opened, subject, how, tick)
+
+    return works().begin(_work_key(opened, subject, how), answer, attended=True)
+
+
+def cancel_effects(opened: Opened, subject: Subject, how: str) -> None:
+    """End that work."""
+    works().cancel(_work_key(opened, subject, how))
+
+
+def effects_of(work: Work, subject: Subject, view: View) -> np.ndarray:
+    """Return `effects` from finished work."""
+    return _effects(subject, view, work.result)
+
+
+def _work_key(opened: Opened, subject: Subject, how: str) -> tuple[str, ...]:
+    return ("ablate each", opened.key, subject.key, how)
+
+
+def _effects(subject: Subject, view: View, sides: dict[str, tuple[np.ndarray, ...]]) -> np.ndarray:
+    return np.array([
+        view.total - total(sides[each.label], view) if each.label in sides else np.nan
         for each in subject.components
-    ]
-    return np.array(found)
+    ])  # fmt: skip
+
+
+def _all_log_probs(
+    opened: Opened, subject: Subject, how: str, tick: Callable[[float], None]
+) -> dict[str, tuple[np.ndarray, ...]]:
+    labels = [each.label for each in subject.components if each.kind in ("head", "mlp")]
+    found = {}
+    for done, label in enumerate(labels, 1):
+        found[label] = _log_probs(opened, opened.key, subject.key, label, how, subject)
+        tick(done / len(labels))
+    return found
 
 
 def total(sides: tuple[np.ndarray, ...], view: View) -> float:

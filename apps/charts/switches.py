@@ -60,7 +60,7 @@ def switch_map(rows: Sequence[dict[str, Any]], off: Sequence[str], palette: Pale
     layers = [
         painted.add_params(switch),
         frames,
-        marks.encode(**grid.middle, text=alt.value("off"), opacity=where_off(1.0, 0.0)),
+        marks.encode(**grid.middle, text=alt.value("×"), opacity=where_off(1.0, 0.0)),
         grid.names,
     ]
     if grid.numbers is not None:

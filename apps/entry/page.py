@@ -20,6 +20,7 @@ from apps.pages import PAGES
 def show(arguments: Sequence[str]) -> None:
     """Draw everything."""
     journey.arrived()
+    address.follow_history()
     colours = palette(st.context.theme.type)
     st.html(markup.style(colours))
     with told():
@@ -30,6 +31,7 @@ def show(arguments: Sequence[str]) -> None:
             return
         chosen = menu()
         with st.sidebar:
+            st.caption("How a small transformer decides between two sentences, and which of its parts do it.")
             opened = sidebar.choose_model(asked, runs)
         beside: Opened | None = None
         wanted: Wanted | str | None = None
@@ -45,7 +47,10 @@ def show(arguments: Sequence[str]) -> None:
                 wanted = sidebar.write_text()
         with st.sidebar:
             sidebar.footer()
-        for note in (*opened.notes, *(beside.notes if beside else ())):
+        named = {"checkpoint": "checkpoint", "beside": "model", "pairs": "set of pairs",
+                 "paradigm": "paradigm", "pair": "pair", "page": "page"}  # fmt: skip
+        notes = address.unknown(named)
+        for note in (*notes, *opened.notes, *(beside.notes if beside else ())):
             st.warning(markup.plain(note))
         pair = wanted if isinstance(wanted, Wanted) else None
         text = wanted if isinstance(wanted, str) else None

@@ -59,12 +59,16 @@ def choose_model(asked: Asked, runs: dict[str, Path]) -> Opened:
             f"{name} has no checkpoint yet; wait for its first one and reload, or choose another model."
         )
     options: list[str | int] = [LAST, *found]
-    address.choice("checkpoint", options, LAST)
+
+    def label(step: str | int) -> str:
+        return f"last (step {found[0]:,})" if step == LAST else f"step {step:,}"
+
+    address.choice("checkpoint", options, LAST, label)
     step = st.selectbox(
         "Checkpoint",
         options,
         key="checkpoint",
-        format_func=lambda step: f"last (step {found[0]:,})" if step == LAST else f"step {step:,}",
+        format_func=label,
         help="Updates done. Checkpoints lie at 0, 1, 2, 4, … 512 and then at equal distances.",
     )
     address.write(run=name, checkpoint=None if step == LAST else step)
@@ -121,7 +125,7 @@ def choose_pair(opened: Opened, data: str | None = None) -> Wanted:
     results = sources.saved_results(opened.run.path)
     known = sources.sources(results, opened.run.step, data)
     found = {source.key: source for source in known if sources.readable(source)}
-    address.choice("pairs", list(found), next(iter(found)))
+    address.choice("pairs", list(found), next(iter(found)), lambda key: found[key].label)
     key = st.selectbox(
         "Minimal pairs",
         list(found),
@@ -140,12 +144,16 @@ def choose_pair(opened: Opened, data: str | None = None) -> Wanted:
     shares = sources.paradigms(source)
     names = list(shares)
     opening = opening_pair(opened, source)
-    address.choice("paradigm", names, opening[0] if opening else names[0])
+
+    def paradigm_label(uid: str) -> str:
+        return _paradigm_label(uid, shares[uid])
+
+    address.choice("paradigm", names, opening[0] if opening else names[0], paradigm_label)
     paradigm = st.selectbox(
         "Paradigm",
         names,
         key="paradigm",
-        format_func=lambda uid: _paradigm_label(uid, shares[uid]),
+        format_func=paradigm_label,
         on_change=address.forget,
         args=("pair",),
         help="One kind of contrast, and the share of its pairs decided rightly; chance is 50 %.",
@@ -156,13 +164,19 @@ def choose_pair(opened: Opened, data: str | None = None) -> Wanted:
         raise InputError(f"the saved result has no pairs of {paradigm}; score the run again.")
     rows: dict[int, dict[str, Any]] = {int(row["pair_id"]): row for row in frame.to_dict("records")}
     first = opening[1] if opening and opening[0] == paradigm else sources.telling_pair(frame)
-    address.choice("pair", list(rows), first)
+    exact = source.saved is None or source.saved.sentences
+
+    def pair_label(pair_id: int) -> str:
+        return _pair_label(rows[pair_id], exact)
+
+    address.choice("pair", list(rows), first, pair_label)
     chosen = st.selectbox(
         "Pair",
         list(rows),
         key="pair",
-        format_func=lambda pair_id: _pair_label(rows[pair_id]),
-        help="Worst first: nats by which the grammatical sentence is ahead; ✗ where the other is preferred.",
+        format_func=pair_label,
+        help="Worst first: nats by which the grammatical sentence is ahead; ✗ where the other is preferred."
+        + ("" if exact else " The margins that ship with a model are known to two digits."),
     )
     address.write(pairs=key, paradigm=paradigm, pair=chosen, good=None, bad=None, text=None)
     row = rows[chosen]
@@ -176,8 +190,10 @@ def write_sentences() -> Wanted:
     """Two sentences of the user's own."""
     address.words("good", GOOD)
     address.words("bad", BAD)
-    good = st.text_area("First sentence", key="good", height=100, max_chars=address.LONGEST)
-    bad = st.text_area("Second sentence", key="bad", height=100, max_chars=address.LONGEST)
+    good = st.text_area("First sentence", key="good", height=100)
+    bad = st.text_area("Second sentence", key="bad", height=100)
+    for text in (good, bad):
+        _refuse_long(text)
     address.write(good=good, bad=bad, text=None, pairs=None, paradigm=None, pair=None)
     if not good.strip() or not bad.strip():
         raise InputError("write a sentence into both fields; the two are compared.")
@@ -187,13 +203,20 @@ def write_sentences() -> Wanted:
 def write_text() -> str:
     """A text of the user's own."""
     address.words("text", TEXT)
-    text = st.text_area(
-        "Text", key="text", height=160, max_chars=address.LONGEST, on_change=address.forget, args=("token",)
-    )
+    text = st.text_area("Text", key="text", height=160, on_change=address.forget, args=("token",))
+    _refuse_long(text)
     address.write(text=text, good=None, bad=None, pairs=None, paradigm=None, pair=None)
     if not text.strip():
         raise InputError("write some text into the field on the left.")
     return text
+
+
+def _refuse_long(text: str) -> None:
+    if len(text) > address.LONGEST:
+        raise InputError(
+            f"the text has {len(text):,} characters; the address of the page has room for "
+            f"{address.LONGEST:,}. Shorten it."
+        )
 
 
 def footer() -> None:
@@ -208,6 +231,7 @@ def _paradigm_label(uid: str, share: float | None) -> str:
     return name if share is None else f"{share:.0%} · {name}"
 
 
-def _pair_label(row: dict[str, Any]) -> str:
+def _pair_label(row: dict[str, Any], exact: bool) -> str:
     mark = "✓" if row["correct"] > 0.5 else "✗" if row["correct"] < 0.5 else "="
-    return f"{mark} {markup.number(row['margin'])}  {row['sentence_good']}"
+    margin = markup.number(row["margin"]) if exact else markup.rounded(row["margin"])
+    return f"{mark} {margin}  {row['sentence_good']}"

@@ -47,9 +47,12 @@ def waited(work: Work, what: str, cancel: Callable[[], None], key: str) -> bool:
 def _watch(work: Work, what: str, cancel: Callable[[], None], key: str) -> None:
     if work.done:
         st.rerun(scope="app")
-    left = "" if work.left is None else f", about {max(1, round(work.left))} s to go"
+    share = min(0.99, work.share)  # it is not done
+    left = "" if work.left is None else f", about {max(1, round(work.left))} s left"
+    if work.share > 0.99:
+        left = ", finishing"
     bar, button = st.columns([5, 1], vertical_alignment="center")
-    bar.progress(min(1.0, work.share), text=markup.plain(f"{what}: {work.share:.0%}{left}"))
+    bar.progress(share, text=markup.plain(f"{what}: {share:.0%}{left}"))
     help = "Ends it for everybody who waits for the same on this server."
     if button.button("Cancel", key=key, on_click=cancel, help=help):
         st.rerun(scope="app")

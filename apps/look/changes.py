@@ -1,4 +1,4 @@
-"""Two sentences, each token with what a change of the model did to its log-probability."""
+"""Two sentences, each token with the effect of an ablation on its log-probability."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from workbench.html_page import html
 
 @dataclass(frozen=True)
 class Changed:
-    """The tokens of one sentence: ids, text, log-probabilities before and now, nats."""
+    """The tokens of one sentence: ids, text, log-probabilities before and now (ablated), nats."""
 
     ids: Sequence[int]
     tokens: Sequence[str]
@@ -19,20 +19,20 @@ class Changed:
     now: Sequence[float]
 
     def scored(self) -> list[Scored]:
-        """id, text, change."""
+        """Return id, text and effect (before minus now) of each token."""
         rows = zip(self.ids, self.tokens, self.before, self.now, strict=True)
-        return [(token, text, now - was) for token, text, was, now in rows]
+        return [(token, text, was - now) for token, text, was, now in rows]
 
 
 def changes(good: Changed, bad: Changed, place: int, palette: Palette, first: str, second: str) -> str:
-    """Both sentences above each other: each token with the change of its log-probability, below it the change
-    of the difference. Blue: the change helps the first sentence; red: the second."""
+    """Return both sentences above each other: each token with the effect on its log-probability, below it the
+    effect on the difference. Blue: what was ablated favours the first sentence here; red: the second."""
     columns = side_by_side(good.scored(), bad.scored(), place)
     limit = max((abs(column.difference) for column in columns), default=0.0) or 1.0
     told = [iter(_titles(side)) for side in (good, bad)]
     cells = [
         f'<div class="wb-col wb-names"><div class="wb-cell">{html(first)}</div>'
-        f'<div class="wb-cell">{html(second)}</div><div class="wb-sum">change</div></div>'
+        f'<div class="wb-cell">{html(second)}</div><div class="wb-sum">effect</div></div>'
     ]
     for column in columns:
         colour = palette.between(column.difference / limit)
@@ -57,6 +57,6 @@ def changes(good: Changed, bad: Changed, place: int, palette: Palette, first: st
 
 def _titles(side: Changed) -> list[str]:
     return [
-        f"{visible(text)}: log-probability {number(was, 3)} before, {number(now, 3)} now, nats"
+        f"{visible(text)}: log-probability {number(was, 3)}, ablated {number(now, 3)}, nats"
         for text, was, now in zip(side.tokens, side.before, side.now, strict=True)
     ]

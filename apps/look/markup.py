@@ -29,6 +29,17 @@ def number(value: float, digits: int = 2) -> str:
     return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
+def rounded(value: float) -> str:
+    """A signed number of two digits.
+
+    >>> rounded(-36.25), rounded(2.76), rounded(0.0123)
+    ('−36', '+2.8', '+0.012')
+    """
+    if value == 0 or not math.isfinite(value):
+        return number(value, 0)
+    return number(value, max(0, 1 - math.floor(math.log10(abs(value)))))
+
+
 def duration(seconds: float) -> str:
     """How long something takes, as one says it.
 

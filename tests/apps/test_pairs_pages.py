@@ -20,20 +20,20 @@ def test_the_chosen_head_is_switched_off(page, runs):
     test = page(runs)
     shown = figures(test)
     label = test.selectbox(key="head").value
-    assert {f"{label} directly", "Switched off", "Set to zero", "Over 100 pairs"} <= set(shown)
+    assert {f"{label}, direct", "Mean ablation", "Zero ablation", "Direct, whole, n = 100"} <= set(shown)
     assert all(metric.help for metric in test.metric)
-    assert all("nats" in shown[name] for name in ("Switched off", "Set to zero"))
+    assert all("nats" in shown[name] for name in ("Mean ablation", "Zero ablation"))
     other = next(name for name in test.selectbox(key="head").options if name != label)
     test.selectbox(key="head").set_value(other).run()
     assert not test.exception
-    assert f"{other} directly" in figures(test)
-    assert figures(test)["Set to zero"] != shown["Set to zero"]
+    assert f"{other}, direct" in figures(test)
+    assert figures(test)["Zero ablation"] != shown["Zero ablation"]
 
 
 def test_an_mlp_shows_its_neurons(page, runs):
     test = page(runs, head="L1 MLP")
     assert test.selectbox(key="head").value == "L1 MLP"
-    assert "L1 MLP directly" in figures(test)
+    assert "L1 MLP, direct" in figures(test)
     assert "strongest neurons here" in text_of(test)
     assert any("neuron" in frame.value.columns for frame in test.dataframe)
     assert not test.error

@@ -51,11 +51,11 @@ def figures(test) -> dict[str, str]:
 def test_everything_is_on_at_first_and_the_page_says_what_to_do(page, few):
     test = page(few, **PAIR, run="scored")
     shown = figures(test)
-    assert shown["Everything on"] == shown["Now"]
-    assert shown["Change"] == "0.00 nats"
+    assert shown["Whole model"] == shown["Ablated"]
+    assert shown["Effect"] == "0.00 nats"
     words = text_of(test)
-    assert "Everything is on" in words
-    assert "Switch something off above" in words
+    assert "Nothing is ablated" in words
+    assert "Ablate something above" in words
     assert FAILED not in words
 
 
@@ -74,8 +74,8 @@ def test_switches_stand_in_the_address_and_the_figures_are_the_librarys(page, fe
     with ablated(run.model, "L0H1,L0N5,L1 MLP", "mean", stories(6)):
         now = attribute_pair(run.model, *sentences).difference
     shown = figures(test)
-    assert shown["Everything on"] == f"{before:+.2f} nats".replace("-", "−")
-    assert shown["Now"] == f"{now:+.2f} nats".replace("-", "−")
+    assert shown["Whole model"] == f"{before:+.2f} nats".replace("-", "−")
+    assert shown["Ablated"] == f"{now:+.2f} nats".replace("-", "−")
     assert "scored without L0H1, L0N5, L1 MLP" in text_of(test, "html")
     assert "mean over the tokens of 6 embedded training stories" in text_of(test, "caption").replace("\\", "")
 
@@ -85,10 +85,10 @@ def test_one_switch_more_and_everything_on_again(page, few):
     test.multiselect(key="off").set_value(["L0H1", "L1H2"]).run()
     assert not test.exception
     assert test.query_params["off"] == "L0H1,L1H2"
-    everything = next(button for button in test.button if button.label == "Everything on")
+    everything = next(button for button in test.button if button.label == "Restore all")
     everything.click().run()
     assert "off" not in test.query_params
-    assert figures(test)["Change"] == "0.00 nats"
+    assert figures(test)["Effect"] == "0.00 nats"
 
 
 @pytest.mark.parametrize(
@@ -123,11 +123,13 @@ def test_the_paradigm_runs_to_the_end_with_the_librarys_figures(page, few, monke
     run = wb.load(few / "scored")
     table = ablation_effect(run, "L0H1,L0 MLP", measure=("pairs",), paradigms=[UID]).paradigms()
     row = table.iloc[0]
-    assert shown["Right before"] == f"{row.before:.1%}"
-    assert shown["Right now"] == f"{row.after:.1%}"
+    assert shown["Accuracy, whole model"] == f"{row.before:.1%}"
+    assert shown["Accuracy, ablated"] == f"{row.after:.1%}"
     assert shown["Lost and gained"] == f"{row.lost} and {row.gained}"
     delta = next(
-        metric.delta for metric in test.metric if metric.label == "Change" and "points" in metric.value
+        metric.delta
+        for metric in test.metric
+        if metric.label == "Change of accuracy" and "points" in metric.value
     )
     assert f"{100 * row.low:+.1f}".replace("-", "−").replace("+0.0", "0.0") in delta
     assert delta.endswith("n = 200")
@@ -142,7 +144,7 @@ def test_own_sentences_and_texts_say_what_to_do(page, few):
     pair = next(button for button in test.button if button.label == "A pair of a set")
     pair.click().run()
     assert not test.exception
-    assert figures(test)["Change"] == "0.00 nats"
+    assert figures(test)["Effect"] == "0.00 nats"
 
 
 @pytest.mark.parametrize("part", PARTS)

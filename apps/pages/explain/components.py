@@ -12,7 +12,7 @@ from apps.answers import explain, switched_off
 from apps.answers.explain import View
 from apps.answers.wanted import Wanted
 from apps.charts.component_map import component_map
-from apps.frame import address
+from apps.frame import address, waiting
 from apps.frame.downloads import downloads
 from apps.frame.drawn import painted
 from apps.frame.picks import picks
@@ -24,30 +24,32 @@ from apps.pages.explain import attention, effect, mlp
 from apps.pages.explain.side import HOWS, Side
 
 AUTO = "component chosen by the page"
+STOPPED = "ablation of each component stopped"
 CHOICE = {
-    "direct": "What each component writes for the readout.",
-    "mean": "What the quantity loses when the component's output is replaced by its mean over training "
-    "stories; later components react to that.",
-    "zero": "The same, replaced by zeros.",
+    "direct": "What each component adds to the output itself.",
+    "mean": "Effect: the whole model's value minus the value when the component's output is replaced by "
+    "its mean over training stories; later components react to that.",
+    "zero": "Effect: the whole model's value minus the value when its output is replaced by zeros.",
 }
 
 
 @fragment
 def show(sides: tuple[Side, ...], palette: Palette, explanation: str, wanted: Wanted | None = None) -> None:
     """Draw everything about the components of one subject, of one model or of two side by side."""
-    title, quantity, measure = st.columns([3, 4, 3], vertical_alignment="center")
     subject = sides[0].subject
     several = len(subject.views) > 1
-    with title:
-        st.subheader("What speaks for which" if several else "What made it likely", anchor=False)
-    with quantity:
+    title = "Contributions to the difference" if several else "Contributions to the log-probability"
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium"):
+        st.subheader(title, anchor=False, width="content")
         key = _choose_view(sides[0])
-    with measure:
         how = _choose_measure(explanation)
     views = [side.view(key) for side in sides]
     for side, view in zip(sides, views, strict=True):
         _preselect(side, view)
-    values = [_values(side, view, how) for side, view in zip(sides, views, strict=True)]
+    known = [_values(side, view, how) for side, view in zip(sides, views, strict=True)]
+    values = [values for values in known if values is not None]
+    if len(values) < len(sides):
+        return
     limit = max((float(np.nanmax(np.abs(row))) for row in map(_mapped, sides, values) if len(row)), default=0)
     places = st.columns([3, 2] if len(sides) == 1 else [1, 1], gap="large")
     for place, side, view, row in zip(places, sides, views, values, strict=False):
@@ -131,14 +133,29 @@ def _choose_view(side: Side) -> str:
 
 
 def _choose_measure(explanation: str) -> str:
-    return address.one_of("measure", "Measure", HOWS, help=f"{explanation}\n\nSwitched off: {CHOICE['mean']}")
+    return address.one_of(
+        "measure", "Measure", HOWS, help=f"{explanation}\n\nMean ablation. {CHOICE['mean']}"
+    )
 
 
-def _values(side: Side, view: View, how: str) -> np.ndarray:
+def _values(side: Side, view: View, how: str) -> np.ndarray | None:
+    """The values of the map; None while they are being computed, or if that was cancelled."""
     if how == "direct":
         return view.values
-    with st.spinner("Switching each component off …", show_time=True):
-        return switched_off.effects(side.opened, side.subject, view, how)
+    stopped = (side.opened.key, side.subject.key, how)
+    if st.session_state.get(STOPPED) == stopped:
+        st.button("Ablate each component", on_click=lambda: st.session_state.pop(STOPPED, None))
+        return None
+
+    def cancel() -> None:
+        switched_off.cancel_effects(side.opened, side.subject, how)
+        st.session_state[STOPPED] = stopped
+
+    work = switched_off.begin_effects(side.opened, side.subject, how)
+    what = f"{HOWS[how]} of each component of {side.opened.name}"
+    if waiting.waited(work, what, cancel, f"cancel-{side.state}-{how}"):
+        return switched_off.effects_of(work, side.subject, view)
+    return None
 
 
 def _mapped(side: Side, values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from apps.look import markup
 from apps.pages.explain.side import Side
 
 CARD: Any = {"border": True, "delta_color": "off", "delta_arrow": "off"}
-CARD_WIDTH = 178
+CARD_WIDTH = 176
 
 
 def show(side: Side, view: View, parts: list[str], wanted: Wanted | None) -> list[Callable[[], None]]:
@@ -55,10 +55,10 @@ def _contribution(side: Side, view: View, label: str) -> None:
     helps = side.subject.helps if value > 0 else side.subject.hurts
     helps = helps.removesuffix(" one").removeprefix("the ")
     st.metric(
-        f"{label} directly",
+        f"{label}, direct",
         f"{markup.number(value)} nats",
-        help="Its direct contribution: what it writes for the readout, with the norms on the way frozen. "
-        "What it does through later components is not in it.",
+        help=f"Direct contribution to {view.label[:1].lower()}{view.label[1:]}: what it adds to the output "
+        "itself, with the scales of the norms frozen. Effects through later components are not included.",
         delta=f"for {helps}",
         width=CARD_WIDTH,
         **CARD,
@@ -72,13 +72,13 @@ def _filler(place: Any, side: Side, view: View, label: str, how: str) -> Callabl
         with place, told():
             found = switched_off.switched_off(side.opened, side.subject, view, label, how)
             st.metric(
-                "Switched off" if how == "mean" else "Set to zero",
-                f"{markup.number(found.without)} nats",
-                help=f"The {view.total_name} when what {label} writes at every position is replaced by "
-                f"{what}, and all later components react to that; with it, it is "
-                f"{markup.number(view.total)} nats. "
-                "Its effect is the difference of the two: above 0, it helps as a positive contribution does.",
-                delta=f"effect {markup.number(found.effect)}",
+                "Mean ablation" if how == "mean" else "Zero ablation",
+                f"{markup.number(found.effect)} nats",
+                help=f"Effect on the {view.total_name}: {markup.number(view.total)} nats of the whole model "
+                f"minus {markup.number(found.without)} when the output of {label} at every position is "
+                f"replaced by {what}, and all later components react to that. Above 0 it helps, as a "
+                "positive contribution does.",
+                delta=f"{markup.number(found.without)} without it",
                 **CARD,
             )
 
@@ -96,7 +96,7 @@ def _aggregate(place: Any, side: Side, wanted: Wanted, label: str) -> Callable[[
             if found is None:
                 return
             st.metric(
-                f"Over {found.n:,} pairs",
+                f"Direct, whole, n = {found.n:,}",
                 f"{markup.number(found.effect)} nats",
                 help=f"{label}: its mean direct contribution to log p(good) − log p(bad) of whole sentences "
                 f"over {found.n:,} pairs of {markup.plain(uid)}, with the 95 % interval (Student's) "

@@ -33,7 +33,7 @@ def show(opened: Opened, wanted: Wanted, palette: Palette) -> None:
         st.html(markup.pair(found.columns, palette, *explain.MINIMAL))
     if found is not None:
         view = found.subject.views[0]
-        st.subheader("What speaks for which", anchor=False)
+        st.subheader("Contributions to the difference", anchor=False)
         left, right = st.columns([3, 2], gap="large")
         with left:
             st.html(component_grid(explain.cells(found.subject, view.values), palette, "saved"))

@@ -44,8 +44,8 @@ def show(frame: Frame, wanted: Wanted) -> None:
     if frame.beside is not None and other is not None:
         _tokens(other, palette, names, frame.beside.name)
     colours = [
-        (palette.good, f"speaks for the {names[0]} sentence"),
-        (palette.bad, f"for the {names[1]} one"),
+        (palette.good, f"favours the {names[0]} sentence"),
+        (palette.bad, f"favours the {names[1]} one"),
     ]
     note = "Small: log-probability of the token in nats. Framed: where the sentences first differ."
     st.html(markup.key(colours, note))

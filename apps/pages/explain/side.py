@@ -9,7 +9,7 @@ from apps.answers.explain import Subject, View
 
 PICKED = "head picked by the reader"
 """True where the reader chose model A's component: another pair then keeps it."""
-HOWS = {"direct": "Direct", "mean": "Switched off", "zero": "Set to zero"}
+HOWS = {"direct": "Direct", "mean": "Mean ablation", "zero": "Zero ablation"}
 """What the map can show of each component."""
 
 

@@ -44,6 +44,8 @@ def _finder(frame: Frame) -> None:
     labels = heads.head_labels(opened.model.config)
     stories = _stories()
     known = _scores(opened, stories)
+    if known is not None and (found := heads.finding(known)):
+        st.markdown(markup.plain(found))
     options = _options(known, frame.wanted, opened)
     title, choose = st.columns([3, 2], vertical_alignment="center")
     title.subheader("Head finder", anchor=False)
@@ -235,15 +237,12 @@ def _ranking(
         signed = heads.SCORES[score].signed
         st.html(markup.ranking(rows) if signed else markup.amounts(rows))
     if called:
-        counts = pd.Series(list(called.values())).value_counts()
+        counts = pd.Series([kind for kinds in called.values() for kind in kinds.split(", ")]).value_counts()
         st.caption(
-            "Called by what they do most: "
-            + ", ".join(f"{count} {markup.plain(kind)}" for kind, count in counts.items())
-            + ".",
-            help="A head is called by the score that is furthest above both what uniform attention gives and "
-            "the upper end of an untrained copy's interval, as a share of what those leave over; under 0.1 "
-            "it "
-            "is called other.",
+            "Classes: " + ", ".join(f"{count} {markup.plain(kind)}" for kind, count in counts.items()) + ".",
+            help="A head has the class of every score that exceeds both uniform attention and the upper end "
+            "of an untrained copy's interval by at least 0.1 of the possible excess; the clearest comes "
+            "first. Without any it is other.",
         )
 
 

@@ -62,11 +62,10 @@ def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> Callable
             mine = heads.card(known, opened.model.config, label)
             best = mine.loc[mine.excess.fillna(0).idxmax()]
             st.metric(
-                f"{label} is called",
+                f"{label}: class",
                 heads.classes(known)[label],
-                help="The score that is furthest above both what uniform attention gives and the upper end "
-                "of "
-                "an untrained copy's interval, as a share of what those leave over; under 0.1: other.",
+                help="Every score that exceeds both uniform attention and the upper end of an untrained "
+                "copy's interval by at least 0.1 of the possible excess, the clearest first.",
                 delta=f"{best.score} {best.value:.2f}, baseline {best.baseline:.2f}",
                 **CARD,
             )
@@ -85,7 +84,7 @@ def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> Callable
         at = [part.label for part in subject.components].index(label)
         value = float(view.values[at])
         st.metric(
-            "On this pair, directly",
+            "On this pair, direct",
             f"{markup.number(value)} nats",
             help=heads.SCORES["pair"].meaning,
             delta=f"of {markup.number(view.total)}; helps {subject.helps if value > 0 else subject.hurts}",
@@ -93,11 +92,12 @@ def _figures(frame: Frame, label: str, known: "pd.DataFrame | None") -> Callable
         )
         off = switched_off.switched_off(opened, subject, view, label, "zero")
         st.metric(
-            "Set to zero",
-            f"{markup.number(off.without)} nats",
-            help="The difference of the two sentences when the head writes nothing at any position, and all "
-            "later components react to that.",
-            delta=f"effect {markup.number(off.effect)}, from {markup.number(view.total)}",
+            "Zero ablation",
+            f"{markup.number(off.effect)} nats",
+            help="Effect on the difference of the two sentences: the whole model's value minus the value "
+            "when the head's output is replaced by zeros at every position, and all later components react "
+            "to that.",
+            delta=f"{markup.number(off.without)} without it, {markup.number(view.total)} with it",
             **CARD,
         )
         if wanted.source is None or wanted.uid is None:

@@ -71,7 +71,7 @@ def _figures(frame: Frame, label: str, found: "NeuronExamples | None") -> None:
         if ranked is not None:
             row = ranked[ranked.neuron == label].iloc[0]
             st.metric(
-                "On this pair, directly" if wanted is not None else "On this text, directly",
+                "On this pair, direct" if wanted is not None else "On this text, direct",
                 f"{markup.number(float(row.whole), 3)} nats",
                 help="Its direct contribution to the difference of the whole sentences (of a text: to its "
                 "log-probability), norms frozen.",
@@ -81,12 +81,11 @@ def _figures(frame: Frame, label: str, found: "NeuronExamples | None") -> None:
         if wanted is not None:
             off, total = neurons.off_on_pair(opened, wanted, label), neurons.pair_total(opened, wanted)
             st.metric(
-                "Set to zero",
-                f"{markup.number(off.without, 3)} nats",
-                help="The difference of the two sentences with the neuron at zero at every position; all "
-                "later "
-                "components react to that.",
-                delta=f"effect {markup.number(off.effect, 3)}, from {markup.number(total, 3)}",
+                "Zero ablation",
+                f"{markup.number(off.effect, 3)} nats",
+                help="Effect on the difference of the two sentences: the whole model's value minus the value "
+                "with the neuron at zero at every position; all later components react to that.",
+                delta=f"{markup.number(off.without, 3)} without it, {markup.number(total, 3)} with it",
                 **CARD,
             )
         if found is not None:

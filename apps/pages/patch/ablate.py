@@ -39,7 +39,7 @@ def show(frame: Frame) -> None:
     left, middle, right = st.columns([5, 2, 2], vertical_alignment="bottom")
     with left:
         how = choose_how()
-    middle.button("Everything on", on_click=switches.everything_on, disabled=not off, width="stretch")
+    middle.button("Restore all", on_click=switches.everything_on, disabled=not off, width="stretch")
     with right:
         downloads(f"{opened.name}-switches", table, chart)
     st.caption(markup.plain(ablate.meaning(how, opened)))
@@ -61,10 +61,10 @@ def without(off: tuple[str, ...], most: int = 6) -> str:
 
 
 def choose_how() -> str:
-    """What goes in for the parts that are off."""
+    """Choose what replaces the output of ablated components."""
     return address.one_of(
         "how",
-        "What goes in instead",
+        "Replaced by",
         ablate.HOWS,
         shown=True,
         help="Zeros; the mean over embedded stories; or what was written in another of these stories.",
@@ -96,15 +96,15 @@ def _change(
     _figures(of_paradigm(opened, wanted, other), before, now)
     first, second = names
     if not off:
-        st.info("Everything is on. Click cells of the map: figures and tokens follow at once.")
+        st.info("Nothing is ablated. Click cells of the map: figures and tokens follow at once.")
     else:
         good, bad = (
             Changed(was.ids, was.tokens, was.log_probs.tolist(), new.log_probs.tolist())
             for was, new in ((before.good, now.good), (before.bad, now.bad))
         )
         st.html(changes(good, bad, now.place, palette, first, second))
-        ends = [(palette.good, f"the change helps the {first} sentence"), (palette.bad, f"the {second} one")]
-        note = "Small: change of the token's log-probability, nats. Framed: where the sentences first differ."
+        ends = [(palette.good, f"favours the {first} sentence"), (palette.bad, f"favours the {second} one")]
+        note = "Small: effect on the token's log-probability, nats. Framed: where the sentences first differ."
         st.html(markup.key(ends, note))
     downloads(f"{opened.name}-tokens", _table(before, now, names).assign(off=", ".join(off), how=how))
 
@@ -113,31 +113,30 @@ def _figures(mean: Accuracy | None, before: Said, now: Said) -> None:
     """`mean`: how the model fares on all pairs of the paradigm."""
     with st.container(horizontal=True):
         st.metric(
-            "Everything on",
+            "Whole model",
             f"{markup.number(before.difference)} nats",
-            help="log p of the first sentence minus log p of the second, summed over tokens, with the whole "
-            "model.",
+            help="log p of the first sentence minus log p of the second, summed over tokens.",
             delta="whole sentences",
             **CARD,
         )
         st.metric(
-            "Now",
+            "Ablated",
             f"{markup.number(now.difference)} nats",
-            help="The same without the parts that are off.",
+            help="The same with the chosen components ablated.",
             delta=_turn(before.difference, now.difference),
             **CARD,
         )
         st.metric(
-            "Change",
-            f"{markup.number(now.difference - before.difference)} nats",
-            help="Now minus before: positive, if the model speaks more for the first sentence without these "
-            "parts.",
-            delta=f"at the first difference {markup.number(now.at_place - before.at_place)}",
+            "Effect",
+            f"{markup.number(before.difference - now.difference)} nats",
+            help="Whole model minus ablated: positive if the components favour the first sentence, as a "
+            "positive contribution does.",
+            delta=f"at the first difference {markup.number(before.at_place - now.at_place)}",
             **CARD,
         )
         if mean is not None:
             st.metric(
-                "Whole paradigm, everything on",
+                "Whole paradigm, whole model",
                 f"{mean.accuracy:.1%} right",
                 help=f"{mean.n:,} pairs, 95 % interval about drawing other pairs. One pair is an anecdote: "
                 "run the ablation on the paradigm below.",
@@ -148,7 +147,7 @@ def _figures(mean: Accuracy | None, before: Said, now: Said) -> None:
 
 def _turn(before: float, now: float) -> str:
     if before * now < 0:
-        return "the decision has turned"
+        return "the decision flips"
     return "the decision stays"
 
 

@@ -33,8 +33,8 @@ def choose_readout(found: tuple[Readout, ...]) -> Readout:
     return by_key[key]
 
 
-def choose_setting(opened: Opened) -> Setting:
-    """Which activations, judged by what, in which direction."""
+def choose_setting(opened: Opened, readout: Readout) -> Setting:
+    """Choose the activations, the metric, and the direction if there are two prompts."""
     config = opened.model.config
     blocks = "".join(config.blocks)
     sites = [
@@ -55,6 +55,9 @@ def choose_setting(opened: Opened) -> Setting:
         help="Logit of the right token minus that of the wrong one; log-probability of the right one; or KL "
         "divergence from the clean run's prediction.",
     )  # fmt: skip
+    address.write(metric=None if metric == Setting().metric else metric)
+    if readout.same:  # one prompt: there is no direction
+        return Setting(site, metric)
     with right:
         way = address.one_of(
             "way",
@@ -64,7 +67,6 @@ def choose_setting(opened: Opened) -> Setting:
             help="Denoise puts the first sentence's values into the second one's run and asks what suffices; "
             "noise does the reverse and asks what is needed.",
         )
-    address.write(metric=None if metric == Setting().metric else metric)
     return Setting(site, metric, way)
 
 

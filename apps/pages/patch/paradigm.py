@@ -33,7 +33,7 @@ def show(frame: Frame, off: tuple[str, ...], how: str) -> None:
         st.markdown("Two sentences of your own have no paradigm. Choose a pair of a set to count decisions.")
         return
     if not off:
-        st.markdown("Switch something off above; then the whole paradigm can be run without it.")
+        st.markdown("Ablate something above; then it can be ablated on the whole paradigm.")
         return
     _run(frame.opened, wanted, off, how, "a")
     if frame.beside is not None:
@@ -71,20 +71,20 @@ def _result(opened: Opened, wanted: Wanted, mine: Work, name: str, key: str) -> 
     count = f"n = {found.before.n:,}"
     with st.container(horizontal=True):
         for label, share, text in (
-            ("Right before", found.before, "with everything on"),
-            ("Right now", found.after, "without the parts that are off"),
+            ("Accuracy, whole model", found.before, "by the whole model"),
+            ("Accuracy, ablated", found.after, "with the components ablated"),
         ):
             st.metric(
                 label, f"{share.accuracy:.1%}", delta=f"{share.low:.1%} – {share.high:.1%}, {count}",
-                help=f"Pairs decided rightly {text}; Wilson's 95 % interval; {share.ties:,} ties.", **CARD,
+                help=f"Pairs decided correctly {text}; Wilson's 95 % interval; {share.ties:,} ties.", **CARD,
             )  # fmt: skip
         change = found.change
         st.metric(
-            "Change",
+            "Change of accuracy",
             f"{markup.number(100 * change.mean, 1)} points",
             delta=f"{markup.number(100 * change.low, 1)} to {markup.number(100 * change.high, 1)}, {count}",
-            help="Now minus before on the same pairs, percentage points. The 95 % interval is paired: pairs "
-            "are drawn again (bootstrap), each with both of its decisions.",
+            help="Ablated minus whole model on the same pairs, percentage points. The 95 % interval is "
+            "paired: pairs are drawn again (bootstrap), each with both of its decisions.",
             **CARD,
         )
         st.metric(
@@ -97,11 +97,12 @@ def _result(opened: Opened, wanted: Wanted, mine: Work, name: str, key: str) -> 
         )
         margin = found.margin
         st.metric(
-            "Mean margin",
-            f"{markup.number(margin.mean)} nats",
-            delta=f"{markup.number(margin.low)} to {markup.number(margin.high)}, {count}",
-            help="Mean change of the margin, the score of the grammatical sentence minus that of the other; "
-            "95 % interval by drawing pairs again.",
+            "Effect on the margin",
+            f"{markup.number(-margin.mean)} nats",
+            delta=f"{markup.number(-margin.high)} to {markup.number(-margin.low)}, {count}",
+            help="Mean margin (score of the grammatical sentence minus that of the other) of the whole model "
+            "minus that of the ablated one: positive if the components favour the grammatical sentence; 95 % "
+            "interval by drawing pairs again.",
             **CARD,
         )
     _turned(opened, wanted, frame, name, key)
@@ -114,9 +115,9 @@ def _p(value: float) -> str:
 def _turned(opened: Opened, wanted: Wanted, frame: "pd.DataFrame", name: str, key: str) -> None:
     moved = answers.turned(frame)
     if moved.empty:
-        st.markdown("No decision has turned.")
+        st.markdown("No decision flips.")
     else:
-        st.markdown("Pairs whose decision turned. Choose a row to explain it.")
+        st.markdown("Pairs whose decision flips. Choose a row to explain it.")
         table = f"turned-{key}-{name}-{len(frame)}"
 
         def chosen() -> None:
@@ -129,9 +130,13 @@ def _turned(opened: Opened, wanted: Wanted, frame: "pd.DataFrame", name: str, ke
         nats = {
             column: st.column_config.NumberColumn(title, format="%+.2f", help=text)
             for column, title, text in (
-                ("margin", "before", "Nats by which the grammatical sentence was ahead."),
-                ("margin_now", "now", "Nats by which it is ahead now."),
-                ("change", "change", "Now minus before, nats."),
+                (
+                    "margin",
+                    "whole model",
+                    "Margin of the whole model, nats: above 0, the grammatical sentence is ahead.",
+                ),
+                ("margin_now", "ablated", "Margin with the components ablated, nats."),
+                ("change", "change", "Ablated minus whole model, nats."),
             )
         }
         st.dataframe(

@@ -7,7 +7,7 @@ import streamlit as st
 
 from apps.answers import explain, patching
 from apps.answers.catalogue import Opened
-from apps.answers.patching import Readout, Setting
+from apps.answers.patching import SITES, Readout, Setting
 from apps.charts.patch_map import patch_map
 from apps.frame import address, journey
 from apps.frame.downloads import downloads
@@ -39,8 +39,8 @@ def show(frame: Frame) -> None:
         )
         return
     readout = choose_readout(found)
-    setting = choose_setting(opened)
     readout, where = against(opened, wanted, readout)
+    setting = choose_setting(opened, readout)
     _maps(opened, readout, setting, where, frame.palette)
 
 
@@ -49,7 +49,10 @@ def _maps(opened: Opened, readout: Readout, setting: Setting, where: str, palett
     """A click reruns only this part."""
     result = patching.sweep(opened, readout, setting)
     share = not readout.same and bool(abs(result.other - result.base).max() > 0)
-    st.caption(markup.plain(where))
+    if readout.same:
+        st.info(markup.plain(where))
+    else:
+        st.caption(markup.plain(where))
     _prompts(opened, readout, setting)
     _numbers(result, readout, setting, share)
     rows = patching.cells(result, "recovered" if share else "effect")
@@ -63,6 +66,7 @@ def _maps(opened: Opened, readout: Readout, setting: Setting, where: str, palett
             layer, position = str(found[0]["layer"]), int(found[0]["position"])
             st.session_state[CELL] = (about, layer, position)
 
+    st.markdown(_finding(rows, setting, share))
     chart = patch_map(rows, palette, cell, share)
     drawn(chart, key, clicked, "cell", "Effect of a patch by layer and position")
     towards = "first prompt's" if setting.way == "denoise" else "second prompt's"
@@ -74,7 +78,8 @@ def _maps(opened: Opened, readout: Readout, setting: Setting, where: str, palett
     st.html(markup.key(ends, f"{unit} Click a cell for its heads."))
     downloads(f"{opened.name}-patch-{setting.site}", result.to_frame(), chart)
     _matching(opened, readout)
-    _heads(opened, readout, setting, cell, share, palette)
+    limit = max((abs(row["shown"]) for row in rows), default=0.0)
+    _heads(opened, readout, setting, cell, share, limit, palette)
 
 
 def _prompts(opened: Opened, readout: Readout, setting: Setting) -> None:
@@ -101,8 +106,21 @@ def _numbers(result: "PatchResult", readout: Readout, setting: Setting, share: b
         )
         if not share:
             st.info("The two prompts give the same value here, so effects are in nats and not shares.")
+        if setting.metric == "logit_difference" and max(patched, other) < 0:
+            st.warning("The model prefers the wrong answer in both prompts: there is no decision to restore.")
     if largest == 0:
         st.info("No patch changes anything here: the prompts differ where this answer cannot see it.")
+
+
+def _finding(rows: list[dict[str, Any]], setting: Setting, share: bool) -> str:
+    """The strongest patch in a sentence; behind the first layer, where a patch only exchanges the token."""
+    later = [row for row in rows if row["layer"] != rows[0]["layer"]] or rows
+    best = max(later, key=lambda row: row["shown"])
+    if best["shown"] <= 0:
+        return "No patch moves the metric towards the other prompt."
+    size = f"{best['shown']:.0%} of the difference" if share else f"{markup.number(best['shown'])} nats"
+    place = f"the {SITES[setting.site]} of layer {best['layer'].removeprefix('L')} at ‘{bare(best['token'])}’"
+    return markup.plain(f"Strongest: {place} carries {size}.")
 
 
 def _cell(about: str, result: "PatchResult", rows: list[dict[str, Any]]) -> tuple[str, int]:
@@ -144,7 +162,13 @@ def _matching(opened: Opened, readout: Readout) -> None:
 
 
 def _heads(
-    opened: Opened, readout: Readout, setting: Setting, cell: tuple[str, int], share: bool, palette: Palette
+    opened: Opened,
+    readout: Readout,
+    setting: Setting,
+    cell: tuple[str, int],
+    share: bool,
+    limit: float,
+    palette: Palette,
 ) -> None:
     layer, position = int(cell[0].removeprefix("L")), cell[1]
     if "a" not in opened.model.config.blocks[layer]:
@@ -173,12 +197,17 @@ def _heads(
             address.write(head=st.session_state["head"])
 
     chart = patch_map(
-        rows, palette, (f"L{layer}", labels[picked]) if picked in labels else None, share, columns="head"
+        rows,
+        palette,
+        (f"L{layer}", labels[picked]) if picked in labels else None,
+        share,
+        limit,
+        columns="head",
     )
     drawn(chart, key, clicked, "cell", "Effect of patching each head")
     unit = "Percent of the difference between the two prompts." if share else "Change of the metric, nats."
     ends = [(palette.good, "towards the answer of the values' prompt"), (palette.bad, "away from it")]
-    st.html(markup.key(ends if share else [], f"{unit} Click a head."))
+    st.html(markup.key(ends if share else [], f"{unit} Colours as in the map above. Click a head."))
     downloads(f"{opened.name}-patch-heads", result.to_frame(), chart)
     link_to_head(picked if picked in explain_heads(opened) else None)
 

@@ -36,17 +36,18 @@ def choose(opened: Opened, subject: Subject, palette: Palette) -> tuple[tuple[st
     chart, table = _map(subject, ablate.switches(config), off, palette)
     units = f"neurons L0N0 to L{config.n_layers - 1}N{config.mlp_width - 1}" if _has_mlps(config) else ""
     st.multiselect(
-        "Off",
+        "Ablated",
         list(dict.fromkeys([*ablate.switches(config), *off])),
         key=OFF,
         accept_new_options=True,
         max_selections=MOST,
-        placeholder="Nothing is off. Click cells above, or type names" + (" and neurons" if units else ""),
+        placeholder="Nothing is ablated. Click cells above, or type names"
+        + (" and neurons" if units else ""),
         help="Heads are called L0H1, MLPs L0 MLP, neurons L0N17: type a name and press Enter."
         + (f" This model has {units}." if units else ""),
     )
     for sentence in wrong:
-        st.warning(markup.plain(f"left on: {sentence}"))
+        st.warning(markup.plain(f"not ablated: {sentence}"))
     address.write(off=",".join(off) or None)
     return off, chart, table.assign(off=table.component.isin(set(off)))
 
@@ -90,9 +91,14 @@ def _map(
         st.session_state[OFF] = [label for label in names if label in turned] + others
 
     chart = switch_map(rows, base, palette)
-    drawn(chart, key, clicked, "switch", "Heads and MLPs by layer; a click switches one off or on")
-    ends = [(palette.good, f"writes for {subject.helps}"), (palette.bad, f"for {subject.hurts}")]
-    st.html(markup.key(ends, "Nats, whole sentences, everything on. Click switches off and on."))
+    drawn(chart, key, clicked, "switch", "Heads and MLPs by layer; a click ablates one or restores it")
+    ends = [(palette.good, f"favours {subject.helps}"), (palette.bad, f"favours {subject.hurts}")]
+    st.html(
+        markup.key(
+            ends,
+            "Direct contributions of the whole model, nats, whole sentences. A click ablates or restores.",
+        )
+    )
     return chart, cast("pd.DataFrame", pd.DataFrame(rows)[["component", "what", "nats"]])
 
 

@@ -93,7 +93,7 @@ def components(
     opened: Opened, beside: Opened, names: tuple[str, str], wanted: Wanted | None, palette: Palette
 ) -> None:
     """Both models' contributions to the same pair, or to the mean of its paradigm."""
-    st.subheader("What speaks for which sentence, by depth", anchor=False)
+    st.subheader("Contributions to the difference, by depth", anchor=False)
     if wanted is None:
         st.markdown("Choose *Pair* or *Sentences* in the sidebar: contributions are of two sentences.")
         return
