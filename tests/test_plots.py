@@ -24,7 +24,6 @@ from workbench.console import show
 from workbench.interp.head_circuits import ov_circuit, top_pairs
 from workbench.interp.head_kinds import head_kinds
 from workbench.interp.lens import lens_loss
-from workbench.interp.neurons.survey import neuron_survey
 from workbench.result import Result
 from workbench.scaling.study import check_predictions, scaling_study
 
@@ -67,7 +66,8 @@ CASES = {
             "patch", "patch-heads", "path_patch", "path_patch-queries", "edge_attribution", "check_attribution",
             "attribute_logits", "attribute_pair", "attribute_text", "logit_lens", "lens_curve", "ablation_effect",
             "head_importance", "prune_heads", "component_matrix-direct", "smallest_circuit", "head_scores",
-            "composition", "attribute_neurons-gradient", "neuron_examples", "label_neurons", "neuron_card", "blimp",
+            "composition", "attribute_neurons-gradient", "neuron_examples", "label_neurons", "neuron_survey",
+            "neuron_card", "blimp",
         )
     },
     **{
@@ -83,7 +83,6 @@ CASES = {
     "head_kinds": lambda run: head_kinds(run.model, goldens.rows(run)),
     "top_pairs": lambda run: top_pairs(ov_circuit(run.model, (1, 0)), 8, tokenizer=run.tokenizer),
     "lens_loss": lambda run: lens_loss(run.model, goldens.text(2)),
-    "neuron_survey": lambda run: neuron_survey(run, tokens=600, held_out=goldens.text(24), needed=2),
     "check_predictions": lambda run: predictions(),
     "compare": lambda run: comparison(),
     "scaling": lambda run: study(),

@@ -199,7 +199,7 @@ def finding(frame: "pd.DataFrame") -> str:
     measured."""
     sentences = []
     for score, name in (("previous", "previous-token"), ("induction", "induction")):
-        rows = frame[frame.score == score]
+        rows: Any = frame[frame.score == score]
         if rows.empty:
             continue
         best = rows.loc[rows["value"].idxmax()]

@@ -134,9 +134,11 @@ def sources(results: list[Saved], step: int, data: str | None = None) -> list[So
 
 
 def _places(data: str | None) -> dict[str, str]:
-    """Name -> folder of the sets on this machine: BLiMP, and what the explorer was started with."""
+    """Name -> folder of the sets that the explorer was started with: BLiMP there, or the folder itself."""
+    if data is None:
+        return {}
     found = {}
-    for name in ("blimp", *([] if data is None else [Path(data).name])):
+    for name in ("blimp", Path(data).name):
         for place in candidate_folders(name, data):
             named = place.name == name or place.parent.name == "snapshots"
             if named and (any(place.glob("*/*.parquet")) or any(place.glob("*.jsonl"))):

@@ -252,7 +252,7 @@ def test_the_finder_without_a_click(page, runs):
     label = test.selectbox(key="head").value
     layer, head = int(label[1]), int(label[3])
     shown = {metric.label: metric.value for metric in test.metric}
-    assert shown[f"{label} is called"] == want.classes[layer, head]
+    assert shown[f"{label}: class"] == want.classes[layer, head]
     assert shown["Copying"] == markup.number(float(want.copying[layer, head]))
     for name in want.names:
         assert (

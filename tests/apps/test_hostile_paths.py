@@ -25,7 +25,7 @@ SYSTEM = [Path(place).resolve() for place in {
 """Where the interpreter's and the libraries' own files are."""
 MACHINE = ("/sys/fs/cgroup/", "/proc/meminfo", "/proc/self/cgroup")
 """Asked for how much memory there is."""
-OWN = (".py", ".pyc", ".toml", ".so", ".json", ".js")
+OWN = (".py", ".pyi", ".pyc", ".toml", ".so", ".json", ".js", ".svg")
 
 WATCHED: list[list[str]] = []
 """The lists that opened files are written to, innermost last; an audit hook cannot be taken out again."""

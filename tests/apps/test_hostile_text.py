@@ -97,6 +97,7 @@ CALLS: dict[str, Callable[[str], str]] = {
 NO_HTML = {
     "markup.plain",
     "markup.number",
+    "markup.rounded",
     "markup.duration",
     "markup.style",
     "markup.script_json",

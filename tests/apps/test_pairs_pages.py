@@ -1,15 +1,20 @@
 """The first page and the page of minimal pairs without a browser: choices, journeys, two models."""
 
+import json
 import shutil
+import sys
+from pathlib import Path
 
 import page_runs
+import pandas as pd
 import pytest
 from test_page import text_of
 
-from apps.answers import catalogue, paradigm_effects, sources
+from apps.answers import catalogue, heads, paradigm_effects, sources
 from apps.pages.blimp.matrix import UNDERWAY
 
 pytestmark = pytest.mark.usefixtures("unchecked")
+PAGE = Path(__file__).resolve().parents[2] / "apps" / "explorer.py"
 
 
 def figures(test) -> dict[str, str]:
@@ -42,6 +47,10 @@ def test_an_mlp_shows_its_neurons(page, runs):
 @pytest.mark.parametrize("measure", ["mean", "zero"])
 def test_the_map_shows_what_is_lost(page, runs, measure):
     test = page(runs, measure=measure)
+    for _ in range(60):  # it is computed in the background
+        if "do not sum to the whole" in text_of(test):
+            break
+        test.run()
     assert not test.error
     assert "do not sum to the whole" in text_of(test)
 
@@ -180,3 +189,52 @@ def test_results_without_sentences_say_so(page, scored_runs, tmp_path):
     assert "came without sentences" in text_of(test, "caption")
     assert "explain-pair" not in [each.key for each in test.button]
     assert any("margin" in each.value.columns for each in test.dataframe)
+
+
+def test_unknown_choices_in_the_address_are_reported(page, runs):
+    test = page(runs, run="scored", checkpoint="77", paradigm="nonsense", pair="99999")
+    said = " ".join(str(each.value) for each in test.warning).replace("\\", "")
+    for words in ("There is no checkpoint '77' here; last is shown.", "paradigm 'nonsense'", "pair '99999'"):
+        assert words in said
+    test.selectbox(key="pair").select_index(1).run()
+    assert "There is no" not in " ".join(str(each.value) for each in test.warning)
+
+
+def test_a_text_that_is_too_long_is_refused_with_its_length(page, runs):
+    test = page(runs, run="plain", look="text")
+    test.text_area(key="text").set_value("cat " * 600).run()
+    assert "2,400 characters" in test.error[0].value.replace("\\", "")
+
+
+def test_pairs_of_a_folder_need_no_saved_result(monkeypatch, runs, tmp_path):
+    from streamlit.testing.v1 import AppTest
+
+    folder = tmp_path / "agreement"
+    folder.mkdir()
+    for verb in ("run", "sing"):
+        rows = [
+            {"sentence_good": f"{name} {verb}s.", "sentence_bad": f"{name} {verb}."}
+            for name in ("Tom", "She")
+        ]
+        (folder / f"agreement_{verb}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(sys, "argv", ["explorer.py", "--runs", str(runs), "--data", str(folder)])
+    test = AppTest.from_file(str(PAGE), default_timeout=300)
+    test.query_params["run"], test.query_params["pairs"] = "plain", "agreement"
+    test.run()
+    assert not test.exception
+    assert not test.error
+    assert test.selectbox(key="pairs").value == "agreement"
+    assert sorted(test.selectbox(key="paradigm").options) == ["agreement run", "agreement sing"]
+    verdict = next(each.body for each in test.get("html") if each.body.startswith('<p class="wb-verdict'))
+    assert "plain prefers" in verdict or "equally likely" in verdict
+
+
+def test_a_head_has_every_class_that_it_earns():
+    frame = pd.DataFrame({
+        "layer": [0, 0, 0, 0], "head": [0, 0, 1, 1], "score": ["sink", "induction_unigram", "sink", "previous"],
+        "value": [0.9, 0.6, 0.1, 0.1], "excess": [0.8, 0.5, 0.05, 0.0], "untrained_high": [0.2] * 4,
+    })  # fmt: skip
+    assert heads.classes(frame) == {"L0H0": "sink, induction", "L0H1": "other"}
+    assert (
+        heads.finding(frame) == "No previous-token head: best score 0.10 (L0H1), untrained copy up to 0.20."
+    )

@@ -220,12 +220,12 @@ def test_an_own_corrupted_beginning(page, few):
 def test_one_session_ablates_and_the_other_does_not(page, few):
     """Two readers on the same model, one after the other and back."""
     whole = page(few, **PAIR, run="scored")
-    first = figures(whole)["Now"]
+    first = figures(whole)["Ablated"]
     other = page(few, **PAIR, run="scored", off="L0H1,L1H0,L0 MLP")
-    changed = figures(other)["Now"]
+    changed = figures(other)["Ablated"]
     assert changed != first
-    assert figures(whole.run())["Now"] == first
-    assert figures(other.run())["Now"] == changed
+    assert figures(whole.run())["Ablated"] == first
+    assert figures(other.run())["Ablated"] == changed
 
 
 def test_a_switch_turns_with_every_click():
@@ -272,4 +272,4 @@ def test_changed_tokens_are_escaped_and_sum_to_the_change():
     assert "<img" not in piece
     assert "<b>" not in piece
     assert piece.count("</div>") == piece.count("<div")
-    assert "−1.25" in piece  # -0.25 - 1.0 at the differing token
+    assert "+1.25" in piece  # 0.25 + 1.0 at the differing token

@@ -44,7 +44,7 @@ def test_the_agreement_head_is_all_there_is(agreement, method, site):
 
 @pytest.mark.parametrize("site", ["q", "k", "pattern", "mlp_out", "neuron"])
 def test_what_the_agreement_head_does_not_use_does_nothing(agreement, site):
-    with pytest.warns(UserWarning, match="no patch changes the metric"):
+    with pytest.warns(UserWarning, match="No patch changes the metric"):
         found = patch(agreement, SINGULAR, PLURAL, **ANSWERS, site=site, by_position=False)
     assert np.abs(found.effect).max() < EXACT
 

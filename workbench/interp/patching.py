@@ -349,7 +349,7 @@ def patch(
             a pair that does not fit into memory.
 
     Warns:
-        UserWarning: no patch changes anything.
+        UserWarning: no patch changes the metric.
     """
     chosen, layers = find_site_layers(site, layers)
     with progress_bar(progress, "Patching") as on_progress, ready(as_model(model)) as network:

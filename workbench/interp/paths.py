@@ -332,7 +332,7 @@ def path_patch(
             what `patch` refuses.
 
     Warns:
-        UserWarning: no patch changes anything.
+        UserWarning: no patch changes the metric.
     """
     with progress_bar(progress, "Patching paths") as on_progress, ready(as_model(model)) as network:
         config = network.config

@@ -93,12 +93,8 @@ def _map(
     chart = switch_map(rows, base, palette)
     drawn(chart, key, clicked, "switch", "Heads and MLPs by layer; a click ablates one or restores it")
     ends = [(palette.good, f"favours {subject.helps}"), (palette.bad, f"favours {subject.hurts}")]
-    st.html(
-        markup.key(
-            ends,
-            "Direct contributions of the whole model, nats, whole sentences. A click ablates or restores.",
-        )
-    )
+    note = "Direct contributions of the whole model, nats, whole sentences. A click ablates or restores."
+    st.html(markup.key(ends, note))
     return chart, cast("pd.DataFrame", pd.DataFrame(rows)[["component", "what", "nats"]])
 
 

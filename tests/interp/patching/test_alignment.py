@@ -151,7 +151,7 @@ def hooks(site):
 def test_a_sweep_that_changes_nothing_warns():
     model = build()
     tokens = torch.randint(4, 61, (2, 7))
-    with pytest.warns(UserWarning, match="no patch changes the metric"):
+    with pytest.warns(UserWarning, match="No patch changes the metric"):
         patch(model, tokens, tokens, right=5, wrong=6)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -150,7 +150,7 @@ def test_direct_effects_on_the_logits_sum_to_the_whole_without_a_norm(prompts):
 
 
 def test_a_run_patched_with_itself_is_itself(model, prompts):
-    with pytest.warns(UserWarning, match="no patch changes the metric"):
+    with pytest.warns(UserWarning, match="No patch changes the metric"):
         found = path_patch(model, prompts[0], prompts[0], right=5, wrong=6, receivers="all")
     there = ~np.isnan(found.effect)
     assert (found.per_pair[there] == found.base).all(), "to the bit"
