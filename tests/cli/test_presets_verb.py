@@ -48,7 +48,7 @@ def test_all_columns_of_the_big_table(workbench):
 
 def test_120_columns_are_enough(workbench, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
-    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((120, 40)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((120, 40)))
     said = workbench("presets")
     lines = said.out.splitlines()
     assert max(map(len, lines)) <= 120
@@ -58,7 +58,7 @@ def test_120_columns_are_enough(workbench, monkeypatch):
         "gpt2", "decoder", "BPE 50,257", "tied, learned", "12x64", "GELU", "124M", "39.4M", "85.1M", "768", "12", "798M",
     ]  # fmt: skip
     assert "8/4x8 has 4 heads" in said.out, "the short forms are explained"
-    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((250, 40)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_, **__: os.terminal_size((250, 40)))
     assert "FLOPs/token" in workbench("presets").out, "a wide terminal gets every column"
 
 
