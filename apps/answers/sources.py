@@ -137,12 +137,15 @@ def _places(data: str | None) -> dict[str, str]:
     """Name -> folder of the sets that the explorer was started with: BLiMP there, or the folder itself."""
     if data is None:
         return {}
-    found = {}
-    for name in ("blimp", Path(data).name):
-        for place in candidate_folders(name, data):
-            named = place.name == name or place.parent.name == "snapshots"
-            if named and (any(place.glob("*/*.parquet")) or any(place.glob("*.jsonl"))):
-                found.setdefault(name, str(place))
+    found: dict[str, str] = {}
+    try:
+        for name in ("blimp", Path(data).name):
+            for place in candidate_folders(name, data):
+                named = place.name == name or place.parent.name == "snapshots"
+                if named and (any(place.glob("*/*.parquet")) or any(place.glob("*.jsonl"))):
+                    found.setdefault(name, str(place))
+    except (OSError, ValueError):  # no path at all, or a folder that cannot be read
+        return {}
     return found
 
 
