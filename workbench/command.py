@@ -100,7 +100,8 @@ def count(text: str | int) -> int:
 
 def names(values: Sequence[str] | None) -> list[str] | None:
     """Split values of an option that takes several names, with commas or given repeatedly; None if empty."""
-    return [word for value in values for word in value.split(",") if word] if values else None
+    words = [word.strip() for value in values or () for word in value.split(",")]
+    return [word for word in words if word] if values else None
 
 
 def _checked_folder(name: str | None) -> str | None:

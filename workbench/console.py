@@ -184,9 +184,7 @@ def _printable(text: str) -> str:
     return "".join(one for one in text if one == "\n" or unicodedata.category(one)[0] != "C")
 
 
-def make_table(
-    header: Sequence[object], rows: Sequence[Sequence[object]], left: int = 1, title: str | None = None
-) -> "Table":
+def make_table(header: Sequence[object], rows: Sequence[Sequence[object]], left: int = 1) -> "Table":
     """Return a rich table with the first `left` columns left-aligned and the others right-aligned.
 
     Cells may be rich `Text`; everything else is shown as cleaned text, never as markup.
@@ -195,10 +193,7 @@ def make_table(
     from rich.table import Table
 
     box = Box("    \n    \n ─  \n    \n    \n    \n    \n    \n")  # a rule under the header, nothing else
-    table = Table(
-        box=box, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left",
-        title_style="", header_style="",
-    )  # fmt: skip
+    table = Table(box=box, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
     for index, name in enumerate(header):
         justify = "left" if index < left else "right"
         table.add_column(_cell(name), justify=justify, no_wrap=True, overflow="ellipsis")

@@ -48,8 +48,7 @@ def switched_off(opened: Opened, subject: Subject, view: View, label: str, how: 
 def effects(opened: Opened, subject: Subject, view: View, how: str) -> np.ndarray:
     """Return the effect of each component of the subject, in its order; NaN of those that cannot be
     ablated."""
-    sides = _all_log_probs(opened, subject, how, lambda share: None)
-    return _effects(subject, view, sides)
+    return effects_of(_all_log_probs(opened, subject, how, lambda share: None), subject, view)
 
 
 def begin_effects(opened: Opened, subject: Subject, how: str) -> Work:
@@ -66,20 +65,16 @@ def cancel_effects(opened: Opened, subject: Subject, how: str) -> None:
     works().cancel(_work_key(opened, subject, how))
 
 
-def effects_of(work: Work, subject: Subject, view: View) -> np.ndarray:
-    """Return `effects` from finished work."""
-    return _effects(subject, view, work.result)
-
-
-def _work_key(opened: Opened, subject: Subject, how: str) -> tuple[str, ...]:
-    return ("ablate each", opened.key, subject.key, how)
-
-
-def _effects(subject: Subject, view: View, sides: dict[str, tuple[np.ndarray, ...]]) -> np.ndarray:
+def effects_of(sides: dict[str, tuple[np.ndarray, ...]], subject: Subject, view: View) -> np.ndarray:
+    """Return `effects` from the result of `begin_effects`."""
     return np.array([
         view.total - total(sides[each.label], view) if each.label in sides else np.nan
         for each in subject.components
     ])  # fmt: skip
+
+
+def _work_key(opened: Opened, subject: Subject, how: str) -> tuple[str, ...]:
+    return ("ablate each", opened.key, subject.key, how)
 
 
 def _all_log_probs(

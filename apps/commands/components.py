@@ -288,10 +288,10 @@ def ablate(
         results["effects"] = found
         print(f"{clean(opened)}, ", end="")
         show(found.summary())
-        if found.pairs is not None:
+        if found.pairs is not None and out is not None:
             results["paradigms"] = found.paradigms()
-            if by_paradigm:
-                show("", found.paradigm_summary())
+        if found.pairs is not None and by_paradigm:
+            show("", found.paradigm_summary())
         if importance:
             gates = results["importance"] = head_importance(opened, text, mlps=True, seed=seed)
             rho = gates.agreement(found)
@@ -380,10 +380,12 @@ def circuit(
     main = "ablate" if "ablate" in found.methods else found.methods[0]
     kept = None if out is None else Path(out) / "matrices"
     with saving(out) as results:
-        results |= {"components": found, "phenomena": found.phenomena(main), "failing": found.failing(main)}
-        for name in found.methods if out is not None else ():
-            save_picture(Path(str(out)) / f"{name}.png", found.plot(method=name))
+        results["components"] = found
         show(found.summary(top))
+        if out is not None:
+            results |= {"phenomena": found.phenomena(main), "failing": found.failing(main)}
+            for name in found.methods:
+                save_picture(Path(out) / f"{name}.png", found.plot(method=name))
         if listed is not None:
             show(found.pair_summary(listed, main, top))
         if failing:

@@ -308,17 +308,9 @@ class Comparison(Result):
             parts.append(make_table(["phenomenon", *names], cells))
         else:
             header = [
-                "row",
-                "seeds",
-                "parameters",
-                "tokens",
-                "minutes",
-                "loss",
-                "bits/byte",
-                "pairs, %",
-                "MB",
-            ]
-            header += ["int8 MB", "ms", "int8 ms"]
+                "row", "seeds", "parameters", "tokens", "minutes", "loss", "bits/byte", "pairs, %", "MB",
+                "int8 MB", "ms", "int8 ms",
+            ]  # fmt: skip
             parts += [
                 make_table(header, [self._cells(row) for row in order]),
                 *loss_dots(self.rows.loc[order]),

@@ -154,7 +154,7 @@ def _values(side: Side, view: View, how: str) -> np.ndarray | None:
     work = switched_off.begin_effects(side.opened, side.subject, how)
     what = f"{HOWS[how]} of each component of {side.opened.name}"
     if waiting.waited(work, what, cancel, f"cancel-{side.state}-{how}"):
-        return switched_off.effects_of(work, side.subject, view)
+        return switched_off.effects_of(work.result, side.subject, view)
     return None
 
 

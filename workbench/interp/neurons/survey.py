@@ -72,7 +72,7 @@ class NeuronSurvey(Result):
             cells = [
                 _cells(row, self.labels is not None, title == needed) for row in section.to_dict("records")
             ]
-            header = list(_cells(section.iloc[0].to_dict(), self.labels is not None, title == needed))
+            header = list(cells[0])
             parts += [f"\n{title}", make_table(header, [list(row.values()) for row in cells], 3)]
         return stack(*parts)
 
